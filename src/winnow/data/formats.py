@@ -1,0 +1,274 @@
+"""Rows out of files: JSON, JSON Lines, CSV and Parquet, with the line that each row stands on.
+
+A row that cannot be parsed is handed on with its problem; only what breaks the whole file raises UserError.
+Everything is UTF-8 (a byte order mark is accepted). JSON Lines are split at the line feed only: texts may
+hold U+2028 or U+0085, at which `str.splitlines` also breaks. Blank lines of JSON Lines and CSV are no rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TextIO
+
+from winnow.errors import UserError
+
+_NAME_IT_JSONL = "; a file with one JSON value a line must end in .jsonl"
+_SPACE = re.compile(r"[ \t\n\r]*")
+_LONGEST_CELL = 2**31 - 1  # csv's own limit is 131,072 characters; this is the most that any C long holds
+
+
+class SourceRow(NamedTuple):
+    """number: 0-based, broken rows count. line: 1-based or None. problem: why value is not a row, or None."""
+
+    number: int
+    line: int | None
+    value: Any
+    problem: str | None = None
+
+
+class Table(NamedTuple):
+    """rows: in the source's order, read on demand where the format allows. layout: see `Pool.layout`."""
+
+    rows: Iterator[SourceRow]
+    layout: Any = None
+
+
+def file_format(path: Path) -> str:
+    """The key of `FORMATS` that the file name ends with; raises UserError for an unknown ending."""
+    name = path.name.lower()
+    for known in FORMATS:
+        if name.endswith("." + known):
+            return known
+    known_endings = ", ".join("." + known for known in FORMATS)
+    raise UserError(f"{path}: the ending `{path.suffix or 'none'}` is unknown; known are {known_endings}.")
+
+
+def read_table(path: Path, format: str) -> Table:
+    """The rows of a file; raises UserError, at once or while reading, for a file that is empty or broken."""
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty (0 bytes).")
+        table = FORMATS[format](path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return Table(_guarded(path, table.rows), table.layout)
+
+
+# zlib.error and EOFError: a damaged and a cut-off gzip file; the rest of gzip's complaints are OSErrors.
+_UNREADABLE = (OSError, EOFError, zlib.error)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, OSError) and error.strerror:
+        return UserError(f"{path} cannot be read: {error.strerror}.")
+    return UserError(f"{path} cannot be read, the gzip data is damaged or cut off ({error}).")
+
+
+def _guarded(path: Path, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
+    try:
+        yield from rows
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _json_lines(path: Path) -> Table:
+    return Table(_json_line_rows(path))
+
+
+def _json_line_rows(path: Path) -> Iterator[SourceRow]:
+    number = 0
+    with _open(path) as file:
+        for line, content in enumerate(file, 1):
+            if line == 1:
+                content = content.removeprefix(codecs.BOM_UTF8)
+            if not content.strip():
+                continue
+            try:
+                yield SourceRow(number, line, json.loads(content.decode("utf-8")))
+            except UnicodeDecodeError as error:
+                yield SourceRow(number, line, _shown(content), _not_utf8(error))
+            except json.JSONDecodeError as error:
+                text = content.decode("utf-8").rstrip("\r\n")
+                yield SourceRow(number, line, text, f"wrong JSON at column {error.colno}: {error.msg}")
+            except (ValueError, RecursionError) as error:  # a number of over 4,300 digits; nesting too deep
+                yield SourceRow(number, line, _shown(content), f"JSON that cannot be read: {error}")
+            number += 1
+
+
+def _shown(content: bytes) -> str:
+    return content.rstrip(b"\r\n").decode("utf-8", errors="backslashreplace")
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte offset {error.start} of the line"
+
+
+def _json(path: Path) -> Table:
+    with _open(path) as file:
+        content = file.read()
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        offset = error.start + len(content) - len(error.object)
+        line = content.count(b"\n", 0, offset) + 1
+        raise UserError(
+            f"{path} is not UTF-8: byte 0x{content[offset]:02x} at byte offset {offset} (line {line}); "
+            "convert the file to UTF-8."
+        ) from None
+    try:
+        start = _SPACE.match(text).end()
+        if text[start : start + 1] == "[":
+            return Table(iter(_array(text, start)))
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = _NAME_IT_JSONL if error.msg == "Extra data" else ""
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path}: wrong JSON at {place}: {error.msg}{hint}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: JSON that cannot be read: {error}.") from None
+    if isinstance(document, dict) and isinstance(document.get("data"), list):
+        rows = (SourceRow(number, None, value) for number, value in enumerate(document["data"]))
+        return Table(rows, {**document, "data": []})
+    found, hint = f"a single value of type {type(document).__name__}", ""
+    if isinstance(document, dict):
+        found, hint = f"an object with the keys {', '.join(list(document)[:20]) or 'none'}", _NAME_IT_JSONL
+    expected = "an array of records, or an object with the array `data`"
+    raise UserError(f"{path} holds {found}; expected {expected}{hint}.")
+
+
+def _array(text: str, start: int) -> list[SourceRow]:
+    """The elements of the JSON array that opens at `start`, each with its line; raises json.JSONDecodeError.
+
+    Element by element, because `json.loads` does not tell where an element stood.
+    """
+    decode = json.JSONDecoder().raw_decode
+    rows: list[SourceRow] = []
+    at, line, counted = _SPACE.match(text, start + 1).end(), 1, 0
+    closed = text[at : at + 1] == "]"
+    while not closed:
+        line, counted = line + text.count("\n", counted, at), at
+        value, at = decode(text, at)
+        rows.append(SourceRow(len(rows), line, value))
+        at = _SPACE.match(text, at).end()
+        closed = text[at : at + 1] == "]"
+        if not closed:
+            if text[at : at + 1] != ",":
+                raise json.JSONDecodeError("Expecting ',' delimiter or ']'", text, at)
+            at = _SPACE.match(text, at + 1).end()
+    at = _SPACE.match(text, at + 1).end()
+    if at != len(text):
+        raise json.JSONDecodeError("Extra data", text, at)
+    return rows
+
+
+def _csv(path: Path) -> Table:
+    csv.field_size_limit(_LONGEST_CELL)
+    with _open_csv(path) as file:
+        try:
+            header = next(csv.reader(file, strict=True), [])
+        except csv.Error as error:
+            raise UserError(f"{path}, line 1: the header is no CSV ({error}).") from None
+    if any(map(_undecoded, header)):
+        raise UserError(f"{path}, line 1: the header is not UTF-8; convert the file to UTF-8.")
+    if not any(header) or len(set(header)) < len(header):
+        found = ", ".join(header) or "a blank line"
+        raise UserError(f"{path}, line 1: a header of distinct column names was expected, found {found}.")
+    return Table(_csv_rows(path, header), tuple(header))
+
+
+def _open_csv(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _csv_rows(path: Path, header: list[str]) -> Iterator[SourceRow]:
+    number = 0
+    with _open_csv(path) as file:
+        # strict: a stray or unclosed quote is a broken row, instead of text that swallows its neighbours
+        reader = csv.reader(file, strict=True)
+        next(reader)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield SourceRow(number, line, None, f"wrong CSV: {error}")
+                number += 1
+                continue
+            if not cells:
+                continue
+            bad = next((i for i, cell in enumerate(cells) if not cell.isascii() and _undecoded(cell)), None)
+            if len(cells) != len(header):
+                problem = f"{len(cells)} cells, the header has {len(header)}"
+            elif bad is not None:
+                problem = f"not UTF-8 in column `{header[bad]}`"
+            else:
+                yield SourceRow(number, line, dict(zip(header, cells, strict=True)))
+                number += 1
+                continue
+            yield SourceRow(number, line, [_readable(cell) for cell in cells], problem)
+            number += 1
+
+
+def _undecoded(cell: str) -> bool:
+    """Whether a cell holds bytes that were no UTF-8: surrogateescape has made them U+DC80 to U+DCFF."""
+    return any("\udc80" <= character <= "\udcff" for character in cell)
+
+
+def _readable(cell: str) -> str:
+    return cell.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+
+
+def _parquet(path: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:  # read_table would add columns for folders named a=b
+            table = file.read()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{path} is no readable Parquet file: {reason}.") from None
+    return Table(_parquet_rows(table), table)
+
+
+def _parquet_rows(table: Any) -> Iterator[SourceRow]:
+    number = 0
+    for batch in table.to_batches(max_chunksize=1000):
+        try:
+            values = [(value, None) for value in batch.to_pylist()]
+        except UnicodeDecodeError:
+            values = [_parquet_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
+        for value, problem in values:
+            yield SourceRow(number, None, value, problem)
+            number += 1
+
+
+def _parquet_row(row: Any) -> tuple[Any, str | None]:
+    try:
+        return row.to_pylist()[0], None
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8: byte 0x{error.object[error.start]:02x} in a text column"
+
+
+# Order matters: the first ending that fits is taken.
+FORMATS: dict[str, Callable[[Path], Table]] = {
+    "jsonl.gz": _json_lines,
+    "json.gz": _json,
+    "jsonl": _json_lines,
+    "json": _json,
+    "csv": _csv,
+    "parquet": _parquet,
+}

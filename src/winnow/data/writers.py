@@ -1,0 +1,134 @@
+"""Subsets of a pool in the schema and format they came in, and the rows that were refused.
+
+A file appears under its name only when it is complete: it is written beside it and then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import gzip
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from winnow.data.records import Pool, Record
+from winnow.errors import UserError
+
+QUARANTINE_FILE = "quarantine.jsonl"
+
+
+def write_subset(pool: Pool, rows: Sequence[int], folder: str | Path) -> Path:
+    """Writes `pool.records[i]` for each i of `rows`, in that order, to `folder/subset.<format>`: the path.
+
+    Each record is its original row, with all of its columns. CSV keeps the header, Parquet the column types,
+    a JSON object its other keys; a hub pool becomes JSON Lines. Raises UserError for an empty `rows` or a
+    folder that cannot be written, IndexError for an index that is none of the pool's.
+    """
+    if not rows:
+        raise UserError(f"No record of {pool.source} is selected, so there is no subset to write.")
+    outside = [row for row in rows if not 0 <= row < len(pool.records)]
+    if outside:
+        raise IndexError(f"row {outside[0]} is outside the pool's {len(pool.records)} records")
+    format = "jsonl" if pool.format == "hub" else pool.format
+    path = Path(folder) / f"subset.{format}"
+    chosen = [pool.records[row] for row in rows]
+    with _replacing(path) as file:
+        _WRITERS[format](file, chosen, pool.layout)
+    return path
+
+
+def write_quarantine(pool: Pool, folder: str | Path) -> Path | None:
+    """Writes the refused rows (file, line, row, reason, raw) to `folder/quarantine.jsonl`: the path.
+
+    Without any, the result is None, and a file that an earlier run left there is removed. Raises UserError
+    for a folder that cannot be written.
+    """
+    path = Path(folder) / QUARANTINE_FILE
+    if not pool.quarantined:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}, of an earlier run, cannot be removed: {error.strerror}.") from None
+        return None
+    with _replacing(path) as file:
+        for bad in pool.quarantined:
+            fields = {f.name: getattr(bad, f.name) for f in dataclasses.fields(bad)}
+            file.write(_json_bytes(fields) + b"\n")
+    return path
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` if the block ends well, and vanishes if it does not."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):  # gone after the rename, or its folder never came to be
+            part.unlink()
+
+
+def _json_bytes(value: Any, indent: int | None = None) -> bytes:
+    """JSON in UTF-8, or in ASCII if it holds half a surrogate pair: JSON can escape that, UTF-8 cannot.
+
+    Values that JSON does not know (dates, bytes of a Parquet or hub row) are written as their text.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent, default=str).encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, default=str).encode("ascii")
+
+
+def _write_jsonl(file: BinaryIO, records: list[Record], layout: None) -> None:
+    for record in records:
+        file.write(_json_bytes(record.raw) + b"\n")
+
+
+def _write_json(file: BinaryIO, records: list[Record], layout: dict[str, Any] | None) -> None:
+    rows = [record.raw for record in records]
+    document = rows if layout is None else {**layout, "data": rows}
+    file.write(_json_bytes(document, indent=2) + b"\n")
+
+
+def _gzipped(write: Callable[..., None]) -> Callable[..., None]:
+    def zipped(file: BinaryIO, records: list[Record], layout: Any) -> None:
+        # No name and no time in the header: equal subsets are equal files.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
+            write(compressed, records, layout)
+
+    return zipped
+
+
+def _write_csv(file: BinaryIO, records: list[Record], layout: tuple[str, ...]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; cells with \r or \n are then quoted
+    writer.writerow(layout)
+    writer.writerows([record.raw[column] for column in layout] for record in records)
+    text.detach()
+
+
+def _write_parquet(file: BinaryIO, records: list[Record], layout: Any) -> None:
+    import pyarrow.parquet
+
+    # Rows are taken from the source's own table: no type is guessed anew from Python values.
+    pyarrow.parquet.write_table(layout.take([record.row for record in records]), file)
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    "json": _write_json,
+    "json.gz": _gzipped(_write_json),
+    "jsonl": _write_jsonl,
+    "jsonl.gz": _gzipped(_write_jsonl),
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+}

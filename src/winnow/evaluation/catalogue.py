@@ -1,0 +1,91 @@
+"""Which harness tasks there are: the stock ones, and our own, which take precedence.
+
+Imported only when an evaluation runs: lm-eval takes seconds to import and 8 s to index its 14,000 task files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lm_eval.tasks import TaskManager
+
+from winnow.errors import UserError
+
+OWN_TASKS = Path(__file__).parent / "tasks"
+
+
+@dataclass(frozen=True)
+class StockTask:
+    """One leaf task of the harness: its name, the YAML that defines it, and that YAML's settings."""
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def runs_model_code(self) -> bool:
+        return bool(self.config.get("unsafe_code"))
+
+    @property
+    def evaluated_split(self) -> str:
+        return self.config.get("test_split") or self.config["validation_split"]
+
+
+@lru_cache(maxsize=1)
+def _own_index() -> Mapping[str, Any]:
+    return TaskManager(include_path=str(OWN_TASKS), include_defaults=False).task_index
+
+
+@lru_cache(maxsize=1)
+def _full_index() -> Mapping[str, Any]:
+    return {**TaskManager().task_index, **_own_index()}
+
+
+def _index(names: Iterable[str]) -> Mapping[str, Any]:
+    # The stock index costs seconds, so it is built only where a name asks for it.
+    return _own_index() if all(name in _own_index() for name in names) else _full_index()
+
+
+def leaves(name: str) -> list[StockTask]:
+    """The leaf tasks of a task, group or tag, in the harness's order. Raises UserError for an unknown name."""
+    index = _index([name])
+    if name not in index:
+        near = difflib.get_close_matches(name, index, n=3)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise UserError(f"Evaluation task {name!r} is not known to lm-eval or to Winnow{hint}: correct evaluation.tasks.")
+    return [StockTask(leaf, index[leaf].yaml_path, index[leaf].cfg) for leaf in _expand(name, index)[0]]
+
+
+def definition_folders(names: Iterable[str]) -> list[Path]:
+    """Folders whose YAMLs together define every task and group that `names` need."""
+    names = list(names)
+    index = _index(names)
+    folders = dict.fromkeys(path.parent for name in names for path in _expand(name, index)[1])
+    # A folder inside another one of the list would define its tasks twice.
+    return [folder for folder in folders if not any(other in folder.parents for other in folders)]
+
+
+def _expand(name: str, index: Mapping[str, Any]) -> tuple[list[str], list[Path]]:
+    """(leaf names, paths of all YAMLs met on the way) below one name of the index."""
+    entry = index[name]
+    paths = [entry.yaml_path] if entry.yaml_path else []
+    members = (entry.cfg or {}).get("task")
+    if entry.kind.name == "TAG":
+        members = sorted(entry.tags)
+    if isinstance(members, str):
+        return [name], paths
+    found: list[str] = []
+    for member in members:
+        if isinstance(member, Mapping):
+            member = member.get("task") or member["group"]
+        inner = [member] if isinstance(member, str) else member
+        for one in inner:
+            below, via = _expand(one, index)
+            found += below
+            paths += via
+    return list(dict.fromkeys(found)), paths

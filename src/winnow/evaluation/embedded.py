@@ -1,0 +1,128 @@
+"""The embedded suite: 80 held-out records written for this project, measured without any download.
+
+`embedded_answers/bits_per_byte` = -(sum of log2 p(answer | prompt)) / (sum of the answers' UTF-8 bytes): how well
+the model predicts the right answers, comparable over tokenizers. Low is good.
+`embedded_choice/acc`, `acc_norm`: how often the right answer beats three distractors of about its length, by
+log-likelihood and by log-likelihood per UTF-8 byte. Chance is 0.25.
+
+Prompts come from the run's own template, so that a model is asked in the form in which it was tuned.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from winnow.data.records import Record, record_id
+from winnow.data.templates import Template
+
+HELDOUT = Path(__file__).parents[1] / "data" / "embedded" / "heldout.jsonl"
+HUB_NAME = "winnow/heldout"  # what the embedded tasks' YAMLs call their data
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A record kept out of every pool, and three wrong answers of about the right one's length."""
+
+    record: Record
+    distractors: tuple[str, ...]
+    category: str
+
+
+def load_heldout(path: Path = HELDOUT) -> list[HeldOut]:
+    """The held-out records, in file order."""
+    items = []
+    for row, line in enumerate(path.read_text(encoding="utf-8").strip().split("\n")):
+        raw = json.loads(line)
+        instruction, given, output = raw["instruction"], raw["input"], raw["output"]
+        identity = record_id(instruction, given, output)
+        record = Record(identity, row, instruction, given, output, (), path.name, raw)
+        items.append(HeldOut(record, tuple(raw["distractors"]), raw["category"]))
+    return items
+
+
+def choices(item: HeldOut) -> tuple[list[str], int]:
+    """(the four answers in an order drawn from the record's id, index of the right one).
+
+    The order matters only for ties, which go to the first: a model that cannot tell the answers apart gets 0.25.
+    """
+    answers = [item.record.output, *item.distractors]
+    order = list(range(len(answers)))
+    random.Random(item.record.id).shuffle(order)
+    return [answers[i] for i in order], order.index(0)
+
+
+def documents(items: Sequence[HeldOut], template: Template, tokenizer) -> list[dict[str, Any]]:
+    """What the harness evaluates: id, category, prompt, answer, choices, gold (index of the answer in choices)."""
+    rows = []
+    for item in items:
+        options, gold = choices(item)
+        rows.append(
+            {
+                "id": item.record.id,
+                "category": item.category,
+                "prompt": template.render(item.record, tokenizer),
+                "answer": item.record.output,
+                "choices": options,
+                "gold": gold,
+            }
+        )
+    return rows
+
+
+def token_pairs(
+    items: Sequence[HeldOut], template: Template, tokenizer
+) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
+    """{(prompt, answer): (prompt ids, answer ids)} as the template encodes them: BOS, boundary and chat markup.
+
+    The window is lifted: a held-out answer is scored whole, whatever window the tuning used.
+    """
+    whole = copy.copy(template)
+    whole.max_length = 1_000_000
+    prompts, records = [], []
+    for item in items:
+        for answer in (item.record.output, *item.distractors):
+            prompts.append(template.render(item.record, tokenizer))
+            records.append(replace(item.record, output=answer))
+    encoded = whole.encode(records, tokenizer)
+    return {
+        (prompt, record.output): (e.ids[: e.answer_start], e.ids[e.answer_start :])
+        for prompt, record, e in zip(prompts, records, encoded, strict=True)
+    }
+
+
+def answer_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
+    """(log-likelihood in nats, UTF-8 bytes) of one answer; the harness sums both and divides."""
+    return {"bits_per_byte": (results[0][0], len(doc["answer"].encode()))}
+
+
+def choice_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """1.0 where the right answer has the highest log-likelihood (acc), and the highest per byte (acc_norm)."""
+    total = [loglikelihood for loglikelihood, _ in results]
+    per_byte = [value / len(text.encode()) for value, text in zip(total, doc["choices"], strict=True)]
+    return {
+        "acc": float(total.index(max(total)) == doc["gold"]),
+        "acc_norm": float(per_byte.index(max(per_byte)) == doc["gold"]),
+    }
+
+
+def bits_per_byte_stderr(pairs: Sequence[tuple[float, int]]) -> float | None:
+    """Standard error of the ratio R = -sum(l) / (ln 2 * sum(n)) over items of l nats and n bytes.
+
+    First-order (delta method): sqrt(k / (k - 1) * sum((b - R n)^2)) / sum(n), with b = -l / ln 2 the bits of one
+    of the k items. The harness has no closed form for a ratio. None for fewer than two items.
+    """
+    k = len(pairs)
+    if k < 2:
+        return None
+    bits = [-nats / math.log(2) for nats, _ in pairs]
+    total = sum(n for _, n in pairs)
+    ratio = sum(bits) / total
+    residual = sum((b - ratio * n) ** 2 for b, (_, n) in zip(bits, pairs, strict=True))
+    return math.sqrt(k / (k - 1) * residual) / total

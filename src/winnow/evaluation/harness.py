@@ -1,0 +1,245 @@
+"""Evaluating a model with lm-evaluation-harness, and comparing two.
+
+The harness's public `evaluate` is called on tasks that we load ourselves: its `simple_evaluate` would reseed every
+random generator of the process and spend seconds on describing the machine, which the run card does already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from winnow.errors import UserError
+from winnow.evaluation import embedded
+from winnow.evaluation.suite import Suite, TaskSpec
+
+log = logging.getLogger(__name__)
+
+_NO_FILTER = "none"
+_NOT_METRICS = ("name", "alias", "sample_len", "sample_count")
+
+
+def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, description: str = "") -> dict[str, Any]:
+    """Run a suite on a loaded model and its tokenizer.
+
+    template: winnow.data.templates.Template; only the embedded suite reads it. workdir: receives `samples.jsonl`
+    (a row for each item: hashes, responses, metrics) and the generated task files; nothing is written elsewhere,
+    except by the hub library when a suite runs without `mirror`.
+
+    Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
+    "subtasks": the same for the leaves of groups, "skipped": {task: reason}, "truncated_requests": requests cut to
+    fit the model's window, "versions": {...}, "samples": path or None}.
+
+    Raises UserError when data, a resource or a metric is missing.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    result = {"metrics": {}, "subtasks": {}, "skipped": {}, "truncated_requests": 0, "samples": None}
+    result["versions"] = {name: version(name) for name in ("lm-eval", "transformers", "torch", "datasets")}
+    if not suite.tasks:
+        return result  # without importing the harness
+    with _left_as_found(model), _quiet():
+        specs, result["skipped"] = _runnable(suite)
+        for task, reason in result["skipped"].items():
+            log.warning("Evaluation leaves out %s: %s", task, reason)
+        if specs:
+            log.info("Evaluating %s on %s", description or "the model", ", ".join(spec.task for spec in specs))
+            raw, truncated = _run(model, tokenizer, specs, suite, template, workdir)
+            if truncated:
+                log.warning("%d evaluation prompts were cut on the left to fit the model's window", truncated)
+            result["truncated_requests"] = truncated
+            result["metrics"], result["subtasks"] = _metrics(raw, specs)
+            result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
+            result["samples"] = str(_write_samples(raw["samples"], workdir / "samples.jsonl"))
+    _add_averages(result, suite)
+    return result
+
+
+def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Suite) -> dict[str, Any]:
+    """Two results of `evaluate_model` in the form of results.json; delta = tuned - base, for each shared metric."""
+    models = {"base": dict(base)} | ({"tuned": dict(tuned)} if tuned is not None else {})
+    before, after = base["metrics"], (tuned or {"metrics": {}})["metrics"]
+    return {
+        "suite": suite.name,
+        "models": models,
+        "delta": {key: after[key]["value"] - before[key]["value"] for key in before if key in after},
+        "headline": [key for key in suite.headline if key in before],
+        "settings": suite.settings(),
+    }
+
+
+def _runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
+    """(tasks to run, {task left out: why})."""
+    from winnow.evaluation.catalogue import leaves
+
+    specs, skipped = [], {}
+    for spec in suite.tasks:
+        if any(leaf.runs_model_code for leaf in leaves(spec.task)) and not suite.allow_code_execution:
+            skipped[spec.task] = "it runs code that the model writes; set evaluation.allow_code_execution=true"
+        else:
+            specs.append(spec)
+    return specs, skipped
+
+
+def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, Any], int]:
+    """(the harness's results, number of prompts that were cut)."""
+    import lm_eval
+
+    from winnow.evaluation.loading import load_tasks
+    from winnow.evaluation.model import HarnessModel
+
+    if suite.chat_template and not tokenizer.chat_template:
+        raise UserError("evaluation.chat_template=true, but the tokenizer has no chat template: set it to false.")
+    with _fresh_folder(workdir / "tasks", keep=True) as folder, _fresh_folder(workdir / "datasets") as cache:
+        loaded, pairs = load_tasks(specs, suite, template, tokenizer, folder, cache)
+        harness_model = HarnessModel(model, tokenizer, suite.batch_size, pairs)
+        logging.getLogger("lm_eval").setLevel(logging.WARNING)
+        raw = lm_eval.evaluate(
+            harness_model,
+            loaded,
+            limit=suite.limit,
+            bootstrap_iters=suite.bootstrap_iters,
+            apply_chat_template=suite.chat_template,
+            fewshot_as_multiturn=suite.chat_template,
+            confirm_run_unsafe_code=suite.allow_code_execution,
+        )
+    return raw, harness_model.truncated
+
+
+def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The reported metrics, and all metrics of tasks that were run as part of a group."""
+    found = {name: _task_metrics(name, values, raw) for name, values in raw["results"].items()}
+    metrics, subtasks = {}, {}
+    for spec in specs:
+        for metric in spec.metrics:
+            if metric not in found[spec.task]:
+                raise UserError(
+                    f"Task {spec.task!r} has no metric {metric!r}: choose from "
+                    f"{', '.join(sorted(found[spec.task]))} in evaluation.tasks."
+                )
+            metrics[f"{spec.task}/{metric}"] = found[spec.task][metric]
+    for name in found.keys() - {spec.task for spec in specs}:
+        subtasks |= {f"{name}/{metric}": entry for metric, entry in found[name].items()}
+    subtasks = dict(sorted(subtasks.items()))
+    return metrics, subtasks
+
+
+def _task_metrics(name: str, values: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{metric: entry} of one task or group. `acc,none` becomes `acc`; a filter is named only where there are two."""
+    keys = [key.split(",", 1) for key in values if key not in _NOT_METRICS]
+    filters: dict[str, list[str]] = {}
+    for metric, kind in keys:
+        if not metric.endswith("_stderr"):
+            filters.setdefault(metric, []).append(kind)
+    entries = {}
+    for metric, kinds in filters.items():
+        for kind in kinds:
+            stderr = values.get(f"{metric}_stderr,{kind}")
+            if metric == "bits_per_byte":
+                stderr = embedded.bits_per_byte_stderr([row[metric] for row in raw["samples"][name]])
+            label = metric if kind == _NO_FILTER or len(kinds) == 1 else f"{metric},{kind}"
+            entries[label] = {
+                "value": float(values[f"{metric},{kind}"]),
+                "stderr": float(stderr) if isinstance(stderr, (int, float)) and math.isfinite(stderr) else None,
+                "n": int(values["sample_len"]),
+                "higher_is_better": bool(raw["higher_is_better"].get(name, {}).get(metric, True)),
+            }
+    return entries
+
+
+def _add_averages(result: dict[str, Any], suite: Suite) -> None:
+    """Plain means; their standard error takes the tasks as independent: sqrt(sum of squares) / number."""
+    metrics, skipped = result["metrics"], result["skipped"]
+    for name, keys in suite.averages.items():
+        missing = [key for key in keys if key not in metrics]
+        if missing:  # a mean over fewer tasks would not be comparable to a paper's
+            skipped[f"average/{name}"] = f"it needs {', '.join(missing)}"
+            continue
+        parts = [metrics[key] for key in keys]
+        errors = [part["stderr"] for part in parts]
+        metrics[f"average/{name}"] = {
+            "value": sum(part["value"] for part in parts) / len(parts),
+            "stderr": None if None in errors else math.sqrt(sum(e * e for e in errors)) / len(parts),
+            "n": sum(part["n"] for part in parts),
+            "higher_is_better": all(part["higher_is_better"] for part in parts),
+        }
+
+
+def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
+    """One JSON row for each item and filter: task, hashes of document, prompt and target, responses, metrics."""
+    kept = ("doc_id", "filter", "doc_hash", "prompt_hash", "target_hash", "filtered_resps")
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", encoding="utf-8") as file:
+        for task, rows in samples.items():
+            for row in rows:
+                line = {"task": task, **{key: row[key] for key in kept}}
+                line["metrics"] = {metric: row[metric] for metric in row["metrics"]}
+                file.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
+    os.replace(unfinished, path)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"a sample holds {type(value).__name__}, which JSON cannot hold")
+
+
+@contextlib.contextmanager
+def _fresh_folder(folder: Path, keep: bool = False) -> Iterator[Path]:
+    """An empty folder, removed afterwards unless it is to be kept: nothing of an earlier, other run gets in."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _left_as_found(model) -> Iterator[None]:
+    """Random generators and the model's mode are the caller's: an evaluation between two stages changes neither."""
+    training, states = model.training, (random.getstate(), np.random.get_state())
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            model.train(training)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The harness and the data libraries say little; progress bars of the evaluation itself stay.
+
+    While tasks are loaded only errors show: every overlay would warn that it replaces a stock task.
+    """
+    import datasets
+
+    levels = {name: logging.getLogger(name).level for name in ("lm_eval", "datasets", "huggingface_hub")}
+    bars = datasets.are_progress_bars_disabled()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()

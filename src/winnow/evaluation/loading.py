@@ -1,0 +1,94 @@
+"""From a suite to loaded harness tasks: where their data comes from, and what they need besides.
+
+Imported only when an evaluation runs: lm-eval takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.tasks import TaskManager
+
+from winnow.errors import UserError
+from winnow.evaluation import embedded
+from winnow.evaluation.catalogue import StockTask, definition_folders, leaves
+from winnow.evaluation.mirror import mirrored_files, write_overlay
+from winnow.evaluation.suite import Suite, TaskSpec
+
+Pairs = dict[tuple[str, str], tuple[list[int], list[int]]]
+
+
+def load_tasks(
+    specs: Sequence[TaskSpec], suite: Suite, template, tokenizer, folder: Path, cache: Path
+) -> tuple[Mapping[str, Any], Pairs]:
+    """(what `TaskManager.load` returns, token ids of prompt and answer pairs that are known already).
+
+    folder: empty, receives the generated task files. cache: the data sets library's converted copies of local files.
+    Raises UserError when data or a resource is missing.
+    """
+    wanted = {spec.task: leaves(spec.task) for spec in specs}
+    _check_resources(wanted)
+    pairs: Pairs = {}
+    heldout: Path | None = None
+    for task in (leaf for found in wanted.values() for leaf in found):
+        if task.config["dataset_path"] == embedded.HUB_NAME:
+            if heldout is None:
+                items = embedded.load_heldout()
+                pairs = embedded.token_pairs(items, template, tokenizer)
+                heldout = folder / "heldout" / "test.jsonl"
+                _write_rows(embedded.documents(items, template, tokenizer), heldout)
+            write_overlay(task, {"test": heldout}, folder, cache)
+        elif suite.mirror is not None:
+            write_overlay(task, mirrored_files(task, Path(suite.mirror)), folder, cache)
+    manager = TaskManager(include_path=[*definition_folders(wanted), folder], include_defaults=False)
+    loaded = _load(manager, list(wanted), suite)
+    for spec in specs:
+        for leaf in wanted[spec.task]:
+            task = loaded["tasks"][leaf.name]
+            own = task.get_config("num_fewshot") or 0
+            task.set_config("num_fewshot", own if spec.num_fewshot is None else spec.num_fewshot)
+            task.set_fewshot_seed(suite.seed)
+    return loaded, pairs
+
+
+def _load(manager: TaskManager, names: list[str], suite: Suite) -> Mapping[str, Any]:
+    if suite.mirror is not None:
+        return manager.load(names)
+    try:
+        return manager.load(names)
+    except OSError as error:  # what the hub library raises offline: ConnectionError and FileNotFoundError
+        raise UserError(
+            f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({_first_line(error)}): "
+            f"connect to the network, or pass evaluation.mirror=<folder> with local copies."
+        ) from error
+
+
+def _check_resources(wanted: Mapping[str, Sequence[StockTask]]) -> None:
+    """IFEval's checkers need two packages and a sentence splitter, which the stock task would fetch by itself."""
+    if not any(leaf.config.get("dataset_path") == "google/IFEval" for found in wanted.values() for leaf in found):
+        return
+    missing = [name for name in ("immutabledict", "langdetect", "nltk") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"Task 'ifeval' needs the packages {', '.join(missing)}: run `pip install {' '.join(missing)}`.")
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        raise UserError(
+            "Task 'ifeval' needs NLTK's sentence splitter punkt_tab: run `python -m nltk.downloader punkt_tab` once, "
+            "or point NLTK_DATA to a folder that holds tokenizers/punkt_tab."
+        ) from None
+
+
+def _write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".")

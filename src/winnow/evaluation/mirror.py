@@ -1,0 +1,80 @@
+"""Running harness tasks on local files instead of the hub.
+
+A mirror is a folder of JSON Lines files in the hub's format, `<mirror>/<data set>/<split>.jsonl`. For every task
+a YAML is written that includes the stock one and only names other data, so that prompts and metrics stay stock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from winnow.errors import UserError
+from winnow.evaluation.catalogue import StockTask
+
+# (hub name, configuration) -> folder below the mirror. Elsewhere: the last part of the hub name in lower case,
+# followed by the configuration where there is one (`cais/mmlu` + `anatomy` -> `mmlu/anatomy`).
+FOLDERS: Mapping[tuple[str, str | None], str] = {
+    ("allenai/ai2_arc", "ARC-Challenge"): "arc_challenge",
+    ("allenai/ai2_arc", "ARC-Easy"): "arc_easy",
+    ("truthfulqa/truthful_qa", "multiple_choice"): "truthfulqa_mc",
+    ("truthfulqa/truthful_qa", "generation"): "truthfulqa_gen",
+    ("openai/gsm8k", "main"): "gsm8k",
+    ("openai/openai_humaneval", None): "humaneval",
+    ("google-research-datasets/mbpp", "full"): "mbpp",
+    ("allenai/openbookqa", "main"): "openbookqa",
+    ("allenai/winogrande", "winogrande_xl"): "winogrande",
+    ("allenai/social_i_qa", None): "social_iqa",
+}
+_SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
+
+
+def data_folder(task: StockTask) -> str:
+    """Folder of a task's data below the mirror, e.g. `arc_challenge` or `mmlu/anatomy`."""
+    hub, configuration = task.config["dataset_path"], task.config.get("dataset_name")
+    known = FOLDERS.get((hub, configuration))
+    if known is not None:
+        return known
+    return "/".join(part for part in (hub.rsplit("/", 1)[-1].lower(), configuration) if part)
+
+
+def mirrored_files(task: StockTask, mirror: Path) -> dict[str, Path]:
+    """{split: file} of a task's data in the mirror. Raises UserError when the evaluated split is not there."""
+    if not mirror.is_dir():
+        raise UserError(f"evaluation.mirror={mirror} is not a folder: name one that holds <data set>/<split>.jsonl.")
+    folder = mirror.resolve() / data_folder(task)
+    files = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+    if task.evaluated_split not in files:
+        raise UserError(
+            f"Task {task.name!r} has no data in the mirror: expected the file "
+            f"{folder / (task.evaluated_split + '.jsonl')}; add it, or take the task out of the suite."
+        )
+    return files
+
+
+def write_overlay(task: StockTask, files: Mapping[str, Path], folder: Path, cache: Path) -> Path:
+    """Write the YAML that runs `task` on `files` ({split: JSON Lines file}) and return its path.
+
+    cache: where the data sets library may keep its converted copy. Splits without a file are set to null: the
+    harness reads the training split when it builds a task, used or not, and then falls back to examples from the
+    evaluated split, never showing an item its own answer.
+    """
+    absent = {key: None for key in _SPLIT_KEYS if task.config.get(key) and task.config[key] not in files}
+    overlay = {
+        "include": str(task.path.resolve()),
+        "task": task.name,
+        "dataset_path": "json",
+        "dataset_name": None,  # would be inherited
+        "dataset_kwargs": {
+            "data_files": {split: str(path) for split, path in files.items()},
+            "cache_dir": str(cache),
+        },
+        **absent,
+    }
+    path = folder / f"{task.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
+    return path
+

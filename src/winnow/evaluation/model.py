@@ -1,0 +1,79 @@
+"""Our model behind the harness's interface.
+
+Imported only when an evaluation runs: lm-eval takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from winnow.errors import UserError
+from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_prompts
+
+Pair = tuple[str, str]
+
+
+class HarnessModel(HFLM):
+    """The harness's own Hugging Face model, given a loaded model *and* its tokenizer.
+
+    BOS follows the tokenizer itself (`add_bos_token=None`): one that adds none, such as SmolLM2's, gets none.
+    Log-probabilities are normalised in fp32 whatever the weights are, because bf16 has steps of
+    1/16 between 8 and 16 nats.
+
+    pairs: (prompt, answer) texts whose token ids are known already. The embedded suite gives the ids that its
+    template makes, so that a held-out answer is scored as the tuner would train on it; every other pair is
+    tokenised the harness's way.
+
+    Attributes: truncated counts the requests that were cut on the left to fit the model's window.
+    Raises UserError when an answer alone is longer than the window.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        batch_size: int,
+        pairs: Mapping[Pair, tuple[list[int], list[int]]] | None = None,
+    ) -> None:
+        super().__init__(
+            pretrained=model,
+            # A copy: the harness may set a padding token, which is none of the caller's concern.
+            tokenizer=copy.deepcopy(tokenizer),
+            backend="causal",
+            batch_size=batch_size,
+            add_bos_token=None,
+            softmax_dtype="float32",
+        )
+        self.pairs = dict(pairs or {})
+        self.truncated = 0
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        known = self.pairs.get((context, continuation))
+        return known if known is not None else super()._encode_pair(context, continuation)
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm=False, override_bs=None):
+        room = self.max_length + 1  # the last token is predicted, never read
+        pairs = []
+        for (_, answer), prompt_ids, answer_ids in requests:
+            if len(answer_ids) > self.max_length:
+                raise UserError(
+                    f"An answer of {len(answer_ids)} tokens ({answer[:40]!r}...) does not fit the model's window of "
+                    f"{self.max_length}: evaluate a model with a longer window or drop the task from the suite."
+                )
+            cut = max(0, len(prompt_ids) + len(answer_ids) - room)
+            self.truncated += cut > 0
+            pairs.append((tuple(prompt_ids[cut:]), tuple(answer_ids)))
+        if not can_share_prompts(self.model):
+            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        return answer_loglikelihoods(self.model, pairs, self.batch_size, progress=not disable_tqdm)
+
+    def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
+        ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
+        if left_truncate_len:
+            self.truncated += int((mask.sum(1) > left_truncate_len).sum())
+            ids, mask = ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]
+        return ids, mask

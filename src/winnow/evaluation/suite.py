@@ -1,0 +1,113 @@
+"""What to evaluate: plain settings, built from `conf/evaluation/*.yaml`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from winnow.errors import UserError
+from winnow.evaluation.embedded import HELDOUT
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task of a suite.
+
+    task: name of a harness task or group. num_fewshot: examples in the prompt; None keeps the task's own number.
+    metrics: reported ones, as the harness names them (`acc_norm`); where a task filters its answers in more than
+    one way, with the filter (`exact_match,strict-match`).
+    """
+
+    task: str
+    metrics: tuple[str, ...]
+    num_fewshot: int | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that are evaluated together.
+
+    tasks: TaskSpec, or mappings with its fields. headline: `<task>/<metric>` shown first. averages: name ->
+    `<task>/<metric>` keys (also `average/<name>` of an earlier one); reported as `average/<name>`, the plain mean.
+    limit: items of each leaf task (MMLU has 57, BBH 27); None for all. batch_size: sequences a forward pass.
+    mirror: folder of local data instead of the hub. allow_code_execution: run tasks that execute model-written
+    code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
+    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form.
+
+    Raises UserError on settings that cannot be run.
+    """
+
+    name: str
+    tasks: Sequence[TaskSpec | Mapping[str, Any]]
+    headline: Sequence[str] = ()
+    averages: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    limit: int | None = None
+    batch_size: int = 8
+    mirror: str | None = None
+    allow_code_execution: bool = False
+    chat_template: bool = False
+    seed: int = 1234
+    bootstrap_iters: int = 1000
+
+    def __post_init__(self) -> None:
+        tasks = tuple(task if isinstance(task, TaskSpec) else _task_spec(task) for task in self.tasks)
+        averages = {name: tuple(keys) for name, keys in self.averages.items()}
+        for key, value in {"tasks": tasks, "headline": tuple(self.headline), "averages": averages}.items():
+            object.__setattr__(self, key, value)
+        if self.limit is not None and (self.limit != int(self.limit) or self.limit < 1):
+            raise UserError(f"evaluation.limit={self.limit} is not a whole number of items: give 1 or more, or null.")
+        if self.batch_size < 1:
+            raise UserError(f"evaluation.batch_size={self.batch_size} is too small: give 1 or more.")
+        reported = {f"{task.task}/{metric}" for task in tasks for metric in task.metrics}
+        for name, keys in averages.items():
+            self._known(keys, reported, f"averages.{name}")
+            reported.add(f"average/{name}")
+        self._known(self.headline, reported, "headline")
+
+    @staticmethod
+    def _known(keys: Sequence[str], reported: set[str], where: str) -> None:
+        for key in keys:
+            if key not in reported:
+                raise UserError(
+                    f"evaluation.{where} names {key!r}, which the suite does not report: "
+                    f"choose from {', '.join(sorted(reported)) or 'nothing (it has no tasks)'}."
+                )
+
+    def settings(self) -> dict[str, Any]:
+        """All that the results depend on besides model and template, JSON-able, for fingerprints.
+
+        Data counts by content: the digest of the mirror (not its place), and of the held-out records.
+        """
+        settings = asdict(self)
+        settings["tasks"] = [asdict(task) | {"metrics": list(task.metrics)} for task in self.tasks]
+        settings["headline"] = list(self.headline)
+        settings["averages"] = {name: list(keys) for name, keys in self.averages.items()}
+        settings["lm_eval"] = version("lm-eval")
+        settings["heldout"] = hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16]
+        if self.mirror is not None:
+            settings["mirror"] = mirror_digest(Path(self.mirror))
+        return settings
+
+
+def _task_spec(raw: Mapping[str, Any]) -> TaskSpec:
+    unknown = set(raw) - {"task", "metrics", "num_fewshot"}
+    if unknown or not {"task", "metrics"} <= set(raw):
+        raise UserError(
+            f"evaluation.tasks: an entry has the keys {sorted(raw)}; expected task, metrics and, if wanted, num_fewshot."
+        )
+    return TaskSpec(str(raw["task"]), tuple(raw["metrics"]), raw.get("num_fewshot"))
+
+
+def mirror_digest(mirror: Path) -> str:
+    """Hash of the names and contents of all JSON Lines files of a mirror: 16 hex digits."""
+    if not mirror.is_dir():
+        raise UserError(f"evaluation.mirror={mirror} is not a folder: name one that holds <data set>/<split>.jsonl.")
+    total = hashlib.sha256()
+    for path in sorted(mirror.rglob("*.jsonl")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(mirror).as_posix()} {content}\n".encode())
+    return total.hexdigest()[:16]

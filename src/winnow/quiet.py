@@ -1,0 +1,31 @@
+"""Keeps the chatter of libraries off the screen; their warnings about wrong results stay."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """Silence advertisements, device tables and advice that does not apply here. Call before heavy imports."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forking after use only earns a warning
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("LITLOGGER_DISABLED", "1")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("huggingface_hub", "huggingface_hub.utils._http", "transformers", "datasets", "filelock"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_not_an_advertisement)
+    for message in (
+        r".*does not have many workers.*",  # batches are made in the main process on purpose
+        r".*infer the batch indices.*",  # batches carry their record ids themselves
+        r".*LeafSpec.*deprecated.*",
+        r".*Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
+        r".*torch.utils.checkpoint.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _not_an_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

@@ -1,0 +1,73 @@
+"""Rivals that look at no model: longest answers, a random draw, everything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from winnow.data.records import Record
+from winnow.data.templates import EMPTY_ANSWER
+from winnow.scoring.passes import Pass, TokenCount
+from winnow.scoring.runner import PassTable
+from winnow.scoring.scores import Scores
+
+
+class Length:
+    """Answer length in tokens of the backbone's tokenizer, before any cut; long is wanted."""
+
+    def __init__(self, name: str = "length") -> None:
+        self.name = name
+        self.passes: dict[str, Pass] = {"count": TokenCount()}
+        self.filters: list = []
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        table = tables["count"]
+        flag = table.flags()
+        tokens = table.numbers("answer_tokens")
+        return Scores(
+            score=np.where([reason is None for reason in flag], tokens, np.nan),
+            flag=flag,
+            components={"answer_tokens": tokens, "prompt_tokens": table.numbers("prompt_tokens")},
+            higher_is_better=True,
+            descriptions={"score": "tokens of the answer", "prompt_tokens": "tokens of the whole prompt"},
+        )
+
+
+class Random:
+    """A uniform draw in [0, 1) that is a function of (seed, record id): the same in any order and any process."""
+
+    def __init__(self, name: str = "random", seed: int = 0) -> None:
+        self.name, self.seed = name, seed
+        self.passes: dict[str, Pass] = {}
+        self.filters: list = []
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        return _without_passes([_uniform(self.seed, record.id) for record in records], records, "uniform draw")
+
+
+class Full:
+    """All records: the selection's ratio is not asked."""
+
+    takes_all = True
+
+    def __init__(self, name: str = "full") -> None:
+        self.name = name
+        self.passes: dict[str, Pass] = {}
+        self.filters: list = []
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        return _without_passes([1.0] * len(records), records, "the same for every record")
+
+
+def _uniform(seed: int, record_id: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{record_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _without_passes(values: list[float], records: Sequence[Record], meaning: str) -> Scores:
+    # An empty answer can be neither scored nor trained on, whatever the method.
+    flag = [EMPTY_ANSWER if record.output == "" else None for record in records]
+    score = np.where([reason is None for reason in flag], np.array(values, dtype=np.float64), np.nan)
+    return Scores(score, flag, {}, higher_is_better=True, descriptions={"score": meaning})

@@ -1,0 +1,76 @@
+"""IFD: how little the instruction helps the model to the answer.
+
+    ratio=loss         IFD = s(A|Q) / s(A)              "From Quantity to Quality", arXiv 2308.12032
+    ratio=perplexity   IFD = exp(s(A|Q) - s(A))         Superfiltering, arXiv 2402.00530
+
+s is the mean answer loss in nats per token, with and without the instruction. High is wanted: the instruction
+is hard to follow. Above 1 the instruction does not help at all, which mostly means a mismatched pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.scoring.passes import Likelihood, Pass
+from winnow.scoring.runner import PassTable
+from winnow.scoring.scores import NOTHING_TO_AVERAGE, ZERO_DENOMINATOR, Scores, answer_losses, first_reason
+from winnow.selection.filters import Range
+
+
+class IFD:
+    """Instruction-following difficulty, both published readings.
+
+    ratio: `loss` or `perplexity`; they rank differently. first_token: `score` or `skip`, see `answer_losses`.
+    max_ifd: records above it are not eligible; None keeps them. strict: not eligible at exactly `max_ifd` either.
+    """
+
+    def __init__(
+        self,
+        name: str = "ifd",
+        ratio: str = "loss",
+        first_token: str = "score",
+        max_ifd: float | None = 1.0,
+        strict: bool = False,
+    ) -> None:
+        if ratio not in ("loss", "perplexity"):
+            raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
+        self.name, self.ratio, self.first_token = name, ratio, first_token
+        self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
+        self.filters = []
+        if max_ifd is not None:
+            self.filters.append(Range("score", max=max_ifd, open=strict, reason=f"ifd_above_{max_ifd:g}"))
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        losses, tokens = answer_losses(tables, self.first_token)
+        conditioned, direct = losses["conditioned"], losses["direct"]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            score = conditioned / direct if self.ratio == "loss" else np.exp(conditioned - direct)
+        flag = first_reason(
+            tables["conditioned"].flags(),
+            tables["direct"].flags(),
+            [NOTHING_TO_AVERAGE if bad else None for bad in np.isnan(conditioned) | np.isnan(direct)],
+            [ZERO_DENOMINATOR if bad else None for bad in ~np.isfinite(score)],
+        )
+        formula = "nll_conditioned / nll_direct" if self.ratio == "loss" else "exp(nll_conditioned - nll_direct)"
+        return Scores(
+            score=np.where([reason is None for reason in flag], score, np.nan),
+            flag=flag,
+            components={
+                "nll_conditioned": conditioned,
+                "nll_direct": direct,
+                "answer_tokens": tokens,
+                "prompt_tokens": tables["conditioned"].numbers("prompt_tokens"),
+            },
+            higher_is_better=True,
+            descriptions={
+                "score": f"IFD = {formula}; ratio={self.ratio}",
+                "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
+                "nll_direct": "s(A), mean loss of the answer without the instruction, nats per token",
+                "answer_tokens": "answer tokens that both terms cover",
+                "prompt_tokens": "tokens of the whole prompt",
+            },
+        )

@@ -1,0 +1,209 @@
+"""Passes: one sweep of the backbone over the records, giving columns per record.
+
+A pass is a small frozen description (what a fingerprint needs) that can encode records and build the
+LightningModule whose `predict_step` does the work. Adding a pass means adding one such pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+
+from winnow.backbone.likelihood import final_hidden, token_nll
+from winnow.backbone.loading import Backbone
+from winnow.data.batching import pad_right
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+
+
+class Pass(Protocol):
+    """What the runner asks of a pass.
+
+    schema: the columns, `id` first and `flag` among them. settings(): everything besides data, backbone and
+    template that the columns depend on, with a `version` that is raised whenever the numbers would change.
+    """
+
+    schema: ClassVar[pa.Schema]
+
+    def settings(self) -> dict: ...
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]: ...
+
+    def module(self, backbone: Backbone) -> pl.LightningModule: ...
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]: ...
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Negative log-likelihood of every answer token under one view of the prompt.
+
+    view: `clean`, s(A|Q); or `direct`, s(A), the instruction removed.
+
+    Columns per record: `nll`, one float per scored answer token, in nats; `skipped`, leading answer tokens that
+    have no predecessor and so no likelihood (1 for a bare answer under a tokenizer without BOS, else 0);
+    `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single losses are kept, not their mean: a method can
+    average the same answer tokens in every term of its ratio, whatever each view's window had room for, and a
+    formula can change without a new pass.
+    """
+
+    view: str = "clean"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("id", pa.string()),
+            ("nll", pa.list_(pa.float32())),
+            ("skipped", pa.int32()),
+            ("prompt_tokens", pa.int32()),
+            ("answer_tokens", pa.int32()),
+            ("flag", pa.string()),
+        ]
+    )
+
+    def settings(self) -> dict:
+        return {"pass": "likelihood", "view": self.view, "version": self.version}
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        return template.encode(records, tokenizer, self.view)
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return _LikelihoodModule(backbone.model)
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        return _answer_batch(batch)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return {"nll": [], "skipped": 0, "prompt_tokens": None, "answer_tokens": encoded.answer_total}
+
+
+def _answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
+    """Padded ids and the places of the answers' predictions: position t - 1 predicts token t.
+
+    input_ids: (batch, length). row, position, target: (scored tokens,), record by record.
+    """
+    row, position, target, columns = [], [], [], []
+    for i, record in enumerate(batch):
+        first = max(record.answer_start, 1)  # the very first token of a text has no predecessor
+        row += [i] * (len(record.ids) - first)
+        position += range(first - 1, len(record.ids) - 1)
+        target += record.ids[first:]
+        columns.append(
+            {
+                "id": record.id,
+                "skipped": first - record.answer_start,
+                "prompt_tokens": record.answer_start,
+                "answer_tokens": record.answer_total,
+                "scored": len(record.ids) - first,
+            }
+        )
+    return {
+        "input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)),
+        "row": torch.tensor(row, dtype=torch.long),
+        "position": torch.tensor(position, dtype=torch.long),
+        "target": torch.tensor(target, dtype=torch.long),
+        "columns": columns,
+    }
+
+
+class _LikelihoodModule(pl.LightningModule):
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.model = model
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        hidden = final_hidden(self.model, input_ids=batch["input_ids"])
+        # Only rows that predict an answer token ever meet the head.
+        rows = hidden[batch["row"], batch["position"]]
+        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        losses = nll.split([record["scored"] for record in batch["columns"]])
+        names = ("id", "skipped", "prompt_tokens", "answer_tokens")
+        columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
+        columns["nll"] = [loss.tolist() for loss in losses]
+        columns["flag"] = [None] * len(losses)
+        return columns
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens of prompt and answer, from the tokenizer alone: the one pass that needs no backbone.
+
+    Columns: `prompt_tokens`, `answer_tokens` (before any cut), `flag`.
+    """
+
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [("id", pa.string()), ("prompt_tokens", pa.int32()), ("answer_tokens", pa.int32()), ("flag", pa.string())]
+    )
+
+    def settings(self) -> dict:
+        return {"pass": "token_count", "version": self.version}
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        return template.encode(records, tokenizer)
+
+    def columns(self, encoded: Sequence[Encoded]) -> dict[str, list]:
+        """Columns of all records at once."""
+        return {
+            "id": [record.id for record in encoded],
+            "prompt_tokens": [record.answer_start if record.flag is None else None for record in encoded],
+            "answer_tokens": [record.answer_total for record in encoded],
+            "flag": [record.flag for record in encoded],
+        }
+
+
+@dataclass(frozen=True)
+class PromptEmbedding:
+    """One vector per prompt and the prompt's own perplexity, from one forward: IFD's pre-experience stage.
+
+        vector = mean over the prompt's tokens of the final hidden state (after the last norm)
+        prompt_nll = mean over the prompt's tokens but the first of -log p(token | tokens before), in nats
+
+    Source: Cherry_LLM, `--mod pre`. The answer is not read.
+    """
+
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("prompt_nll", pa.float32()), ("flag", pa.string())]
+    )
+
+    def settings(self) -> dict:
+        return {"pass": "prompt_embedding", "version": self.version}
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        encoded = template.encode(records, tokenizer)
+        return [
+            record if record.flag else Encoded(record.id, record.ids[: record.answer_start], 0, 0, record.spans)
+            for record in encoded
+        ]
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return _PromptEmbeddingModule(backbone.model)
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        return _answer_batch(batch)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return {"vector": None, "prompt_nll": None}
+
+
+class _PromptEmbeddingModule(_LikelihoodModule):
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        hidden = final_hidden(self.model, input_ids=batch["input_ids"])
+        lengths = [record["scored"] + record["skipped"] for record in batch["columns"]]
+        vectors = [hidden[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
+        rows = hidden[batch["row"], batch["position"]]
+        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        losses = nll.split([record["scored"] for record in batch["columns"]])
+        return {
+            "id": [record["id"] for record in batch["columns"]],
+            "vector": vectors,
+            "prompt_nll": [float(loss.mean()) if len(loss) else None for loss in losses],
+            "flag": [None] * len(lengths),
+        }

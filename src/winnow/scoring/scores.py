@@ -1,0 +1,109 @@
+"""What a method returns: one score per record, what it was made of, and why some records have none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.scoring.runner import PassTable
+
+NOTHING_TO_AVERAGE = "no_scored_answer_token"
+ZERO_DENOMINATOR = "zero_direct_loss"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores in the order of the records.
+
+    score: (records,) fp64, NaN exactly where `flag` gives a reason. components: the columns the score was made
+    of, so that another formula needs no new pass. higher_is_better: which end is wanted. descriptions: one
+    sentence per column, with its unit.
+    """
+
+    score: np.ndarray
+    flag: list[str | None]
+    components: dict[str, np.ndarray]
+    higher_is_better: bool
+    descriptions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unexplained = [i for i, reason in enumerate(self.flag) if (reason is None) == bool(np.isnan(self.score[i]))]
+        if unexplained:
+            i = unexplained[0]
+            raise RuntimeError(f"row {i}: score {self.score[i]} with flag {self.flag[i]}; exactly one must be given")
+
+    def write(self, records: Sequence[Record], path: Path, about: dict) -> None:
+        """Write `scores.parquet`. about: method name and settings, kept in the file's metadata."""
+        columns: dict[str, pa.Array] = {
+            "id": pa.array([record.id for record in records]),
+            "row": pa.array([record.row for record in records], pa.int64()),
+            "score": pa.array(self.score, pa.float64(), from_pandas=True),
+            "flag": pa.array(self.flag, pa.string()),
+        }
+        for name, values in self.components.items():
+            kind = pa.int64() if name.endswith("_tokens") else pa.float64()
+            columns[name] = pa.array(values, pa.float64(), from_pandas=True).cast(kind)
+        about = about | {"higher_is_better": self.higher_is_better, "columns": self.descriptions}
+        table = pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about)})
+        staging = path.with_name(f".{path.name}.tmp")
+        pq.write_table(table, staging)
+        staging.replace(path)
+
+    @staticmethod
+    def read(path: Path) -> tuple[pa.Table, dict]:
+        """The table and what was said about it. Raises UserError if the file is no score table."""
+        try:
+            table = pq.read_table(path)
+            return table, json.loads(table.schema.metadata[b"winnow"])
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise UserError(
+                f"{path} is no score table of winnow ({' '.join(str(error).split())[:120]}); "
+                f"run the stage `score` again with this run folder."
+            ) from None
+
+
+def first_reason(*flags: Sequence[str | None]) -> list[str | None]:
+    """The first reason given for each record."""
+    return [next((reason for reason in row if reason), None) for row in zip(*flags, strict=True)]
+
+
+def answer_losses(tables: dict[str, PassTable], first_token: str = "score") -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Mean loss per answer under several views, every mean taken over the same answer tokens.
+
+        s_v = 1/(n - f) * sum over answer tokens f .. n - 1 of -log p_v(a_i | ...)
+
+    n is the smallest number of answer tokens that any view had room for, so that a long prompt cannot make one
+    term of a ratio see more of the answer than another. first_token: `score` lets each view start at its first
+    token that has a predecessor, as the published code does (a bare answer without BOS then misses one token in
+    s(A) only); `skip` leaves the first answer token out of every view.
+
+    tables: likelihood passes by view. Returns the means in nats, NaN where nothing is left to average, and the
+    number of answer tokens seen, n.
+    """
+    if first_token not in ("score", "skip"):
+        raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
+    offered = {}
+    for view, table in tables.items():
+        values, offsets = table.ragged("nll")
+        skipped = np.nan_to_num(table.numbers("skipped")).astype(np.int64)
+        offered[view] = (values, offsets, skipped)
+    shared = np.min([np.diff(offsets) + skipped for _, offsets, skipped in offered.values()], axis=0)
+    means = {}
+    for view, (values, offsets, skipped) in offered.items():
+        first = np.maximum(skipped, 1) if first_token == "skip" else skipped
+        begin = offsets[:-1] + first - skipped
+        count = shared - first
+        cumulated = np.concatenate([[0.0], np.cumsum(values)])
+        start = begin.clip(max=len(values))
+        stop = (begin + np.maximum(count, 0)).clip(max=len(values))
+        total = cumulated[stop] - cumulated[start]
+        means[view] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return means, shared.astype(np.float64)

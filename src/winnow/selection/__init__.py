@@ -1,0 +1,1 @@
+"""Selection: from scores to a subset, with a reason for every record."""

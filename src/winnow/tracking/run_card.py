@@ -1,0 +1,286 @@
+"""The run card: one page that says what was run, on what, with what, and what came out.
+
+    with RunCard(config).recording(folder) as card:
+        with card.stage("score") as stage:
+            stage.status, stage.fingerprint = "reused", "0123456789abcdef"
+        card.data = {"source": "pool.jsonl", "n_records": 300}
+        card.results["arc_easy/acc"] = 0.61
+
+leaves `run_card.json` (for programs) and `run_card.md` (for people) in `folder`. Both are rewritten after
+every stage, so a killed run still has a card, and once more at the end, whether the run succeeded or not.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from winnow.errors import UserError
+from winnow.tracking.card_page import card_markdown
+
+MASK = "***"
+# Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
+_SECRET = re.compile(
+    r"(^|_)(api_?key|secret|secret_key|password|passwd|credentials?|private_key|access_key)$"
+    r"|^token$|(^|_)(hf|hub|huggingface|api|auth|access|bearer|wandb|github|refresh|use_auth)_token$",
+    re.IGNORECASE,
+)
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "pytorch-lightning",
+    "lm-eval",
+    "datasets",
+    "huggingface-hub",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "wandb",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyarrow",
+    "matplotlib",
+)
+
+
+def masked(value: Any) -> Any:
+    """A plain copy of a configuration (dict, list or OmegaConf node) in which every non-null value under a
+    key that names a secret (`api_key`, `token`, `hf_token`, `password`, ...) is replaced by `***`."""
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, Mapping):
+        return {
+            str(key): MASK if item is not None and _SECRET.search(str(key)) else masked(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [masked(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no NaN or infinity
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command that started this process, ready to paste into a shell, without the interpreter's path: a
+    package's `__main__.py` becomes `python -m <package>`, a console script its bare name, any other file
+    `python <file>`. Values given to secret keys (`tracking.api_key=...`) are masked."""
+    program = Path(argv[0]) if argv and argv[0] else Path("python")
+    if program.name == "__main__.py":
+        words = ["python", "-m", program.parent.name]
+    elif program.suffix == ".py":
+        words = ["python", str(argv[0])]
+    else:
+        words = [program.name]
+    for argument in argv[1:]:
+        key, equals, _ = argument.partition("=")
+        secret = equals and _SECRET.search(key.lstrip("+~-").rsplit(".", 1)[-1].replace("-", "_"))
+        words.append(f"{key}={MASK}" if secret else argument)
+    return shlex.join(words)
+
+
+def git_state(folder: Path) -> dict[str, str | bool | None]:
+    """`{"commit": 40 hex digits, "dirty": bool}` of the git repository that `folder` is tracked in; both None
+    when it is in none (an installed wheel, also one that lies inside somebody else's repository) or when git
+    cannot be run."""
+    # A hook (pre-commit) sets GIT_DIR and friends, which would point git at the wrong repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=30,
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    unknown: dict[str, str | bool | None] = {"commit": None, "dirty": None}
+    try:
+        if not git("ls-files", "--", "."):
+            return unknown
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    except (OSError, subprocess.TimeoutExpired):
+        return unknown
+    return unknown if commit is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Version of Python, of Winnow and of each named package that is installed."""
+    versions = {"python": platform.python_version()}
+    for name in ("winnow", *names):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """`{"cpu": model, "cores": usable by this process, "memory_gib": float, "gpus": [name, ...], "system":
+    str}`."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        cpu = models.group(1).strip() if models else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "memory_gib": round(memory, 1),
+        "gpus": gpus,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half of it.
+
+    Raises UserError when the folder cannot be written to."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Half a surrogate pair, which UTF-8 cannot encode, is spelt out as \udXXX; JSON reads that back.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder you may write to."
+        ) from error
+
+
+def error_sentence(error: BaseException) -> str:
+    """The sentence shown to the user: a UserError's own, otherwise the exception's type and message."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+@dataclass
+class StageRecord:
+    """What one stage reports: wall-clock seconds, `computed`, `reused`, `skipped` or `failed`, and its
+    artifact's fingerprint (16 hex digits, None when it makes no artifact)."""
+
+    seconds: float = 0.0
+    status: str = "computed"
+    fingerprint: str | None = None
+
+
+@dataclass
+class RunCard:
+    """Collects the provenance of one run; fill `data` and `results` as the run goes. `argv` defaults to this
+    process's.
+
+    `status` is running, finished or failed; `error` is None or the sentence that ended the run."""
+
+    config: Any
+    argv: Sequence[str] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    status: str = "running"
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.config = masked(self.config)
+        self.command = command_line(sys.argv if self.argv is None else self.argv)
+        self.started = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.git = git_state(Path(__file__).resolve().parent)
+        self.packages = package_versions()
+        self.hardware = hardware()
+        self.stages: dict[str, StageRecord] = {}
+        self._clock = time.perf_counter()
+        self._folder: Path | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageRecord]:
+        """Time one stage. The block sets `status` and `fingerprint` on the record it is given; an exception
+        marks the stage failed and goes on. Inside `recording` the card on disk is rewritten when the block
+        ends."""
+        record = self.stages[name] = StageRecord()
+        begin = time.perf_counter()
+        try:
+            yield record
+        except BaseException:
+            record.status = "failed"
+            raise
+        finally:
+            record.seconds = time.perf_counter() - begin
+        if self._folder is not None:
+            self.write(self._folder)
+
+    def skip(self, name: str) -> None:
+        """Note a stage that was not asked for."""
+        self.stages[name] = StageRecord(status="skipped")
+
+    @contextmanager
+    def recording(self, folder: str | Path) -> Iterator[RunCard]:
+        """Keep the card in `folder` current: written at once, after each stage, and at the end also when the
+        block raises (status failed, with the error's sentence); the exception goes on to the caller."""
+        self._folder = Path(folder)
+        self.write(self._folder)
+        try:
+            yield self
+        except BaseException as error:
+            self.status, self.error = "failed", error_sentence(error)
+            try:
+                self.write(self._folder)
+            except UserError as unwritten:
+                # The first error is the one to tell; it may well be the reason for this one.
+                error.add_note(str(unwritten))
+            raise
+        self.status = "finished"
+        self.write(self._folder)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of run_card.json; `docs/outputs.md` describes every key. Contains no secrets."""
+        return {
+            "command": self.command,
+            "started": self.started,
+            "seconds": round(time.perf_counter() - self._clock, 3),
+            "status": self.status,
+            "error": self.error,
+            "stages": {
+                name: {**asdict(record), "seconds": round(record.seconds, 3)}
+                for name, record in self.stages.items()
+            },
+            "data": masked(self.data),
+            "results": masked(self.results),
+            "git": self.git,
+            "packages": self.packages,
+            "hardware": self.hardware,
+            "config": self.config,
+        }
+
+    def write(self, folder: str | Path) -> None:
+        """Write run_card.json and run_card.md into `folder`, each atomically. Raises UserError when it is not
+        writable."""
+        content = self.as_dict()
+        write_atomic(Path(folder) / "run_card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(Path(folder) / "run_card.md", card_markdown(content))

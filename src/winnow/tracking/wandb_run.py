@@ -1,0 +1,265 @@
+"""Tracking of a run: Weights & Biases, offline when no key is configured, and Lightning's CSV logger besides.
+
+    with track(mode="auto", folder=run_folder, config=cfg, project="winnow", tags=["ifd"]) as tracker:
+        trainer = Trainer(logger=tracker.lightning_loggers())
+        tracker.summary({"arc_easy/acc": 0.61})
+
+Everything is written inside the run folder (`wandb/`, `metrics/`); nothing is printed and nothing is ever
+asked. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from winnow.errors import UserError
+from winnow.tracking.run_card import error_sentence, masked
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+MODES = ("auto", "online", "offline", "disabled")
+STEP = "trainer/global_step"  # the x-axis that Lightning's WandbLogger logs under
+
+
+def has_key() -> bool:
+    """Whether W&B credentials are configured, by W&B's own lookup: environment (WANDB_API_KEY,
+    WANDB_IDENTITY_TOKEN_FILE), netrc file, settings file. Looks only: neither asks, nor connects, nor writes.
+
+    Raises UserError when credentials are found that cannot be valid."""
+    import wandb
+
+    # Internal to wandb, but the public `wandb.login(prompt=False)` prints and rewrites the user's settings.
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib import wbauth
+
+    host = wandb_setup.singleton().settings.base_url
+    try:
+        found = wbauth.authenticate_session(host=host, source="winnow", prompt=False, update_session=False)
+    except wandb.Error as error:
+        raise UserError(f"W&B credentials: {error}; mend them, or set tracking.mode=offline.") from error
+    return found is not None
+
+
+def resolve_mode(mode: str) -> str:
+    """`online`, `offline` or `disabled` for a configured mode. `auto` follows WANDB_MODE when that is set,
+    and otherwise is online exactly when a key is configured.
+
+    Raises UserError for an unknown mode, and for `online` without a key (W&B would ask for one)."""
+    source = "tracking.mode"
+    if mode == "auto" and os.environ.get("WANDB_MODE"):
+        # wandb itself still accepts these two older words.
+        mode = {"dryrun": "offline", "run": "online"}.get(os.environ["WANDB_MODE"], os.environ["WANDB_MODE"])
+        source = "WANDB_MODE"
+    if mode not in MODES:
+        raise UserError(f"{source}: found {mode!r}, expected one of {', '.join(MODES)}.")
+    if mode == "auto":
+        return "online" if has_key() else "offline"
+    if mode == "online" and not has_key():
+        raise UserError(
+            f"{source}: found 'online', but no W&B key is configured; "
+            "set WANDB_API_KEY, run `wandb login`, or use tracking.mode=offline."
+        )
+    return mode
+
+
+class Tracker:
+    """One tracked run; made by `track`. A context manager: leaving it finishes the W&B run, with exit code 1
+    on an error.
+
+    `run` is the wandb run, or None when W&B is disabled; `mode` is online, offline or disabled."""
+
+    def __init__(self, run: Run | None, mode: str, folder: Path, csv: bool, variables: Sequence[str]) -> None:
+        self.run = run
+        self.mode = mode
+        self._variables = tuple(variables)
+        self._loggers: list[Logger] = []
+        self._csv_steps = 0
+        self._finished = False
+        self._csv = CSVLogger(save_dir=str(folder), name="metrics") if csv else None
+        if run is not None:
+            self._loggers.append(WandbLogger(experiment=run, save_dir=str(folder), log_model=False))
+        if self._csv is not None:
+            self._loggers.append(self._csv)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.run is not None:
+            self.run.summary["error"] = error_sentence(error)
+        self.finish(0 if error is None else 1)
+
+    def lightning_loggers(self) -> list[Logger]:
+        """Loggers for `Trainer(logger=...)`: a WandbLogger on this same W&B run (unless disabled) and a
+        CSVLogger writing `metrics/version_<n>/metrics.csv` (unless csv is off). Give them to one Trainer at a
+        time; empty means `logger=False`."""
+        return list(self._loggers)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers, against the trainer's step axis when `step` is given; also a row of metrics.csv."""
+        if self.run is not None:
+            self.run.log(dict(metrics) if step is None else {**metrics, STEP: step})
+        if self._csv is not None:
+            self._csv.log_metrics(dict(metrics), self._csv_steps if step is None else step)
+            self._csv_steps = max(self._csv_steps, step or 0) + 1
+            self._csv.save()
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Set the run's final numbers: the columns of a W&B dashboard that line methods up."""
+        if self.run is not None:
+            self.run.summary.update(masked(values))
+
+    def update_config(self, values: Mapping[str, Any]) -> None:
+        """Add to the run's configuration (git commit, packages, hardware, data hash); secrets are masked."""
+        if self.run is not None:
+            self.run.config.update(masked(values), allow_val_change=True)
+
+    def log_scores(self, scores: Sequence[float | None], name: str = "scores") -> None:
+        """Log a score table's column as a histogram of 64 bins, with its mean and its number of nulls in the
+        summary."""
+        if self.run is None:
+            return
+        import wandb
+
+        numbers = [score for score in scores if score is not None and math.isfinite(score)]
+        self.run.summary[f"{name}/null"] = len(scores) - len(numbers)
+        if numbers:
+            self.run.summary[f"{name}/mean"] = math.fsum(numbers) / len(numbers)
+            self.run.log({f"{name}/histogram": wandb.Histogram(numbers, num_bins=64)})
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table, for instance the best records with their scores. Cells are numbers, strings or None; a
+        column whose cells differ in type is logged as text."""
+        if self.run is None:
+            return
+        import wandb
+
+        self.run.log(
+            {
+                name: wandb.Table(
+                    columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True
+                )
+            }
+        )
+
+    def save_file(self, path: str | Path) -> None:
+        """Keep a copy of a file of the run folder (run card, report) with the W&B run. Raises UserError when
+        it is missing."""
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path}: not there, so it cannot be kept with the W&B run.")
+        if self.run is not None:
+            # Copied to where W&B collects files: `run.save` would link, which breaks when the folder moves.
+            target = Path(self.run.dir) / path.name
+            target.write_bytes(path.read_bytes())
+            self.run.save(str(target), base_path=self.run.dir, policy="now")
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run: 0 = finished, anything else = failed. A second call does nothing. W&B's service
+        process writes the last records of the file some milliseconds later; the end of this process waits for
+        it."""
+        if self._finished:
+            return
+        self._finished = True
+        try:
+            if self._csv is not None:
+                self._csv.finalize("success" if exit_code == 0 else "failed")
+            if self.run is not None:
+                self.run.finish(exit_code=exit_code)
+        finally:
+            for key in self._variables:
+                os.environ.pop(key, None)
+
+
+def track(
+    *,
+    folder: str | Path,
+    config: Any = None,
+    mode: str = "auto",
+    csv: bool = True,
+    project: str = "winnow",
+    entity: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] = (),
+) -> Tracker:
+    """Start tracking a run whose files go under `folder`; use the result as a context manager.
+
+    mode: auto (online when a key is configured, otherwise offline), online, offline, disabled (no W&B). csv:
+    also keep metrics in CSV files. config: the resolved configuration, logged with its secrets masked. The
+    others are W&B's own fields. Only the process of rank 0 tracks.
+
+    Raises UserError for an unknown mode, `online` without a key, a folder that cannot be written, a setting
+    that W&B refuses, and a server that cannot be reached."""
+    folder = Path(folder).resolve()
+    if rank_zero_only.rank != 0:
+        return Tracker(None, "disabled", folder, csv=False, variables=())
+    mode = resolve_mode(mode)
+    if mode == "disabled":
+        return Tracker(None, mode, folder, csv, variables=())
+    try:
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to."
+        ) from error
+    variables = _keep_inside(folder / "wandb" / "local")
+    import wandb
+
+    settings = wandb.Settings(
+        silent=True,
+        console="off",  # the terminal's progress bars stay in the terminal
+        symlink=False,
+        disable_git=True,  # the run card knows which repository counts, and masks the command's secrets
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_save_requirements=False,
+        init_timeout=60,
+        reinit="create_new",  # never join a run that is already active, a notebook's for instance
+    )
+    try:
+        run = wandb.init(
+            dir=str(folder),
+            mode=mode,
+            project=project,
+            entity=entity,
+            name=name,
+            group=group,
+            job_type=job_type,
+            tags=[str(tag) for tag in tags],
+            config=masked(config if config is not None else {}),
+            settings=settings,
+        )
+    except (wandb.Error, ValueError, OSError) as error:
+        Tracker(None, mode, folder, csv=False, variables=variables).finish(1)
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"tracking.mode={mode}: W&B could not start ({said}); "
+            "mend the tracking settings, or use tracking=csv."
+        ) from error
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    return Tracker(run, mode, folder, csv, variables)
+
+
+def _keep_inside(folder: Path) -> list[str]:
+    """Point W&B's cache and staging folders at `folder` where the user has not chosen them; returns the
+    environment variables that were set."""
+    unset = [
+        key for key in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR") if key not in os.environ
+    ]
+    os.environ.update(dict.fromkeys(unset, str(folder)))
+    return unset

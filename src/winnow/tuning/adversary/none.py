@@ -1,0 +1,17 @@
+"""No adversary: plain instruction tuning."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from winnow.tuning.adversary.base import LossOf
+
+
+class NoAdversary:
+    """L = loss_of(embeds): the loss on the unperturbed embeddings, one forward pass."""
+
+    def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
+        return loss_of(embeds)
+
+    def settings(self) -> dict:
+        return {"name": "none"}

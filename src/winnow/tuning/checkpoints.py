@@ -1,0 +1,73 @@
+"""Checkpoints of a tuning run: written atomically, the last two kept, resumed from the newest that is
+whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+log = logging.getLogger(__name__)
+
+KEEP = 2  # the newest, and the one before in case the newest was damaged
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(optimizer step, path) of each checkpoint in the folder, by step number, oldest first."""
+    found = [(re.fullmatch(r"step_(\d+)\.ckpt", path.name), path) for path in folder.glob("step_*.ckpt")]
+    return sorted((int(match.group(1)), path) for match, path in found if match)
+
+
+def newest(folder: Path) -> tuple[int, Path] | None:
+    """The checkpoint with the highest step that can be read; None if there is none. Damaged ones are
+    reported."""
+    for step, path in reversed(checkpoints(folder)):
+        fault = _fault(path)
+        if fault is None:
+            return step, path
+        log.warning("The checkpoint %s cannot be read (%s); trying the one before it.", path, fault)
+    return None
+
+
+def _fault(path: Path) -> str | None:
+    """Why the file is no whole checkpoint. torch writes a zip archive with a checksum for each tensor."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        return str(error)
+    return None if damaged is None else f"checksum of {damaged} is wrong"
+
+
+class StepCheckpoints(Checkpoint):
+    """Saves the trained parameters, optimizer, schedule, position in the data and loss history every few
+    steps."""
+
+    def __init__(self, folder: Path, every_steps: int, total_steps: int) -> None:
+        self.folder, self.every_steps, self.total_steps = folder, every_steps, total_steps
+        self._saved = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        step = trainer.global_step
+        # Gradients that are still being accumulated are not part of a checkpoint: save only after a step.
+        # After the last step the model itself is saved.
+        if step == self._saved or step % self.every_steps or step == self.total_steps:
+            return
+        self._saved = step
+        temporary = self.folder / f".step_{step}.ckpt.tmp"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, self.folder / f"step_{step}.ckpt")
+            for _step, old in checkpoints(self.folder)[:-KEEP]:
+                old.unlink()
+        trainer.strategy.barrier("checkpoint")

@@ -1,0 +1,227 @@
+"""Which records make up which optimizer step: decided before training, the same whatever the hardware.
+
+A step's *global batch* is a pure function of (seed, epoch). It is cut into *micro-batches*, the records that
+are in memory at once, and these are dealt out over the processes. The loss of a step is the mean over all
+answer tokens of its global batch, so 8 x 1, 4 x 2 and 1 x 8 (records x accumulation) and any number of
+processes give the same gradient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from winnow.errors import UserError
+
+if TYPE_CHECKING:
+    from winnow.data.templates import Encoded
+
+
+class MicroBatch(NamedTuple):
+    """Records that go through the model together. Right-padded: a causal model needs no attention mask.
+
+    step: 0-based optimizer step. epoch: 0-based pass over the records. index: position among all
+    micro-batches of the step, over all processes. step_tokens: answer tokens in the whole global batch.
+    ids: (batch, length) token ids. mask: (batch, length) bool, false at padding.
+    rows: (answer tokens,) positions in the flattened (batch * length) hidden states that predict an answer
+    token. targets: (answer tokens,) the tokens to be predicted.
+    A step whose global batch is too small has empty micro-batches, with batch = 0.
+    """
+
+    step: int
+    epoch: int
+    index: int
+    ids: Tensor
+    mask: Tensor
+    rows: Tensor
+    targets: Tensor
+    step_tokens: int
+
+
+class Step(NamedTuple):
+    """One optimizer step: its epoch and the record indices of each of its micro-batches."""
+
+    epoch: int
+    micro_batches: list[list[int]]
+
+
+def supervised_tokens(example: Encoded) -> int:
+    """Answer tokens that have a token before them to be predicted from."""
+    return len(example.ids) - max(example.answer_start, 1)
+
+
+def usable(examples: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, int]]:
+    """The records that can be trained on, ordered by id, and how many were left out, by flag.
+
+    The order makes the tuned model a function of the set of records, not of their order in a file.
+    """
+    kept = [example for example in examples if example.flag is None and supervised_tokens(example) > 0]
+    left_out = (
+        e.flag or "no_answer_token" for e in examples if e.flag is not None or supervised_tokens(e) <= 0
+    )
+    return sorted(kept, key=lambda example: (example.id, example.ids)), dict(Counter(left_out))
+
+
+def plan_steps(
+    lengths: Sequence[int],
+    batch_size: int,
+    micro_batch_size: int,
+    seed: int,
+    epochs: int,
+    max_steps: int | None = None,
+) -> list[Step]:
+    """All optimizer steps of a run: `epochs` passes over the records, or `max_steps` steps if given.
+
+    lengths: tokens of each record. Each epoch is shuffled by (seed, epoch) and cut into global batches; the
+    last one of an epoch may be smaller. Inside a global batch records are sorted by length, longest first,
+    so that a micro-batch holds little padding.
+    """
+    total = epochs * math.ceil(len(lengths) / batch_size) if max_steps is None else max_steps
+    steps: list[Step] = []
+    for epoch in count():
+        order = np.random.default_rng((seed, epoch)).permutation(len(lengths)).tolist()
+        for start in range(0, len(order), batch_size):
+            if len(steps) == total:
+                return steps
+            records = sorted(order[start : start + batch_size], key=lambda i: (-lengths[i], i))
+            steps.append(Step(epoch, _cut(records, micro_batch_size)))
+
+
+def _cut(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class MicroBatches(Dataset):
+    """The micro-batches of one process, in the order in which they are trained on.
+
+    Micro-batch k of a step on process `rank` of `world` is micro-batch k * world + rank of the plan:
+    neighbours in length run side by side. Every step has the same number of micro-batches on every process
+    (`per_step`, the accumulation), empty ones included.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Encoded],
+        steps: Sequence[Step],
+        pad_id: int,
+        world: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.examples, self.steps, self.pad_id = examples, steps, pad_id
+        self.world, self.rank = world, rank
+        self.per_step = math.ceil(max(len(step.micro_batches) for step in steps) / world)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.per_step
+
+    def __getitem__(self, position: int) -> MicroBatch:
+        step, turn = divmod(position, self.per_step)
+        index = turn * self.world + self.rank
+        epoch, micro_batches = self.steps[step]
+        chosen = micro_batches[index] if index < len(micro_batches) else []
+        tokens = sum(supervised_tokens(self.examples[i]) for micro in micro_batches for i in micro)
+        return MicroBatch(
+            step, epoch, index, *collate([self.examples[i] for i in chosen], self.pad_id), tokens
+        )
+
+
+def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(ids, mask, rows, targets) of a micro-batch; see MicroBatch for shapes.
+
+    The prompt is masked: only answer tokens are targets, each predicted from the position before it.
+    """
+    width = max((len(example.ids) for example in examples), default=0)
+    ids = torch.full((len(examples), width), pad_id, dtype=torch.long)
+    mask = torch.zeros(len(examples), width, dtype=torch.bool)
+    rows: list[int] = []
+    targets: list[int] = []
+    for row, example in enumerate(examples):
+        size, first = len(example.ids), max(example.answer_start, 1)
+        ids[row, :size] = torch.tensor(example.ids, dtype=torch.long)
+        mask[row, :size] = True
+        rows.extend(range(row * width + first - 1, row * width + size - 1))
+        targets.extend(example.ids[first:])
+    return ids, mask, torch.tensor(rows, dtype=torch.long), torch.tensor(targets, dtype=torch.long)
+
+
+class _FromOffset(Sampler[int]):
+    """0 .. size-1, the first time from `offset` on; its length stays `size`, as Lightning counts on."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.offset = size, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        offset, self.offset = self.offset, 0
+        return iter(range(offset, self.size))
+
+
+class MicroBatchLoader(DataLoader):
+    """A DataLoader over ready-made micro-batches that can start in the middle.
+
+    Lightning stores `state_dict()` in its checkpoints and hands it back before the first batch is asked for.
+    A plain DataLoader has no such state: Lightning then warns, counts on from the stored batch number, but
+    reads the data from the beginning, so that the first records are trained on again instead of the last.
+    """
+
+    def __init__(self, micro_batches: MicroBatches) -> None:
+        self._start = _FromOffset(len(micro_batches))
+        self._given = 0
+        # Micro-batches are made in this process: the count below is then exactly what was trained on, and the
+        # work (filling a few small tensors) is far below that of a training step.
+        super().__init__(
+            micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is
+        )
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        self._given = self._start.offset
+        for micro_batch in super().__iter__():
+            self._given += 1
+            yield micro_batch
+
+    def state_dict(self) -> dict:
+        return {"given": self._given}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._start.offset = state["given"]
+
+
+def _as_it_is(micro_batch: MicroBatch) -> MicroBatch:
+    return micro_batch
+
+
+def check_sizes(batch_size: int, micro_batch_size: int, world: int) -> None:
+    """Raises UserError unless a global batch deals out evenly over accumulation and processes."""
+    if batch_size < 1 or micro_batch_size < 1:
+        raise UserError(
+            f"tuning.batch_size={batch_size} and tuning.micro_batch_size={micro_batch_size} must both be "
+            f"1 or more."
+        )
+    if batch_size % (micro_batch_size * world):
+        raise UserError(
+            f"tuning.batch_size={batch_size} is not divisible by tuning.micro_batch_size={micro_batch_size}"
+            f"{f' times {world} processes' if world > 1 else ''}: choose sizes that divide."
+        )
+
+
+def digest(records: Sequence[Encoded]) -> str:
+    """Hash of what the records train on: ids, tokens and where the answers begin."""
+    content = json.dumps([[r.id, r.ids, r.answer_start] for r in records]).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Any id will do: padding lies to the right, where a causal model cannot see it from a real token."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

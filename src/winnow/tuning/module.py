@@ -1,0 +1,144 @@
+"""The Lightning module that tunes a causal language model on instruction records."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from winnow.backbone.likelihood import final_hidden, token_nll
+from winnow.errors import UserError
+from winnow.tuning.adversary.base import Adversary, LossOf
+from winnow.tuning.data import MicroBatch
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+class InstructionTuner(pl.LightningModule):
+    """Minimises the mean negative log-likelihood of the answer tokens of each global batch, in nats:
+
+        L(step) = 1 / T * sum over answer tokens of -log p(a_i | Q, a_<i),    T = answer tokens of the batch
+
+    or what the adversary makes of it. The prompt is masked; logits exist for answer positions only.
+
+    model: a causal language model (a `transformers` model, with or without adapters in its layers); only its
+    parameters that ask for a gradient are trained and checkpointed.
+    total_steps: length of the learning-rate schedule; warmup_ratio: share of it with a rising rate.
+    run: what the run depends on, JSON-able; a checkpoint of another run is refused.
+
+    Every draw (dropout, noise) is a function of (seed, step, micro-batch), so that an interrupted and resumed
+    run is the same run, and the number of processes changes nothing.
+    Raises UserError at a loss that is not finite, before the weights are touched by it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adversary: Adversary,
+        learning_rate: float,
+        total_steps: int,
+        warmup_ratio: float = 0.0,
+        weight_decay: float = 0.0,
+        schedule: str = "cosine",
+        seed: int = 0,
+        run: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.adversary = adversary
+        self.learning_rate, self.warmup_ratio, self.weight_decay = learning_rate, warmup_ratio, weight_decay
+        self.total_steps, self.schedule, self.seed = total_steps, schedule, seed
+        self.run = run or {}
+        self.history: list[dict[str, float]] = []
+        self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
+        self._step_loss: Tensor | float = 0.0
+
+    def loss_of(self, batch: MicroBatch) -> LossOf:
+        """The function from input embeddings (batch, length, width) to the mean answer-token NLL in nats."""
+
+        def mean_nll(embeds: Tensor) -> Tensor:
+            hidden = final_hidden(self.model, inputs_embeds=embeds)
+            predicting = hidden.flatten(0, 1).index_select(0, batch.rows)
+            return token_nll(predicting, self.model.get_output_embeddings(), batch.targets).mean()
+
+        return mean_nll
+
+    def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
+        if batch.step != self.global_step:
+            raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
+        torch.manual_seed(draw_seed(self.seed, batch.step, batch.index))
+        if batch.ids.numel() == 0:
+            # Every process must take part in every backward pass; this one adds zeros to the gradients.
+            share = sum(parameter.reshape(-1)[0] for _, parameter in self.trained()) * 0.0
+        else:
+            embeds = self.model.get_input_embeddings()(batch.ids)
+            loss = self.adversary.loss(self.loss_of(batch), embeds, batch.mask)
+            share = loss * (len(batch.targets) / batch.step_tokens)
+        self._step_loss = self._step_loss + share.detach()
+        # Lightning divides by the accumulation and averages gradients over processes; the shares are to be
+        # summed.
+        return share * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        loss = float(self.trainer.strategy.reduce(self._step_loss, reduce_op="sum"))
+        self._step_loss = 0.0
+        step, rate = self.global_step + 1, optimizer.param_groups[0]["lr"]
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The tuning loss became {loss} at step {step} of {self.total_steps} (learning rate "
+                f"{rate:.3g}): lower tuning.learning_rate (now {self.learning_rate:g}), set "
+                f"tuning.gradient_clip=1, or use tuning.dtype=fp32."
+            )
+        self.history.append({"step": step, "loss": loss, "lr": rate})
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
+        self.log("train/lr", rate, on_step=True, on_epoch=False, batch_size=1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW (no decay on biases and norms) and a per-step schedule with linear warm-up."""
+        matrices = [p for _, p in self.trained() if p.ndim >= 2]
+        vectors = [p for _, p in self.trained() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate)
+        scheduler = get_scheduler(
+            SCHEDULES[self.schedule],
+            optimizer,
+            num_warmup_steps=math.ceil(self.warmup_ratio * self.total_steps),
+            num_training_steps=self.total_steps,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and tensors of the parameters that are trained."""
+        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        names = {name for name, _ in self.trained()}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+        checkpoint["winnow"] = {"history": self.history, "run": self.run}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint["winnow"]
+        differing = sorted(k for k in self.run | stored["run"] if self.run.get(k) != stored["run"].get(k))
+        if differing:
+            changes = ", ".join(f"{k}: {stored['run'].get(k)} then, {self.run.get(k)} now" for k in differing)
+            raise UserError(
+                f"The checkpoints in this folder were made by another run ({changes}): tune into another "
+                f"folder, or delete its `checkpoints`."
+            )
+        missing = {name for name, _ in self.trained()} - set(checkpoint["state_dict"])
+        if missing:
+            raise RuntimeError(f"checkpoint lacks trained parameters: {sorted(missing)[:3]}")
+        self.history = list(stored["history"])
+
+
+def draw_seed(seed: int, step: int, index: int) -> int:
+    """A 64-bit seed for the draws of one micro-batch; unrelated for neighbouring arguments."""
+    return int(np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)[0])

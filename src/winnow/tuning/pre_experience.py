@@ -1,0 +1,139 @@
+"""IFD's pre-experience stage: let the base model learn a little from a small, varied sample before it judges.
+
+    1. embed every prompt (mean of the final hidden states over its tokens)
+    2. k-means with 100 clusters
+    3. in each cluster, among the records whose prompt perplexity lies in the 25th to 75th percentile, take 10,
+       evenly spaced in file order: about 1,000 records in all
+    4. tune the base model on them for one epoch; score with the tuned model
+
+Source: "From Quantity to Quality" (arXiv 2308.12032) and its code, data_by_cluster.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winnow.backbone.loading import Backbone
+from winnow.data.records import Record
+from winnow.data.templates import Template
+from winnow.errors import UserError
+from winnow.scoring.passes import PromptEmbedding
+from winnow.scoring.runner import PassRunner
+from winnow.tuning.tuner import Tuner
+
+
+class TunedSource:
+    """A tuned backbone as a source for passes: what was tuned, and the folder that holds the result."""
+
+    def __init__(self, source, folder: Path) -> None:
+        self.source, self.folder = source, folder
+
+    @cached_property
+    def identity(self) -> dict:
+        from winnow.tuning.saving import tuned_identity
+
+        return tuned_identity(self.source.identity, self.folder)
+
+    @property
+    def tokenizer(self):
+        return self.source.tokenizer
+
+    def load(self) -> Backbone:
+        from winnow.tuning.saving import load_tuned
+
+        return load_tuned(self.source.load(), self.folder)
+
+
+class PreExperience:
+    """Chooses the sample and tunes on it.
+
+    clusters: k of k-means. per_cluster: records taken from each. low, high: percentiles of the prompt perplexity
+    inside a cluster between which records are taken. seed: of k-means. tuner: how the sample is trained on.
+    """
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        clusters: int = 100,
+        per_cluster: int = 10,
+        low: float = 25.0,
+        high: float = 75.0,
+        seed: int = 0,
+    ) -> None:
+        if clusters < 1 or per_cluster < 1:
+            raise UserError(
+                f"pre_experience.clusters={clusters} and pre_experience.per_cluster={per_cluster} must be at least 1."
+            )
+        if not 0 <= low <= high <= 100:
+            raise UserError(
+                f"pre_experience.low={low} and pre_experience.high={high} must be percentiles, 0 <= low <= high <= 100."
+            )
+        self.tuner = tuner
+        self.clusters, self.per_cluster, self.low, self.high, self.seed = clusters, per_cluster, low, high, seed
+
+    def settings(self) -> dict:
+        """What the chosen sample and the tuned weights depend on."""
+        return {key: value for key, value in vars(self).items() if key != "tuner"} | {"tuner": self.tuner.settings()}
+
+    def sample(self, vectors: np.ndarray, perplexity: np.ndarray) -> list[int]:
+        """Positions of the chosen records, in file order.
+
+        vectors: (records, width). perplexity: (records,) of the prompts. With fewer records than clusters there
+        are as many clusters as records.
+        """
+        from sklearn.cluster import KMeans
+
+        clusters = min(self.clusters, len(vectors))
+        labels = KMeans(n_clusters=clusters, random_state=self.seed).fit(vectors).labels_
+        chosen: list[int] = []
+        for cluster in range(clusters):
+            members = np.flatnonzero(labels == cluster)
+            if len(members) >= self.per_cluster:  # a smaller cluster is taken whole
+                low, high = np.percentile(perplexity[members], [self.low, self.high])
+                members = members[(perplexity[members] >= low) & (perplexity[members] <= high)]
+            step = max(len(members) // self.per_cluster, 1)
+            chosen += members[::step][: self.per_cluster].tolist()
+        return sorted(chosen)
+
+    def prepare(
+        self,
+        runner: PassRunner,
+        records: Sequence[Record],
+        template: Template,
+        trainer_args: Mapping[str, Any],
+    ) -> TunedSource:
+        """The pre-experienced backbone, from the store if it is there."""
+        table = runner.compute(PromptEmbedding(), records, template)
+        usable = [i for i, flag in enumerate(table.flags()) if flag is None]
+        if not usable:
+            raise UserError("The pre-experience stage found no record whose prompt and answer fit the window.")
+        values, offsets = table.ragged("vector")
+        vectors = np.stack([values[offsets[i] : offsets[i + 1]] for i in usable]).astype(np.float32)
+        perplexity = np.exp(table.numbers("prompt_nll")[usable])
+        if np.isnan(perplexity).any():
+            raise UserError("A prompt of a single token has no perplexity; use a template with text or BOS before it.")
+        picked = [records[usable[i]] for i in self.sample(vectors, perplexity)]
+        artifact = runner.store.artifact(
+            "models",
+            {
+                "pre_experience": self.settings(),
+                "records": sorted(record.id for record in picked),
+                "backbone": runner.source.identity,
+                "template": template.settings(),
+            },
+        )
+        runner.used.append(artifact.fingerprint)
+        if not artifact.finished:
+            with artifact.claim() as must_compute:
+                if must_compute:
+                    print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
+                    examples = template.encode(picked, runner.source.tokenizer, eos=True)
+                    self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
+                    artifact.finish()
+                    runner.computed.append(artifact.fingerprint)
+        return TunedSource(runner.source, artifact.path / "model")

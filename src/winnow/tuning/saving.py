@@ -1,0 +1,115 @@
+"""Saving a tuned model in the Hugging Face format, and loading it back for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from winnow.backbone.loading import Backbone
+from winnow.errors import UserError
+from winnow.tuning.trainable import shared_copy
+
+
+def save_tuned(
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    base: str,
+    name: str,
+    facts: dict[str, Any],
+) -> Path:
+    """Writes adapter or model (safetensors), tokenizer and model card to `folder`, all or nothing.
+
+    base: what `from_pretrained` of the base model takes. name: what the backbone is called. facts: lines of
+    the model card. All is written to a folder beside it that is renamed when complete, replacing an old one.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    if isinstance(model, PeftModel):
+        model.peft_config["default"].base_model_name_or_path = base
+        # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
+        model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
+    else:
+        model.save_pretrained(temporary, safe_serialization=True)
+    tokenizer.save_pretrained(temporary)
+    adapter = isinstance(model, PeftModel)
+    (temporary / "README.md").write_text(model_card(base, name, adapter, facts), encoding="utf-8")
+    retired = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(retired, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, retired)
+    os.replace(temporary, folder)
+    shutil.rmtree(retired, ignore_errors=True)
+    return folder
+
+
+def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any]) -> str:
+    """A short README.md: what the model is, how it came about, how to load it."""
+    if adapter:
+        library = "peft"
+        load = (
+            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+            f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            'model = PeftModel.from_pretrained(model, "path/to/this/folder")'
+        )
+    else:
+        library = "transformers"
+        load = (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")\n'
+            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
+        )
+    rows = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    front = f'---\nbase_model: "{base}"\nlibrary_name: {library}\ntags: [winnow, instruction-tuning]\n---\n'
+    title = f"# {name}, instruction-tuned {'adapter' if adapter else 'model'}"
+    return f"{front}\n{title}\n\nTuned with Winnow.\n\n{rows}\n\n```python\n{load}\n```\n"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a saved adapter or model. Raises UserError if there are none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"{folder} holds no tuned model: expected *.safetensors as written by the tune stage."
+        )
+    return files
+
+
+def tuned_identity(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The backbone's identity and a hash of the tuned weights; needs no model in memory."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return {**identity, "tuned": digest.hexdigest()[:16]}
+
+
+def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
+    """The tuned model as a backbone of its own, in evaluation mode, with the dtype and device of `backbone`.
+
+    folder: what `save_tuned` wrote. Adapters sit on a copy of the layers that shares the weights of
+    `backbone`, which stays as it is and can be evaluated beside it; a full model is loaded next to it.
+    Raises UserError if there is no tuned model in the folder.
+    """
+    folder = Path(folder)
+    weight_files(folder)
+    reference = next(backbone.model.parameters())
+    if (folder / "adapter_config.json").is_file():
+        # Not merged: merging would write into the shared weights, and rounds in bf16.
+        model = PeftModel.from_pretrained(shared_copy(backbone.model), str(folder)).get_base_model()
+    else:
+        attention = backbone.model.config._attn_implementation
+        model = type(backbone.model).from_pretrained(
+            folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
+        )
+    model = model.to(reference.device).eval().requires_grad_(False)
+    identity = tuned_identity(backbone.identity, folder)
+    return dataclasses.replace(backbone, model=model, identity=identity, name=f"{backbone.name}+tuned")

@@ -1,0 +1,298 @@
+"""The tune stage: from a backbone and encoded records to a saved adapter or model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from winnow.backbone.loading import Backbone
+from winnow.errors import UserError
+from winnow.tuning.adversary.base import Adversary
+from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.checkpoints import StepCheckpoints, newest
+from winnow.tuning.console import TuningBar, quiet_lightning
+from winnow.tuning.data import (
+    MicroBatches,
+    MicroBatchLoader,
+    check_sizes,
+    digest,
+    pad_id,
+    plan_steps,
+    supervised_tokens,
+    usable,
+)
+from winnow.tuning.module import SCHEDULES, InstructionTuner
+from winnow.tuning.saving import save_tuned
+from winnow.tuning.trainable import check_finite, full_copy, with_adapters
+
+if TYPE_CHECKING:
+    from winnow.data.templates import Encoded
+
+log = logging.getLogger(__name__)
+
+MODES = ("lora", "full")
+DTYPES = ("auto", "fp32", "bf16")
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+class Tuner:
+    """Settings of instruction tuning; `fit` does it.
+
+    mode: `lora` (adapters) or `full` (all weights). lora_r, lora_alpha, lora_dropout, lora_target_modules:
+    rank, scale alpha / r, dropout on the adapter's input, module names or `all-linear`; for `lora` only.
+    epochs: passes over the records; max_steps: optimizer steps, in place of epochs when given.
+    batch_size: records per optimizer step over all processes; micro_batch_size: records in memory at once.
+    learning_rate: peak. warmup_ratio: share of the steps with a rising rate. schedule: cosine, linear,
+    constant.
+    gradient_clip: largest norm of the gradient, None for no clipping.
+    gradient_checkpointing: compute activations again in the backward pass: less memory, about a third more
+    time.
+    dtype: `fp32`, `bf16` (forward and backward under autocast; trained weights stay fp32), `auto` (the
+    backbone's).
+    checkpoint_every_steps: optimizer steps between checkpoints, None for none.
+    Raises UserError for a setting outside its range.
+    """
+
+    def __init__(
+        self,
+        mode: str = "lora",
+        lora_r: int = 16,
+        lora_alpha: float = 16,
+        lora_dropout: float = 0.05,
+        lora_target_modules: str | Sequence[str] = "all-linear",
+        epochs: int = 3,
+        max_steps: int | None = None,
+        batch_size: int = 16,
+        micro_batch_size: int = 4,
+        learning_rate: float = 1e-4,
+        warmup_ratio: float = 0.04,
+        schedule: str = "cosine",
+        weight_decay: float = 0.0,
+        gradient_clip: float | None = 1.0,
+        gradient_checkpointing: bool = False,
+        dtype: str = "auto",
+        checkpoint_every_steps: int | None = 50,
+        seed: int = 0,
+    ) -> None:
+        for key, value, known in (
+            ("mode", mode, MODES),
+            ("schedule", schedule, SCHEDULES),
+            ("dtype", dtype, DTYPES),
+        ):
+            if value not in known:
+                raise UserError(f"tuning.{key}={value} is unknown; choose one of {', '.join(known)}.")
+        for key, number in (("epochs", epochs), ("max_steps", max_steps), ("lora_r", lora_r)):
+            if number is not None and (number != int(number) or number < 1):
+                raise UserError(f"tuning.{key}={number} must be a whole number of 1 or more.")
+        if not learning_rate > 0 or not 0 <= warmup_ratio <= 1:
+            raise UserError(
+                f"tuning.learning_rate={learning_rate} must be above 0 and "
+                f"tuning.warmup_ratio={warmup_ratio} between 0 and 1."
+            )
+        check_sizes(batch_size, micro_batch_size, world=1)
+        self.mode = mode
+        targets = lora_target_modules if isinstance(lora_target_modules, str) else sorted(lora_target_modules)
+        self.lora = {"r": lora_r, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": targets}
+        self.epochs, self.max_steps = epochs, max_steps
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.learning_rate, self.warmup_ratio = learning_rate, warmup_ratio
+        self.schedule, self.weight_decay = schedule, weight_decay
+        self.gradient_clip, self.gradient_checkpointing = gradient_clip, gradient_checkpointing
+        self.dtype, self.checkpoint_every_steps, self.seed = dtype, checkpoint_every_steps, seed
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting that the tuned weights depend on, JSON-able, for fingerprints.
+
+        Gradient checkpointing and the distance of checkpoints are left out: they change time and memory only.
+        """
+        return {
+            "mode": self.mode,
+            "lora": self.lora if self.mode == "lora" else None,
+            "epochs": self.epochs if self.max_steps is None else None,
+            "max_steps": self.max_steps,
+            "batch_size": self.batch_size,
+            "micro_batch_size": self.micro_batch_size,
+            "learning_rate": self.learning_rate,
+            "warmup_ratio": self.warmup_ratio,
+            "schedule": self.schedule,
+            "weight_decay": self.weight_decay,
+            "gradient_clip": self.gradient_clip,
+            "dtype": self.dtype,
+            "seed": self.seed,
+        }
+
+    def fit(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Encoded],
+        folder: str | Path,
+        adversary: Adversary | None = None,
+        loggers: Sequence[Logger] = (),
+        trainer_args: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`.
+
+        examples: encoded with EOS. Flagged ones are left out and counted. Their order does not matter.
+        trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
+        The backbone is not altered, nor is torch's random state on the CPU.
+
+        Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
+        in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
+        resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
+        one epoch), dtype, path. Under several processes the first one writes; all return the same.
+        Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, or the
+        folder holds checkpoints of another run.
+        """
+        started = time.monotonic()
+        folder, adversary = Path(folder), adversary or NoAdversary()
+        records, dropped = usable(examples)
+        if dropped:
+            log.warning(
+                "%d of %d records cannot be tuned on: %s.", sum(dropped.values()), len(examples), dropped
+            )
+        if not records:
+            raise UserError(
+                f"There is nothing to tune on: none of the {len(examples)} selected records has an answer "
+                f"inside the window ({dropped or 'the selection is empty'}); raise selection.ratio or "
+                f"template.max_length."
+            )
+        dtype = self._dtype(backbone.model)
+        with quiet_lightning(), torch.random.fork_rng(devices=[]):
+            trainer = self._trainer(dtype, folder, loggers, trainer_args or {})
+            check_sizes(self.batch_size, self.micro_batch_size, trainer.world_size)
+            steps = plan_steps(
+                [len(record.ids) for record in records],
+                self.batch_size,
+                self.micro_batch_size,
+                self.seed,
+                self.epochs,
+                self.max_steps,
+            )
+            data = MicroBatches(
+                records, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank
+            )
+            trainer.accumulate_grad_batches = data.per_step
+            saved, causal = self._trainable(backbone.model)
+            module = InstructionTuner(
+                causal,
+                adversary,
+                self.learning_rate,
+                len(steps),
+                self.warmup_ratio,
+                self.weight_decay,
+                self.schedule,
+                self.seed,
+                run={
+                    "settings": {**self.settings(), "dtype": dtype},
+                    "adversary": adversary.settings(),
+                    "records": digest(records),
+                    "processes": trainer.world_size,
+                },
+            )
+            resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
+            trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
+        check_finite(causal, self.learning_rate)
+        base = backbone.model.config._name_or_path or backbone.name
+        parameters = {id(p): p.numel() for p in backbone.model.parameters()}
+        result = {
+            "steps": len(steps),
+            "epochs": round(sum(len(m) for s in steps for m in s.micro_batches) / len(records), 4),
+            "train_loss": module.history,
+            "seconds": round(time.monotonic() - started, 3),
+            "resumed_from": resume and resume[0],
+            "trainable_parameters": sum(p.numel() for _, p in module.trained()),
+            "total_parameters": sum(parameters.values()),
+            "records": len(records),
+            "dropped": dropped,
+            "answer_tokens": sum(supervised_tokens(record) for record in records),
+            "dtype": dtype,
+            "path": str(folder / "model"),
+        }
+        if trainer.is_global_zero:
+            facts = {"records": len(records), **self.settings(), "adversary": adversary.settings()["name"]}
+            # Trained in fp32; saved in the dtype in which the backbone is evaluated.
+            kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
+            save_tuned(kept, backbone.tokenizer, folder / "model", base, backbone.name, facts)
+            _write_json(folder / "tuning.json", result)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        trainer.strategy.barrier("saved")
+        return result
+
+    def _dtype(self, model: nn.Module) -> str:
+        if self.dtype != "auto":
+            return self.dtype
+        return "bf16" if next(model.parameters()).dtype == torch.bfloat16 else "fp32"
+
+    def _trainable(self, model: nn.Module) -> tuple[Any, Any]:
+        """(what is saved, the causal language model that is trained)."""
+        if self.mode == "lora":
+            saved = with_adapters(model, **self.lora, seed=self.seed)
+            causal = saved.get_base_model()
+        else:
+            saved = causal = full_copy(model)
+        causal.train()
+        if self.gradient_checkpointing:
+            # The non-reentrant kind works with frozen input embeddings and with torch.autograd.grad, which
+            # adversaries call; the reentrant kind does neither.
+            causal.gradient_checkpointing_enable({"use_reentrant": False})
+        return saved, causal
+
+    def _trainer(
+        self, dtype: str, folder: Path, loggers: Sequence[Logger], trainer_args: Mapping[str, Any]
+    ) -> pl.Trainer:
+        arguments = {"accelerator": "auto", "devices": 1, "enable_progress_bar": True, **trainer_args}
+        callbacks = [TuningBar()] if arguments["enable_progress_bar"] else []
+        try:
+            return pl.Trainer(
+                **arguments,
+                # To Lightning the whole run is one epoch: the plan holds the micro-batches of all epochs in
+                # order, so that stopping and resuming is the same thing wherever it happens.
+                max_epochs=1,
+                precision=PRECISION[dtype],
+                gradient_clip_val=self.gradient_clip,
+                callbacks=callbacks,
+                logger=list(loggers) or False,
+                log_every_n_steps=1,
+                default_root_dir=folder,
+                enable_checkpointing=False,  # StepCheckpoints is added when the number of steps is known
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,  # the plan deals out micro-batches itself
+            )
+        except MisconfigurationException as error:
+            raise UserError(
+                f"The trainer settings {dict(trainer_args)} cannot be used here: {error}"
+            ) from error
+
+    def _checkpointing(self, trainer: pl.Trainer, folder: Path, total_steps: int) -> tuple[int, Path] | None:
+        """Adds the checkpoint callback; returns (step, path) of the checkpoint to go on from, if any."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint_every_steps:
+            trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
+        resume = newest(folder)
+        if resume is not None:
+            log.info("Tuning continues from step %d of %d.", resume[0], total_steps)
+        return resume
+
+
+def skip_tuning() -> None:
+    """`tuning=none`: there is no tuner, and the stage is skipped."""
+    return None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,344 @@
+"""Readers and writers: every format, every schema, and the round trip of a subset."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import gzip
+import inspect
+import json
+import os
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from shared_data import shared
+
+from winnow.data.readers import read_pool
+from winnow.data.schemas import SCHEMAS
+from winnow.data.writers import write_subset
+from winnow.errors import UserError
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
+
+# Texts that careless splitting, quoting or stripping would change. To str.splitlines, U+2028, U+0085 and form
+# feed are line breaks; quotes, commas, CR and LF are CSV's own characters.
+HARD = [
+    "plain",
+    "a\u2028b\u0085c\x0cd",
+    'say "no", then\r\nleave\r',
+    " \tspace \n",
+    "Zürich 漢字 🙂",
+    "### Response:\n",
+    "\\n",
+]
+
+
+def rows_of(schema: str) -> list[dict]:
+    """Six rows in the schema: five that differ, then row 0 again."""
+    rows = []
+    for i in range(5):
+        ask, context, answer, more = (HARD[(i + k) % len(HARD)] for k in range(4))
+        rows.append(
+            {
+                "alpaca": {"instruction": ask, "input": context, "output": answer, "note": more},
+                "dolly": {"instruction": ask, "context": context, "response": answer, "category": more},
+                "lima": {"conversations": [ask, answer, more, context][: 4 if i % 2 else 2], "source": "s"},
+                "sharegpt": {
+                    "id": f"c{i}",
+                    "conversations": [{"from": "human", "value": ask}, {"from": "gpt", "value": answer}],
+                },
+                "messages": {
+                    "messages": [
+                        {"role": "system", "content": more},
+                        {"role": "user", "content": ask},
+                        {"role": "assistant", "content": answer},
+                    ]
+                },
+                "flan_cot": {"source": "s", "instruction": ask, "rationale": context, "answer": answer},
+                "cot_collection": {"source": ask, "target": answer, "rationale": context},
+            }[schema]
+        )
+    return [*rows, rows[0]]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    """The rows in the format of the file's ending, by the plainest code that does it."""
+    name = path.name
+    text = (
+        json.dumps(rows)
+        if ".json" in name and ".jsonl" not in name
+        else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    elif name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name.endswith(".csv"):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), quoting=csv.QUOTE_ALL)
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+FLAT = ("alpaca", "dolly", "flan_cot", "cot_collection")
+FORMATS = ("json", "json.gz", "jsonl", "jsonl.gz", "csv", "parquet")
+CASES = [
+    (f, s) for f in FORMATS for s in SCHEMAS if f != "csv" or s in FLAT
+]  # a CSV cell holds no list of turns
+
+
+@pytest.mark.parametrize(("format", "schema"), CASES)
+def test_every_format_gives_the_same_records(tmp_path, format, schema):
+    """The texts are those of the rows, whichever format carried them; row 5 repeats row 0: one duplicate."""
+    rows = rows_of(schema)
+    pool = read_pool(write(tmp_path / f"pool.{format}", rows))
+    assert (pool.schema, pool.format, len(pool.records), pool.duplicates) == (schema, format, 6, 1)
+    assert [record.row for record in pool.records] == list(range(6))
+    assert [dict(record.raw) for record in pool.records] == rows
+    assert [tuple(SCHEMAS[schema].read(row)) for row in rows] == [
+        (record.instruction, record.input, record.output, record.turns) for record in pool.records
+    ]
+
+
+@pytest.mark.parametrize(("format", "schema"), CASES)
+def test_a_subset_comes_back_in_its_schema_and_format(tmp_path, format, schema):
+    """Records 4, 1, 5 are written in that order, with every original column, and come back with their ids."""
+    pool = read_pool(write(tmp_path / f"pool.{format}", rows_of(schema)))
+    path = write_subset(pool, [4, 1, 5], tmp_path / "out")
+    assert path == tmp_path / "out" / f"subset.{format}"
+    assert os.listdir(path.parent) == [path.name]
+    back = read_pool(path)
+    assert (back.schema, back.format) == (schema, format)
+    assert [record.id for record in back.records] == [pool.records[i].id for i in (4, 1, 5)]
+    assert [dict(record.raw) for record in back.records] == [dict(pool.records[i].raw) for i in (4, 1, 5)]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
+def test_random_texts_survive_the_round_trip(tmp_path, format):
+    """300 texts drawn from characters that mean something to one format or another come back unchanged."""
+    draw = random.Random(0)
+    alphabet = "ab,;\"'\\\n\r\t \u0000\u0085\u2028\ufeff\u00e9\U0001f642{}[]:#"
+    texts = ["".join(draw.choices(alphabet, k=draw.randint(1, 12))) for _ in range(300)]
+    rows = [{"instruction": text, "output": text[::-1]} for text in texts]
+    pool = read_pool(write(tmp_path / f"pool.{format}", rows))
+    back = read_pool(write_subset(pool, list(range(300)), tmp_path / "out"))
+    assert [record.instruction for record in back.records] == texts
+    assert back.fingerprint == pool.fingerprint
+
+
+def test_ids_do_not_depend_on_order_or_format(tmp_path):
+    rows = rows_of("alpaca")
+    forward = read_pool(write(tmp_path / "a.jsonl", rows))
+    backward = read_pool(write(tmp_path / "b.json", rows[::-1]))
+    assert [r.id for r in forward.records] == [r.id for r in backward.records][::-1]
+    assert forward.fingerprint == backward.fingerprint
+
+
+def test_a_json_object_keeps_its_other_keys(tmp_path):
+    path = tmp_path / "pool.json"
+    path.write_text(json.dumps({"version": "1", "data": rows_of("alpaca"), "end": 2}))
+    pool = read_pool(path)
+    assert len(pool.records) == 6
+    subset = json.loads(write_subset(pool, [2], tmp_path / "out").read_text(encoding="utf-8"))
+    assert list(subset) == ["version", "data", "end"]
+    assert subset["data"] == [rows_of("alpaca")[2]]
+
+
+def test_json_subsets_are_readable_by_people(tmp_path):
+    """Two spaces of indent, and characters as themselves instead of escapes."""
+    pool = read_pool(write(tmp_path / "pool.json", [{"instruction": "漢字", "output": "b"}]))
+    text = write_subset(pool, [0], tmp_path).read_text(encoding="utf-8")
+    assert text == '[\n  {\n    "instruction": "漢字",\n    "output": "b"\n  }\n]\n'
+
+
+def test_parquet_keeps_its_types(tmp_path):
+    """int8, a dictionary-coded text and nanoseconds would all change if types were guessed anew."""
+    schema = pa.schema(
+        [
+            ("instruction", pa.large_string()),
+            ("output", pa.string()),
+            ("score", pa.int8()),
+            ("kind", pa.dictionary(pa.int32(), pa.string())),
+            ("at", pa.timestamp("ns")),
+        ]
+    )
+    table = pa.table(
+        [["a", "b", "c"], ["x", "y", "z"], [1, None, 3], ["k", "k", "l"], [7, 8, 9]], schema=schema
+    )
+    pq.write_table(table, tmp_path / "pool.parquet")
+    path = write_subset(read_pool(tmp_path / "pool.parquet"), [2, 1], tmp_path / "out")
+    assert pq.ParquetFile(path).read() == table.take([2, 1])
+
+
+def test_a_gzip_subset_is_the_same_file_each_time(tmp_path):
+    """gzip's header holds a time and a name unless told otherwise."""
+    pool = read_pool(write(tmp_path / "pool.jsonl.gz", rows_of("alpaca")))
+    first = write_subset(pool, [1], tmp_path / "one").read_bytes()
+    assert write_subset(pool, [1], tmp_path / "two").read_bytes() == first
+    assert first[4:8] == b"\0\0\0\0"  # RFC 1952: MTIME
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl", "csv"])
+def test_a_byte_order_mark_is_accepted(tmp_path, format):
+    path = write(tmp_path / f"pool.{format}", rows_of("alpaca"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    pool = read_pool(path)
+    assert (len(pool.records), pool.quarantined) == (6, [])
+    assert list(pool.records[0].raw) == ["instruction", "input", "output", "note"]
+
+
+def test_windows_line_ends_and_blank_lines_are_no_rows(tmp_path):
+    lines = [json.dumps(row) for row in rows_of("alpaca")[:2]]
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(f"{lines[0]}\r\n\r\n  \n{lines[1]}".encode())
+    pool = read_pool(path)
+    assert [record.row for record in pool.records] == [0, 1]
+    assert pool.quarantined == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_limit_is_the_first_good_records(tmp_path, format):
+    """Of rows good, bad (empty), good, good, a limit of 2 gives rows 0 and 2; row 3 is not looked at."""
+    good = [{"instruction": f"i{n}", "input": "", "output": "o"} for n in range(3)]
+    rows = [good[0], {"instruction": "", "input": "", "output": "o"}, good[1], good[2]]
+    pool = read_pool(write(tmp_path / f"pool.{format}", rows), limit=2)
+    assert [record.row for record in pool.records] == [0, 2]
+    assert [bad.row for bad in pool.quarantined] == [1]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_limit_stops_reading(tmp_path, format):
+    """30 good rows, more than detection looks at, then a broken one: with limit=25 it is never reached."""
+    path = write(tmp_path / f"pool.{format}", [{"instruction": f"i{n}", "output": "o"} for n in range(30)])
+    path.write_bytes(path.read_bytes() + b'"broken\n')
+    assert len(read_pool(path, limit=25, on_error="fail").records) == 25
+    with pytest.raises(UserError, match="line 31" if format == "jsonl" else "line 32"):
+        read_pool(path, on_error="fail")
+
+
+def test_a_named_schema_reads_what_detection_would_not_choose(tmp_path):
+    """Three Alpaca rows and one of Dolly: read as Alpaca, the Dolly row is refused and the run goes on."""
+    rows = [*rows_of("alpaca")[:3], rows_of("dolly")[3]]
+    path = write(tmp_path / "pool.jsonl", rows)
+    pool = read_pool(path, schema="alpaca")
+    assert (len(pool.records), [bad.row for bad in pool.quarantined]) == (3, [3])
+    with pytest.raises(UserError, match="mixes schemas"):
+        read_pool(path)
+
+
+def test_columns_name_the_fields_of_an_unknown_schema(tmp_path):
+    path = write(tmp_path / "pool.csv", [{"q": "ask", "a": "answer", "extra": "e"}])
+    columns = {"instruction": "q", "output": "a"}
+    pool = read_pool(path, columns=columns)
+    assert (pool.schema, pool.records[0].instruction, pool.records[0].output) == ("columns", "ask", "answer")
+    back = read_pool(write_subset(pool, [0], tmp_path / "out"), columns=columns)
+    assert back.records[0].raw == {"q": "ask", "a": "answer", "extra": "e"}
+    with pytest.raises(UserError, match="maps output to `reply`, but the columns are q, a, extra"):
+        read_pool(path, columns={"instruction": "q", "output": "reply"})
+    with pytest.raises(UserError, match="exclude each other"):
+        read_pool(path, columns=columns, schema="alpaca")
+
+
+def test_path_replaces_the_source_which_names_the_pool(tmp_path):
+    path = write(tmp_path / "pool.jsonl", rows_of("alpaca"))
+    pool = read_pool("tatsu-lab/alpaca", path=path)
+    assert (pool.source, pool.format, pool.records[0].source) == (
+        "tatsu-lab/alpaca",
+        "jsonl",
+        "tatsu-lab/alpaca",
+    )
+    assert read_pool(None, path=path).source == str(path)
+
+
+def test_a_hub_data_set_is_read_and_its_subset_is_json_lines(tmp_path, monkeypatch):
+    """`datasets.load_dataset` is asked for the name and the split; its rows become records."""
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, split):
+        asked.append((name, split))
+        return datasets.Dataset.from_list(rows_of("lima"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    pool = read_pool("GAIR/lima", split="test")
+    assert asked == [("GAIR/lima", "test")]
+    assert (pool.format, pool.schema, pool.source, len(pool.records)) == ("hub", "lima", "GAIR/lima", 6)
+    back = read_pool(write_subset(pool, [3, 0], tmp_path))
+    assert (back.format, [r.id for r in back.records]) == ("jsonl", [pool.records[3].id, pool.records[0].id])
+
+
+def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monkeypatch, tmp_path):
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, split, revision=None):
+        asked.append(revision)
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found lima.py")
+        return datasets.Dataset.from_list(rows_of("lima"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    assert len(read_pool("GAIR/lima").records) == 6
+    assert asked == [None, "refs/convert/parquet"]
+
+
+def test_the_embedded_pool_has_its_labels():
+    """The pool that comes with the package is Alpaca with two columns more, without bad rows or repeats."""
+    pool = read_pool("embedded")
+    assert (pool.schema, pool.format, pool.quarantined, pool.duplicates) == ("alpaca", "jsonl", [], 0)
+    assert len(pool.records) >= 300
+    assert all({"category", "defect"} <= set(record.raw) for record in pool.records)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_gives_each_argument_of_read_pool(path):
+    preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert preset.pop("_target_") == "winnow.data.readers.read_pool"
+    assert list(preset) == list(inspect.signature(read_pool).parameters)
+    assert preset["schema"] in ("auto", *SCHEMAS)
+
+
+def test_a_pool_prints_without_its_table(tmp_path):
+    """`layout` may be a whole Parquet table; it stays out of repr and of comparisons."""
+    pool = read_pool(write(tmp_path / "pool.parquet", rows_of("alpaca")))
+    assert "layout" not in repr(pool)
+    assert pool == dataclasses.replace(pool, layout=None)
+
+
+@pytest.mark.parametrize(
+    ("file", "schema", "format", "count", "multi"),
+    [
+        ("alpaca_data.json", "alpaca", "json", 52_002, 0),
+        ("dolly_15k_en.jsonl", "dolly", "jsonl", 15_015, 0),
+        ("lima_train.jsonl", "lima", "jsonl", 1_030, 30),
+        ("flan_cot.jsonl", "flan_cot", "jsonl", 33_443, 0),
+    ],
+)
+def test_real_pools_are_read_whole(tmp_path, file, schema, format, count, multi):
+    """Record counts are those that the data's authors publish; LIMA: 1,000 single-turn and 30 multi-turn."""
+    pool = read_pool(shared(f"data/pools/{file}"))
+    assert (pool.schema, pool.format, len(pool.records), pool.quarantined) == (schema, format, count, [])
+    assert sum(bool(record.turns) for record in pool.records) == multi
+    texts = {(r.instruction, r.input, r.output, r.turns) for r in pool.records}
+    assert pool.duplicates == count - len(texts)
+    chosen = list(range(count - 1, 0, -97))
+    back = read_pool(write_subset(pool, chosen, tmp_path))
+    assert [record.id for record in back.records] == [pool.records[i].id for i in chosen]
+    assert [record.raw for record in back.records] == [pool.records[i].raw for i in chosen]
+
+
+def test_alpaca_has_28_empty_answers():
+    """Alpaca's 28 records with an empty output are records like any other: scoring flags them."""
+    pool = read_pool(shared("data/pools/alpaca_data.json"))
+    assert sum(record.output == "" for record in pool.records) == 28

@@ -1,0 +1,265 @@
+"""Suites, comparisons, and what an evaluation leaves alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from composed import CONF, template
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from shared_data import shared
+from tiny import tiny_model, tiny_tokenizer
+from tokenizers import processors
+
+from winnow.errors import UserError
+from winnow.evaluation import Suite, compare, evaluate_model
+from winnow.evaluation.model import HarnessModel
+
+ANSWERS = {"task": "embedded_answers", "num_fewshot": 0, "metrics": ["bits_per_byte"]}
+HUMANEVAL = {"task": "humaneval", "num_fewshot": 0, "metrics": ["pass@1"]}
+
+
+def entry(value: float, stderr: float | None = 0.1, n: int = 10) -> dict:
+    return {"value": value, "stderr": stderr, "n": n, "higher_is_better": True}
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "evaluation").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_suite_is_built(path):
+    """Each file builds a suite of its own name, whose settings can be stored, and whose tasks the harness knows."""
+    from winnow.evaluation.catalogue import leaves
+
+    suite = instantiate(OmegaConf.load(path))
+    assert suite.name == path.stem and json.dumps(suite.settings())
+    assert all(leaves(spec.task) for spec in suite.tasks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "evaluation.limit=0"),
+        ({"batch_size": 0}, "evaluation.batch_size=0"),
+        ({"headline": ["arc_easy/acc"]}, "evaluation.headline names 'arc_easy/acc'"),
+        ({"averages": {"all": ["mmlu/acc"]}}, "evaluation.averages.all names 'mmlu/acc'"),
+        ({"tasks": [{"task": "arc_easy"}]}, "evaluation.tasks"),
+    ],
+)
+def test_wrong_settings_are_named(options, message):
+    """One sentence that names the key and the value."""
+    with pytest.raises(UserError, match=message):
+        Suite(**{"name": "test", "tasks": [ANSWERS], **options})
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"task": "arc_eesy", "metrics": ["acc"]}, "'arc_eesy' is not known.*arc_easy"),
+        ({"task": "embedded_choice", "metrics": ["f1"]}, "no metric 'f1': choose from acc, acc_norm"),
+    ],
+)
+def test_unknown_task_and_metric_are_named(backbone, tmp_path, task, message):
+    """The message says what there is instead."""
+    with pytest.raises(UserError, match=message):
+        evaluate_model(
+            backbone.model, backbone.tokenizer, Suite("test", [task], limit=1), template("plain"), tmp_path
+        )
+
+
+def test_compare():
+    """delta = tuned - base for the metrics of both: 0.5 - 0.25 = 0.25; without a tuned model there is none."""
+    suite = Suite("test", [{"task": "arc_easy", "metrics": ["acc"]}, HUMANEVAL], headline=["arc_easy/acc", "humaneval/pass@1"])
+    base = {"metrics": {"arc_easy/acc": entry(0.25)}, "samples": "base.jsonl"}
+    tuned = {"metrics": {"arc_easy/acc": entry(0.5)}, "samples": None}
+    result = compare(base, tuned, suite)
+    assert result["delta"] == {"arc_easy/acc": 0.25}
+    assert result["headline"] == ["arc_easy/acc"]  # humaneval was left out, so there is nothing to show
+    assert result["suite"] == "test" and result["models"] == {"base": base, "tuned": tuned}
+    assert json.dumps(result)
+    alone = compare(base, None, suite)
+    assert alone["delta"] == {} and list(alone["models"]) == ["base"]
+
+
+def test_averages():
+    """Mean of 0.2 and 0.6 is 0.4 with error sqrt(0.03^2 + 0.04^2)/2 = 0.025; a mean of means uses the first.
+
+    An average that lacks a member is left out with its reason, never taken over fewer tasks.
+    """
+    from winnow.evaluation.harness import _add_averages
+
+    tasks = [{"task": name, "metrics": ["acc"]} for name in ("a", "b", "c")]
+    averages = {"ab": ["a/acc", "b/acc"], "all": ["average/ab", "b/acc"], "abc": ["a/acc", "c/acc"]}
+    result = {"metrics": {"a/acc": entry(0.2, 0.03, 5), "b/acc": entry(0.6, 0.04, 7)}, "skipped": {"c": "why"}}
+    _add_averages(result, Suite("test", tasks, averages=averages))
+    assert result["metrics"]["average/ab"] == entry(pytest.approx(0.4), pytest.approx(0.025), 12)
+    assert result["metrics"]["average/all"]["value"] == pytest.approx(0.5)
+    assert result["skipped"] == {"c": "why", "average/abc": "it needs c/acc"}
+    assert "average/abc" not in result["metrics"]
+
+
+def test_code_tasks_are_left_out_loudly(backbone, tmp_path, caplog):
+    """Without permission nothing runs; the reason stands in the results and in the log."""
+    suite = Suite("test", [HUMANEVAL], averages={"all": ["humaneval/pass@1"]})
+    result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path)
+    assert result["metrics"] == {} and set(result["skipped"]) == {"humaneval", "average/all"}
+    assert "allow_code_execution=true" in result["skipped"]["humaneval"]
+    assert "leaves out humaneval" in caplog.text
+
+
+def test_humaneval_with_permission(backbone, tmp_path, monkeypatch):
+    """The first completion is the canonical one and the second is empty, so pass@1 is 1/2."""
+    solutions = iter([True, False])
+
+    def answer(self, requests, **_):
+        return [req.doc["canonical_solution"] if next(solutions) else "" for req in requests]
+
+    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    suite = Suite("test", [HUMANEVAL], mirror=str(shared("data/eval")), limit=2, allow_code_execution=True)
+    result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path)
+    assert result["metrics"]["humaneval/pass@1"]["value"] == 0.5
+
+
+def test_mbpp_prompt_and_score(backbone, tmp_path, monkeypatch):
+    """One example, the problem with task_id 2, precedes the question; both answers define f, the second wrongly."""
+    folder = tmp_path / "mirror" / "mbpp"
+    folder.mkdir(parents=True)
+
+    def problem(number: int, code: str) -> str:
+        tests = ["assert f(1) == 2", "assert f(2) == 3", "assert f(3) == 4"]
+        row = {"task_id": number, "text": f"Problem {number}.", "code": code, "test_list": tests, "test_setup_code": ""}
+        return json.dumps(row) + "\n"
+
+    (folder / "prompt.jsonl").write_text("".join(problem(i, f"code {i}") for i in (1, 2, 3, 4)))
+    (folder / "test.jsonl").write_text("".join(problem(i, "x") for i in (11, 12)))
+    prompts = []
+
+    def answer(self, requests, **_):
+        prompts.extend(req.args[0] for req in requests)
+        return ["f = lambda x: x + 1", "f = lambda x: x"]
+
+    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    task = {"task": "mbpp", "num_fewshot": 1, "metrics": ["pass@1"]}
+    suite = Suite("test", [task], mirror=str(folder.parent), allow_code_execution=True)
+    result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
+    assert result["metrics"]["mbpp/pass@1"]["value"] == 0.5
+    assert "[BEGIN]\ncode 2\n[DONE]" in prompts[0] and "Problem 1." not in prompts[0]
+    assert prompts[0].endswith("[BEGIN]\n") and "Problem 11." in prompts[0]
+
+
+def test_bos_follows_the_tokenizer(backbone):
+    """The tiny tokenizer adds no BOS, and the harness adds none; one that adds it (id 1) gets exactly one."""
+    assert HarnessModel(backbone.model, backbone.tokenizer, 1).tok_encode("ab")[0] != 1
+    adding = tiny_tokenizer()
+    adding.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", 1)]
+    )
+    ids = HarnessModel(backbone.model, adding, 1).tok_encode("ab")
+    assert ids[0] == 1 and ids.count(1) == 1 and len(ids) == 3
+
+
+def test_leaves_everything_as_found(backbone, tokenizer, tmp_path):
+    """Between two stages an evaluation must not move their random draws, nor the model's mode or tokenizer."""
+    backbone.model.train()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = (random.random(), np.random.rand(), torch.rand(1).item())
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    tokenizer_before = (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer))
+    evaluate_model(backbone.model, tokenizer, Suite("test", [ANSWERS], limit=1), template("plain"), tmp_path)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert backbone.model.training
+    assert (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer)) == tokenizer_before
+
+
+def test_bf16_is_normalised_in_fp32(backbone, tmp_path):
+    """A uniform bf16 model still costs log2(259) = 8.0167 bits a byte; log-probabilities kept in bf16, with
+    steps of 1/32 near 5.56 nats, would give ln 259 as 5.5625 and so 8.0250."""
+    model = backbone.model.bfloat16()
+    model.lm_head.weight.zero_()
+    result = evaluate_model(model, backbone.tokenizer, Suite("t", [ANSWERS], limit=2), template("plain"), tmp_path)
+    assert result["metrics"]["embedded_answers/bits_per_byte"]["value"] == pytest.approx(math.log2(259), abs=1e-3)
+
+
+def test_answer_beyond_the_window_is_refused(backbone, tmp_path):
+    """A 64-token window cannot score an answer of 315 bytes; the sentence says so."""
+    backbone.model.config.max_position_embeddings = 64
+    with pytest.raises(UserError, match="does not fit the model's window of 64"):
+        evaluate_model(
+            backbone.model, backbone.tokenizer, Suite("t", [ANSWERS], limit=1), template("plain"), tmp_path
+        )
+
+
+def test_no_tasks(backbone, tmp_path):
+    """evaluation=none: nothing is run and nothing is reported."""
+    result = evaluate_model(backbone.model, backbone.tokenizer, Suite("none", []), template("plain"), tmp_path)
+    assert result["metrics"] == {} and result["samples"] is None
+
+
+def test_ifeval_resources_are_named(backbone, tmp_path, monkeypatch):
+    """A missing package, then a missing sentence splitter: each message ends in the command that gets it."""
+    import winnow.evaluation.loading as loading
+
+    suite = Suite("t", [{"task": "ifeval", "metrics": ["prompt_level_strict_acc"]}], mirror=str(tmp_path))
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None if name == "immutabledict" else object())
+    with pytest.raises(UserError, match="pip install immutabledict"):
+        evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr("nltk.data.path", [])
+    with pytest.raises(UserError, match="nltk.downloader punkt_tab"):
+        evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from composed import template
+from tiny import tiny_model, tiny_tokenizer
+from winnow.errors import UserError
+from winnow.evaluation import Suite, evaluate_model
+suite = Suite("t", [{{"task": "hellaswag", "num_fewshot": 1, "metrics": ["acc"]}}], limit=2, mirror={mirror!r})
+try:
+    result = evaluate_model(tiny_model(), tiny_tokenizer(), suite, template("plain"), Path("out"))
+    print(result["metrics"]["hellaswag/acc"]["n"])
+except UserError as error:
+    print("UserError", error)
+"""
+
+
+def in_a_fresh_home(tmp_path: Path, mirror: str | None) -> subprocess.CompletedProcess:
+    """Run SCRIPT with an empty home folder, offline, in an empty working folder."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    gone = ("HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "HF_HUB_CACHE")
+    environment = {key: value for key, value in os.environ.items() if key not in gone}
+    environment |= {"HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), mirror=mirror)
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "work", env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_nothing_is_written_outside_the_work_folder(tmp_path):
+    """HellaSwag's stock task rewrites its documents, which the data library would keep in the user's cache.
+
+    The work folder keeps the samples and the task file; the converted data is gone.
+    """
+    done = in_a_fresh_home(tmp_path, str(shared("data/eval").resolve()))
+    assert done.stdout.strip() == "2", done.stderr
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"work/out/samples.jsonl", "work/out/tasks/hellaswag.yaml"}
+
+
+@pytest.mark.slow
+def test_without_network_and_mirror(tmp_path):
+    """One sentence that names the way out, not the hub library's traceback."""
+    done = in_a_fresh_home(tmp_path, None)
+    assert done.stdout.startswith("UserError The data of hellaswag cannot be fetched"), done.stderr
+    assert "evaluation.mirror=<folder>" in done.stdout and "Traceback" not in done.stderr

@@ -1,0 +1,127 @@
+"""Stock tasks on local data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from composed import template
+from shared_data import shared
+from tiny import tiny_model
+
+from winnow.errors import UserError
+from winnow.evaluation import Suite, evaluate_model
+from winnow.evaluation.catalogue import leaves
+from winnow.evaluation.mirror import data_folder, mirrored_files, write_overlay
+
+
+def suite(mirror, *tasks, **options) -> Suite:
+    specs = [{"task": task, "num_fewshot": shots, "metrics": metrics} for task, shots, metrics in tasks]
+    return Suite(name="test", tasks=specs, mirror=str(mirror), **options)
+
+
+@pytest.mark.parametrize(
+    ("task", "folder"),
+    [
+        ("arc_challenge", "arc_challenge"),
+        ("arc_easy", "arc_easy"),
+        ("hellaswag", "hellaswag"),
+        ("mmlu_anatomy", "mmlu/anatomy"),
+        ("truthfulqa_mc2", "truthfulqa_mc"),
+        ("gsm8k", "gsm8k"),
+        ("commonsense_qa", "commonsense_qa"),
+        ("nq_open", "nq_open"),
+        ("bbh_cot_fewshot_navigate", "bbh/navigate"),
+        ("humaneval", "humaneval"),
+        ("mbpp", "mbpp"),
+        ("ifeval", "ifeval"),
+    ],
+)
+def test_folder_of_a_task(task, folder):
+    """The places that docs/evaluation.md promises."""
+    (leaf,) = leaves(task)
+    assert data_folder(leaf) == folder
+
+
+def test_groups_have_their_leaves():
+    """MMLU has 57 subjects and BIG-Bench Hard 27 tasks."""
+    assert len(leaves("mmlu")) == 57 and len(leaves("bbh")) == 27
+
+
+def test_overlay_names_only_other_data(tmp_path):
+    """HellaSwag's stock YAML names a train split; with a validation file only, that split must be null."""
+    (task,) = leaves("hellaswag")
+    file = tmp_path / "hellaswag" / "validation.jsonl"
+    file.parent.mkdir()
+    file.write_text("{}\n")
+    files = mirrored_files(task, tmp_path)
+    assert files == {"validation": file}
+    written = yaml.safe_load(write_overlay(task, files, tmp_path / "tasks", tmp_path / "cache").read_text())
+    assert written == {
+        "include": str(task.path),
+        "task": "hellaswag",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"validation": str(file)}, "cache_dir": str(tmp_path / "cache")},
+        "training_split": None,
+    }
+
+
+def test_missing_data_is_named(tokenizer, tmp_path):
+    """The message names the task and the very file that is expected; a mirror that is no folder is named too."""
+    with pytest.raises(UserError, match=r"'arc_easy'.*arc_easy/test\.jsonl"):
+        evaluate_model(
+            tiny_model(), tokenizer, suite(tmp_path, ("arc_easy", 0, ["acc"])), template("plain"), tmp_path / "out"
+        )
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        suite(tmp_path / "nowhere", ("arc_easy", 0, ["acc"])).settings()
+
+
+def test_settings_follow_the_data_not_its_place(tmp_path):
+    """A copy of a mirror has the same settings; one changed byte gives others."""
+    for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):
+        (tmp_path / name / "arc_easy").mkdir(parents=True)
+        (tmp_path / name / "arc_easy" / "test.jsonl").write_text(text)
+    a, b, c = (suite(tmp_path / name, ("arc_easy", 0, ["acc"])).settings() for name in "abc")
+    assert a == b != c and json.dumps(a)
+
+
+def test_multiple_choice_equals_the_harness_model(tokenizer, tmp_path, monkeypatch):
+    """Same tasks, same items: our shared-prompt scoring against lm-eval's own forward passes, answer by answer.
+
+    HellaSwag has no train split here, so its one example comes from the evaluated split.
+    """
+    tasks = [("hellaswag", 1, ["acc_norm", "acc"]), ("arc_easy", 0, ["acc_norm", "acc"]), ("truthfulqa_mc2", 0, ["acc"])]
+    chosen = suite(shared("data/eval"), *tasks, limit=3)
+    ours = evaluate_model(tiny_model(), tokenizer, chosen, template("plain"), tmp_path / "ours")
+    monkeypatch.setattr("winnow.evaluation.model.can_share_prompts", lambda model: False)
+    stock = evaluate_model(tiny_model(), tokenizer, chosen, template("plain"), tmp_path / "stock")
+    for mine, theirs in zip(_samples(ours), _samples(stock), strict=True):
+        assert (mine["task"], mine["doc_id"], mine["prompt_hash"]) == (theirs["task"], theirs["doc_id"], theirs["prompt_hash"])
+        a, b = ([value for value, _ in row["filtered_resps"]] for row in (mine, theirs))
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-3)
+    assert ours["metrics"].keys() == {f"{task}/{metric}" for task, _, metrics in tasks for metric in metrics}
+    assert all(entry["n"] == 3 for entry in ours["metrics"].values())
+
+
+def test_groups_and_generation(tokenizer, tmp_path):
+    """A limit of 1 leaves one item for each of MMLU's 57 subjects; the group's accuracy is their plain mean.
+
+    GSM8K's two filters keep their names; a 2,048-token window cannot hold five examples of one token per byte.
+    """
+    tasks = [("gsm8k", 5, ["exact_match,strict-match", "exact_match,flexible-extract"]), ("mmlu", 0, ["acc"])]
+    result = evaluate_model(
+        tiny_model(), tokenizer, suite(shared("data/eval"), *tasks, limit=1), template("plain"), tmp_path
+    )
+    group = result["metrics"]["mmlu/acc"]
+    subjects = [value["value"] for key, value in result["subtasks"].items() if key.endswith("/acc") and value["n"] == 1]
+    assert group["n"] == len(subjects) == 57
+    assert group["value"] == pytest.approx(sum(subjects) / 57)
+    assert list(result["metrics"]) == ["gsm8k/exact_match,strict-match", "gsm8k/exact_match,flexible-extract", "mmlu/acc"]
+    assert result["truncated_requests"] >= 1
+
+
+def _samples(result) -> list[dict]:
+    with open(result["samples"], encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

@@ -1,0 +1,81 @@
+"""Log-likelihoods with shared prompts against their definition."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import tiny_model
+from transformers import MistralConfig, MistralForCausalLM
+
+from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_prompts
+
+# Prompts: one token; two that share three tokens; two that share 20; lengths and answer lengths all differ.
+LONG = tuple(range(30, 50))
+PAIRS = [
+    ((5,), (9, 8, 7)),
+    ((5, 6, 7, 20), (11,)),
+    ((5, 6, 7, 21, 22), (11, 12, 13, 14)),
+    ((5, 6, 7, 21, 22), (12,)),
+    (LONG + (60,), (61, 62)),
+    (LONG + (70, 71, 72), (61, 62, 63)),
+    (LONG + (70, 71, 72), (64,)),
+    ((5,), (9, 8, 7)),
+]
+
+
+def by_definition(model, prompt, answer) -> float:
+    """sum over i of log softmax(logits)[a_i] with the logits of one plain forward over prompt + answer."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + answer])).logits[0].double()
+    predictions = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+    return predictions[range(len(answer)), list(answer)].sum().item()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_equals_one_plain_forward_per_pair(batch_size):
+    """The expectation is the definition, computed without cache, padding or mask in a batch of one."""
+    model = tiny_model()
+    expected = [by_definition(model, prompt, answer) for prompt, answer in PAIRS]
+    found = answer_loglikelihoods(model, PAIRS, batch_size, progress=False)
+    assert [value for value, _ in found] == pytest.approx(expected, abs=1e-4)
+
+
+def test_uniform_model():
+    """With a zero output matrix every token has probability 1/259, so n tokens have -n ln 259.
+
+    All logits are equal and argmax takes the first token, 0, so only an answer of zeros counts as greedy.
+    """
+    model = tiny_model()
+    model.lm_head.weight.zero_()
+    found = answer_loglikelihoods(model, [((4, 5), (6, 7, 8)), ((4, 5), (0, 0))], 8, progress=False)
+    assert found[0] == (pytest.approx(-3 * math.log(259), abs=1e-4), False)
+    assert found[1] == (pytest.approx(-2 * math.log(259), abs=1e-4), True)
+
+
+def test_adapter_counts():
+    """A LoRA adapter that is not zero changes the scores, and they are those of the merged model."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"])).eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.linspace(-0.5, 0.5, weight.numel()).reshape(weight.shape))
+    assert can_share_prompts(adapted)
+    found = [value for value, _ in answer_loglikelihoods(adapted, PAIRS, 4, progress=False)]
+    merged = adapted.merge_and_unload()
+    assert found == pytest.approx([by_definition(merged, *pair) for pair in PAIRS], abs=1e-4)
+    plain = [by_definition(tiny_model(), *pair) for pair in PAIRS]
+    assert max(abs(a - b) for a, b in zip(found, plain, strict=True)) > 1e-2
+
+
+@pytest.mark.parametrize(("window", "shares"), [(None, True), (8, False)])
+def test_sliding_window_takes_the_plain_way(window, shares):
+    """Padding between prompt and answer would fill a fixed look-back window, so such models are not shared."""
+    config = MistralConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=window,
+    )
+    assert can_share_prompts(MistralForCausalLM(config)) is shares

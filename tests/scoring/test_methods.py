@@ -1,0 +1,132 @@
+"""Methods: pure functions from columns to scores, checked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.scoring.methods.baselines import Full, Length, Random
+from winnow.scoring.methods.ifd import IFD
+from winnow.scoring.methods.perplexity import Perplexity
+from winnow.scoring.passes import Likelihood, TokenCount
+from winnow.scoring.runner import PassTable
+from winnow.scoring.scores import answer_losses
+
+
+def records(n, outputs=None):
+    return [Record(f"r{i}", i, "do", "", (outputs or ["x"] * n)[i], (), "test", {}) for i in range(n)]
+
+
+def likelihood(rows, skipped=0, flags=None):
+    """A likelihood pass with the given token losses per record."""
+    n = len(rows)
+    table = pa.table(
+        {
+            "id": [f"r{i}" for i in range(n)],
+            "nll": rows,
+            "skipped": [skipped] * n,
+            "prompt_tokens": [3] * n,
+            "answer_tokens": [len(row) + skipped for row in rows],
+            "flag": flags or [None] * n,
+        },
+        schema=Likelihood.schema,
+    )
+    return PassTable(table, [f"r{i}" for i in range(n)])
+
+
+def test_ifd_by_hand():
+    """Losses (1, 2) given the prompt and (2, 4) without: means 1.5 and 3. As losses 1.5 / 3 = 0.5, as perplexities
+    exp(1.5 - 3) = exp(-1.5)."""
+    tables = {"conditioned": likelihood([[1.0, 2.0]]), "direct": likelihood([[2.0, 4.0]])}
+    assert IFD().score(tables, records(1)).score[0] == pytest.approx(0.5)
+    assert IFD(ratio="perplexity").score(tables, records(1)).score[0] == pytest.approx(math.exp(-1.5))
+
+
+def test_both_terms_average_the_same_tokens():
+    """The conditioned window held two answer tokens, the direct one three: the third is left out of both.
+    (1 + 2) / 2 over (2 + 4) / 2 = 0.5, not (1 + 2) / 2 over (2 + 4 + 9) / 3."""
+    tables = {"conditioned": likelihood([[1.0, 2.0]]), "direct": likelihood([[2.0, 4.0, 9.0]])}
+    scores = IFD().score(tables, records(1))
+    assert scores.score[0] == pytest.approx(0.5)
+    assert scores.components["answer_tokens"][0] == 2
+
+
+def test_first_token_rules():
+    """Without BOS a bare answer's first token has no likelihood. Conditioned (7, 1, 2), direct (-, 2, 4).
+    skip: (1 + 2) / 2 = 1.5 and (2 + 4) / 2 = 3. score, the published way: (7 + 1 + 2) / 3 and 3."""
+    tables = {"conditioned": likelihood([[7.0, 1.0, 2.0]]), "direct": likelihood([[2.0, 4.0]], skipped=1)}
+    skip, _ = answer_losses(tables, "skip")
+    score, _ = answer_losses(tables, "score")
+    assert skip["conditioned"][0] == pytest.approx(1.5) and skip["direct"][0] == pytest.approx(3.0)
+    assert score["conditioned"][0] == pytest.approx(10 / 3) and score["direct"][0] == pytest.approx(3.0)
+
+
+def test_one_token_answer_without_context_is_null_with_a_reason():
+    """Nothing is left to average in s(A); the row keeps its place and the neighbours their values."""
+    tables = {
+        "conditioned": likelihood([[1.0, 2.0], [5.0], [3.0, 3.0]]),
+        "direct": likelihood([[4.0], [], [6.0]], skipped=1),
+    }
+    scores = IFD(first_token="skip").score(tables, records(3))
+    assert scores.flag == [None, "no_scored_answer_token", None]
+    assert np.isnan(scores.score[1])
+    assert scores.score[[0, 2]] == pytest.approx([2 / 4, 3 / 6])
+
+
+def test_flags_of_passes_become_flags_of_scores():
+    """A failed record is null, never 0."""
+    tables = {
+        "conditioned": likelihood([[1.0], []], flags=[None, "prompt_fills_window"]),
+        "direct": likelihood([[2.0], [2.0]]),
+    }
+    scores = IFD().score(tables, records(2))
+    assert scores.flag == [None, "prompt_fills_window"] and np.isnan(scores.score[1])
+
+
+def test_zero_denominator_is_null():
+    """s(A) = 0 has no ratio."""
+    tables = {"conditioned": likelihood([[1.0]]), "direct": likelihood([[0.0]])}
+    assert IFD().score(tables, records(1)).flag == ["zero_direct_loss"]
+
+
+def test_perplexity_by_hand():
+    """exp of the mean of (ln 2, ln 8) is 4."""
+    tables = {"conditioned": likelihood([[math.log(2), math.log(8)]])}
+    assert Perplexity().score(tables, records(1)).score[0] == pytest.approx(4.0)
+    assert not Perplexity(prefer="low").score(tables, records(1)).higher_is_better
+
+
+def test_length_counts_the_whole_answer(tokenizer):
+    """The count is the answer's own, not what the window left of it."""
+    table = pa.table(
+        {"id": ["r0", "r1"], "prompt_tokens": [3, None], "answer_tokens": [900, 0], "flag": [None, "empty_answer"]},
+        schema=TokenCount.schema,
+    )
+    scores = Length().score({"count": PassTable(table, ["r0", "r1"])}, records(2))
+    assert scores.score[0] == 900 and scores.flag[1] == "empty_answer"
+
+
+def test_random_depends_on_seed_and_record_alone():
+    """The same in any order; another seed, another draw; mean of 2,000 uniform draws within 5 standard errors
+    (0.2887 / sqrt(2000) = 0.0065) of one half."""
+    some = records(2000)
+    forward = Random(seed=1).score({}, some).score
+    backward = Random(seed=1).score({}, some[::-1]).score
+    assert (forward == backward[::-1]).all()
+    assert (forward != Random(seed=2).score({}, some).score).all()
+    assert abs(forward.mean() - 0.5) < 5 * 0.0065
+
+
+def test_full_leaves_out_what_cannot_be_trained_on():
+    assert Full().score({}, records(2, ["x", ""])).flag == [None, "empty_answer"]
+
+
+@pytest.mark.parametrize(("build", "key"), [(lambda: IFD(ratio="x"), "method.ratio=x"), (lambda: Perplexity(prefer="x"), "method.prefer=x")])
+def test_unknown_options(build, key):
+    with pytest.raises(UserError, match=key):
+        build()

@@ -1,0 +1,94 @@
+"""The store: finished work is reused, foreign content refused, half-written parts never seen."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+
+import pyarrow as pa
+import pytest
+
+from winnow.errors import UserError
+from winnow.scoring.store import ColumnParts, Store, fingerprint
+
+SCHEMA = pa.schema([("id", pa.string()), ("x", pa.float32())])
+
+
+def test_fingerprint_does_not_depend_on_key_order():
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_finished_only_after_finish(tmp_path):
+    """An interrupted computation is not taken for a finished one."""
+    artifact = Store(tmp_path).artifact("passes", {"a": 1})
+    with pytest.raises(RuntimeError), artifact.claim() as must_compute:
+        assert must_compute
+        raise RuntimeError("killed")
+    assert not artifact.finished
+    with artifact.claim() as must_compute:
+        assert must_compute
+        artifact.finish()
+    assert artifact.finished
+    with artifact.claim() as must_compute:
+        assert not must_compute
+
+
+def test_foreign_metadata_is_refused(tmp_path):
+    """A folder whose meta.json is not what its name stands for is never read."""
+    artifact = Store(tmp_path).artifact("passes", {"a": 1})
+    with artifact.claim():
+        artifact.finish()
+    (artifact.path / "meta.json").write_text(json.dumps({"a": 2}))
+    with pytest.raises(UserError, match="delete the folder"):
+        assert artifact.finished
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    """A file stands where the store should be: one sentence that names paths.store."""
+    (tmp_path / "file").write_text("")
+    artifact = Store(tmp_path / "file").artifact("passes", {})
+    with pytest.raises(UserError, match="paths.store"), artifact.claim():
+        pass
+
+
+def _compute_slowly(root, log):
+    artifact = Store(root).artifact("passes", {"a": 1})
+    with artifact.claim() as must_compute:
+        if must_compute:
+            log.put("computed")
+            time.sleep(0.5)
+            artifact.finish()
+
+
+def test_two_processes_compute_once(tmp_path):
+    """Both ask at once; one computes, the other waits and finds it done."""
+    context = multiprocessing.get_context("spawn")
+    log = context.Queue()
+    workers = [context.Process(target=_compute_slowly, args=(tmp_path, log)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert log.get(timeout=5) == "computed" and log.empty()
+
+
+def test_parts_merge_sorted_and_once(tmp_path):
+    """Ids in order, each once, whichever part it came in."""
+    parts = ColumnParts(tmp_path, SCHEMA)
+    parts.write("b", {"id": ["c", "a"], "x": [3.0, 1.0]})
+    parts.write("a", {"id": ["b", "a"], "x": [2.0, 1.0]})
+    assert parts.done_ids() == {"a", "b", "c"}
+    parts.merge()
+    assert parts.table().to_pydict() == {"id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]}
+
+
+def test_broken_part_is_named(tmp_path):
+    """A damaged file is not skipped: its records would be missing without a word."""
+    parts = ColumnParts(tmp_path, SCHEMA)
+    parts.write("a", {"id": ["a"], "x": [1.0]})
+    (tmp_path / "parts" / "a.parquet").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="a.parquet.*delete it"):
+        parts.done_ids()

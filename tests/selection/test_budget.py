@@ -1,0 +1,96 @@
+"""Selection: the budget, the filters, and a reason for every record."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from winnow.errors import UserError
+from winnow.selection.budget import Budget
+from winnow.selection.filters import Range
+
+
+def table(scores, flags=None, **columns):
+    n = len(scores)
+    return pa.table(
+        {
+            "id": [f"r{i}" for i in range(n)],
+            "row": list(range(n)),
+            "score": pa.array(scores, pa.float64()),
+            "flag": pa.array(flags or [None] * n, pa.string()),
+            **columns,
+        }
+    )
+
+
+def test_share_counts_valid_records():
+    """10 records, 2 null and 1 above the filter: 7 are valid, int(7 * 0.3) = 2 are kept: the two best."""
+    scores = [0.1, 0.9, None, 0.5, 1.2, 0.8, None, 0.3, 0.2, 0.7]
+    flags = ["x" if score is None else None for score in scores]
+    got = Budget(ratio=0.3).select(table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")])
+    assert got.n_valid == 7 and got.budget == 2
+    assert got.chosen == [1, 5] and got.cut == 0.8
+    reasons = {d["row"]: d["reason"] for d in got.decisions}
+    assert reasons[4] == "ifd_above_1" and reasons[2] == "x" and reasons[1] == "selected" and reasons[0] == "beyond_budget"
+    assert {d["row"]: d["rank"] for d in got.decisions}[1] == 1
+
+
+def test_filter_keeps_the_right_side():
+    """A known trap: keeping IFD >= 1 in place of <= 1. Exactly 1 stays unless the bounds are open."""
+    values = table([0.5, 1.0, 1.5])
+    assert Range("score", max=1.0).keeps(values).tolist() == [True, True, False]
+    assert Range("score", max=1.0, open=True).keeps(values).tolist() == [True, False, False]
+
+
+def test_ends():
+    """top keeps the wanted end, whatever its direction; bottom the other."""
+    values = table([1.0, 2.0, 3.0, 4.0])
+    assert Budget(count=1).select(values, True).chosen == [3]
+    assert Budget(count=1).select(values, False).chosen == [0]
+    assert Budget(count=1, order="bottom").select(values, True).chosen == [0]
+
+
+def test_ties_go_by_file_order():
+    assert Budget(count=2).select(table([1.0] * 4), True).chosen == [0, 1]
+
+
+def test_all_of_it():
+    """`full` is not asked for a share."""
+    assert Budget(ratio=0.1).select(table([1.0] * 5), True, takes_all=True).chosen == [0, 1, 2, 3, 4]
+
+
+def test_smaller_budget_lies_inside_larger():
+    """The top 5% of 200 lies inside the top 10%."""
+    scores = np.random.default_rng(0).normal(size=200).tolist()
+    small, large = (set(Budget(ratio=r).select(table(scores), True).chosen) for r in (0.05, 0.1))
+    assert len(small) == 10 and len(large) == 20 and small < large
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"ratio": 0}, "ratio=0 must be above 0"),
+        ({"ratio": 1.5}, "ratio=1.5 must be above 0 and at most 1"),
+        ({"ratio": -0.1}, "ratio=-0.1"),
+        ({"count": 0}, "count=0"),
+        ({}, "either selection.ratio or selection.count"),
+        ({"ratio": 0.5, "count": 2}, "either selection.ratio or selection.count"),
+        ({"ratio": 0.5, "order": "up"}, "order=up"),
+    ],
+)
+def test_bad_settings(options, told):
+    with pytest.raises(UserError, match=told):
+        Budget(**options)
+
+
+def test_budget_that_rounds_to_nothing_or_asks_too_much():
+    with pytest.raises(UserError, match="no record at all"):
+        Budget(ratio=0.1).select(table([1.0] * 5), True)
+    with pytest.raises(UserError, match="only 5 of 5"):
+        Budget(count=6).select(table([1.0] * 5), True)
+
+
+def test_filter_on_an_unknown_column():
+    with pytest.raises(UserError, match="no column words"):
+        Budget(ratio=0.5, filters=[Range("words", min=1)]).select(table([1.0] * 5), True)

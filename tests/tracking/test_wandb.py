@@ -1,0 +1,304 @@
+"""W&B tracking: offline without a key, complete on success and on error, confined to the run folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+from winnow.errors import UserError
+from winnow.tracking.wandb_run import has_key, resolve_mode, track
+
+BLOCK, HEADER = 32768, 7
+
+
+def read_offline(folder: Path) -> list:
+    """The protobuf records of the one offline run under `folder`, once its exit record is there (W&B's
+    service writes the file's end some milliseconds after the run is finished)."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        records = parse(path.read_bytes())
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.02)
+    raise AssertionError(f"{path} never got its exit record")
+
+
+def parse(data: bytes) -> list:
+    """A .wandb file is a LevelDB log: a 7-byte file header, then blocks of 32 KiB that hold fragments of
+    records (crc32, 2-byte length, type 1 = whole, 2 = first, 3 = middle, 4 = last)."""
+    from wandb.proto import wandb_internal_pb2
+
+    assert data[:4] == b":W&B"
+    position, whole, records = HEADER, b"", []
+    while position + HEADER <= len(data):
+        if BLOCK - position % BLOCK < HEADER:
+            position += BLOCK - position % BLOCK
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        position += HEADER
+        if position + length > len(data):
+            break
+        whole += data[position : position + length]
+        position += length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            records.append(record)
+            whole = b""
+    return records
+
+
+def summary_of(records: list) -> dict:
+    """The final summary: all updates applied in order."""
+    summary = {}
+    for record in records:
+        for item in record.summary.update:
+            summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+    return summary
+
+
+def exit_code_of(records: list) -> int:
+    (code,) = [record.exit.exit_code for record in records if record.HasField("exit")]
+    return code
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine on which nobody has set up W&B; returns its home."""
+    for key in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(key)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / ".netrc"))
+    return home
+
+
+def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
+    """What was logged (summary auc 0.75, a histogram of [1, 2, 2, 3] with 64 bins that count 4 values, one
+    null, mean 8 / 4 = 2, a table, tags, group, masked config) is in the offline file, which ends with exit
+    code 0."""
+    config = {"method": {"name": "ifd"}, "tracking": {"api_key": "k" * 40}}
+    with track(
+        folder=tmp_path / "run",
+        config=config,
+        project="p",
+        group="g",
+        job_type="sweep",
+        name="n",
+        tags=["ifd", "5%"],
+    ) as tracker:
+        assert tracker.mode == "offline"
+        tracker.log_metrics({"loss": 1.5}, step=3)
+        tracker.log_scores([1.0, 2.0, None, 2.0, 3.0])
+        tracker.log_table("best", ["id", "score"], [["a", 3.0], ["b", None]])
+        tracker.summary({"auc": 0.75})
+        tracker.update_config({"git": {"commit": "c0ffee"}})
+    records = read_offline(tmp_path / "run")
+    summary = summary_of(records)
+    assert summary["auc"] == 0.75
+    assert (summary["scores/null"], summary["scores/mean"]) == (1, 2.0)
+    history = {
+        ".".join(item.nested_key): json.loads(item.value_json) for r in records for item in r.history.item
+    }
+    assert history["loss"] == 1.5 and history["trainer/global_step"] == 3
+    counts = history["scores/histogram.values"]
+    assert len(counts) == 64 and sum(counts) == 4
+    assert history["best.nrows"] == 2
+    (run,) = [record.run for record in records if record.HasField("run")]
+    assert (run.project, run.run_group, run.job_type, run.display_name, list(run.tags)) == (
+        "p",
+        "g",
+        "sweep",
+        "n",
+        ["ifd", "5%"],
+    )
+    logged = {
+        item.key: json.loads(item.value_json)
+        for r in records
+        for item in (*r.run.config.update, *r.config.update)
+    }
+    assert logged["method"] == {"name": "ifd"}
+    assert logged["tracking"] == {"api_key": "***"}
+    assert logged["git"] == {"commit": "c0ffee"}
+    assert exit_code_of(records) == 0
+
+
+def test_run_is_finished_with_exit_code_1_on_error(tmp_path: Path) -> None:
+    """The error goes on to the caller; the offline file still ends properly, with exit code 1 and the
+    sentence in the summary."""
+    with pytest.raises(UserError, match="no such pool"):
+        with track(folder=tmp_path, mode="offline") as tracker:
+            tracker.summary({"auc": 0.5})
+            raise UserError("no such pool")
+    records = read_offline(tmp_path)
+    assert exit_code_of(records) == 1
+    assert summary_of(records)["error"] == "no such pool"
+    assert summary_of(records)["auc"] == 0.5
+
+
+def test_two_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
+    """Jobs of a sweep run one after the other in one process, and a notebook may have a run open: each has
+    its own file."""
+    with track(folder=tmp_path / "a", mode="offline") as first:
+        with track(folder=tmp_path / "b", mode="offline") as second:
+            assert first.run.id != second.run.id
+            second.summary({"who": "b"})
+        first.summary({"who": "a"})
+    assert summary_of(read_offline(tmp_path / "a"))["who"] == "a"
+    assert summary_of(read_offline(tmp_path / "b"))["who"] == "b"
+
+
+def test_writes_nothing_outside_the_run_folder_and_prints_nothing(tmp_path: Path, no_account: Path) -> None:
+    """A whole run in a fresh process with a closed stdin: home, working and temporary folders stay empty,
+    stdout and stderr too. (MPLCONFIGDIR: Lightning imports matplotlib, whose font cache is not our
+    matter.)"""
+    program = (
+        "from winnow.tracking.wandb_run import track\n"
+        "import sys\n"
+        "with track(folder=sys.argv[1]) as tracker:\n"
+        "    tracker.log_table('t', ['x'], [[1]])\n"
+        "    tracker.log_metrics({'loss': 1.0})\n"
+    )
+    elsewhere = tmp_path / "cwd", tmp_path / "tmp"
+    for folder in elsewhere:
+        folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "run")],
+        cwd=elsewhere[0],
+        env={
+            **os.environ,
+            "TMPDIR": str(elsewhere[1]),
+            "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path for folder in (no_account, *elsewhere) for path in folder.rglob("*") if path.is_file()] == []
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
+    assert exit_code_of(parse(file.read_bytes())) == 0  # complete the moment the process has ended
+
+
+class Line(LightningModule):
+    """y = w x from w = 0 on the single point (1, 1): the first loss is exactly 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+        loss = ((self.w * batch[0] - 1) ** 2).mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.25)
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(2, 1)), batch_size=1)
+
+
+def test_lightning_logs_into_the_same_run_and_into_csv(tmp_path: Path) -> None:
+    """Loss (w - 1)^2 with w0 = 0 is 1; its gradient 2 (w - 1) = -2 times lr 0.25 moves w to 0.5, so the
+    second loss is 0.25. Both are in the W&B file of this run and in metrics.csv."""
+    with track(folder=tmp_path, mode="offline") as tracker:
+        loggers = tracker.lightning_loggers()
+        assert [type(logger) for logger in loggers] == [WandbLogger, CSVLogger]
+        assert loggers[0].experiment is tracker.run
+        trainer = Trainer(
+            max_epochs=1,
+            logger=loggers,
+            log_every_n_steps=1,
+            accelerator="cpu",
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(Line())
+        tracker.summary({"after": 1})  # the trainer must not have ended the run
+    losses = [
+        json.loads(item.value_json)
+        for record in read_offline(tmp_path)
+        for item in record.history.item
+        if item.nested_key[0] == "train/loss"
+    ]
+    assert losses == [1.0, 0.25]
+    assert summary_of(read_offline(tmp_path))["after"] == 1
+    with (tmp_path / "metrics" / "version_0" / "metrics.csv").open() as file:
+        assert [float(row["train/loss"]) for row in csv.DictReader(file)] == [1.0, 0.25]
+
+
+def test_disabled_keeps_csv_only(tmp_path: Path) -> None:
+    """No W&B folder, but the metric is in metrics.csv; with csv off too there is no logger and no file."""
+    with track(folder=tmp_path / "csv", mode="disabled") as tracker:
+        assert tracker.run is None
+        assert [type(logger) for logger in tracker.lightning_loggers()] == [CSVLogger]
+        tracker.log_metrics({"loss": 1.5})
+        tracker.log_scores([1.0])
+    assert [path.name for path in (tmp_path / "csv").iterdir()] == ["metrics"]
+    assert "1.5" in (tmp_path / "csv" / "metrics" / "version_0" / "metrics.csv").read_text()
+    with track(folder=tmp_path / "none", mode="disabled", csv=False) as tracker:
+        assert tracker.lightning_loggers() == []
+        tracker.log_metrics({"loss": 1.5})
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_is_kept_with_the_run(tmp_path: Path) -> None:
+    """The copy lies with the run's files, so that `wandb sync` sends it; a missing file is an error that
+    names it."""
+    (tmp_path / "report.html").write_text("<p>hello</p>")
+    with track(folder=tmp_path, mode="offline") as tracker:
+        tracker.save_file(tmp_path / "report.html")
+        with pytest.raises(UserError, match="gone.html"):
+            tracker.save_file(tmp_path / "gone.html")
+    (copy,) = tmp_path.glob("wandb/offline-run-*/files/report.html")
+    assert copy.read_text() == "<p>hello</p>" and not copy.is_symlink()
+
+
+def test_modes(monkeypatch: pytest.MonkeyPatch, no_account: Path) -> None:
+    """auto is online exactly when a key is configured (environment or netrc entry for the server), WANDB_MODE
+    steers auto only, and online without a key is refused instead of asked about."""
+    assert (has_key(), resolve_mode("auto")) == (False, "offline")
+    with pytest.raises(UserError, match="no W&B key is configured"):
+        resolve_mode("online")
+    with pytest.raises(UserError, match="tracking.mode: found 'on'"):
+        resolve_mode("on")
+    netrc = no_account / ".netrc"
+    netrc.write_text("machine example.org login user password " + "k" * 40)
+    assert resolve_mode("auto") == "offline"
+    netrc.write_text("machine api.wandb.ai login user password " + "k" * 40)
+    assert resolve_mode("auto") == "online"
+    netrc.unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert resolve_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert (resolve_mode("auto"), resolve_mode("online")) == ("offline", "online")
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(UserError, match="WANDB_MODE: found 'sometimes'"):
+        resolve_mode("auto")
+
+
+def test_what_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    """Likewise a setting that W&B refuses; W&B's folders are then no longer set in the environment."""
+    with pytest.raises(UserError, match="could not start .*Tags must be"):
+        track(folder=tmp_path, mode="offline", tags=["t" * 65])
+    assert not [key for key in os.environ if key.startswith("WANDB_") and key.endswith("_DIR")]
+    with pytest.raises(UserError, match="cannot be written"):
+        track(folder=tmp_path / "file" / "run", mode="offline")

@@ -1,0 +1,41 @@
+"""Run by test_resume.py in a process of its own: `killed_run.py FOLDER MODE KILL_AT` tunes the tiny model and
+sends SIGKILL to itself at forward pass KILL_AT of this process (never, when 0)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from tiny_tuning import CPU, tiny_backbone, tiny_records
+
+from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.tuner import Tuner
+
+SETTINGS = {
+    "epochs": 2,
+    "batch_size": 8,
+    "micro_batch_size": 2,
+    "learning_rate": 5e-3,
+    "weight_decay": 0.01,
+    "lora_dropout": 0.1,
+    "checkpoint_every_steps": 1,
+}
+
+
+class Killer(NoAdversary):
+    def __init__(self, kill_at: int) -> None:
+        self.kill_at, self.calls = kill_at, 0
+
+    def loss(self, loss_of, embeds, mask):
+        self.calls += 1
+        if self.calls == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss_of(embeds)
+
+
+if __name__ == "__main__":
+    target, chosen_mode, at = sys.argv[1:]
+    Tuner(mode=chosen_mode, **SETTINGS).fit(
+        tiny_backbone(), tiny_records(), target, Killer(int(at)), trainer_args=CPU
+    )

@@ -1,0 +1,57 @@
+"""Two processes train the same model as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from killed_run import SETTINGS
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+
+from winnow.tuning.checkpoints import checkpoints
+from winnow.tuning.tuner import Tuner
+
+HERE = Path(__file__).parent
+
+
+def two_processes(folder: Path, mode: str, stop: int) -> subprocess.CompletedProcess:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, str(HERE / "ddp_run.py"), str(folder), mode, str(stop)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_two_processes_equal_one(mode, tmp_path):
+    """Batches of 8, 8 and 6 records in micro-batches of 2: each process takes 2 per step, and one of them has
+    an empty one in step 3. Dropout too is drawn by micro-batch, so only the order of additions differs."""
+    finished = two_processes(tmp_path / "two", mode, stop=0)
+    assert finished.returncode == 0, finished.stderr
+    expected = Tuner(mode=mode, **SETTINGS).fit(
+        tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU
+    )
+    reports = [json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    assert reports[0]["train_loss"] == reports[1]["train_loss"]
+    for ours, single in zip(reports[0]["train_loss"], expected["train_loss"], strict=True):
+        assert abs(ours["loss"] - single["loss"]) < 1e-5
+    assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_resume(tmp_path):
+    """Stopped in step 4 (2 + 2 + 2 or 1 forward passes for steps 1 to 3), continued: the uninterrupted
+    run."""
+    stopped = two_processes(tmp_path / "two", "lora", stop=6)
+    assert stopped.returncode != 0 and "Stopped" in stopped.stderr
+    assert checkpoints(tmp_path / "two" / "checkpoints")
+    finished = two_processes(tmp_path / "two", "lora", stop=0)
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads((tmp_path / "two" / "rank_0.json").read_text())
+    assert report["resumed_from"] == 3
+    Tuner(mode="lora", **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
+    assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5

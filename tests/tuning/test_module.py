@@ -1,0 +1,288 @@
+"""The numbers of training: loss, schedule, optimizer, and what must not change them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from pytorch_lightning.loggers.logger import DummyLogger
+from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, weights
+
+from winnow.errors import UserError
+from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.data import plan_steps, usable
+from winnow.tuning.module import draw_seed
+from winnow.tuning.tuner import Tuner
+
+FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
+
+
+def tune(folder, records=None, adversary=None, backbone=None, loggers=(), **settings):
+    records = tiny_records() if records is None else records
+    return Tuner(**{**FULL, **settings}).fit(
+        backbone or tiny_backbone(), records, folder, adversary, loggers, trainer_args=CPU
+    )
+
+
+def test_a_head_of_zeros_gives_the_log_of_the_vocabulary(tmp_path):
+    """Logits 0 for every token: p = 1/48, so the first step's loss is ln 48 whatever the records."""
+    backbone = tiny_backbone(tied=False)
+    backbone.model.lm_head.weight.data.zero_()
+    result = tune(tmp_path, backbone=backbone)
+    assert result["train_loss"][0]["loss"] == pytest.approx(math.log(VOCABULARY), abs=1e-6)
+
+
+def test_training_equals_a_plain_loop(tmp_path):
+    """The same 6 steps written out in plain torch, with transformers' own label loss as token mean.
+
+    22 records in batches of 8 over 2 epochs: 3 steps each. Warm-up 0.2 of 6 steps = 2 steps (rounded up):
+    lr(t) = peak * t / 2 for t < 2, then peak * (1 + cos(pi * (t - 2) / 4)) / 2. Weight decay 0.1 on matrices
+    only.
+    """
+    records, _ = usable(tiny_records())
+    steps = plan_steps([len(r.ids) for r in records], 8, 4, seed=5, epochs=2)
+    model = tiny_backbone().model.train()
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0}]
+    )
+    expected = []
+    for t, step in enumerate(steps):
+        rate = 1e-3 * (t / 2 if t < 2 else (1 + math.cos(math.pi * (t - 2) / 4)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = [records[i] for micro in step.micro_batches for i in micro]
+        tokens = sum(len(r.ids) - r.answer_start for r in batch)
+        loss = torch.zeros(())
+        for r in batch:
+            labels = [-100] * r.answer_start + r.ids[r.answer_start :]
+            output = model(input_ids=torch.tensor([r.ids]), labels=torch.tensor([labels]))
+            loss = loss + output.loss * (len(r.ids) - r.answer_start) / tokens
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.3)
+        optimizer.step()
+        expected.append((t + 1, loss.item(), rate))
+
+    backbone = tiny_backbone(tied=True)
+    settings = {"warmup_ratio": 0.2, "weight_decay": 0.1, "gradient_clip": 0.3, "seed": 5}
+    result = tune(tmp_path, backbone=backbone, **settings)
+    assert result["steps"] == 6 and result["epochs"] == 2
+    for ours, (number, loss, rate) in zip(result["train_loss"], expected, strict=True):
+        assert ours["step"] == number
+        assert ours["loss"] == pytest.approx(loss, abs=1e-5)
+        assert ours["lr"] == pytest.approx(rate, abs=1e-12)
+    plain = dict(model.named_parameters())
+    tuned = weights(tmp_path / "model")
+    assert largest_difference(tuned, {name: plain[name] for name in tuned}) < 1e-5
+    moved = {name: value for name, value in tiny_backbone().model.named_parameters()}
+    assert largest_difference(tuned, {name: moved[name] for name in tuned}) > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_accumulation_changes_nothing(mode, tmp_path):
+    """8 records at once, 2 times 4, 8 times 1: the loss of a step is one mean over its answer tokens.
+
+    The records' answers have 1 to 7 tokens, so a mean of micro-batch means would differ in the first digit.
+    """
+    results = {}
+    for micro in (8, 4, 1):
+        folder = tmp_path / str(micro)
+        results[micro] = tune(folder, mode=mode, micro_batch_size=micro, lora_dropout=0.0)
+    for micro in (4, 1):
+        pairs = zip(results[8]["train_loss"], results[micro]["train_loss"], strict=True)
+        assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-5
+        assert (
+            largest_difference(weights(tmp_path / "8" / "model"), weights(tmp_path / f"{micro}" / "model"))
+            < 1e-5
+        )
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    for name, on in (("plain", False), ("again", True)):
+        tune(tmp_path / name, mode="lora", lora_dropout=0.1, gradient_checkpointing=on)
+    assert (
+        largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "again" / "model"))
+        < 1e-6
+    )
+
+
+def test_the_order_of_the_records_changes_nothing(tmp_path):
+    tune(tmp_path / "forwards")
+    tune(tmp_path / "backwards", records=tiny_records()[::-1])
+    assert (
+        largest_difference(
+            weights(tmp_path / "forwards" / "model"), weights(tmp_path / "backwards" / "model")
+        )
+        == 0
+    )
+
+
+def test_the_seed_decides_the_run_and_the_callers_random_state_is_kept(tmp_path):
+    backbones = [tiny_backbone() for _ in range(3)]
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    for name, seed, backbone in zip(("one", "same", "other"), (0, 0, 1), backbones, strict=True):
+        tune(tmp_path / name, mode="lora", lora_dropout=0.1, seed=seed, backbone=backbone)
+    assert torch.equal(torch.rand(3), expected)
+    one, same, other = (weights(tmp_path / name / "model") for name in ("one", "same", "other"))
+    assert largest_difference(one, same) == 0
+    assert largest_difference(one, other) > 1e-3
+
+
+def test_draw_seeds_do_not_collide():
+    """(step, micro-batch) pairs of 50 x 20 get 1,000 different seeds, and the order of the arguments
+    matters."""
+    assert len({draw_seed(0, step, index) for step in range(50) for index in range(20)}) == 1000
+    assert draw_seed(0, 1, 2) != draw_seed(0, 2, 1) != draw_seed(1, 2, 1)
+
+
+class Scaled(NoAdversary):
+    """Returns `factor` times the loss, after looking for a perturbation as an adversary does."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.seen = factor, []
+
+    def loss(self, loss_of, embeds, mask):
+        delta = torch.zeros_like(embeds, requires_grad=True)
+        (gradient,) = torch.autograd.grad(loss_of(embeds + delta), delta)
+        self.seen.append((tuple(embeds.shape), int(mask.sum()), float(gradient[~mask].abs().sum())))
+        return self.factor * loss_of(embeds)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_adversary_decides_the_loss_and_leaves_no_other_trace(checkpointing, tmp_path):
+    """factor 1: the plain run, although a gradient was taken on the way. factor 2: the first loss doubles.
+
+    Padding gets no gradient: a causal model cannot see it from a real token.
+    """
+    settings = {"mode": "lora", "lora_dropout": 0.0, "gradient_checkpointing": checkpointing}
+    plain = tune(tmp_path / "plain", **settings)
+    once, twice = Scaled(1.0), Scaled(2.0)
+    tune(tmp_path / "once", adversary=once, **settings)
+    doubled = tune(tmp_path / "twice", adversary=twice, **settings)
+    assert (
+        largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "once" / "model")) == 0
+    )
+    assert doubled["train_loss"][0]["loss"] == pytest.approx(2 * plain["train_loss"][0]["loss"], rel=1e-6)
+    assert all(shape[2] == 16 and real <= shape[0] * shape[1] for shape, real, _ in once.seen)
+    assert any(real < shape[0] * shape[1] for shape, real, _ in once.seen)  # there is padding to look at
+    assert max(at_padding for _, _, at_padding in once.seen) == 0
+
+
+class Infinite(NoAdversary):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def loss(self, loss_of, embeds, mask):
+        self.calls += 1
+        return loss_of(embeds) * (float("inf") if self.calls == 5 else 1.0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    """2 micro-batches per step: the 5th call belongs to step 3. Nothing is saved."""
+    with pytest.raises(UserError, match=r"became inf at step 3 of 6 .*lower tuning.learning_rate"):
+        tune(tmp_path, adversary=Infinite())
+    assert not (tmp_path / "model").exists() and not (tmp_path / "tuning.json").exists()
+
+
+def test_weights_lost_in_the_very_last_step_are_not_saved(tmp_path):
+    """The loss is finite, the gradient is not: 0 * sqrt(x) at x = 0 has the slope 0 * inf = nan."""
+
+    class Vertical(NoAdversary):
+        def loss(self, loss_of, embeds, mask):
+            loss = loss_of(embeds)
+            return loss + 0.0 * (loss - loss.detach()).sqrt()
+
+    with pytest.raises(UserError, match="not finite after the last step"):
+        tune(tmp_path, adversary=Vertical(), max_steps=1, warmup_ratio=0.0)
+    assert not (tmp_path / "model").exists()
+
+
+def test_bf16_follows_fp32(tmp_path):
+    """Autocast keeps 8 bits of mantissa (2^-8 = 0.4% per rounding): over 20 steps that take off a fifth of
+    the loss, every step's loss stays within 1% of fp32. They are not the same numbers."""
+    settings = {"records": tiny_records(4), "epochs": 20, "learning_rate": 3e-3}
+    fp32, bf16 = (tune(tmp_path / dtype, dtype=dtype, **settings)["train_loss"] for dtype in ("fp32", "bf16"))
+    assert bf16[-1]["loss"] < 0.8 * bf16[0]["loss"]
+    ratios = [half["loss"] / whole["loss"] for half, whole in zip(bf16, fp32, strict=True)]
+    assert all(abs(ratio - 1) < 0.01 for ratio in ratios)
+    assert any(ratio != 1 for ratio in ratios)
+
+
+def test_nothing_to_tune_on(tmp_path):
+    flagged = [type(r)(r.id, r.ids, len(r.ids), 0, {}, "empty_answer") for r in tiny_records(3)]
+    with pytest.raises(UserError, match=r"none of the 3 selected .*'empty_answer': 3"):
+        tune(tmp_path, records=flagged)
+    with pytest.raises(UserError, match="selection is empty"):
+        tune(tmp_path, records=[])
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"mode": "half"}, "tuning.mode=half"),
+        ({"dtype": "fp8"}, "tuning.dtype=fp8"),
+        ({"schedule": "steps"}, "tuning.schedule=steps"),
+        ({"epochs": 0}, "tuning.epochs=0"),
+        ({"max_steps": 0}, "tuning.max_steps=0"),
+        ({"learning_rate": 0}, "tuning.learning_rate=0"),
+        ({"warmup_ratio": 1.5}, "tuning.warmup_ratio=1.5"),
+        (
+            {"batch_size": 6, "micro_batch_size": 4},
+            "tuning.batch_size=6 is not divisible by tuning.micro_batch_size=4",
+        ),
+    ],
+)
+def test_bad_settings_name_their_key(setting, named):
+    with pytest.raises(UserError, match=named):
+        Tuner(**setting)
+
+
+def test_settings_that_do_not_fit_model_or_machine(tmp_path):
+    with pytest.raises(UserError, match=r"tuning.lora_target_modules=\['nowhere'\] does not fit"):
+        tune(tmp_path, mode="lora", lora_target_modules=["nowhere"])
+    with pytest.raises(UserError, match="'devices': 999.* cannot be used here"):
+        absent = {"accelerator": "gpu", "devices": 999}
+        Tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
+
+
+def test_the_report_of_a_run(tmp_path):
+    """22 records, one of them flagged: 21 used; answers of n % 7 words and EOS.
+
+    LoRA of rank 2 on the 7 projections of 2 layers. Widths (in, out): q 16,16; k and v 16,8; o 16,16; gate
+    and up 16,24; down 24,16. r * (in + out) each: 2 * (32 + 24 + 24 + 32 + 40 + 40 + 40) = 464, twice = 928.
+    """
+    records = tiny_records()
+    records[3] = type(records[3])(records[3].id, records[3].ids, len(records[3].ids), 0, {}, "empty_answer")
+    result = tune(tmp_path, records=records, mode="lora", lora_r=2, max_steps=4)
+    assert (result["steps"], result["records"], result["dropped"]) == (4, 21, {"empty_answer": 1})
+    assert result["epochs"] == pytest.approx(29 / 21, abs=1e-4)  # steps of 8, 8, 5 and 8 records
+    assert result["answer_tokens"] == sum(n % 7 + 1 for n in range(22) if n != 3)
+    assert result["trainable_parameters"] == 928
+    assert result["total_parameters"] == tiny_backbone().model.num_parameters()
+    assert result["resumed_from"] is None
+    assert not (tmp_path / "checkpoints").exists()
+
+
+class Recorder(DummyLogger):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict]] = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
+
+
+def test_loggers_get_one_row_per_optimizer_step(tmp_path):
+    recorder = Recorder()
+    result = tune(tmp_path, loggers=[recorder])
+    logged = [row["train/loss"] for _, row in recorder.rows if "train/loss" in row]
+    assert logged == pytest.approx([entry["loss"] for entry in result["train_loss"]])
+    assert [step for step, row in recorder.rows if "train/loss" in row] == list(range(6))
+    assert all("train/lr" in row for _, row in recorder.rows if "train/loss" in row)

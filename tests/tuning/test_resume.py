@@ -1,0 +1,172 @@
+"""A run that is stopped and started again is the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from killed_run import SETTINGS
+from pytorch_lightning.loggers.logger import DummyLogger
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+
+from winnow.errors import UserError
+from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.checkpoints import checkpoints, newest
+from winnow.tuning.tuner import Tuner
+
+HERE = Path(__file__).parent
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stop(NoAdversary):
+    """Raises at the first forward pass after `after` of them, and counts the records that went through."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after, self.calls = after, 0
+
+    def loss(self, loss_of, embeds, mask):
+        if self.calls == self.after:
+            raise Stopped
+        self.calls += 1
+        return loss_of(embeds)
+
+
+def tune(folder, adversary=None, loggers=(), **settings):
+    return Tuner(**{**SETTINGS, **settings}).fit(
+        tiny_backbone(), tiny_records(), folder, adversary, loggers, trainer_args=CPU
+    )
+
+
+def interrupted(folder, after, **settings):
+    with pytest.raises(Stopped):
+        tune(folder, Stop(after), **settings)
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_killed_and_started_again(mode, tmp_path):
+    """SIGKILL at call 10, inside step 3's accumulation (batches of 8, 8 and 6, micro-batch 2: calls 9 to 11),
+    and again ten calls after the resume, inside step 5. Steps 1-2 and 3-4 come from checkpoints; weights and
+    the whole loss history equal those of an uninterrupted run, dropout included.
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for kill_at in (10, 10, 0):
+        command = [sys.executable, str(HERE / "killed_run.py"), str(tmp_path / "killed"), mode, str(kill_at)]
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert finished.returncode == (-signal.SIGKILL if kill_at else 0), finished.stderr
+        assert not any(chatter in finished.stdout + finished.stderr for chatter in ("GPU", "Tip", "Warning"))
+    expected = tune(tmp_path / "whole", mode=mode)
+    report = json.loads((tmp_path / "killed" / "tuning.json").read_text())
+    assert report["resumed_from"] == 4 and expected["resumed_from"] is None
+    assert report["train_loss"] == expected["train_loss"] and len(report["train_loss"]) == 6
+    assert (
+        largest_difference(weights(tmp_path / "killed" / "model"), weights(tmp_path / "whole" / "model"))
+        < 1e-6
+    )
+
+
+def test_two_epochs_are_one_and_one_more(tmp_path):
+    """22 records in batches of 8 are 3 steps per epoch: 4 + 4 + 3 micro-batches with a record in them.
+    Stopped when the second epoch begins, resumed from step 3."""
+    interrupted(tmp_path / "parts", after=11)
+    assert [step for step, _ in checkpoints(tmp_path / "parts" / "checkpoints")] == [2, 3]
+    report = tune(tmp_path / "parts")
+    expected = tune(tmp_path / "whole")
+    assert report["resumed_from"] == 3
+    assert report["train_loss"] == expected["train_loss"]
+    assert (
+        largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model"))
+        < 1e-6
+    )
+
+
+def test_only_the_rest_is_trained_on(tmp_path):
+    """Stopped in step 5 with checkpoints every 2 steps: steps 5 and 6 (4 + 3 micro-batches) remain."""
+    interrupted(tmp_path, after=17, checkpoint_every_steps=2)
+    rest = Stop()
+    assert tune(tmp_path, rest, checkpoint_every_steps=2)["resumed_from"] == 4
+    assert rest.calls == 7
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_highest_number(tmp_path):
+    """Step 10 comes after step 9, which it does not as a string."""
+    interrupted(tmp_path, after=40, epochs=4)
+    assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [9, 10]
+    assert newest(tmp_path / "checkpoints") == (10, tmp_path / "checkpoints" / "step_10.ckpt")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, tmp_path, caplog):
+    interrupted(tmp_path / "parts", after=17)
+    (_, path) = checkpoints(tmp_path / "parts" / "checkpoints")[-1]
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes({"cut": content[: len(content) // 2], "flipped": content, "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        report = tune(tmp_path / "parts")
+    assert "step_4.ckpt cannot be read" in caplog.text
+    assert report["resumed_from"] == 3
+    expected = tune(tmp_path / "whole")
+    assert report["train_loss"] == expected["train_loss"]
+    assert (
+        largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model"))
+        < 1e-6
+    )
+
+
+def test_all_checkpoints_damaged_means_from_the_beginning(tmp_path, caplog):
+    interrupted(tmp_path, after=17)
+    for _, path in checkpoints(tmp_path / "checkpoints"):
+        path.write_bytes(b"no archive")
+    report = tune(tmp_path)
+    assert report["resumed_from"] is None and len(report["train_loss"]) == 6
+    assert "step_4.ckpt" in caplog.text and "step_3.ckpt" in caplog.text
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    interrupted(tmp_path, after=17)
+    with pytest.raises(UserError, match="made by another run .*'learning_rate': 0.005.* then"):
+        tune(tmp_path, learning_rate=1e-3)
+    assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [3, 4]
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_checkpoint_holds_what_is_trained(mode, tmp_path):
+    """Adapters only under LoRA; every weight once in full training (the tied head is the embedding)."""
+    interrupted(tmp_path, after=8, mode=mode)
+    (_, path) = checkpoints(tmp_path / "checkpoints")[-1]
+    names = set(torch.load(path, weights_only=True)["state_dict"])
+    if mode == "lora":
+        assert len(names) == 2 * 7 * 2 and all(
+            "lora_" in name for name in names
+        )  # A and B, 7 matrices, 2 layers
+    else:
+        assert names == {f"model.{name}" for name, _ in tiny_backbone().model.named_parameters()}
+
+
+class Recorder(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[int] = []
+
+    def log_metrics(self, metrics, step=None):
+        if "train/loss" in metrics:
+            self.steps.append(step)
+
+
+def test_loggers_count_on(tmp_path):
+    """0-based steps 4 and 5 are left after a resume from 4 finished ones."""
+    interrupted(tmp_path, after=17)
+    recorder = Recorder()
+    tune(tmp_path, loggers=[recorder])
+    assert recorder.steps == [4, 5]

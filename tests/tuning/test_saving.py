@@ -1,0 +1,108 @@
+"""What is saved is what ordinary transformers and peft load, and the backbone stays what it was."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from tiny_tuning import CPU, tiny_backbone, tiny_records
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from winnow.errors import UserError
+from winnow.tuning.saving import load_tuned, tuned_identity
+from winnow.tuning.trainable import shared_copy
+from winnow.tuning.tuner import Tuner
+
+IDS = torch.tensor([[5, 9, 2, 30, 1]])
+SMALL = {"epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "lora_r": 4}
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_lines_of_ordinary_code_load_what_was_tuned(mode, tied, tmp_path):
+    """Same logits from plain transformers/peft as from `load_tuned`, and not those of the base model."""
+    backbone = tiny_backbone(tied)
+    backbone.model.save_pretrained(tmp_path / "base")
+    backbone.model.config._name_or_path = str(tmp_path / "base")
+    result = Tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    saved = tmp_path / "model"
+    assert result["path"] == str(saved)
+    if mode == "lora":
+        plain = AutoModelForCausalLM.from_pretrained(str(tmp_path / "base"))
+        plain = PeftModel.from_pretrained(plain, str(saved)).eval()
+        config = json.loads((saved / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(tmp_path / "base")
+    else:
+        plain = AutoModelForCausalLM.from_pretrained(str(saved)).eval()
+    tuned = load_tuned(backbone, saved)
+    assert torch.allclose(logits(plain), logits(tuned.model), atol=1e-6)
+    assert float((logits(tuned.model) - logits(backbone.model)).abs().max()) > 1e-2
+    assert AutoTokenizer.from_pretrained(str(saved))("w5 w9").input_ids == [5, 9]
+    assert str(tmp_path / "base") in (saved / "README.md").read_text()
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_the_backbone_is_not_altered(mode, tmp_path):
+    """Weights, flags, modes, module types and logits are those of before, after tuning and after loading."""
+
+    def look(model):
+        modules = [(name, type(m), m.training) for name, m in model.named_modules()]
+        flags = [(name, p.requires_grad, p.dtype) for name, p in model.named_parameters()]
+        return modules, flags, sorted(vars(model)), model.config.to_dict()
+
+    backbone = tiny_backbone()
+    before, weights = look(backbone.model), copy.deepcopy(backbone.model.state_dict())
+    first = logits(backbone.model)
+    Tuner(mode=mode, gradient_checkpointing=True, **SMALL).fit(
+        backbone, tiny_records(), tmp_path, trainer_args=CPU
+    )
+    tuned = load_tuned(backbone, tmp_path / "model")
+    logits(tuned.model)
+    assert look(backbone.model) == before
+    assert all(torch.equal(weights[name], value) for name, value in backbone.model.state_dict().items())
+    assert torch.equal(logits(backbone.model), first)
+
+
+def test_a_shared_copy_has_its_own_modules_over_the_same_memory():
+    model = tiny_backbone().model
+    twin = shared_copy(model)
+    mine, theirs = dict(model.named_parameters()), dict(twin.named_parameters())
+    assert mine.keys() == theirs.keys()
+    assert all(mine[n].data_ptr() == theirs[n].data_ptr() and mine[n] is not theirs[n] for n in mine)
+    assert twin.lm_head.weight is twin.model.embed_tokens.weight  # tied stays tied
+    assert not {id(m) for m in model.modules()} & {id(m) for m in twin.modules()}
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_bf16_backbone_trains_fp32_weights_and_saves_its_own_dtype(mode, tmp_path):
+    """dtype=auto follows the backbone. The full model is saved as bf16, adapters as fp32."""
+    backbone = tiny_backbone()
+    backbone.model = backbone.model.to(torch.bfloat16)
+    result = Tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    assert result["dtype"] == "bf16"
+    tuned = load_tuned(backbone, tmp_path / "model").model
+    kinds = {name: p.dtype for name, p in tuned.named_parameters()}
+    assert {d for n, d in kinds.items() if "lora" not in n} == {torch.bfloat16}
+    assert {d for n, d in kinds.items() if "lora" in n} == ({torch.float32} if mode == "lora" else set())
+    assert torch.isfinite(logits(tuned)).all()
+
+
+def test_the_identity_follows_the_weights(tmp_path):
+    """Other weights, other identity; the base's own keys stay. A folder without weights is refused."""
+    backbone = tiny_backbone()
+    for seed in (0, 1):
+        Tuner(seed=seed, **SMALL).fit(backbone, tiny_records(), tmp_path / str(seed), trainer_args=CPU)
+    identities = [tuned_identity(backbone.identity, tmp_path / str(seed) / "model") for seed in (0, 1)]
+    assert identities[0]["name"] == identities[1]["name"] == "tiny"
+    assert identities[0]["tuned"] != identities[1]["tuned"]
+    assert load_tuned(backbone, tmp_path / "0" / "model").identity == identities[0]
+    with pytest.raises(UserError, match="holds no tuned model"):
+        load_tuned(backbone, tmp_path / "elsewhere")
