@@ -92,13 +92,14 @@ def test_multiple_choice_equals_the_harness_model(tokenizer, tmp_path, monkeypat
 
     HellaSwag has no train split here, so its one example comes from the evaluated split.
     """
-    tasks = [("hellaswag", 1, ["acc_norm", "acc"]), ("arc_easy", 0, ["acc_norm", "acc"]), ("truthfulqa_mc2", 0, ["acc"])]
+    both = ["acc_norm", "acc"]
+    tasks = [("hellaswag", 1, both), ("arc_easy", 0, both), ("truthfulqa_mc2", 0, ["acc"])]
     chosen = suite(shared("data/eval"), *tasks, limit=3)
     ours = evaluate_model(tiny_model(), tokenizer, chosen, template("plain"), tmp_path / "ours")
     monkeypatch.setattr("winnow.evaluation.model.can_share_prompts", lambda model: False)
     stock = evaluate_model(tiny_model(), tokenizer, chosen, template("plain"), tmp_path / "stock")
     for mine, theirs in zip(_samples(ours), _samples(stock), strict=True):
-        assert (mine["task"], mine["doc_id"], mine["prompt_hash"]) == (theirs["task"], theirs["doc_id"], theirs["prompt_hash"])
+        assert all(mine[key] == theirs[key] for key in ("task", "doc_id", "prompt_hash"))
         a, b = ([value for value, _ in row["filtered_resps"]] for row in (mine, theirs))
         assert a == pytest.approx(b, rel=1e-5, abs=1e-3)
     assert ours["metrics"].keys() == {f"{task}/{metric}" for task, _, metrics in tasks for metric in metrics}
@@ -118,7 +119,11 @@ def test_groups_and_generation(tokenizer, tmp_path):
     subjects = [value["value"] for key, value in result["subtasks"].items() if key.endswith("/acc") and value["n"] == 1]
     assert group["n"] == len(subjects) == 57
     assert group["value"] == pytest.approx(sum(subjects) / 57)
-    assert list(result["metrics"]) == ["gsm8k/exact_match,strict-match", "gsm8k/exact_match,flexible-extract", "mmlu/acc"]
+    assert list(result["metrics"]) == [
+        "gsm8k/exact_match,strict-match",
+        "gsm8k/exact_match,flexible-extract",
+        "mmlu/acc",
+    ]
     assert result["truncated_requests"] >= 1
 
 

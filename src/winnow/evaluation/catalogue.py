@@ -57,7 +57,7 @@ def leaves(name: str) -> list[StockTask]:
     if name not in index:
         near = difflib.get_close_matches(name, index, n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
-        raise UserError(f"Evaluation task {name!r} is not known to lm-eval or to Winnow{hint}: correct evaluation.tasks.")
+        raise UserError(f"Evaluation task {name!r} is not known to lm-eval or Winnow{hint}: correct evaluation.tasks.")
     return [StockTask(leaf, index[leaf].yaml_path, index[leaf].cfg) for leaf in _expand(name, index)[0]]
 
 

@@ -43,7 +43,7 @@ def load_tasks(
                 _write_rows(embedded.documents(items, template, tokenizer), heldout)
             write_overlay(task, {"test": heldout}, folder, cache)
         elif suite.mirror is not None:
-            write_overlay(task, mirrored_files(task, Path(suite.mirror)), folder, cache)
+            write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser()), folder, cache)
     manager = TaskManager(include_path=[*definition_folders(wanted), folder], include_defaults=False)
     loaded = _load(manager, list(wanted), suite)
     for spec in specs:
@@ -73,7 +73,7 @@ def _check_resources(wanted: Mapping[str, Sequence[StockTask]]) -> None:
         return
     missing = [name for name in ("immutabledict", "langdetect", "nltk") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"Task 'ifeval' needs the packages {', '.join(missing)}: run `pip install {' '.join(missing)}`.")
+        raise UserError(f"Task 'ifeval' needs {', '.join(missing)}: run `pip install {' '.join(missing)}`.")
     import nltk
 
     try:

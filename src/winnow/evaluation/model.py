@@ -22,7 +22,7 @@ class HarnessModel(HFLM):
 
     BOS follows the tokenizer itself (`add_bos_token=None`): one that adds none, such as SmolLM2's, gets none.
     Log-probabilities are normalised in fp32 whatever the weights are, because bf16 has steps of
-    1/16 between 8 and 16 nats.
+    1/32 between 4 and 8 nats.
 
     pairs: (prompt, answer) texts whose token ids are known already. The embedded suite gives the ids that its
     template makes, so that a held-out answer is scored as the tuner would train on it; every other pair is

@@ -89,7 +89,7 @@ class Suite:
         settings["lm_eval"] = version("lm-eval")
         settings["heldout"] = hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16]
         if self.mirror is not None:
-            settings["mirror"] = mirror_digest(Path(self.mirror))
+            settings["mirror"] = mirror_digest(Path(self.mirror).expanduser())
         return settings
 
 
@@ -97,7 +97,7 @@ def _task_spec(raw: Mapping[str, Any]) -> TaskSpec:
     unknown = set(raw) - {"task", "metrics", "num_fewshot"}
     if unknown or not {"task", "metrics"} <= set(raw):
         raise UserError(
-            f"evaluation.tasks: an entry has the keys {sorted(raw)}; expected task, metrics and, if wanted, num_fewshot."
+            f"evaluation.tasks: an entry has the keys {sorted(raw)}; expected task, metrics and perhaps num_fewshot."
         )
     return TaskSpec(str(raw["task"]), tuple(raw["metrics"]), raw.get("num_fewshot"))
 

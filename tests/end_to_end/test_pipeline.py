@@ -1,0 +1,143 @@
+"""The whole pipeline on the tiny backbone, as a user calls it: `pipeline.run(cfg)`."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from composed import config
+
+from winnow import pipeline
+from winnow.data.readers import read_pool
+from winnow.errors import UserError
+
+SMALL = [
+    "data.limit=40",
+    "selection.ratio=0.25",
+    "tuning.epochs=1",
+    "tuning.batch_size=4",
+    "tuning.micro_batch_size=2",
+    "evaluation.limit=4",
+    "trainer=cpu",
+    "trainer.enable_progress_bar=false",
+    "tracking=csv",
+    "template.max_length=1500",  # one token per byte
+]
+
+
+@pytest.fixture
+def run(tiny_folder, tmp_path):
+    """Runs the pipeline in a fresh folder with a store shared by the test's runs."""
+
+    def call(*overrides: str, folder: str = "run"):
+        cfg = config(
+            *SMALL,
+            "backbone=hub",
+            f"backbone.name={tiny_folder}",
+            "backbone.dtype=fp32",
+            f"paths.run={tmp_path / folder}",
+            f"paths.store={tmp_path / 'store'}",
+            *overrides,
+        )
+        return pipeline.run(cfg), tmp_path / folder
+
+    return call
+
+
+def stages(folder):
+    card = json.loads((folder / "run_card.json").read_text())
+    return {name: stage["status"] for name, stage in card["stages"].items()}
+
+
+def test_five_stages_and_their_files(run):
+    """Every file that the documentation names is there and agrees with the others."""
+    results, folder = run()
+    expected = {"scores.parquet", "subset.jsonl", "selection.json", "detection.json", "tuning.json", "results.json"}
+    expected |= {"run_card.md", "run_card.json", "report.html", "model"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    scores = pq.read_table(folder / "scores.parquet")
+    assert scores.column_names[:4] == ["id", "row", "score", "flag"]
+    assert {"nll_conditioned", "nll_direct", "answer_tokens"} <= set(scores.column_names)
+    assert scores["row"].to_pylist() == list(range(40))
+    manifest = json.loads((folder / "selection.json").read_text())
+    assert manifest["n_selected"] == manifest["budget"] == int(manifest["n_valid"] * 0.25) == results["selected"]
+    assert sum(manifest["reasons"].values()) == manifest["n_records"] == 40
+    subset = read_pool(str(folder / "subset.jsonl"))
+    chosen = [d["id"] for d in manifest["decisions"] if d["selected"]]
+    assert [record.id for record in subset.records] == chosen
+    compared = json.loads((folder / "results.json").read_text())
+    assert set(compared["models"]) == {"base", "tuned"} and compared["delta"]
+    page = (folder / "report.html").read_text()
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+
+
+def test_second_run_computes_nothing(run):
+    """The same settings in another run folder: everything comes from the store, and the scores are equal."""
+    _, first = run()
+    _, second = run(folder="again")
+    assert stages(second) | {"select": "", "report": ""} == {
+        "score": "reused", "select": "", "tune": "reused", "evaluate": "reused", "report": "",
+    }
+    assert pq.read_table(first / "scores.parquet").equals(pq.read_table(second / "scores.parquet"))
+
+
+def test_methods_share_passes(run, tmp_path):
+    """ifd needs two passes; perplexity one of them: two in the store after both."""
+    run("stages=[score]", "method=ifd")
+    run("stages=[score]", "method=perplexity", folder="b")
+    assert len(list((tmp_path / "store" / "passes").iterdir())) == 2
+
+
+@pytest.mark.parametrize("method", ["ifd", "superfilter", "perplexity", "length", "random", "full"])
+def test_every_method_scores_and_selects(run, method):
+    """The share is taken of what is valid; `full` takes all of it."""
+    results, folder = run("stages=[score,select]", f"method={method}")
+    expected = results["valid"] if method == "full" else int(results["valid"] * 0.25)
+    assert results["selected"] == expected > 0
+
+
+def test_later_stages_read_an_earlier_run(run):
+    """Scoring and selection in one call, another ratio and the rest in further calls on the same folder."""
+    run("stages=[score,select]")
+    results, folder = run("stages=[select,report]", "selection.ratio=0.5")
+    assert results["selected"] == int(results["valid"] * 0.5)
+    assert (folder / "report.html").exists() and not (folder / "model").exists()
+
+
+def test_missing_earlier_stage_is_one_sentence(run):
+    with pytest.raises(UserError, match="scores.parquet is missing: the stage `score` makes it"):
+        run("stages=[select]")
+
+
+def test_scores_of_other_data_are_refused(run):
+    run("stages=[score]")
+    with pytest.raises(UserError, match="made from other records"):
+        run("stages=[select]", "data.limit=20")
+
+
+def test_pre_experience_changes_the_scorer(run):
+    """k-means on the prompts, one short epoch, then IFD with that model: other scores than the base model's, and
+    the tuned scorer is kept in the store."""
+    small = [
+        "pre_experience=cherry", "pre_experience.clusters=3", "pre_experience.per_cluster=2",
+        "pre_experience.tuner.batch_size=2", "pre_experience.tuner.micro_batch_size=2",
+        "pre_experience.tuner.learning_rate=0.01", "stages=[score]",
+    ]
+    _, plain = run("stages=[score]", folder="plain")
+    _, tuned = run(*small, folder="tuned")
+    a, b = (pq.read_table(folder / "scores.parquet")["score"].to_pylist() for folder in (plain, tuned))
+    assert sum(abs(x - y) > 1e-4 for x, y in zip(a, b, strict=True) if x and y) > 20
+    _, again = run(*small, folder="again")
+    assert stages(again)["score"] == "reused"
+
+
+def test_failed_run_says_so_in_its_card(run, tmp_path):
+    """What was computed before the failure stays, and the card holds the sentence."""
+    with pytest.raises(UserError):
+        run("selection.ratio=null", "selection.count=400")
+    card = json.loads((tmp_path / "run" / "run_card.json").read_text())
+    assert card["status"] == "failed" and "selection.count=400" in card["error"]
+    assert (tmp_path / "run" / "scores.parquet").exists()
+    _, folder = run("stages=[score]")
+    assert stages(folder)["score"] == "reused"
