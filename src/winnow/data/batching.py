@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 
-def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def token_budget_batches(
+    lengths: Sequence[int], budget: int, groups: Sequence[Hashable] | None = None
+) -> list[list[int]]:
     """Indices grouped so that (records in the batch) x (longest of them) <= budget, longest first.
 
     lengths: tokens per record. budget: tokens per batch, padding counted; a record longer than the budget gets a
-    batch of its own. Longest first, so that a shortage of memory shows in the first batch and not in the last.
+    batch of its own. groups: records of different groups never share a batch. Longest first, so that a shortage of
+    memory shows in the first batch and not in the last.
     """
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, found {budget}")
     batches: list[list[int]] = []
-    width = 0
+    open_batch: dict[Hashable, list[int]] = {}
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * width <= budget:
-            batches[-1].append(index)
+        group = None if groups is None else groups[index]
+        batch = open_batch.get(group)
+        if batch and (len(batch) + 1) * lengths[batch[0]] <= budget:
+            batch.append(index)
         else:
-            batches.append([index])
-            width = lengths[index]
+            open_batch[group] = [index]
+            batches.append(open_batch[group])
     return batches
+
+
+def shared_prefixes(
+    rows: Sequence[Sequence[int]], prefix_lengths: Sequence[int], at_least: int = 8
+) -> list[int]:
+    """How many first tokens of each row are worth running once for many rows.
+
+    prefix_lengths: tokens before the record's own text begins. A prefix counts if it has `at_least` tokens and
+    `at_least` rows begin with it (ours); for every other row the answer is 0.
+    """
+    prefixes = [tuple(row[:length]) for row, length in zip(rows, prefix_lengths, strict=True)]
+    frequency = Counter(prefixes)
+    return [len(p) if len(p) >= at_least and frequency[p] >= at_least else 0 for p in prefixes]
 
 
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> list[list[int]]:

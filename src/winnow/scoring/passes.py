@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
-from winnow.backbone.likelihood import final_hidden, token_nll
+from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone
+from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
@@ -86,6 +87,7 @@ class Likelihood:
 def _answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
     """Padded ids and the places of the answers' predictions: position t - 1 predicts token t.
 
+    The runner adds `shared`, how many first tokens all rows of the batch have in common.
     input_ids: (batch, length). row, position, target: (scored tokens,), record by record.
     """
     row, position, target, columns = [], [], [], []
@@ -116,9 +118,10 @@ class _LikelihoodModule(pl.LightningModule):
     def __init__(self, model) -> None:
         super().__init__()
         self.model = model
+        self.prefix = SharedPrefix(model)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        hidden = final_hidden(self.model, input_ids=batch["input_ids"])
+        hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         # Only rows that predict an answer token ever meet the head.
         rows = hidden[batch["row"], batch["position"]]
         nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
@@ -195,7 +198,7 @@ class PromptEmbedding:
 
 class _PromptEmbeddingModule(_LikelihoodModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        hidden = final_hidden(self.model, input_ids=batch["input_ids"])
+        hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         lengths = [record["scored"] + record["skipped"] for record in batch["columns"]]
         vectors = [hidden[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
         rows = hidden[batch["row"], batch["position"]]

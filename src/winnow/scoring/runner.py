@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from winnow.backbone.loading import Backbone
-from winnow.data.batching import token_budget_batches
+from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.distributed import barrier, is_leader
@@ -36,7 +36,7 @@ class PassRunner:
         source,
         store: Store,
         trainer: dict[str, Any],
-        tokens_per_batch: int = 2048,
+        tokens_per_batch: int = 512,
         flush_seconds: float = 10.0,
     ) -> None:
         self.source, self.store, self.trainer = source, store, trainer
@@ -164,22 +164,30 @@ class _Pending(pl.LightningDataModule):
             self.parts.write(f"flagged-{self.parts.count():05d}", {k: [row[k] for row in rows] for k in rows[0]})
 
     def predict_dataloader(self) -> DataLoader:
-        batches = token_budget_batches([len(record.ids) for record in self.pending], self.budget)
-        dataset = _Batches([[self.pending[i] for i in batch] for batch in batches], self.pass_)
+        rows = [record.ids for record in self.pending]
+        before_text = [record.spans.get("instruction", (0, 0))[0] for record in self.pending]
+        shared = shared_prefixes(rows, before_text)
+        batches = token_budget_batches(
+            [len(row) - common for row, common in zip(rows, shared, strict=True)],
+            self.budget,
+            [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
+        )
+        dataset = _Batches([([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches], self.pass_)
         return DataLoader(dataset, batch_size=None, shuffle=False)
 
 
 class _Batches(Dataset):
     """One item is one batch, so that Lightning's sharding over processes deals out whole batches."""
 
-    def __init__(self, batches: list[list[Encoded]], pass_: Pass) -> None:
+    def __init__(self, batches: list[tuple[list[Encoded], int]], pass_: Pass) -> None:
         self.batches, self.pass_ = batches, pass_
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.pass_.collate(self.batches[index])
+        records, shared = self.batches[index]
+        return self.pass_.collate(records) | {"shared": shared}
 
 
 class _PartWriter(BasePredictionWriter):

@@ -1,0 +1,38 @@
+"""What the benchmarks share: the shipped configuration, a pool, and a place for results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from winnow.quiet import quiet
+
+quiet()
+
+HERE = Path(__file__).resolve().parent
+CONF = HERE.parents[1] / "conf"
+TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+
+
+def parts(*overrides: str):
+    """(configuration, backbone source, template) as `python -m winnow <overrides>` builds them."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=list(overrides))
+    return cfg, instantiate(cfg.backbone), instantiate(cfg.template)
+
+
+def save(name: str, command: str, numbers: dict) -> None:
+    """Write `results/<name>.json` with the command, the commit and the machine, and print it."""
+    git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+    about = {"command": command, "commit": commit, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    path = HERE / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(about | numbers, indent=1) + "\n", encoding="utf-8")
+    print(path.read_text())
