@@ -68,7 +68,7 @@ def test_superfilter_scores_under_its_own_template():
 def test_unknown_choice_is_one_sentence():
     from hydra.errors import HydraException
 
-    from winnow.__main__ import user_sentence
+    from winnow.errors import user_sentence
 
     with pytest.raises(HydraException) as caught:
         config("method=magic")
@@ -78,7 +78,7 @@ def test_unknown_choice_is_one_sentence():
 
 def test_bad_value_is_unwrapped():
     """Hydra wraps what a constructor raises; the user reads the cause."""
-    from winnow.__main__ import user_sentence
+    from winnow.errors import user_sentence
 
     with pytest.raises(Exception) as caught:  # noqa: PT011  (the wrapper is Hydra's)
         instantiate(config("selection.ratio=1.5").selection)

@@ -13,12 +13,10 @@ quiet()
 
 import hydra  # noqa: E402  (after quiet: importing is when libraries begin to talk)
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.errors import HydraException, InstantiationException  # noqa: E402
 from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
-from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
-from winnow.errors import UserError  # noqa: E402
+from winnow.errors import user_sentence  # noqa: E402
 from winnow.sweep import FAILED, note_failure  # noqa: E402
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -54,25 +52,6 @@ def main() -> None:
         sys.exit(f"error: {sentence}")
     if FAILED:
         sys.exit(f"error: {len(FAILED)} jobs of the sweep failed: {'; '.join(FAILED)}")
-
-
-def user_sentence(error: BaseException) -> str | None:
-    """The one sentence for an error the user can mend, or None for an error of ours, which keeps its traceback."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OmegaConfBaseException) or (
-        isinstance(error, HydraException) and not isinstance(error, InstantiationException)
-    ):
-        told = str(error) or str(error.__cause__)  # Hydra at times puts the message into the cause only
-        return " ".join(told.split())
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError):
-        return " ".join(str(error).split())  # an option that the class does not know
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; choose another folder with paths.run=... or paths.store=..."
-    return None
 
 
 if __name__ == "__main__":

@@ -1,10 +1,21 @@
-"""The little that winnow itself needs to know about several processes; Lightning does the rest."""
+"""The little that winnow itself needs to know about several processes; Lightning does the rest.
+
+Every process runs the same pipeline on the same configuration. The leader decides what must be computed and writes
+shared files; the others follow. A process that Lightning's own launcher started replays the pipeline from the start
+and joins the leader at the computation for which it was started.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import torch
 import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from winnow.scoring.store import Artifact
 
 
 def rank() -> int:
@@ -14,10 +25,16 @@ def rank() -> int:
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
-    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(variable, "").isdigit():
-            return int(os.environ[variable])
-    return 0
+
+    def number(variable: str) -> int | None:
+        value = os.environ.get(variable, "")
+        return int(value) if value.isdigit() else None
+
+    for variable in ("RANK", "SLURM_PROCID"):
+        if number(variable) is not None:
+            return number(variable)
+    # Lightning's launcher: the first process of a further machine has no LOCAL_RANK yet, but a NODE_RANK.
+    return number("LOCAL_RANK") or number("NODE_RANK") or 0
 
 
 def is_leader() -> bool:
@@ -25,7 +42,47 @@ def is_leader() -> bool:
     return rank() == 0
 
 
+def join() -> None:
+    """Form the process group early if torchrun started this process, so that the leader's decisions can be heard."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group()
+
+
+def compute_once(artifact: Artifact, work: Callable[[], None]) -> bool:
+    """Run `work` and finish the artifact, unless it is finished; all processes take the same turn.
+
+    Returns whether it was computed now. The leader holds the artifact's lock; if another job is at work on it, it
+    waits, and takes over should that job die.
+    """
+    if not is_leader():
+        # Without a group this process was started for the very artifact that the leader has in hand.
+        must_compute = _from_leader(None) if dist.is_initialized() else not artifact.finished
+        if must_compute:
+            work()
+            barrier()
+        return must_compute
+    if artifact.finished:
+        return _from_leader(False)
+    with artifact.claim() as must_compute:
+        _from_leader(must_compute)
+        if must_compute:
+            work()
+            artifact.finish()
+            barrier()
+    return must_compute
+
+
 def barrier() -> None:
     """Wait for the other processes of the group, if there is a group."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+def _from_leader(value: bool | None) -> bool:
+    if not (dist.is_available() and dist.is_initialized()):
+        return bool(value)
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return bool(box[0])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -15,18 +15,28 @@ from omegaconf import DictConfig, OmegaConf
 from winnow.data.records import Pool, Record
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine, write_subset
-from winnow.distributed import barrier, is_leader
+from winnow.distributed import compute_once, is_leader, join
 from winnow.errors import UserError
+from winnow.files import write_atomically
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.scoring.store import Artifact, Store, write_atomically
+from winnow.scoring.store import Artifact, Store
 from winnow.tracking.detection import detection
 from winnow.tracking.report import write_report
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
+from winnow.trainer import device_of
+from winnow.tuning.tuner import TUNED_VERSION
 
-STAGES = ("score", "select", "tune", "evaluate", "report")
-TUNED_VERSION = 1  # raised when tuning would give other weights for the same settings
+# Stage -> what it writes into the run folder.
+OUTPUTS = {
+    "score": ("scores.parquet",),
+    "select": ("selection.json", "subset.*", "detection.json", "diversity.json"),
+    "tune": ("tuning.json", "model"),
+    "evaluate": ("results.json",),
+    "report": ("report.html",),
+}
+STAGES = tuple(OUTPUTS)
 EVALUATION_VERSION = 1  # likewise for results
 
 
@@ -36,8 +46,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
     run = Run(cfg)
-    if not is_leader():  # further ranks help with passes and tuning; the first one writes
-        for stage in ("score", "tune"):
+    if not is_leader():  # further processes help with passes and tuning; the first one writes
+        for stage in ("score", "select", "tune"):
             if stage in run.stages:
                 getattr(run, stage)(StageRecord())
         return {}
@@ -50,12 +60,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
                 card.skip(stage)
                 continue
             with card.stage(stage) as record:
-                if stage == "report":
-                    continue  # the report shows the finished card, so it is written after it
                 card.results |= getattr(run, stage)(record)
-        run.tracker.summary(card.results)
+            card.write(run.folder)
+        run.track_results(card)
     if "report" in run.stages:
-        run.report()
+        run.report(StageRecord())  # once more, now that the card is complete
     run.summarise(card)
     return card.results
 
@@ -67,7 +76,7 @@ def run_folder(cfg: DictConfig) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / ".writable").touch()
-        (path / ".writable").unlink()
+        (path / ".writable").unlink(missing_ok=True)  # another process may have been quicker
     except OSError as error:
         raise UserError(
             f"paths.run={path} cannot be written ({error.strerror}); choose another folder with paths.run=..."
@@ -79,6 +88,7 @@ class Run:
     """Everything one run needs, built from its configuration before anything long begins."""
 
     def __init__(self, cfg: DictConfig) -> None:
+        join()
         self.cfg = cfg
         self.stages = _stages(cfg)
         self.folder = run_folder(cfg)
@@ -94,13 +104,18 @@ class Run:
         self.adversary = instantiate(cfg.adversary)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
+        self.scored: pa.Table | None = None  # filled by `score`
+        self.manifest: dict | None = None  # filled by `select`
         self.runner = PassRunner(self.source, self.store, self.trainer_args, **cfg.scoring)
         self.pool: Pool = instantiate(cfg.data)
 
     @cached_property
     def tracker(self) -> Tracker:
         config = OmegaConf.to_container(self.cfg, resolve=True)
-        return instantiate(self.cfg.tracking)(folder=self.folder, config=config)
+        # W&B takes no tag of more than 64 characters, and a local path says nothing in a dashboard.
+        words = [self.method.name, Path(self.source.name).name, Path(self.pool.source).stem]
+        tags = [*self.cfg.tracking.get("tags", []), *(word[:64] for word in words)]
+        return instantiate(self.cfg.tracking)(folder=self.folder, config=config, tags=list(dict.fromkeys(tags)))
 
     # -- stages: each returns headline numbers and fills its record of the run card -----------------------
 
@@ -117,32 +132,28 @@ class Run:
         }
         record.status = "computed" if runner.computed or not runner.used else "reused"
         record.fingerprint = " ".join(runner.used) or None
+        scores = self.method.score(tables, self.pool.records)
+        about = {"method": self.method.name, "settings": self._scoring_settings(), "passes": runner.used}
+        self.scored = scores.table(self.pool.records, about)
         if not is_leader():
             return {}
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
-        scores = self.method.score(tables, self.pool.records)
-        about = {
-            "method": self.method.name,
-            "settings": OmegaConf.to_container(self.cfg.method, resolve=True),
-            "passes": dict(zip(self.method.passes, runner.used[-len(tables) :], strict=False)),
-        }
-        scores.write(self.pool.records, self.folder / "scores.parquet", about)
+        scores.write(self.scored, self.folder / "scores.parquet")
+        self._drop_outputs_after("score")
         self.tracker.log_scores([None if reason else value for value, reason in zip(scores.score, scores.flag)])
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
     def select(self, record: StageRecord) -> dict[str, Any]:
         """`selection.json`, the subset in the schema it came in, and how well planted defects were found."""
-        table, about = Scores.read(self._need("scores.parquet", "score"))
-        if table["id"].to_pylist() != [row.id for row in self.pool.records]:
-            raise UserError(
-                f"{self.folder / 'scores.parquet'} was made from other records than data={self.pool.source}; "
-                f"run the stage `score` again with this run folder."
-            )
+        table, about = self._score_table()
         takes_all = getattr(self.method, "takes_all", False)
         chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all)
-        manifest = {"method": about["method"]} | chosen.manifest()
+        self.manifest = manifest = {"method": about["method"]} | chosen.manifest()
+        if not is_leader():
+            return {}
         write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
+        self._drop_outputs_after("select")
         write_subset(self.pool, chosen.chosen, self.folder)
         results = {"selected": len(chosen.chosen), "valid": chosen.n_valid, "cut": chosen.cut}
         found = self._detect(table, about["higher_is_better"], manifest)
@@ -155,30 +166,24 @@ class Run:
             return {}
         artifact, subset = self._tuned_artifact()
         record.fingerprint = artifact.fingerprint
-        record.status = "reused" if artifact.finished else "computed"
-        if not artifact.finished:
-            if is_leader():
-                with artifact.claim() as must_compute:
-                    if must_compute:
-                        self._fit(artifact, subset)
-                        artifact.finish()
-            else:
-                self._fit(artifact, subset)
-            barrier()
+        record.status = "computed" if compute_once(artifact, lambda: self._fit(artifact, subset)) else "reused"
         if not is_leader():
             return {}
-        shutil.copyfile(artifact.path / "tuning.json", self.folder / "tuning.json")
-        link = self.folder / "model"
+        told = (artifact.path / "tuning.json").read_text(encoding="utf-8")
+        write_atomically(self.folder / "tuning.json", told)
+        link = self.folder / ".model"
         link.unlink(missing_ok=True)
         link.symlink_to(artifact.path / "model", target_is_directory=True)
-        tuned = json.loads((self.folder / "tuning.json").read_text(encoding="utf-8"))
+        link.replace(self.folder / "model")
+        self._drop_outputs_after("tune")
+        tuned = json.loads(told)
         return {"steps": tuned["steps"], "final_loss": tuned["train_loss"][-1]["loss"]}
 
     def evaluate(self, record: StageRecord) -> dict[str, Any]:
         """`results.json`: the base model and, if there is one, the tuned model on the suite."""
         from winnow.evaluation.harness import compare
 
-        if self.suite is None:
+        if not self.suite.tasks:
             record.status = "skipped"
             return {}
         record.status = "reused"
@@ -191,6 +196,7 @@ class Run:
             tuned = self._evaluate_one("tuned", tuned_identity(self.source.identity, folder), record, folder)
         results = compare(base, tuned, self.suite)
         write_atomically(self.folder / "results.json", json.dumps(results, indent=1))
+        self._drop_outputs_after("evaluate")
         headline = {}
         for name, model in results["models"].items():
             metrics = {f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()}
@@ -198,9 +204,10 @@ class Run:
             headline |= {key: value for key, value in metrics.items() if key.split("/", 1)[1] in results["headline"]}
         return headline
 
-    def report(self) -> None:
+    def report(self, record: StageRecord) -> dict[str, Any]:
         """`report.html`, from the files of the run folder."""
         write_report(self.folder, self.pool.records)
+        return {}
 
     # -- helpers -------------------------------------------------------------------------------------------
 
@@ -213,13 +220,45 @@ class Run:
             )
         return path
 
+    def _scoring_settings(self) -> dict[str, Any]:
+        """The method's configuration without what only changes the selection."""
+        settings = OmegaConf.to_container(self.cfg.method, resolve=True)
+        return {key: settings[key] for key in settings if key not in getattr(self.method, "only_filters", ())}
+
+    def _score_table(self) -> tuple[pa.Table, dict]:
+        """The scores of this process, or those of an earlier run in the same folder if they are what is asked for."""
+        if self.scored is not None:
+            return self.scored, Scores.about(self.scored)
+        path = self._need("scores.parquet", "score")
+        table = Scores.read(path)
+        about = Scores.about(table)
+        again = "run the stage `score` again with this run folder."
+        if about["method"] != self.method.name or about["settings"] != self._scoring_settings():
+            raise UserError(f"{path} holds scores of method={about['method']} with other settings; {again}")
+        if table["id"].to_pylist() != [row.id for row in self.pool.records]:
+            raise UserError(f"{path} was made from other records than data={self.pool.source}; {again}")
+        return table, about
+
+    def _drop_outputs_after(self, stage: str) -> None:
+        """Files of later stages in this folder told of something else; their artifacts stay in the store."""
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            for pattern in OUTPUTS[later]:
+                for path in self.folder.glob(pattern):
+                    path.unlink()
+
     def _tuned_artifact(self) -> tuple[Artifact, list[Record]]:
-        manifest = json.loads(self._need("selection.json", "select").read_text(encoding="utf-8"))
-        wanted = {decision["row"] for decision in manifest["decisions"] if decision["selected"]}
-        subset = [record for record in self.pool.records if record.row in wanted]
+        if self.manifest is None:
+            self.manifest = json.loads(self._need("selection.json", "select").read_text(encoding="utf-8"))
+        wanted = {decision["row"]: decision["id"] for decision in self.manifest["decisions"] if decision["selected"]}
+        subset = [record for record in self.pool.records if wanted.get(record.row) == record.id]
+        if len(subset) != len(wanted):
+            raise UserError(
+                f"{self.folder / 'selection.json'} was made from other records than data={self.pool.source}; "
+                f"run the stage `select` again with this run folder."
+            )
         meta = {
             "version": TUNED_VERSION,
-            "records": [record.id for record in subset],
+            "records": sorted(record.id for record in subset),
             "tuner": self.tuner.settings(),
             "adversary": self.adversary.settings(),
             "backbone": self.source.identity,
@@ -239,16 +278,19 @@ class Run:
         )
 
     def _evaluate_one(self, name: str, identity: dict, record: StageRecord, tuned: Path | None = None) -> dict:
+        suite = self.suite.settings()
+        own_prompts = any(task["task"].startswith("embedded") for task in suite["tasks"])
         meta = {
             "version": EVALUATION_VERSION,
-            "suite": self.suite.settings(),
+            "suite": {key: suite[key] for key in suite if key not in ("batch_size", "headline")},
             "model": identity,
-            "template": self.template.settings(),
+            # Stock tasks bring their own prompts.
+            "template": self.template.settings() if own_prompts else None,
         }
         artifact = self.store.artifact("evaluations", meta)
         record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))
         if not artifact.finished:
-            with artifact.claim() as must_compute:
+            with artifact.claim() as must_compute:  # the leader alone evaluates
                 if must_compute:
                     record.status = "computed"
                     self._harness(artifact, name, tuned)
@@ -261,7 +303,12 @@ class Run:
 
         backbone = self.runner.backbone if tuned is None else load_tuned(self.runner.backbone, tuned)
         print(f"Evaluating the {name} model on the suite {self.suite.name}.", flush=True)
-        result = evaluate_model(backbone.model, backbone.tokenizer, self.suite, self.template, artifact.path, name)
+        home = next(backbone.model.parameters()).device
+        model = backbone.model.to(device_of(self.trainer_args))  # Lightning leaves models on the CPU
+        try:
+            result = evaluate_model(model, backbone.tokenizer, self.suite, self.template, artifact.path, name)
+        finally:
+            model.to(home)
         write_atomically(artifact.path / "result.json", json.dumps(result, indent=1))
 
     def _detect(self, table, higher_is_better: bool, manifest: dict) -> dict | None:
@@ -269,11 +316,26 @@ class Run:
         if not all("defect" in record.raw for record in self.pool.records):
             return None
         labels = {record.id: record.raw["defect"] for record in self.pool.records}
-        dropped = {d["id"] for d in manifest["decisions"] if d["reason"] not in ("selected", "beyond_budget")}
+        dropped = {decision["id"] for decision in manifest["decisions"] if decision["rank"] is None}
         rows = table.select(["id", "score"]).to_pylist()
         found = detection(rows, labels, higher_is_better, dropped)
         write_atomically(self.folder / "detection.json", json.dumps(found, indent=1))
         return found
+
+    def track_results(self, card: RunCard) -> None:
+        """Provenance, headline numbers, and the best and worst records, to where runs are compared."""
+        told = card.as_dict()
+        self.tracker.update_config({key: told[key] for key in ("command", "git", "packages", "hardware", "data")})
+        self.tracker.summary(card.results)
+        if self.manifest is not None:
+            ranked = sorted((d for d in self.manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
+            text = {record.row: record for record in self.pool.records}
+            ends = {d["rank"]: d for d in ranked[:10] + ranked[-10:]}.values()
+            rows = [[d["rank"], d["score"], text[d["row"]].instruction, text[d["row"]].output[:500]] for d in ends]
+            self.tracker.log_table("best and worst", ["rank", "score", "instruction", "answer"], rows)
+        for name in ("run_card.json", "report.html"):
+            if (self.folder / name).exists():
+                self.tracker.save_file(self.folder / name)
 
     def data_summary(self) -> dict[str, Any]:
         """The pool as the run card shows it."""

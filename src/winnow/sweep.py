@@ -9,7 +9,8 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from winnow.errors import UserError
+from winnow.errors import user_sentence
+from winnow.files import write_atomically
 
 FAILED: list[str] = []  # "job folder: sentence", filled when a sweep of this process ends
 _FILE = "failed.json"
@@ -17,9 +18,8 @@ _FILE = "failed.json"
 
 def note_failure(folder: Path, error: Exception) -> None:
     """Leave the reason in the job's folder: the job may run in another process than the sweep's."""
-    sentence = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _FILE).write_text(json.dumps({"error": sentence}), encoding="utf-8")
+    sentence = user_sentence(error) or "".join(traceback.format_exception(error))
+    write_atomically(folder / _FILE, json.dumps({"error": sentence}))
     print(f"This job failed: {sentence}", flush=True)
 
 

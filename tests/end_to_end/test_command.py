@@ -77,18 +77,19 @@ def test_bad_rows_do_not_stop_a_run(command, tmp_path):
 
 
 def test_sweep_goes_on_after_a_failed_job(command, tmp_path):
-    """Two methods and a ratio that fails: the good jobs finish, the bad one is named, the exit status is 1. The
-    two ratios of one method share its passes."""
+    """Two methods, a ratio that fails late and one that fails at once: the good jobs finish, the bad ones are named with
+    their reason, the exit status is 1."""
     sweep = tmp_path / "sweep"
     done = call(
         command(
-            "-m", "stages=[score,select]", "data.limit=20", "method=random,length", "selection.ratio=0.5,0.001",
+            "-m", "stages=[score,select]", "data.limit=20", "method=random,length", "selection.ratio=0.5,0.001,7",
             f"hydra.sweep.dir={sweep}",
         )
     )
     assert done.returncode == 1
-    assert "2 jobs of the sweep failed" in done.stderr and "is no record at all" in done.stderr
-    finished = [json.loads((sweep / str(i) / "run_card.json").read_text())["status"] for i in range(4)]
+    assert "4 jobs of the sweep failed" in done.stderr and "is no record at all" in done.stderr
+    assert "selection.ratio=7 must be above 0" in done.stderr
+    finished = [json.loads((sweep / str(i) / "run_card.json").read_text())["status"] for i in (0, 1, 3, 4)]
     assert finished == ["finished", "failed", "finished", "failed"]
 
 
@@ -117,20 +118,23 @@ def test_killed_while_scoring_goes_on(command, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_scores(command, tmp_path):
-    """trainer=ddp with two CPU processes shards the passes; the columns equal those of one process to 1e-5."""
-    common = ["stages=[score]", "data.limit=60"]
+    """Score, select and tune on two CPU processes from nothing: the passes are sharded, the second process selects for
+    itself and helps to tune. Scores equal those of one process to 1e-5, the tuned loss to 1e-4."""
+    common = ["stages=[score,select,tune]", "data.limit=60", "tuning.epochs=1", "tuning.batch_size=4"]
+    common += ["tuning.micro_batch_size=2"]
     two = call(command(*common, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"))
     assert two.returncode == 0, two.stderr[-2000:]
     one = call(command(*common, f"paths.store={tmp_path / 'b'}", f"paths.run={tmp_path / 'one'}"))
     assert one.returncode == 0
     a, b = (pq.read_table(tmp_path / run / "scores.parquet")["score"].to_numpy() for run in ("run", "one"))
     assert len(a) == 60 and np.allclose(a, b, atol=1e-5, equal_nan=True)
+    loss = [json.loads((tmp_path / run / "tuning.json").read_text())["train_loss"][-1]["loss"] for run in ("run", "one")]
+    assert abs(loss[0] - loss[1]) < 1e-4
 
 
 @pytest.mark.slow
 def test_packaged_backbone_scores(tmp_path):
-    """The default backbone end to end on a few records: finite IFD scores, and a mismatched answer scores worse than
-    its neighbours' mean."""
+    """The default backbone on a few records: every loss is finite and above 0, and so is every ratio."""
     done = call(
         [sys.executable, "-m", "winnow", "stages=[score,select]", "data.limit=16", "tracking=none", "trainer=cpu",
          f"paths.run={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}", "selection.ratio=0.5"]
@@ -138,4 +142,4 @@ def test_packaged_backbone_scores(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     table = pq.read_table(tmp_path / "run" / "scores.parquet")
     assert np.isfinite(table["score"].to_numpy()).all()
-    assert (table["nll_direct"].to_numpy() > 0).all()
+    assert (table["nll_direct"].to_numpy() > 0).all() and (table["score"].to_numpy() > 0).all()

@@ -62,7 +62,7 @@ def test_five_stages_and_their_files(run):
     assert scores["row"].to_pylist() == list(range(40))
     manifest = json.loads((folder / "selection.json").read_text())
     assert manifest["n_selected"] == manifest["budget"] == int(manifest["n_valid"] * 0.25) == results["selected"]
-    assert sum(manifest["reasons"].values()) == manifest["n_records"] == 40
+    assert sum(manifest["reasons"].values()) + manifest["n_selected"] == manifest["n_records"] == 40
     subset = read_pool(str(folder / "subset.jsonl"))
     chosen = [d["id"] for d in manifest["decisions"] if d["selected"]]
     assert [record.id for record in subset.records] == chosen
@@ -116,6 +116,38 @@ def test_scores_of_other_data_are_refused(run):
         run("stages=[select]", "data.limit=20")
 
 
+def test_scores_of_another_method_are_refused(run):
+    """Selecting IFD's way from perplexities would filter at 1 what is no ratio. A changed filter is no other method."""
+    run("stages=[score]", "method=perplexity")
+    with pytest.raises(UserError, match="holds scores of method=perplexity"):
+        run("stages=[select]", "method=ifd")
+    run("stages=[score]", "method=ifd")
+    strict, _ = run("stages=[select]", "method=ifd")
+    loose, _ = run("stages=[select]", "method=ifd", "method.max_ifd=null")
+    assert strict["valid"] < loose["valid"]
+
+
+def test_selection_of_other_data_is_not_tuned_on(run):
+    run("stages=[score,select]")
+    with pytest.raises(UserError, match="selection.json was made from other records"):
+        run("stages=[tune]", "data.limit=3")
+
+
+def test_a_folder_never_mixes_two_selections(run):
+    """After another selection in the same folder, model and report of the first one are gone from the folder."""
+    _, folder = run("stages=[score,select,tune,report]")
+    assert (folder / "model").exists()
+    run("stages=[select]", "selection.ratio=0.5")
+    assert not (folder / "model").is_symlink() and not (folder / "report.html").exists()
+    assert (folder / "scores.parquet").exists()
+
+
+def test_no_evaluation(run):
+    """`evaluation=none` loads nothing and leaves no results."""
+    _, folder = run("stages=[score,evaluate]", "evaluation=none")
+    assert stages(folder)["evaluate"] == "skipped" and not (folder / "results.json").exists()
+
+
 def test_pre_experience_changes_the_scorer(run):
     """k-means on the prompts, one short epoch, then IFD with that model: other scores than the base model's, and
     the tuned scorer is kept in the store."""
@@ -135,7 +167,7 @@ def test_pre_experience_changes_the_scorer(run):
 def test_failed_run_says_so_in_its_card(run, tmp_path):
     """What was computed before the failure stays, and the card holds the sentence."""
     with pytest.raises(UserError):
-        run("selection.ratio=null", "selection.count=400")
+        run("selection.count=400")
     card = json.loads((tmp_path / "run" / "run_card.json").read_text())
     assert card["status"] == "failed" and "selection.count=400" in card["error"]
     assert (tmp_path / "run" / "scores.parquet").exists()

@@ -60,8 +60,8 @@ def test_first_token_rules():
     """Without BOS a bare answer's first token has no likelihood. Conditioned (7, 1, 2), direct (-, 2, 4).
     skip: (1 + 2) / 2 = 1.5 and (2 + 4) / 2 = 3. score, the published way: (7 + 1 + 2) / 3 and 3."""
     tables = {"conditioned": likelihood([[7.0, 1.0, 2.0]]), "direct": likelihood([[2.0, 4.0]], skipped=1)}
-    skip, _ = answer_losses(tables, "skip")
-    score, _ = answer_losses(tables, "score")
+    skip, _, _ = answer_losses(tables, "skip")
+    score, _, _ = answer_losses(tables, "score")
     assert skip["conditioned"][0] == pytest.approx(1.5) and skip["direct"][0] == pytest.approx(3.0)
     assert score["conditioned"][0] == pytest.approx(10 / 3) and score["direct"][0] == pytest.approx(3.0)
 
@@ -86,6 +86,18 @@ def test_flags_of_passes_become_flags_of_scores():
     }
     scores = IFD().score(tables, records(2))
     assert scores.flag == [None, "prompt_fills_window"] and np.isnan(scores.score[1])
+    assert np.isnan(scores.components["answer_tokens"][1])
+
+
+def test_one_bad_loss_stays_in_its_row():
+    """A loss that is not a number is null with its own reason, and the records after it keep their values."""
+    tables = {
+        "conditioned": likelihood([[1.0], [float("nan"), 1.0], [3.0], [float("inf")]]),
+        "direct": likelihood([[2.0], [2.0, 2.0], [4.0], [1.0]]),
+    }
+    scores = IFD().score(tables, records(4))
+    assert scores.flag == [None, "non_finite_loss", None, "non_finite_loss"]
+    assert scores.score[[0, 2]] == pytest.approx([0.5, 0.75])
 
 
 def test_zero_denominator_is_null():

@@ -51,6 +51,11 @@ def test_ends():
     assert Budget(count=1, order="bottom").select(values, True).chosen == [0]
 
 
+def test_count_takes_precedence():
+    """`selection.count=2` beside the default ratio does what it says."""
+    assert Budget(ratio=0.9, count=2).select(table([1.0, 2.0, 3.0]), True).chosen == [1, 2]
+
+
 def test_ties_go_by_file_order():
     assert Budget(count=2).select(table([1.0] * 4), True).chosen == [0, 1]
 
@@ -74,8 +79,8 @@ def test_smaller_budget_lies_inside_larger():
         ({"ratio": 1.5}, "ratio=1.5 must be above 0 and at most 1"),
         ({"ratio": -0.1}, "ratio=-0.1"),
         ({"count": 0}, "count=0"),
-        ({}, "either selection.ratio or selection.count"),
-        ({"ratio": 0.5, "count": 2}, "either selection.ratio or selection.count"),
+        ({"count": 2.5}, "count=2.5 must be a whole number"),
+        ({}, "selection.ratio or selection.count; both are null"),
         ({"ratio": 0.5, "order": "up"}, "order=up"),
     ],
 )

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.tracking.card_page import show_measure, show_number, show_seconds
-from winnow.tracking.run_card import RunCard, command_line, git_state, masked, write_atomic
+from winnow.files import write_atomically
+from winnow.tracking.run_card import RunCard, command_line, git_state, masked
 
 ARGV = ["/opt/env/lib/winnow/__main__.py", "method=ifd", "selection.ratio=0.05"]
 
@@ -195,7 +196,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 def test_write_atomic_keeps_half_a_surrogate_readable(tmp_path: Path) -> None:
     """Records from JSON may hold \\ud83d alone, which UTF-8 cannot encode; the file's JSON reads back to
     it."""
-    write_atomic(tmp_path / "a.json", json.dumps({"text": "\ud83d"}, ensure_ascii=False))
+    write_atomically(tmp_path / "a.json", json.dumps({"text": "\ud83d"}, ensure_ascii=False))
     assert json.loads((tmp_path / "a.json").read_text()) == {"text": "\ud83d"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

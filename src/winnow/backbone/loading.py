@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,6 @@ class BackboneSource:
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
     cache: str = "~/.cache/winnow"
-    extra_identity: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -72,13 +71,13 @@ class BackboneSource:
             origin |= packaged.packaged_identity(self.name)
         elif Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
-            origin |= {"name": Path(self.folder).name, "content": _folder_hash(self.folder)}
+            origin |= {"name": "local folder", "content": _folder_hash(self.folder)}
         else:
             origin |= {"revision": self._config()._commit_hash or self.revision}
         tokenizer = self.tokenizer
         described = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
         origin["tokenizer"] = hashlib.sha256(described.encode()).hexdigest()[:16]
-        return origin | self.extra_identity
+        return origin
 
     @cached_property
     def tokenizer(self):

@@ -10,16 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
-from winnow.distributed import barrier, is_leader
+from winnow.distributed import compute_once, is_leader
 from winnow.scoring.passes import Pass
 from winnow.scoring.store import Artifact, ColumnParts, Store, fingerprint
+from winnow.trainer import make_trainer
 
 
 class PassRunner:
@@ -29,6 +30,9 @@ class PassRunner:
     when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch; it changes the speed,
     not the numbers, and is no part of any fingerprint. flush_seconds: how much work a kill may cost.
     trainer: arguments of Lightning's Trainer.
+
+    A pass that runs a model of its own has that model's source as `encoder`. It reads the records and not the prompts,
+    so it is kept under that model's identity, whatever the backbone and the template.
     """
 
     def __init__(
@@ -57,56 +61,52 @@ class PassRunner:
         unique = list({record.id: record for record in records}.values())
         artifact = self.artifact(pass_, unique, template)
         self.used.append(artifact.fingerprint)
-        if not artifact.finished:
-            self._fill(artifact, pass_, unique, template)
-        table = ColumnParts(artifact.path, pass_.schema).table()
+        if compute_once(artifact, lambda: self._work(artifact, pass_, unique, template)):
+            self.computed.append(artifact.fingerprint)
+        columns = ColumnParts(artifact.path, pass_.schema)
+        if is_leader():
+            columns.drop()
+        table = columns.table()
         return PassTable(table, [record.id for record in records])
 
     def artifact(self, pass_: Pass, records: Sequence[Record], template: Template) -> Artifact:
         """Where the columns live. The key holds the records' ids as a set: neither file order nor copies matter."""
         ids = sorted({record.id for record in records})
+        source = self._source(pass_)
         meta = {
             "pass": pass_.settings(),
             "data": {"records": len(ids), "ids": fingerprint({"ids": ids})},
-            "template": template.settings(),
+            "template": template.settings() if source is self.source else None,
             # The tokenizer alone decides where no backbone is run.
-            "backbone": self.source.identity if hasattr(pass_, "module") else self.source.identity["tokenizer"],
+            "backbone": source.identity if hasattr(pass_, "module") else source.identity["tokenizer"],
         }
         return self.store.artifact("passes", meta)
 
-    def _fill(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
-        if not is_leader():  # another rank of the process that holds the lock
-            self._predict(artifact, pass_, records, template)
-            return
-        with artifact.claim() as must_compute:
-            if must_compute:
-                self.computed.append(artifact.fingerprint)
-                self._predict(artifact, pass_, records, template)
+    def _source(self, pass_: Pass):
+        return getattr(pass_, "encoder", self.source)
 
-    def _predict(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
+    def _work(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
         parts = ColumnParts(artifact.path, pass_.schema)
-        encoded = pass_.encode(records, template, self.source.tokenizer)
-        if not hasattr(pass_, "module"):
-            parts.write("all", pass_.columns(encoded))
-        else:
-            data = _Pending(pass_, encoded, parts, self.tokens_per_batch, " ".join(str(pass_.settings().get(k, "")) for k in ("pass", "view")).strip())
-            callbacks = [_PartWriter(parts, self.flush_seconds)]
-            if self.trainer.get("enable_progress_bar", True):
-                callbacks.append(_RecordProgress())
-            trainer = pl.Trainer(
-                **self.trainer | {"enable_progress_bar": False},  # Lightning's own bar counts batches
-                callbacks=callbacks,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                use_distributed_sampler=True,
-            )
-            trainer.predict(pass_.module(self.backbone), datamodule=data, return_predictions=False)
-            trainer.strategy.barrier()
+        encoded = pass_.encode(records, template, self._source(pass_).tokenizer)
+        if hasattr(pass_, "module"):
+            self._predict(pass_, encoded, parts)
+        elif is_leader():
+            parts.write(pass_.columns(encoded))
         if is_leader():
-            parts.merge()
-            artifact.finish()
-        barrier()
+            parts.merge([record.id for record in records])
+
+    def _predict(self, pass_: Pass, encoded: list[Encoded], parts: ColumnParts) -> None:
+        settings = pass_.settings()
+        label = " ".join(str(settings[key]) for key in ("pass", "view") if key in settings)
+        data = _Pending(pass_, encoded, parts, self.tokens_per_batch, label)
+        callbacks = [_PartWriter(parts, self.flush_seconds)]
+        if self.trainer.get("enable_progress_bar", True):
+            callbacks.append(_RecordProgress())
+        # Lightning's own bar counts batches.
+        trainer = make_trainer(self.trainer, enable_progress_bar=False, callbacks=callbacks, logger=False)
+        model = self.backbone if self._source(pass_) is self.source else pass_.encoder.load()
+        trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
+        trainer.strategy.barrier()
 
 
 class PassTable:
@@ -161,7 +161,7 @@ class _Pending(pl.LightningDataModule):
         flagged = [record for record in self.encoded if record.id not in done and record.flag is not None]
         if flagged and is_leader():
             rows = [{"id": r.id, "flag": r.flag} | self.pass_.flagged(r) for r in flagged]
-            self.parts.write(f"flagged-{self.parts.count():05d}", {k: [row[k] for row in rows] for k in rows[0]})
+            self.parts.write({key: [row[key] for row in rows] for key in rows[0]})
 
     def predict_dataloader(self) -> DataLoader:
         rows = [record.ids for record in self.pending]
@@ -173,11 +173,13 @@ class _Pending(pl.LightningDataModule):
             [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
         )
         dataset = _Batches([([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches], self.pass_)
-        return DataLoader(dataset, batch_size=None, shuffle=False)
+        # Dealt out like cards: neighbours are of about equal size, so every process has about equal work.
+        mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
+        return DataLoader(Subset(dataset, mine), batch_size=None, shuffle=False)
 
 
 class _Batches(Dataset):
-    """One item is one batch, so that Lightning's sharding over processes deals out whole batches."""
+    """One item is one whole batch."""
 
     def __init__(self, batches: list[tuple[list[Encoded], int]], pass_: Pass) -> None:
         self.batches, self.pass_ = batches, pass_
@@ -198,26 +200,22 @@ class _PartWriter(BasePredictionWriter):
         self.parts, self.flush_seconds = parts, flush_seconds
         self.waiting: dict[str, list] = {}
         self.flushed_at = time.monotonic()
-        self.written = 0
 
     def on_predict_start(self, trainer, module) -> None:
-        self.first = self.parts.count()
         self.flushed_at = time.monotonic()
 
     def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, loader_idx) -> None:
         for name, values in prediction.items():
             self.waiting.setdefault(name, []).extend(values)
         if time.monotonic() - self.flushed_at >= self.flush_seconds:
-            self._flush(trainer.global_rank)
+            self._flush()
 
     def on_predict_end(self, trainer, module) -> None:
-        self._flush(trainer.global_rank)
+        self._flush()
 
-    def _flush(self, rank: int) -> None:
+    def _flush(self) -> None:
         if self.waiting:
-            # Names never repeat: `first` counts what earlier, interrupted runs have left.
-            self.parts.write(f"rank{rank}-{self.first:05d}-{self.written:05d}", self.waiting)
-            self.written += 1
+            self.parts.write(self.waiting)
             self.waiting = {}
         self.flushed_at = time.monotonic()
 

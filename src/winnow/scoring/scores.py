@@ -16,6 +16,7 @@ from winnow.errors import UserError
 from winnow.scoring.runner import PassTable
 
 NOTHING_TO_AVERAGE = "no_scored_answer_token"
+NON_FINITE = "non_finite_loss"
 ZERO_DENOMINATOR = "zero_direct_loss"
 
 
@@ -40,8 +41,8 @@ class Scores:
             i = unexplained[0]
             raise RuntimeError(f"row {i}: score {self.score[i]} with flag {self.flag[i]}; exactly one must be given")
 
-    def write(self, records: Sequence[Record], path: Path, about: dict) -> None:
-        """Write `scores.parquet`. about: method name and settings, kept in the file's metadata."""
+    def table(self, records: Sequence[Record], about: dict) -> pa.Table:
+        """The score table. about: method name and settings; kept, with direction and descriptions, in its metadata."""
         columns: dict[str, pa.Array] = {
             "id": pa.array([record.id for record in records]),
             "row": pa.array([record.row for record in records], pa.int64()),
@@ -52,17 +53,27 @@ class Scores:
             kind = pa.int64() if name.endswith("_tokens") else pa.float64()
             columns[name] = pa.array(values, pa.float64(), from_pandas=True).cast(kind)
         about = about | {"higher_is_better": self.higher_is_better, "columns": self.descriptions}
-        table = pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about)})
+        return pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about)})
+
+    @staticmethod
+    def write(table: pa.Table, path: Path) -> None:
+        """Write a score table to `scores.parquet`."""
         staging = path.with_name(f".{path.name}.tmp")
         pq.write_table(table, staging)
         staging.replace(path)
 
     @staticmethod
-    def read(path: Path) -> tuple[pa.Table, dict]:
-        """The table and what was said about it. Raises UserError if the file is no score table."""
+    def about(table: pa.Table) -> dict:
+        """What was said about a score table when it was made."""
+        return json.loads(table.schema.metadata[b"winnow"])
+
+    @staticmethod
+    def read(path: Path) -> pa.Table:
+        """A score table from its file. Raises UserError if the file is none."""
         try:
             table = pq.read_table(path)
-            return table, json.loads(table.schema.metadata[b"winnow"])
+            Scores.about(table)
+            return table
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise UserError(
                 f"{path} is no score table of winnow ({' '.join(str(error).split())[:120]}); "
@@ -75,7 +86,9 @@ def first_reason(*flags: Sequence[str | None]) -> list[str | None]:
     return [next((reason for reason in row if reason), None) for row in zip(*flags, strict=True)]
 
 
-def answer_losses(tables: dict[str, PassTable], first_token: str = "score") -> tuple[dict[str, np.ndarray], np.ndarray]:
+def answer_losses(
+    tables: dict[str, PassTable], first_token: str = "score"
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[str | None]]:
     """Mean loss per answer under several views, every mean taken over the same answer tokens.
 
         s_v = 1/(n - f) * sum over answer tokens f .. n - 1 of -log p_v(a_i | ...)
@@ -85,8 +98,9 @@ def answer_losses(tables: dict[str, PassTable], first_token: str = "score") -> t
     token that has a predecessor, as the published code does (a bare answer without BOS then misses one token in
     s(A) only); `skip` leaves the first answer token out of every view.
 
-    tables: likelihood passes by view. Returns the means in nats, NaN where nothing is left to average, and the
-    number of answer tokens seen, n.
+    tables: likelihood passes by view. Returns (means in nats by view, answer tokens that every mean covers, why a record
+    has no means); the first two are NaN exactly where the third gives a reason: a flag of one of the passes, nothing left to
+    average, or a loss that is not finite.
     """
     if first_token not in ("score", "skip"):
         raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
@@ -96,14 +110,23 @@ def answer_losses(tables: dict[str, PassTable], first_token: str = "score") -> t
         skipped = np.nan_to_num(table.numbers("skipped")).astype(np.int64)
         offered[view] = (values, offsets, skipped)
     shared = np.min([np.diff(offsets) + skipped for _, offsets, skipped in offered.values()], axis=0)
-    means = {}
-    for view, (values, offsets, skipped) in offered.items():
-        first = np.maximum(skipped, 1) if first_token == "skip" else skipped
-        begin = offsets[:-1] + first - skipped
-        count = shared - first
-        cumulated = np.concatenate([[0.0], np.cumsum(values)])
-        start = begin.clip(max=len(values))
-        stop = (begin + np.maximum(count, 0)).clip(max=len(values))
-        total = cumulated[stop] - cumulated[start]
-        means[view] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return means, shared.astype(np.float64)
+    reasons = first_reason(*(table.flags() for table in tables.values()))
+    means = {view: np.full(len(shared), np.nan) for view in tables}
+    covered = np.full(len(shared), np.nan)
+    for i, n in enumerate(shared):
+        firsts = {view: max(skipped[i], first_token == "skip") for view, (_, _, skipped) in offered.items()}
+        if reasons[i] is None and n - max(firsts.values()) < 1:
+            reasons[i] = NOTHING_TO_AVERAGE
+        if reasons[i] is not None:
+            continue
+        averages = {}
+        for view, (values, offsets, skipped) in offered.items():
+            begin = offsets[i] - skipped[i]  # where answer token 0 would stand
+            averages[view] = values[begin + firsts[view] : begin + n].mean()
+        if not np.isfinite(list(averages.values())).all():
+            reasons[i] = NON_FINITE
+            continue
+        covered[i] = n - max(firsts.values())
+        for view, average in averages.items():
+            means[view][i] = average
+    return means, covered, reasons

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from winnow.errors import UserError
+from winnow.files import write_atomically
 
 KINDS = ("passes", "models", "evaluations")
 
@@ -30,18 +31,6 @@ def fingerprint(meta: dict) -> str:
     """First 16 hex digits of the SHA-256 of `meta` as canonical JSON. Raises TypeError if it is not JSON."""
     text = json.dumps(meta, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file so that no reader and no crash ever leaves half of it behind."""
-    handle, staging = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(content)
-        os.replace(staging, path)
-    except BaseException:
-        Path(staging).unlink(missing_ok=True)
-        raise
 
 
 class Store:
@@ -135,10 +124,11 @@ class ColumnParts:
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self.folder, self.schema = folder, schema
 
-    def write(self, name: str, columns: dict[str, list]) -> None:
-        """Add one part. name: unique among the writers of this artifact."""
+    def write(self, columns: dict[str, list]) -> None:
+        """Add one part, under a name that no other part has or ever had."""
         parts = self.folder / "parts"
         parts.mkdir(exist_ok=True)
+        name = uuid.uuid4().hex
         staging = parts / f".{name}.tmp"
         pq.write_table(pa.table(columns, schema=self.schema), staging)
         os.replace(staging, parts / f"{name}.parquet")
@@ -147,18 +137,23 @@ class ColumnParts:
         """Ids that need no computing any more."""
         return {record_id for file in self._files() for record_id in self._read(file, ["id"])["id"].to_pylist()}
 
-    def count(self) -> int:
-        """How many parts there are; new parts are numbered from here."""
-        return len(self._files())
-
-    def merge(self) -> None:
-        """Parts into one table, ordered by id."""
+    def merge(self, expected: Collection[str]) -> None:
+        """Parts into one table, ordered by id. Raises UserError if one of the expected ids is in no part."""
         table = pa.concat_tables([self._read(file) for file in self._files()]).sort_by("id")
         ids = table["id"].to_pylist()
+        missing = set(expected) - set(ids)
+        if missing:
+            raise UserError(
+                f"{self.folder / 'parts'} lost the columns of {len(missing)} records while they were computed; "
+                f"start again: only these are computed anew."
+            )
         keep = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
         staging = self.folder / ".columns.tmp"
         pq.write_table(table.take(keep), staging)
         os.replace(staging, self.folder / "columns.parquet")
+
+    def drop(self) -> None:
+        """Remove the parts; to be called when the artifact is finished."""
         for file in self._files():
             file.unlink()
 

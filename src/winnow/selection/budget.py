@@ -1,44 +1,22 @@
-"""Selection by budget: filter, rank, keep one end."""
+"""The frame of every selection rule, and the plainest rule: filter, rank, keep one end."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from winnow.errors import UserError
+from winnow.scoring.passes import Pass
+from winnow.selection import clusters
 from winnow.selection.filters import Range
+from winnow.selection.rule import NO_VECTOR, SELECTED, Candidates, Picks, Selection
+from winnow.selection.vectors import unit
 
-
-@dataclass
-class Selection:
-    """What was decided, record by record.
-
-    chosen: positions in the score table, in file order. decisions: one dictionary per record with id, row, score,
-    selected, reason and rank (1 is the best eligible record). cut: score of the last record taken.
-    """
-
-    chosen: list[int]
-    decisions: list[dict]
-    cut: float | None
-    budget: int
-    n_valid: int
-    settings: dict = field(default_factory=dict)
-
-    def manifest(self) -> dict:
-        """The content of `selection.json`."""
-        return self.settings | {
-            "budget": self.budget,
-            "n_records": len(self.decisions),
-            "n_valid": self.n_valid,
-            "n_selected": len(self.chosen),
-            "cut": self.cut,
-            "reasons": dict(Counter(decision["reason"] for decision in self.decisions).most_common()),
-            "decisions": self.decisions,
-        }
+ORDERS = ("top", "bottom", "random")
 
 
 class Budget:
@@ -47,9 +25,19 @@ class Budget:
         budget = int(valid records * ratio), or count
 
     The share counts valid records: those with a score that pass every filter [IFD code]. ratio: in (0, 1].
-    count: at least 1. Exactly one of them is given. order: `top` keeps the wanted end, `bottom` the other one.
-    Records of equal score are taken in file order.
+    count: at least 1; when given, the share is not asked. order: `top` ranks the wanted end first, `bottom` the other one,
+    `random` draws an order from (seed, record id) and does not look at the score. Records of equal score are taken in
+    file order.
+
+    embedding: a pass with a column `vector`. With it every record gets one of `classes` k-means classes, and a record
+    without a vector is not eligible. This rule does not look at classes; its subset can then be compared, class by
+    class, with that of a rule that does. seed: of the random order, of k-means and of whatever else a rule draws.
+
+    A further rule overrides `pick` and, if it has options, `options`.
     """
+
+    name = "budget"
+    needs_vectors = False
 
     def __init__(
         self,
@@ -57,16 +45,35 @@ class Budget:
         count: int | None = None,
         order: str = "top",
         filters: Sequence[Range] = (),
+        embedding: Pass | None = None,
+        classes: int = 100,
+        seed: int = 0,
     ) -> None:
-        if (ratio is None) == (count is None):
-            raise UserError(f"Give either selection.ratio or selection.count; found ratio={ratio}, count={count}.")
-        if ratio is not None and not 0 < ratio <= 1:
+        if ratio is None and count is None:
+            raise UserError("Give selection.ratio or selection.count; both are null.")
+        if count is None and not 0 < ratio <= 1:
             raise UserError(f"selection.ratio={ratio} must be above 0 and at most 1; 0.05 keeps 5 percent.")
-        if count is not None and count < 1:
-            raise UserError(f"selection.count={count} must be at least 1.")
-        if order not in ("top", "bottom"):
-            raise UserError(f"selection.order={order} is unknown; choose top or bottom.")
+        if count is not None and (count != int(count) or count < 1):
+            raise UserError(f"selection.count={count} must be a whole number of at least 1.")
+        if order not in ORDERS:
+            raise UserError(f"selection.order={order} is unknown; choose {', '.join(ORDERS)}.")
+        if classes < 1:
+            raise UserError(f"selection.classes={classes} must be at least 1.")
         self.ratio, self.count, self.order, self.filters = ratio, count, order, list(filters)
+        self.embedding, self.classes, self.seed = embedding, classes, seed
+
+    @property
+    def passes(self) -> dict[str, Pass]:
+        """What must be computed before `select`: the embedding, if there is one."""
+        return {} if self.embedding is None else {"embedding": self.embedding}
+
+    def options(self) -> dict:
+        """The rule's own settings, for the manifest."""
+        return {}
+
+    def pick(self, candidates: Candidates, budget: int) -> Picks:
+        """Decide among the eligible records. `budget` is at most their number."""
+        return Picks(list(range(budget)))
 
     def select(
         self,
@@ -74,46 +81,65 @@ class Budget:
         higher_is_better: bool,
         method_filters: Sequence[Range] = (),
         takes_all: bool = False,
+        vectors: np.ndarray | None = None,
     ) -> Selection:
-        """Decide on every row of a score table. takes_all: keep every eligible record, whatever the budget."""
+        """Decide on every row of a score table.
+
+        takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
+        of the table, NaN rows where there is none. Raises UserError if the budget does not fit the valid records, or if
+        the rule needs vectors and has none.
+        """
+        if vectors is None and self.needs_vectors:
+            raise UserError(f"The selection rule {self.name} compares vectors; give it a pass as selection.embedding.")
+        ids = table["id"].to_pylist()
         score = table["score"].to_numpy(zero_copy_only=False)
-        reasons: list[str | None] = table["flag"].to_pylist()
         filters = [*method_filters, *self.filters]
-        for rule in filters:
-            kept = rule.keeps(table)
-            reasons = [reason or (None if ok else rule.reason) for reason, ok in zip(reasons, kept, strict=True)]
+        reasons = self._ineligible(table, filters, vectors)
         valid = np.array([i for i, reason in enumerate(reasons) if reason is None], dtype=np.int64)
         budget = len(valid) if takes_all else self._budget(len(valid), reasons)
-        descending = higher_is_better == (self.order == "top")
-        keys = -score[valid] if descending else score[valid]
-        ranked = valid[np.lexsort((valid, keys))]
-        taken = set(ranked[:budget].tolist())
-        rank = {int(index): place + 1 for place, index in enumerate(ranked)}
-        ids, rows = table["id"].to_pylist(), table["row"].to_pylist()
-        decisions = [
-            {
-                "id": ids[i],
-                "row": rows[i],
-                "score": None if np.isnan(score[i]) else float(score[i]),
-                "selected": i in taken,
-                "reason": reasons[i] or ("selected" if i in taken else "beyond_budget"),
-                "rank": rank.get(i),
-            }
-            for i in range(len(score))
-        ]
+        ranked = valid[np.lexsort((valid, self._keys(score[valid], [ids[i] for i in valid], higher_is_better)))]
+        labels = None if vectors is None else clusters.classes(vectors, ids, self.classes, self.seed)
+        if takes_all or not budget:
+            picks = Picks(list(range(budget)))
+        else:
+            candidates = Candidates(len(ranked))
+            if self.needs_vectors:
+                candidates = Candidates(len(ranked), unit(vectors[ranked]), labels[ranked])
+            picks = self.pick(candidates, budget)
+        taken = set(picks.taken)
+        by_score = not takes_all and self.order != "random" and taken == set(range(len(taken)))
         return Selection(
-            chosen=sorted(taken),
-            decisions=decisions,
-            cut=float(score[ranked[budget - 1]]) if budget else None,
+            chosen=sorted(ranked[picks.taken].tolist()),
+            decisions=_decisions(table, score, reasons, ranked, picks, labels),
+            cut=float(score[ranked[len(taken) - 1]]) if taken and by_score else None,
             budget=budget,
             n_valid=len(valid),
             settings={
-                "ratio": None if takes_all else self.ratio,
+                "ratio": None if takes_all or self.count is not None else self.ratio,
                 "count": None if takes_all else self.count,
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
+                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self.options(),
+                "embedding": None if self.embedding is None else self.embedding.settings(),
             },
+            classes=None if labels is None else _class_counts(labels, ranked, picks),
         )
+
+    def _ineligible(self, table: pa.Table, filters: Sequence[Range], vectors: np.ndarray | None) -> list[str | None]:
+        """Why a record cannot be selected at all: its flag, else the first filter, else that it has no vector."""
+        reasons: list[str | None] = table["flag"].to_pylist()
+        checks = [(rule.reason, rule.keeps(table)) for rule in filters]
+        if vectors is not None:
+            checks.append((NO_VECTOR, ~np.isnan(vectors).any(axis=1)))
+        for name, kept in checks:
+            reasons = [reason or (None if ok else name) for reason, ok in zip(reasons, kept, strict=True)]
+        return reasons
+
+    def _keys(self, score: np.ndarray, ids: Sequence[str], higher_is_better: bool) -> np.ndarray:
+        """What the records are sorted by, the smallest first."""
+        if self.order == "random":
+            return np.array([draw(self.seed, record_id) for record_id in ids])
+        return -score if higher_is_better == (self.order == "top") else score
 
     def _budget(self, valid: int, reasons: Sequence[str | None]) -> int:
         if self.count is not None:
@@ -130,6 +156,56 @@ class Budget:
                 f"is no record at all; raise the ratio, or use selection.count."
             )
         return budget
+
+
+def draw(seed: int, record_id: str) -> float:
+    """A uniform number in [0, 1) that is a function of (seed, record id)."""
+    # Not the draw of the method `random`: with the same seed the two would be one order.
+    digest = hashlib.sha256(f"selection:{seed}:{record_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _decisions(
+    table: pa.Table,
+    score: np.ndarray,
+    reasons: Sequence[str | None],
+    ranked: np.ndarray,
+    picks: Picks,
+    labels: np.ndarray | None,
+) -> list[dict]:
+    ids, rows = table["id"].to_pylist(), table["row"].to_pylist()
+    place = {int(index): number for number, index in enumerate(ranked)}
+    taken = set(picks.taken)
+    decisions = []
+    for i, reason in enumerate(reasons):
+        own = place.get(i)
+        decision = {
+            "id": ids[i],
+            "row": rows[i],
+            "score": None if np.isnan(score[i]) else float(score[i]),
+            "selected": own in taken,
+            "reason": reason or (SELECTED if own in taken else picks.reason(own)),
+            "rank": None if own is None else own + 1,
+        }
+        if labels is not None:
+            decision["class"] = None if labels[i] < 0 else int(labels[i])
+        if own in picks.similar:
+            decision["similar_to"] = ids[ranked[picks.similar[own]]]
+        decisions.append(decision)
+    return decisions
+
+
+def _class_counts(labels: np.ndarray, ranked: np.ndarray, picks: Picks) -> list[dict]:
+    number = int(labels.max()) + 1
+    sizes = [
+        np.bincount(members[members >= 0], minlength=number)
+        for members in (labels, labels[ranked], labels[ranked[picks.taken]])
+    ]
+    quota = [None] * number if picks.quotas is None else np.pad(picks.quotas, (0, number - len(picks.quotas))).tolist()
+    return [
+        {"class": c, "pool": int(pool), "valid": int(valid), "selected": int(selected), "quota": quota[c]}
+        for c, (pool, valid, selected) in enumerate(zip(*sizes, strict=True))
+    ]
 
 
 def _tally(reasons: Sequence[str | None]) -> str:

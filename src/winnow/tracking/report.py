@@ -20,9 +20,9 @@ from markupsafe import Markup
 from scipy.stats import spearmanr
 
 from winnow.errors import UserError
+from winnow.files import write_atomically
 from winnow.tracking import plots
 from winnow.tracking.card_page import flatten, git_phrase, show_measure, show_number, show_seconds
-from winnow.tracking.run_card import write_atomic
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
@@ -59,7 +59,7 @@ def write_report(run_folder: str | Path, records: Sequence[Record] | None = None
     )
     page = environment.get_template("report.html.j2").render(report_content(folder, records))
     path = folder / "report.html"
-    write_atomic(path, page)
+    write_atomically(path, page)
     return path
 
 

@@ -33,6 +33,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
+from winnow.files import write_atomically
 from winnow.tracking.card_page import card_markdown
 
 MASK = "***"
@@ -160,22 +161,6 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never half of it.
-
-    Raises UserError when the folder cannot be written to."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Half a surrogate pair, which UTF-8 cannot encode, is spelt out as \udXXX; JSON reads that back.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder you may write to."
-        ) from error
-
-
 def error_sentence(error: BaseException) -> str:
     """The sentence shown to the user: a UserError's own, otherwise the exception's type and message."""
     if isinstance(error, UserError):
@@ -282,5 +267,5 @@ class RunCard:
         """Write run_card.json and run_card.md into `folder`, each atomically. Raises UserError when it is not
         writable."""
         content = self.as_dict()
-        write_atomic(Path(folder) / "run_card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        write_atomic(Path(folder) / "run_card.md", card_markdown(content))
+        write_atomically(Path(folder) / "run_card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(Path(folder) / "run_card.md", card_markdown(content))

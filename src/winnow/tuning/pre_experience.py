@@ -21,17 +21,18 @@ import numpy as np
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Template
+from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.scoring.passes import PromptEmbedding
 from winnow.scoring.runner import PassRunner
-from winnow.tuning.tuner import Tuner
+from winnow.tuning.tuner import TUNED_VERSION, Tuner
 
 
 class TunedSource:
-    """A tuned backbone as a source for passes: what was tuned, and the folder that holds the result."""
+    """A tuned backbone as a source for passes: the runner of the base backbone, and the folder of the result."""
 
-    def __init__(self, source, folder: Path) -> None:
-        self.source, self.folder = source, folder
+    def __init__(self, base: PassRunner, folder: Path) -> None:
+        self.base, self.source, self.folder = base, base.source, folder
 
     @cached_property
     def identity(self) -> dict:
@@ -46,7 +47,7 @@ class TunedSource:
     def load(self) -> Backbone:
         from winnow.tuning.saving import load_tuned
 
-        return load_tuned(self.source.load(), self.folder)
+        return load_tuned(self.base.backbone, self.folder)
 
 
 class PreExperience:
@@ -121,6 +122,7 @@ class PreExperience:
         artifact = runner.store.artifact(
             "models",
             {
+                "version": TUNED_VERSION,
                 "pre_experience": self.settings(),
                 "records": sorted(record.id for record in picked),
                 "backbone": runner.source.identity,
@@ -128,12 +130,13 @@ class PreExperience:
             },
         )
         runner.used.append(artifact.fingerprint)
-        if not artifact.finished:
-            with artifact.claim() as must_compute:
-                if must_compute:
-                    print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
-                    examples = template.encode(picked, runner.source.tokenizer, eos=True)
-                    self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
-                    artifact.finish()
-                    runner.computed.append(artifact.fingerprint)
-        return TunedSource(runner.source, artifact.path / "model")
+
+        def tune() -> None:
+            if is_leader():
+                print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
+            examples = template.encode(picked, runner.source.tokenizer, eos=True)
+            self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
+
+        if compute_once(artifact, tune):
+            runner.computed.append(artifact.fingerprint)
+        return TunedSource(runner, artifact.path / "model")

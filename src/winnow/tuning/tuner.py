@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
+from winnow.files import write_atomically
+from winnow.trainer import make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, newest
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TUNED_VERSION = 1  # raised when the same settings would give other weights; part of every tuned model's fingerprint
 MODES = ("lora", "full")
 DTYPES = ("auto", "fp32", "bf16")
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -225,7 +226,7 @@ class Tuner:
             # Trained in fp32; saved in the dtype in which the backbone is evaluated.
             kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
             save_tuned(kept, backbone.tokenizer, folder / "model", base, backbone.name, facts)
-            _write_json(folder / "tuning.json", result)
+            write_atomically(folder / "tuning.json", json.dumps(result, indent=1))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
         return result
@@ -254,27 +255,19 @@ class Tuner:
     ) -> pl.Trainer:
         arguments = {"accelerator": "auto", "devices": 1, "enable_progress_bar": True, **trainer_args}
         callbacks = [TuningBar()] if arguments["enable_progress_bar"] else []
-        try:
-            return pl.Trainer(
-                **arguments,
-                # To Lightning the whole run is one epoch: the plan holds the micro-batches of all epochs in
-                # order, so that stopping and resuming is the same thing wherever it happens.
-                max_epochs=1,
-                precision=PRECISION[dtype],
-                gradient_clip_val=self.gradient_clip,
-                callbacks=callbacks,
-                logger=list(loggers) or False,
-                log_every_n_steps=1,
-                default_root_dir=folder,
-                enable_checkpointing=False,  # StepCheckpoints is added when the number of steps is known
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,  # the plan deals out micro-batches itself
-            )
-        except MisconfigurationException as error:
-            raise UserError(
-                f"The trainer settings {dict(trainer_args)} cannot be used here: {error}"
-            ) from error
+        return make_trainer(
+            arguments,
+            # To Lightning the whole run is one epoch: the plan holds the micro-batches of all epochs in
+            # order, so that stopping and resuming is the same thing wherever it happens.
+            max_epochs=1,
+            precision=PRECISION[dtype],
+            gradient_clip_val=self.gradient_clip,
+            callbacks=callbacks,  # StepCheckpoints is added when the number of steps is known
+            logger=list(loggers) or False,
+            log_every_n_steps=1,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+        )
 
     def _checkpointing(self, trainer: pl.Trainer, folder: Path, total_steps: int) -> tuple[int, Path] | None:
         """Adds the checkpoint callback; returns (step, path) of the checkpoint to go on from, if any."""
@@ -285,14 +278,3 @@ class Tuner:
         if resume is not None:
             log.info("Tuning continues from step %d of %d.", resume[0], total_steps)
         return resume
-
-
-def skip_tuning() -> None:
-    """`tuning=none`: there is no tuner, and the stage is skipped."""
-    return None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(temporary, path)

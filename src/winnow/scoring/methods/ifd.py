@@ -17,7 +17,7 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.passes import Likelihood, Pass
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import NOTHING_TO_AVERAGE, ZERO_DENOMINATOR, Scores, answer_losses, first_reason
+from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, first_reason
 from winnow.selection.filters import Range
 
 
@@ -39,22 +39,18 @@ class IFD:
         if ratio not in ("loss", "perplexity"):
             raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
         self.name, self.ratio, self.first_token = name, ratio, first_token
+        self.only_filters = ("max_ifd", "strict")  # these change the selection, not the scores
         self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
         self.filters = []
         if max_ifd is not None:
             self.filters.append(Range("score", max=max_ifd, open=strict, reason=f"ifd_above_{max_ifd:g}"))
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        losses, tokens = answer_losses(tables, self.first_token)
+        losses, tokens, reasons = answer_losses(tables, self.first_token)
         conditioned, direct = losses["conditioned"], losses["direct"]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             score = conditioned / direct if self.ratio == "loss" else np.exp(conditioned - direct)
-        flag = first_reason(
-            tables["conditioned"].flags(),
-            tables["direct"].flags(),
-            [NOTHING_TO_AVERAGE if bad else None for bad in np.isnan(conditioned) | np.isnan(direct)],
-            [ZERO_DENOMINATOR if bad else None for bad in ~np.isfinite(score)],
-        )
+        flag = first_reason(reasons, [ZERO_DENOMINATOR if bad else None for bad in ~np.isfinite(score)])
         formula = "nll_conditioned / nll_direct" if self.ratio == "loss" else "exp(nll_conditioned - nll_direct)"
         return Scores(
             score=np.where([reason is None for reason in flag], score, np.nan),

@@ -13,7 +13,7 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.passes import Likelihood, Pass
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import NOTHING_TO_AVERAGE, Scores, answer_losses, first_reason
+from winnow.scoring.scores import Scores, answer_losses
 
 
 class Perplexity:
@@ -28,9 +28,8 @@ class Perplexity:
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["conditioned"]
-        losses, tokens = answer_losses(tables)
+        losses, tokens, flag = answer_losses(tables)
         loss = losses["conditioned"]
-        flag = first_reason(table.flags(), [NOTHING_TO_AVERAGE if bad else None for bad in np.isnan(loss)])
         return Scores(
             score=np.exp(loss),
             flag=flag,

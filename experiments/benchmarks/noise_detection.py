@@ -1,0 +1,81 @@
+"""Does noise-injection consistency find planted defects, and does it choose what IFD chooses? On the embedded pool.
+
+    python experiments/benchmarks/noise_detection.py [records]
+
+All strengths come from one pass. AUC: a clean record ranks above a defective one (0.5 is chance). Overlap: the share of the
+best 10% by noise that is also in IFD's best 10%; a random choice would have about 0.1.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from common import TRAINER, parts, save
+from scipy.stats import spearmanr
+
+from winnow.data.readers import read_pool
+from winnow.scoring.methods.ifd import IFD
+from winnow.scoring.methods.noise import NoiseConsistency
+from winnow.scoring.runner import PassRunner
+from winnow.scoring.scores import Scores
+from winnow.scoring.store import Store
+from winnow.selection.budget import Budget, Selection
+from winnow.tracking.detection import detection
+
+BETAS = (1.0, 3.0, 5.0, 10.0, 15.0)
+RATIO = 0.1
+
+
+def judged(method, runner, records, template, folder: Path) -> tuple[Scores, Selection, dict]:
+    """Scores of a method, its best tenth, and how well it finds the defects."""
+    tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
+    scores = method.score(tables, records)
+    scores.write(records, folder / "scores.parquet", {"method": method.name, "settings": {}})
+    table, about = Scores.read(folder / "scores.parquet")
+    chosen = Budget(ratio=RATIO).select(table, about["higher_is_better"], method.filters)
+    dropped = {d["id"] for d in chosen.decisions if d["reason"] not in ("selected", "beyond_budget")}
+    labels = {record.id: record.raw["defect"] for record in records}
+    rows = table.select(["id", "score"]).to_pylist()
+    return scores, chosen, detection(rows, labels, about["higher_is_better"], dropped)
+
+
+def summary(scores: Scores, chosen: Selection, found: dict, rival: Selection | None, records) -> dict:
+    """The numbers of one ranking."""
+    valid = np.array([reason is None for reason in scores.flag])
+    tokens = scores.components["answer_tokens"]
+    numbers = {
+        "auc": round(found["overall"]["auc"], 4),
+        "auc_by_kind": {kind: round(value["auc"], 4) for kind, value in found["by_kind"].items()},
+        "median_score": round(float(np.median(scores.score[valid])), 4),
+        "spearman_with_answer_tokens": round(float(spearmanr(scores.score[valid], tokens[valid]).statistic), 4),
+        "selected": len(chosen.chosen),
+        "defects_among_selected": sum(records[i].raw["defect"] is not None for i in chosen.chosen),
+    }
+    if rival is not None:
+        numbers["overlap_with_ifd"] = round(len(set(chosen.chosen) & set(rival.chosen)) / len(chosen.chosen), 4)
+    return numbers
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    _, source, template = parts()
+    records = read_pool("embedded", limit=count).records
+    numbers: dict = {"records": len(records), "ratio": RATIO}
+    with tempfile.TemporaryDirectory() as folder:
+        runner = PassRunner(source, Store(Path(folder, "store")), TRAINER)
+        scores, ifd, found = judged(IFD(), runner, records, template, Path(folder))
+        numbers["ifd"] = summary(scores, ifd, found, None, records)
+        for beta in BETAS:
+            method = NoiseConsistency(beta=beta, betas=BETAS)
+            scores, chosen, found = judged(method, runner, records, template, Path(folder))
+            numbers[f"noise_beta_{beta:g}"] = summary(scores, chosen, found, ifd, records)
+        numbers["passes_computed"] = len(runner.computed)
+    command = "python experiments/benchmarks/noise_detection.py" + (f" {count}" if count else "")
+    save("noise_detection", command, numbers)
+
+
+if __name__ == "__main__":
+    main()

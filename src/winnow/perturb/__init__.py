@@ -1,0 +1,1 @@
+"""Perturbations of a record: of its embeddings, or of its words."""

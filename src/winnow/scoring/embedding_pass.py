@@ -1,0 +1,192 @@
+"""Passes that give one vector per record, for clustering, near copies and maps: from the backbone's hidden states, or
+from a sentence encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from winnow.backbone.likelihood import decoder
+from winnow.backbone.loading import Backbone
+from winnow.backbone.prefix import SharedPrefix
+from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.data.batching import pad_right
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+from winnow.errors import UserError
+
+REGIONS = ("all", "prompt", "answer")
+POOLINGS = ("mean", "last")
+EMPTY_TEXT = "empty_instruction_and_input"
+
+_SCHEMA = pa.schema(
+    [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("tokens", pa.int32()), ("flag", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class BackboneEmbedding:
+    """One vector per record from the backbone's hidden states.
+
+        pooling=mean   H = 1/n sum over the region's tokens of h_t
+        pooling=last   H = h of the region's last token
+
+    The defaults are those of "Priority on High-Quality" (EMNLP 2025): the mean over all tokens, prompt and answer, of
+    the final hidden states. region: `all`, `prompt` or `answer`, cut to the template's window. layer: -1 is the final
+    state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k for
+    what block k puts out. The mean is taken in fp32.
+
+    Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
+    """
+
+    region: str = "all"
+    layer: int = -1
+    pooling: str = "mean"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = _SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.region not in REGIONS:
+            raise UserError(f"region={self.region} is unknown; choose {', '.join(REGIONS)}.")
+        if self.pooling not in POOLINGS:
+            raise UserError(f"pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
+
+    def settings(self) -> dict:
+        return {
+            "pass": "backbone_embedding",
+            "region": self.region,
+            "layer": self.layer,
+            "pooling": self.pooling,
+            "version": self.version,
+        }
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        encoded = template.encode(records, tokenizer)
+        if self.region != "prompt":
+            return encoded
+        # What comes later is not seen from here, so it is not run.
+        return [record if record.flag else replace(record, ids=record.ids[: record.answer_start]) for record in encoded]
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        layers = backbone.model.config.num_hidden_layers
+        if not -layers - 1 <= self.layer <= layers:
+            raise UserError(
+                f"layer={self.layer} does not exist: {backbone.name} has {layers} blocks, so give 0 (input embeddings) "
+                f"to {layers}, or -1 (final state) to {-layers - 1}."
+            )
+        return _BackboneEmbeddingModule(backbone.model, self.layer, self.pooling)
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        """input_ids: (batch, length), padded. region: the half-open token range to pool in each record."""
+        columns = [{"id": record.id, "region": self._range(record)} for record in batch]
+        return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
+
+    def _range(self, record: Encoded) -> tuple[int, int]:
+        return (record.answer_start if self.region == "answer" else 0), len(record.ids)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return {"vector": None, "tokens": None}
+
+
+class _BackboneEmbeddingModule(pl.LightningModule):
+    def __init__(self, model, layer: int, pooling: str) -> None:
+        super().__init__()
+        self.model, self.layer, self.pooling = model, layer, pooling
+        self.prefix = SharedPrefix(model)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        hidden = self._states(batch["input_ids"], batch["shared"])
+        ranges = [record["region"] for record in batch["columns"]]
+        if self.pooling == "last":
+            pooled = [hidden[i, stop - 1].float() for i, (_, stop) in enumerate(ranges)]
+        else:
+            pooled = [hidden[i, begin:stop].float().mean(0) for i, (begin, stop) in enumerate(ranges)]
+        return {
+            "id": [record["id"] for record in batch["columns"]],
+            "vector": torch.stack(pooled).cpu().tolist(),
+            "tokens": [1 if self.pooling == "last" else stop - begin for begin, stop in ranges],
+            "flag": [None] * len(ranges),
+        }
+
+    def _states(self, ids: Tensor, shared: int) -> Tensor:
+        """Hidden states (batch, length, width) of the wanted layer."""
+        if self.layer == -1:
+            return self.prefix.hidden(ids, shared)
+        # The shared prefix keeps final states only, so other layers run the whole text.
+        return decoder(self.model)(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[self.layer]
+
+
+@dataclass(frozen=True)
+class SentenceEmbedding:
+    """One unit vector per record from a sentence encoder, which reads the instruction and the input, not the answer.
+
+        v = m / |m|,   m = mean over the text's tokens of the encoder's last hidden state
+
+    as sentence-transformers/all-MiniLM-L6-v2 is meant to be used; the text is `instruction`, or `instruction`, a line
+    break and `input`. name, revision: see `SentenceEncoder`. max_length: window in the encoder's tokens, 256 for
+    MiniLM [its model card]; the text is cut on the right. The backbone and the template play no part, neither here nor
+    in the fingerprint.
+
+    Columns per record: `vector`, the encoder's width in floats, of length 1; `tokens`, read by the encoder; `flag`.
+    """
+
+    name: str = "packaged:minilm"
+    revision: str | None = None
+    max_length: int = 256
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = _SCHEMA
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        """The model that the runner loads for this pass, in place of the backbone."""
+        return SentenceEncoder(self.name, self.revision)
+
+    def settings(self) -> dict:
+        return {"pass": "sentence_embedding", "max_length": self.max_length, "version": self.version}
+
+    def encode(self, records: Sequence[Record], template: Template | None, tokenizer) -> list[Encoded]:
+        texts = [f"{record.instruction}\n{record.input}" if record.input else record.instruction for record in records]
+        ids = tokenizer(texts, truncation=True, max_length=self.max_length, return_attention_mask=False)["input_ids"]
+        return [
+            Encoded(record.id, own, len(own), 0, {}, None if text.strip() else EMPTY_TEXT)
+            for record, text, own in zip(records, texts, ids, strict=True)
+        ]
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return _SentenceEmbeddingModule(backbone.model)
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        """input_ids, attention_mask: (batch, length). The encoder looks both ways, so padding must be masked."""
+        return {
+            "input_ids": torch.tensor(pad_right([record.ids for record in batch], self.encoder.tokenizer.pad_token_id)),
+            "attention_mask": torch.tensor(pad_right([[1] * len(record.ids) for record in batch], 0)),
+            "columns": [{"id": record.id, "tokens": len(record.ids)} for record in batch],
+        }
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return {"vector": None, "tokens": None}
+
+
+class _SentenceEmbeddingModule(pl.LightningModule):
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.model = model
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        mask = batch["attention_mask"]
+        hidden = self.model(input_ids=batch["input_ids"], attention_mask=mask)[0].float()
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        records = batch["columns"]
+        return {
+            "id": [record["id"] for record in records],
+            "vector": torch.nn.functional.normalize(mean, dim=-1).cpu().tolist(),
+            "tokens": [record["tokens"] for record in records],
+            "flag": [None] * len(records),
+        }

@@ -1,0 +1,208 @@
+"""The pass behind noise-injection consistency: how far noise on a record's words moves the model's predictions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from winnow.backbone.divergence import kl_rows
+from winnow.backbone.likelihood import final_hidden
+from winnow.backbone.loading import Backbone
+from winnow.backbone.prefix import SharedPrefix
+from winnow.data.batching import pad_right
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+from winnow.errors import UserError
+from winnow.perturb.embedding_noise import FAMILIES, STATISTICS, add_noise, embedding_noise
+
+# Without a word to put noise on, P = Q and the divergence is 0, the best there is: a reason, not a score.
+NOTHING_TO_PERTURB = "empty_instruction_and_input"
+
+
+@dataclass(frozen=True)
+class NoiseDivergence:
+    """KL(P || Q) between next-token distributions without (P) and with noise (Q) on the record's own words.
+
+        KL = 1/n sum over positions t = 0 .. L-2 of sum over the vocabulary of P_t log(P_t / Q_t)
+
+    eq. 3 of "Priority on High-Quality" (EMNLP 2025). The sequence is prompt and answer, L tokens cut to the template's
+    window. Position t predicts token t + 1, so n = L - 1: token 0 has no prediction, and what position L - 1 says about
+    a token that is not there is left out (ours). Positions before the first noised token see nothing of the noise: their
+    KL is exactly 0, counts in n, and is never computed.
+
+    betas: noise strengths, all read from one draw of eps and one clean run. family, statistics, seed: see
+    `winnow.perturb.embedding_noise`. draws: independent draws of eps.
+
+    Columns per record: for every beta `kl_beta_<beta>`, KL of each draw in nats per position; `kl_answer_beta_<beta>`,
+    the same mean over the positions that predict an answer token; `tokens`, n; `noised_tokens`; `prompt_tokens`;
+    `answer_tokens`, before any cut; `flag`.
+    """
+
+    betas: tuple[float, ...] = (10.0,)
+    family: str = "gaussian"
+    draws: int = 3
+    statistics: str = "scalar"
+    seed: int = 0
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        # The order in which strengths are listed is no reason for another artifact.
+        object.__setattr__(self, "betas", tuple(sorted({float(beta) for beta in self.betas})))
+        if not self.betas or self.betas[0] < 0:
+            raise UserError(f"method.betas={list(self.betas)} must be one or more noise strengths (beta) of at least 0.")
+        if self.family not in FAMILIES:
+            raise UserError(f"method.family={self.family} is no kind of noise; choose {' or '.join(FAMILIES)}.")
+        if self.statistics not in STATISTICS:
+            raise UserError(f"method.statistics={self.statistics} is unknown; choose {' or '.join(STATISTICS)}.")
+        if self.draws < 1:
+            raise UserError(f"method.draws={self.draws} must be at least 1.")
+
+    @staticmethod
+    def column(beta: float, region: str = "") -> str:
+        """Name of the column of one strength. region: empty for the whole sequence, or `answer`."""
+        return f"kl_{region + '_' if region else ''}beta_{str(float(beta)).removesuffix('.0')}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        names = [self.column(beta, region) for beta in self.betas for region in ("", "answer")]
+        counts = ("tokens", "noised_tokens", "prompt_tokens", "answer_tokens")
+        return pa.schema(
+            [("id", pa.string())]
+            + [(name, pa.list_(pa.float32())) for name in names]
+            + [(name, pa.int32()) for name in counts]
+            + [("flag", pa.string())]
+        )
+
+    def settings(self) -> dict:
+        return {
+            "pass": "noise_divergence",
+            "betas": list(self.betas),
+            "family": self.family,
+            "draws": self.draws,
+            "statistics": self.statistics,
+            "seed": self.seed,
+            "version": self.version,
+        }
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        return [
+            record if record.flag or record.spans else replace(record, ids=[], flag=NOTHING_TO_PERTURB)
+            for record in template.encode(records, tokenizer)
+        ]
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return _NoiseModule(backbone.model, self)
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        """Padded ids and two lists of places.
+
+        input_ids: (batch, length). noised_row, noised_position: (noised tokens,), record by record.
+        row, position: (predictions that can differ,), from the first noised token to the last but one, likewise.
+        """
+        places: dict[str, list[int]] = {"noised_row": [], "noised_position": [], "row": [], "position": []}
+        columns = []
+        for i, record in enumerate(batch):
+            noised = [k for begin, end in sorted(record.spans.values()) for k in range(begin, end)]
+            reached = range(noised[0], len(record.ids) - 1)
+            places["noised_row"] += [i] * len(noised)
+            places["noised_position"] += noised
+            places["row"] += [i] * len(reached)
+            places["position"] += reached
+            columns.append(
+                {
+                    "id": record.id,
+                    "tokens": len(record.ids) - 1,
+                    "noised_tokens": len(noised),
+                    "prompt_tokens": record.answer_start,
+                    "answer_tokens": record.answer_total,
+                    "reached": len(reached),
+                    "answer_predictions": len(record.ids) - record.answer_start,
+                }
+            )
+        tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in places.items()}
+        first = min(min(begin for begin, _ in record.spans.values()) for record in batch)
+        ids = torch.tensor(pad_right([record.ids for record in batch], 0))
+        return {"input_ids": ids, "columns": columns, "first": first} | tensors
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        empty: dict[str, Any] = {name: [] for name in self.schema.names if name.startswith("kl_")}
+        none = dict.fromkeys(("tokens", "noised_tokens", "prompt_tokens"))
+        return empty | none | {"answer_tokens": encoded.answer_total}
+
+
+class _NoiseModule(pl.LightningModule):
+    """One clean run of each batch, then one run per draw and strength of what follows the shared prefix."""
+
+    def __init__(self, model, settings: NoiseDivergence) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+        self.prefix = _NoisyPrefix(model)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        ids, where = batch["input_ids"], (batch["row"], batch["position"])
+        # A template may put the input before the instruction: what is noised is never part of a prefix.
+        shared = min(batch["shared"], batch["first"])
+        clean = self.prefix.hidden(ids, shared)[where]
+        noisy = [self.prefix.continued(ids, shared, rest)[where] for rest in self._noised(batch, shared)]
+        # One transfer per batch: nothing before this line waits for the device.
+        divergence = kl_rows(clean, torch.stack(noisy), self.model.get_output_embeddings()).double().cpu()
+        return self._columns(batch["columns"], divergence)
+
+    def _noised(self, batch: dict[str, Any], shared: int):
+        """Input embeddings after the prefix, (batch, length - shared, width): draw by draw, in each the strengths."""
+        clean = self.model.get_input_embeddings()(batch["input_ids"][:, shared:])
+        where = (batch["noised_row"], batch["noised_position"] - shared)
+        words = clean[where]  # (noised tokens, width)
+        regions = words.split([record["noised_tokens"] for record in batch["columns"]])
+        own = self.settings
+        for draw in range(own.draws):
+            noise = torch.cat(
+                [
+                    embedding_noise(region, record["id"], draw, own.seed, own.family, own.statistics)
+                    for region, record in zip(regions, batch["columns"], strict=True)
+                ]
+            )
+            for beta in own.betas:
+                changed = clean.clone()
+                changed[where] = add_noise(words, noise, beta)
+                yield changed
+
+    def _columns(self, records: list[dict[str, Any]], divergence: Tensor) -> dict[str, list]:
+        """divergence: (draws x betas, predictions that can differ) in nats."""
+        own = self.settings
+        by_record = divergence.split([record["reached"] for record in records], dim=1)
+        names = ("id", "tokens", "noised_tokens", "prompt_tokens", "answer_tokens")
+        columns: dict[str, list] = {name: [record[name] for record in records] for name in names}
+        columns["flag"] = [None] * len(records)
+        for k, beta in enumerate(own.betas):
+            rows = [values[k :: len(own.betas)] for values in by_record]  # (draws, predictions) of each record
+            columns[own.column(beta)] = [
+                (values.sum(1) / record["tokens"]).tolist() for values, record in zip(rows, records, strict=True)
+            ]
+            # The answer's predictions are the last ones.
+            columns[own.column(beta, "answer")] = [
+                values[:, -record["answer_predictions"] :].mean(1).tolist()
+                for values, record in zip(rows, records, strict=True)
+            ]
+        return columns
+
+
+class _NoisyPrefix(SharedPrefix):
+    """The shared prefix, also continued by input embeddings in place of token ids."""
+
+    def continued(self, ids: Tensor, shared: int, embeds: Tensor) -> Tensor:
+        """Final hidden states (batch, length, width); embeds: (batch, length - shared, width), in place of ids[:, shared:]."""
+        if shared == 0:
+            return final_hidden(self.model, inputs_embeds=embeds)
+        past, states = self._of(ids[:1, :shared])
+        past = copy.deepcopy(past)  # the forward pass appends to it
+        past.batch_repeat_interleave(len(ids))
+        rest = final_hidden(self.model, past, inputs_embeds=embeds)
+        return torch.cat([states.expand(len(ids), -1, -1), rest], dim=1)

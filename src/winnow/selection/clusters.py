@@ -1,0 +1,69 @@
+"""Classes of a pool by k-means on its vectors, and how a budget is shared out among classes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from winnow.selection.vectors import unit
+
+ITERATIONS = 100  # at most (ours)
+
+
+def classes(vectors: np.ndarray, ids: Sequence[str], k: int, seed: int) -> np.ndarray:
+    """(records,) class of each record, 0 the largest; -1 for a record without a vector.
+
+    k-means on vectors of unit length, so that classes and the limit on likeness use one measure:
+    |u - v|^2 = 2 - 2 cos(u, v). The paper clusters the hidden states H and leaves their length open.
+
+    vectors: (records, width), NaN rows where there is none. ids: fix the order in which k-means sees the records, so
+    that the order of the file changes nothing. k: number of classes; fewer where there are fewer different vectors.
+    """
+    there = np.flatnonzero(~np.isnan(vectors).any(axis=1))
+    by_id = there[np.argsort(np.array(ids)[there], kind="stable")]
+    points = unit(vectors[by_id])
+    means = KMeans(min(k, len(points)), n_init=1, max_iter=ITERATIONS, random_state=seed)
+    # Several threads add up in an order of their own; one makes the classes the same on every machine of a kind.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
+        warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)
+        found = means.fit_predict(points)
+    _, first, label, size = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
+    number = np.empty(len(size), np.int64)
+    number[np.lexsort((first, -size))] = np.arange(len(size))
+    result = np.full(len(vectors), -1, np.int64)
+    result[by_id] = number[label]
+    return result
+
+
+def quotas(labels: np.ndarray, budget: int) -> np.ndarray:
+    """(classes,) how many records each class may give: proportional to its size, by largest remainder.
+
+        q_c = floor(budget * n_c / n), plus 1 for the classes with the largest remainders until the sum is the budget
+
+    labels: (records,) class of each eligible record, best record first: of equal remainders, the class whose best record
+    ranks higher is served first. No quota exceeds its class. Raises ValueError if the budget exceeds the records.
+    """
+    if budget > len(labels):
+        raise ValueError(f"a budget of {budget} exceeds the {len(labels)} records")
+    size = np.bincount(labels)
+    share, remainder = np.divmod(budget * size, max(len(labels), 1))
+    best = np.full(len(size), len(labels))
+    np.minimum.at(best, labels, np.arange(len(labels)))
+    share[np.lexsort((best, -remainder))[: budget - share.sum()]] += 1
+    return share
+
+
+def within_quotas(labels: np.ndarray, places: Sequence[int], quota: np.ndarray) -> list[int]:
+    """The first `quota[c]` of `places` in each class c, in the order given. labels: class by place."""
+    left = quota.copy()
+    taken = []
+    for place in places:
+        if left[labels[place]] > 0:
+            left[labels[place]] -= 1
+            taken.append(place)
+    return taken

@@ -1,0 +1,90 @@
+"""What a selection rule gets and what it answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SELECTED = "selected"
+BEYOND = "beyond_budget"
+TOO_SIMILAR = "too_similar"
+QUOTA_FULL = "class_quota_full"
+NO_VECTOR = "no_vector"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The eligible records, best first; a record's place is its 0-based position here.
+
+    n: how many. vectors: (n, width) of unit length, and classes: (n,); None for a rule that does not ask for them.
+    """
+
+    n: int
+    vectors: np.ndarray | None = None
+    classes: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a rule decided.
+
+    taken: places. similar: place -> place of the taken record that it is too like. full: places that were passed over
+    because their class had its quota. quotas: (classes,), None for rules without.
+    """
+
+    taken: list[int]
+    similar: dict[int, int] = field(default_factory=dict)
+    full: frozenset[int] = frozenset()
+    quotas: np.ndarray | None = None
+
+    def reason(self, place: int) -> str:
+        """Why the record at `place` was not taken."""
+        if place in self.similar:
+            return TOO_SIMILAR
+        return QUOTA_FULL if place in self.full else BEYOND
+
+
+@dataclass
+class Selection:
+    """What was decided, record by record.
+
+    chosen: positions in the score table, in file order. decisions: one dictionary per record with id, row, score,
+    selected, reason and rank (1 is the best eligible record); with vectors also class, and similar_to, the id of the
+    record that a skipped one is too like. cut: score of the last record taken, where the subset is one end of the
+    ranking by score. classes: one dictionary per class with class, pool, valid, selected and quota; None without vectors.
+    """
+
+    chosen: list[int]
+    decisions: list[dict]
+    cut: float | None
+    budget: int
+    n_valid: int
+    settings: dict = field(default_factory=dict)
+    classes: list[dict] | None = None
+
+    def manifest(self) -> dict:
+        """The content of `selection.json`."""
+        return self.settings | {
+            "budget": self.budget,
+            "n_records": len(self.decisions),
+            "n_valid": self.n_valid,
+            "n_selected": len(self.chosen),
+            "cut": self.cut,
+            "reasons": dict(Counter(d["reason"] for d in self.decisions if not d["selected"]).most_common()),
+            "classes": self.classes,
+            "decisions": self.decisions,
+        }
+
+    def shortfall(self) -> str | None:
+        """A sentence if the budget could not be filled, else None."""
+        missing = self.budget - len(self.chosen)
+        if not missing:
+            return None
+        reasons = Counter(decision["reason"] for decision in self.decisions)
+        remedy = "set selection.top_up=true or raise selection.limit" if reasons[QUOTA_FULL] else "raise selection.limit"
+        return (
+            f"Selection: only {len(self.chosen)} of the {self.budget} records asked for, because {reasons[TOO_SIMILAR]} "
+            f"are too similar to a selected one; {remedy} for more."
+        )
