@@ -19,6 +19,7 @@ from omegaconf import DictConfig  # noqa: E402
 from winnow.errors import user_sentence  # noqa: E402
 from winnow.sweep import FAILED, note_failure  # noqa: E402
 
+_raised: list[Exception] = []
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -31,7 +32,8 @@ def _job(cfg: DictConfig) -> dict | None:
         return pipeline.run(cfg)
     except Exception as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            raise
+            _raised.append(error)  # Hydra would print a report of its own before passing it on
+            return None
         # A failed job of a sweep must not take the others with it; the sweep names it at the end.
         note_failure(Path(HydraConfig.get().runtime.output_dir), error)
         return None
@@ -43,6 +45,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
     try:
         _job()
+        if _raised:
+            raise _raised[0]
     except KeyboardInterrupt:
         sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
     except Exception as error:

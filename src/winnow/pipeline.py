@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -21,6 +22,8 @@ from winnow.files import write_atomically
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
 from winnow.scoring.store import Artifact, Store
+from winnow.selection.diversity_report import write_diversity
+from winnow.selection.vectors import dense
 from winnow.tracking.detection import detection
 from winnow.tracking.report import write_report
 from winnow.tracking.run_card import RunCard, StageRecord
@@ -145,17 +148,22 @@ class Run:
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
     def select(self, record: StageRecord) -> dict[str, Any]:
-        """`selection.json`, the subset in the schema it came in, and how well planted defects were found."""
+        """`selection.json`, the subset in the schema it came in, what it covers, and how well planted defects were found."""
         table, about = self._score_table()
         takes_all = getattr(self.method, "takes_all", False)
-        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all)
+        vectors = self._vectors(record)
+        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
         self.manifest = manifest = {"method": about["method"]} | chosen.manifest()
         if not is_leader():
             return {}
         write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
         self._drop_outputs_after("select")
         write_subset(self.pool, chosen.chosen, self.folder)
+        if chosen.shortfall():
+            print(chosen.shortfall(), flush=True)
         results = {"selected": len(chosen.chosen), "valid": chosen.n_valid, "cut": chosen.cut}
+        covered = write_diversity(self.folder, vectors, chosen, self.selection)
+        results |= {"classes_covered": covered} if covered is not None else {}
         found = self._detect(table, about["higher_is_better"], manifest)
         return results | ({"detection_auc": found["overall"]["auc"]} if found else {})
 
@@ -238,6 +246,15 @@ class Run:
         if table["id"].to_pylist() != [row.id for row in self.pool.records]:
             raise UserError(f"{path} was made from other records than data={self.pool.source}; {again}")
         return table, about
+
+    def _vectors(self, record: StageRecord) -> np.ndarray | None:
+        """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""
+        passes = self.selection.passes
+        tables = {name: self.runner.compute(passes[name], self.pool.records, self.template) for name in passes}
+        if not tables:
+            return None
+        record.fingerprint = " ".join(self.runner.used[-len(tables) :])
+        return dense(tables["embedding"].table["vector"])
 
     def _drop_outputs_after(self, stage: str) -> None:
         """Files of later stages in this folder told of something else; their artifacts stay in the store."""

@@ -42,8 +42,8 @@ def call(arguments, **options):
         (["stages=[bake]"], "stages=['bake']"),
         (["backbone.name=no/such-model"], "backbone.name=no/such-model could not be loaded"),
         (["data=file", "data.path=/no/such.json"], "/no/such.json"),
-        (["paths.run=/proc/nowhere"], "/proc/nowhere"),
-        (["paths.store=/proc/nowhere"], "paths.store"),
+        (["paths.run=/dev/null/nowhere"], "/dev/null/nowhere"),
+        (["paths.store=/dev/null/nowhere"], "paths.store"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -14,7 +14,7 @@ from winnow.scoring.passes import Pass
 from winnow.selection import clusters
 from winnow.selection.filters import Range
 from winnow.selection.rule import NO_VECTOR, SELECTED, Candidates, Picks, Selection
-from winnow.selection.vectors import unit
+from winnow.selection.vectors import directions, present
 
 ORDERS = ("top", "bottom", "random")
 
@@ -31,7 +31,10 @@ class Budget:
 
     embedding: a pass with a column `vector`. With it every record gets one of `classes` k-means classes, and a record
     without a vector is not eligible. This rule does not look at classes; its subset can then be compared, class by
-    class, with that of a rule that does. seed: of the random order, of k-means and of whatever else a rule draws.
+    class, with that of a rule that does.
+
+    centre: take the pool's mean vector off before lengths are set to 1 (ours). Mean hidden states all point one way:
+    without it unlike records have a cosine of 0.9. seed: of the random order, of k-means, of what else a rule draws.
 
     A further rule overrides `pick` and, if it has options, `options`.
     """
@@ -47,6 +50,7 @@ class Budget:
         filters: Sequence[Range] = (),
         embedding: Pass | None = None,
         classes: int = 100,
+        centre: bool = True,
         seed: int = 0,
     ) -> None:
         if ratio is None and count is None:
@@ -60,7 +64,7 @@ class Budget:
         if classes < 1:
             raise UserError(f"selection.classes={classes} must be at least 1.")
         self.ratio, self.count, self.order, self.filters = ratio, count, order, list(filters)
-        self.embedding, self.classes, self.seed = embedding, classes, seed
+        self.embedding, self.classes, self.centre, self.seed = embedding, classes, centre, seed
 
     @property
     def passes(self) -> dict[str, Pass]:
@@ -98,13 +102,16 @@ class Budget:
         valid = np.array([i for i, reason in enumerate(reasons) if reason is None], dtype=np.int64)
         budget = len(valid) if takes_all else self._budget(len(valid), reasons)
         ranked = valid[np.lexsort((valid, self._keys(score[valid], [ids[i] for i in valid], higher_is_better)))]
-        labels = None if vectors is None else clusters.classes(vectors, ids, self.classes, self.seed)
+        points = labels = None
+        if vectors is not None:
+            points = directions(vectors, self.centre)
+            labels = clusters.classes(points, ids, self.classes, self.seed)
         if takes_all or not budget:
             picks = Picks(list(range(budget)))
         else:
             candidates = Candidates(len(ranked))
             if self.needs_vectors:
-                candidates = Candidates(len(ranked), unit(vectors[ranked]), labels[ranked])
+                candidates = Candidates(len(ranked), points[ranked], labels[ranked])
             picks = self.pick(candidates, budget)
         taken = set(picks.taken)
         by_score = not takes_all and self.order != "random" and taken == set(range(len(taken)))
@@ -120,7 +127,7 @@ class Budget:
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
                 "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self.options(),
-                "embedding": None if self.embedding is None else self.embedding.settings(),
+                "embedding": None if self.embedding is None else self.embedding.settings() | {"centre": self.centre},
             },
             classes=None if labels is None else _class_counts(labels, ranked, picks),
         )
@@ -130,7 +137,7 @@ class Budget:
         reasons: list[str | None] = table["flag"].to_pylist()
         checks = [(rule.reason, rule.keeps(table)) for rule in filters]
         if vectors is not None:
-            checks.append((NO_VECTOR, ~np.isnan(vectors).any(axis=1)))
+            checks.append((NO_VECTOR, present(vectors)))
         for name, kept in checks:
             reasons = [reason or (None if ok else name) for reason, ok in zip(reasons, kept, strict=True)]
         return reasons

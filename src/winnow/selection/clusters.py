@@ -10,32 +10,34 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from winnow.selection.vectors import unit
+from winnow.selection.vectors import present
 
 ITERATIONS = 100  # at most (ours)
 
 
-def classes(vectors: np.ndarray, ids: Sequence[str], k: int, seed: int) -> np.ndarray:
+def classes(points: np.ndarray, ids: Sequence[str], k: int, seed: int) -> np.ndarray:
     """(records,) class of each record, 0 the largest; -1 for a record without a vector.
 
     k-means on vectors of unit length, so that classes and the limit on likeness use one measure:
-    |u - v|^2 = 2 - 2 cos(u, v). The paper clusters the hidden states H and leaves their length open.
+    |u - v|^2 = 2 - 2 cos(u, v). The paper clusters the hidden states H and says nothing of their length.
 
-    vectors: (records, width), NaN rows where there is none. ids: fix the order in which k-means sees the records, so
-    that the order of the file changes nothing. k: number of classes; fewer where there are fewer different vectors.
+    points: (records, width) of unit length, NaN rows where there is none. ids: fix the order in which k-means sees the
+    records, so that the order of the file changes nothing. k: number of classes; fewer where there are fewer different
+    vectors.
     """
-    there = np.flatnonzero(~np.isnan(vectors).any(axis=1))
+    there = np.flatnonzero(present(points))
     by_id = there[np.argsort(np.array(ids)[there], kind="stable")]
-    points = unit(vectors[by_id])
-    means = KMeans(min(k, len(points)), n_init=1, max_iter=ITERATIONS, random_state=seed)
+    rows = points[by_id]
+    # The rows are a copy already; k-means may shift them.
+    means = KMeans(min(k, len(rows)), n_init=1, max_iter=ITERATIONS, random_state=seed, copy_x=False)
     # Several threads add up in an order of their own; one makes the classes the same on every machine of a kind.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)
-        found = means.fit_predict(points)
+        found = means.fit_predict(rows)
     _, first, label, size = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
     number = np.empty(len(size), np.int64)
     number[np.lexsort((first, -size))] = np.arange(len(size))
-    result = np.full(len(vectors), -1, np.int64)
+    result = np.full(len(points), -1, np.int64)
     result[by_id] = number[label]
     return result
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from sklearn.decomposition import PCA
 
-from winnow.selection.budget import draw
+from winnow.files import write_atomically
+from winnow.selection.budget import Budget, draw
 from winnow.selection.rule import Selection
-from winnow.selection.vectors import nearest_cosines, unit
+from winnow.selection.vectors import directions, nearest_cosines, present
 
 DRAWS = 5  # random subsets of equal size that the subset is compared with
 COMPARED = 5000  # records whose nearest neighbour is looked for in each subset
@@ -17,15 +20,32 @@ SHOWN = 5000  # points on the map
 BINS = 50
 
 
-def diversity(vectors: np.ndarray, selection: Selection, ids: Sequence[str], seed: int = 0) -> dict:
+def write_diversity(folder: Path, vectors: np.ndarray | None, selection: Selection, rule: Budget) -> int | None:
+    """Write `diversity.json`, and return how many classes the subset covers.
+
+    vectors: (records, width), NaN rows where there is none. Without vectors there is no such file; one that an earlier
+    selection left in the folder is deleted, and None is returned.
+    """
+    path = folder / "diversity.json"
+    if vectors is None:
+        path.unlink(missing_ok=True)
+        return None
+    ids = [decision["id"] for decision in selection.decisions]
+    content = diversity(directions(vectors, rule.centre), selection, ids, rule.seed)
+    write_atomically(path, json.dumps(content))
+    return content["classes"]["selected"]
+
+
+def diversity(points: np.ndarray, selection: Selection, ids: Sequence[str], seed: int = 0) -> dict:
     """The content of `diversity.json`.
 
         classes     per class: records in the pool, eligible, selected, quota; how many classes subset and pool have
         neighbours  histogram of  max over j in S, j != i, of cos(v_i, v_j)  for i in S: the subset, and the mean of 5
                     random subsets of as many eligible records; with their medians
-        map         the pool on its first two principal components (unit vectors, centred), and which are selected
+        map         the pool on its first two principal components, and which records are selected
 
-    vectors: (records, width) in the order of the decisions, NaN rows where there is none. selection: has classes.
+    points: (records, width) of unit length in the order of the decisions, NaN rows where there is none. selection: has
+    classes.
     Random subsets and, above 5,000 records, the points of the map are drawn from (seed, record id).
     """
     classes = selection.classes
@@ -41,8 +61,8 @@ def diversity(vectors: np.ndarray, selection: Selection, ids: Sequence[str], see
             "random": float(np.mean([len(np.unique(label[subset])) for subset in subsets])),
             "by_class": classes,
         },
-        "neighbours": _neighbours(vectors, chosen, subsets, ids, seed) if len(chosen) > 1 else None,
-        "map": _map(vectors, chosen, ids, seed),
+        "neighbours": _neighbours(points, chosen, subsets, ids, seed) if len(chosen) > 1 else None,
+        "map": _map(points, chosen, ids, seed),
     }
 
 
@@ -55,12 +75,12 @@ def _drawn(places: np.ndarray, ids: Sequence[str], count: int, seed: int) -> np.
 
 
 def _neighbours(
-    vectors: np.ndarray, chosen: np.ndarray, subsets: Sequence[np.ndarray], ids: Sequence[str], seed: int
+    points: np.ndarray, chosen: np.ndarray, subsets: Sequence[np.ndarray], ids: Sequence[str], seed: int
 ) -> dict:
     found = []
     for subset in (chosen, *subsets):
         asked = _drawn(np.arange(len(subset)), [ids[i] for i in subset], COMPARED, seed)
-        rows = unit(vectors[subset])
+        rows = points[subset]
         found.append(np.clip(nearest_cosines(rows[asked], rows, asked), -1, 1))
     own, others = found[0], found[1:]
     low = np.floor(min(values.min() for values in found) * 20) / 20
@@ -75,15 +95,15 @@ def _neighbours(
     }
 
 
-def _map(vectors: np.ndarray, chosen: np.ndarray, ids: Sequence[str], seed: int) -> dict | None:
-    there = np.flatnonzero(~np.isnan(vectors).any(axis=1))
-    if len(there) < 3 or vectors.shape[1] < 2:
+def _map(points: np.ndarray, chosen: np.ndarray, ids: Sequence[str], seed: int) -> dict | None:
+    there = np.flatnonzero(present(points))
+    if len(there) < 3 or points.shape[1] < 2:
         return None
-    points = unit(vectors[there])
+    rows = points[there]
     # Works on the width x width covariance: no copy of the points, and the same in any run.
-    fitted = PCA(2, svd_solver="covariance_eigh").fit(points)
+    fitted = PCA(2, svd_solver="covariance_eigh").fit(rows)
     shown = _drawn(np.arange(len(there)), [ids[i] for i in there], SHOWN, seed)
-    places = fitted.transform(points[shown])
+    places = fitted.transform(rows[shown])
     selected = np.isin(there[shown], chosen)
     return {
         "x": places[:, 0].astype(float).round(4).tolist(),

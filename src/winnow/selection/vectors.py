@@ -31,10 +31,25 @@ def dense(column: pa.ChunkedArray) -> np.ndarray:
     return rows
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """v / |v| for every row of (rows, width), as new float32; a zero row stays zero and is like no other."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    return (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]).astype(np.float32, copy=False)
+def present(vectors: np.ndarray) -> np.ndarray:
+    """(records,) booleans: which rows are vectors."""
+    return ~np.isnan(vectors[:, 0]) if vectors.shape[1] else np.zeros(len(vectors), bool)
+
+
+def directions(vectors: np.ndarray, centre: bool) -> np.ndarray:
+    """Rows of unit length, as new float32, so that a product of two rows is their cosine.
+
+        u_i = (v_i - m) / |v_i - m|,   m = mean of all v if centre, else 0
+
+    vectors: (records, width); NaN rows stay NaN, a zero row stays zero and is like no other.
+    """
+    rows = vectors.astype(np.float32)
+    if centre:
+        there = present(vectors)
+        rows -= np.mean(vectors, axis=0, dtype=np.float64, where=there[:, None]).astype(np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+    return rows
 
 
 def unlike(vectors: np.ndarray, limit: float, wanted: int | None = None) -> tuple[list[int], dict[int, int]]:

@@ -23,6 +23,7 @@ from winnow.errors import UserError
 from winnow.files import write_atomically
 from winnow.tracking import plots
 from winnow.tracking.card_page import flatten, git_phrase, show_measure, show_number, show_seconds
+from winnow.tracking.diversity_plots import diversity_section
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
@@ -70,6 +71,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     results = _read_json(folder / "results.json")
     tuning = _read_json(folder / "tuning.json")
     found = _read_json(folder / "detection.json")
+    covered = _read_json(folder / "diversity.json")
     rows, about = _read_scores(folder / "scores.parquet")
     content = {
         "folder": folder.resolve().name,
@@ -82,6 +84,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         if tuning is None
         else {**tuning, "plot": Markup(plots.training_curve(tuning["train_loss"]))},
         "detection": None if found is None else {**found, "plot": Markup(plots.detection_bars(found))},
+        "diversity": None if covered is None else diversity_section(covered),
         "has_texts": records is not None,
     }
     content["names"] = _names(card, about, selection)
