@@ -80,4 +80,6 @@ def test_far_outliers_are_counted_not_lost() -> None:
     ],
 )
 def test_which_metrics_are_better_low(metric: str, lower: bool) -> None:
-    assert plots.lower_is_better(metric) is lower
+    assert plots.lower_is_better(metric, {"value": 1.0}) is lower
+    # What the results themselves say counts more than the name.
+    assert plots.lower_is_better(metric, {"value": 1.0, "higher_is_better": lower}) is not lower

@@ -230,7 +230,13 @@ def _quiet() -> Iterator[None]:
     While tasks are loaded only errors show: every overlay would warn that it replaces a stock task.
     """
     import datasets
+    import lm_eval.api.model
+    import lm_eval.api.task
 
+    # Two bars without a name that count the building of prompts, a matter of milliseconds.
+    silent = {module: module.tqdm for module in (lm_eval.api.model, lm_eval.api.task)}
+    for module in silent:
+        module.tqdm = lambda items, **_: items
     levels = {name: logging.getLogger(name).level for name in ("lm_eval", "datasets", "huggingface_hub")}
     bars = datasets.are_progress_bars_disabled()
     for name in levels:
@@ -239,6 +245,8 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        for module, bar in silent.items():
+            module.tqdm = bar
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         if not bars:

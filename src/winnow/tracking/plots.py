@@ -22,9 +22,11 @@ MANY = 3000
 LOWER_IS_BETTER = re.compile(r"bits_per_byte|perplexity|(^|[/_])(loss|nll|bpb|ppl)([,_/]|$)")
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of `<task>/<metric>` is the better one: losses, perplexities and bits per
-    byte."""
+def lower_is_better(metric: str, entry: Mapping[str, Any] | None) -> bool:
+    """Whether a smaller value of `<task>/<metric>` is the better one: what its entry in results.json says, or, for
+    results that do not say, its name (losses, perplexities, bits per byte)."""
+    if entry is not None and entry.get("higher_is_better") is not None:
+        return not entry["higher_is_better"]
     return LOWER_IS_BETTER.search(metric.lower()) is not None
 
 
@@ -128,8 +130,12 @@ def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequenc
     found = [
         metric for metric in metrics if any(_value(table, metric) is not None for table in tables.values())
     ]
-    panels = [[metric for metric in found if not lower_is_better(metric)]]
-    panels = [panel for panel in panels if panel] + [[metric] for metric in found if lower_is_better(metric)]
+    low = {
+        metric: lower_is_better(metric, next(table[metric] for table in tables.values() if metric in table))
+        for metric in found
+    }
+    panels = [[metric for metric in found if not low[metric]]]
+    panels = [panel for panel in panels if panel] + [[metric] for metric in found if low[metric]]
     if not panels:
         return message(title, "There is no metric to compare.")
     heights = [len(panel) + 1.2 for panel in panels]
@@ -157,7 +163,7 @@ def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequenc
             axes.set_ylim(len(panel) - 0.4, -0.6)
             axes.margins(x=0.12)
             axes.grid(axis="y", visible=False)
-            axes.set_xlabel("lower is better" if lower_is_better(panel[0]) else "higher is better")
+            axes.set_xlabel("lower is better" if low[panel[0]] else "higher is better")
         rows[0].set_title(f"{title} (bars: one standard error)")
         rows[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         return to_svg(figure, title)

@@ -260,7 +260,7 @@ def _comparison(metric: str, models: Mapping[str, Any], deltas: Mapping[str, flo
         delta = deltas.get(metric, tuned["value"] - base["value"])
         spreads = [side.get("stderr") for side in (base, tuned)]
         error = None if None in spreads else math.hypot(*spreads)
-        improved = (delta < 0) if plots.lower_is_better(metric) else (delta > 0)
+        improved = (delta < 0) if plots.lower_is_better(metric, base) else (delta > 0)
         clear = delta != 0 and (error is None or abs(delta) > 1.96 * error)
         row |= {
             "delta": delta,

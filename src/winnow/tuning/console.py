@@ -16,9 +16,12 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 class TuningBar(TQDMProgressBar):
     """Lightning's progress bar over all micro-batches of the run, named for what it shows."""
 
+    train_description = "Tuning"
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer, *_)
-        self.train_progress_bar.set_description("Tuning")
+        # Lightning would name the bar after its epoch; to it the whole run is one.
+        self.train_progress_bar.total = int(trainer.num_training_batches)
+        self.train_progress_bar.refresh()
 
     def get_metrics(self, *arguments: Any) -> dict[str, Any]:
         metrics = super().get_metrics(*arguments)

@@ -24,24 +24,26 @@ def save_tuned(
     base: str,
     name: str,
     facts: dict[str, Any],
+    revision: str | None = None,
 ) -> Path:
     """Writes adapter or model (safetensors), tokenizer and model card to `folder`, all or nothing.
 
     base: what `from_pretrained` of the base model takes. name: what the backbone is called. facts: lines of
-    the model card. All is written to a folder beside it that is renamed when complete, replacing an old one.
+    the model card. revision: of the base model on the hub, so that the adapter is never put on another one. All is written to a folder beside it that is renamed when complete, replacing an old one.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     if isinstance(model, PeftModel):
         model.peft_config["default"].base_model_name_or_path = base
+        model.peft_config["default"].revision = revision
         # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
         model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
     else:
         model.save_pretrained(temporary, safe_serialization=True)
     tokenizer.save_pretrained(temporary)
     adapter = isinstance(model, PeftModel)
-    (temporary / "README.md").write_text(model_card(base, name, adapter, facts), encoding="utf-8")
+    (temporary / "README.md").write_text(model_card(base, name, adapter, facts, revision), encoding="utf-8")
     retired = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
@@ -51,13 +53,14 @@ def save_tuned(
     return folder
 
 
-def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any]) -> str:
+def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None = None) -> str:
     """A short README.md: what the model is, how it came about, how to load it."""
+    pinned = f', revision="{revision}"' if revision else ""
     if adapter:
         library = "peft"
         load = (
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            f'model = AutoModelForCausalLM.from_pretrained("{base}"{pinned})\n'
             'model = PeftModel.from_pretrained(model, "path/to/this/folder")'
         )
     else:

@@ -225,7 +225,8 @@ class Tuner:
             facts = {"records": len(records), **self.settings(), "adversary": adversary.settings()["name"]}
             # Trained in fp32; saved in the dtype in which the backbone is evaluated.
             kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
-            save_tuned(kept, backbone.tokenizer, folder / "model", base, backbone.name, facts)
+            revision = backbone.identity.get("revision")
+            save_tuned(kept, backbone.tokenizer, folder / "model", base, backbone.name, facts, revision)
             write_atomically(folder / "tuning.json", json.dumps(result, indent=1))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
