@@ -29,17 +29,16 @@ BETAS = (1.0, 3.0, 5.0, 10.0, 15.0)
 RATIO = 0.1
 
 
-def judged(method, runner, records, template, folder: Path) -> tuple[Scores, Selection, dict]:
+def judged(method, runner, records, template) -> tuple[Scores, Selection, dict]:
     """Scores of a method, its best tenth, and how well it finds the defects."""
     tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
     scores = method.score(tables, records)
-    scores.write(records, folder / "scores.parquet", {"method": method.name, "settings": {}})
-    table, about = Scores.read(folder / "scores.parquet")
-    chosen = Budget(ratio=RATIO).select(table, about["higher_is_better"], method.filters)
+    table = scores.table(records, {"method": method.name, "settings": {}})
+    chosen = Budget(ratio=RATIO).select(table, scores.higher_is_better, method.filters)
     dropped = {d["id"] for d in chosen.decisions if d["reason"] not in ("selected", "beyond_budget")}
     labels = {record.id: record.raw["defect"] for record in records}
     rows = table.select(["id", "score"]).to_pylist()
-    return scores, chosen, detection(rows, labels, about["higher_is_better"], dropped)
+    return scores, chosen, detection(rows, labels, scores.higher_is_better, dropped)
 
 
 def summary(scores: Scores, chosen: Selection, found: dict, rival: Selection | None, records) -> dict:
@@ -66,11 +65,11 @@ def main() -> None:
     numbers: dict = {"records": len(records), "ratio": RATIO}
     with tempfile.TemporaryDirectory() as folder:
         runner = PassRunner(source, Store(Path(folder, "store")), TRAINER)
-        scores, ifd, found = judged(IFD(), runner, records, template, Path(folder))
+        scores, ifd, found = judged(IFD(), runner, records, template)
         numbers["ifd"] = summary(scores, ifd, found, None, records)
         for beta in BETAS:
             method = NoiseConsistency(beta=beta, betas=BETAS)
-            scores, chosen, found = judged(method, runner, records, template, Path(folder))
+            scores, chosen, found = judged(method, runner, records, template)
             numbers[f"noise_beta_{beta:g}"] = summary(scores, chosen, found, ifd, records)
         numbers["passes_computed"] = len(runner.computed)
     command = "python experiments/benchmarks/noise_detection.py" + (f" {count}" if count else "")

@@ -22,6 +22,7 @@ from winnow.files import write_atomically
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
 from winnow.scoring.store import Artifact, Store
+from winnow.summary import announce, data_summary, summarise, track_results
 from winnow.selection.diversity_report import write_diversity
 from winnow.selection.vectors import dense
 from winnow.tracking.detection import detection
@@ -56,8 +57,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         return {}
     card = RunCard(OmegaConf.to_container(cfg, resolve=True))
     with card.recording(run.folder), run.tracker:
-        card.data = run.data_summary()
-        run.announce()
+        card.data = data_summary(run.pool)
+        announce(run, card.data)
         for stage in STAGES:
             if stage not in run.stages:
                 card.skip(stage)
@@ -65,10 +66,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             with card.stage(stage) as record:
                 card.results |= getattr(run, stage)(record)
             card.write(run.folder)
-        run.track_results(card)
+        track_results(run, card)
     if "report" in run.stages:
         run.report(StageRecord())  # once more, now that the card is complete
-    run.summarise(card)
+    summarise(run, card)
     return card.results
 
 
@@ -142,13 +143,13 @@ class Run:
             return {}
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
+        self._drop_outputs_from("score")
         scores.write(self.scored, self.folder / "scores.parquet")
-        self._drop_outputs_after("score")
         self.tracker.log_scores([None if reason else value for value, reason in zip(scores.score, scores.flag)])
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
     def select(self, record: StageRecord) -> dict[str, Any]:
-        """`selection.json`, the subset in the schema it came in, what it covers, and how well planted defects were found."""
+        """`selection.json`, the subset in the schema it came in, its diversity, how well planted defects were found."""
         table, about = self._score_table()
         takes_all = getattr(self.method, "takes_all", False)
         vectors = self._vectors(record)
@@ -156,8 +157,8 @@ class Run:
         self.manifest = manifest = {"method": about["method"]} | chosen.manifest()
         if not is_leader():
             return {}
+        self._drop_outputs_from("select")
         write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
-        self._drop_outputs_after("select")
         write_subset(self.pool, chosen.chosen, self.folder)
         if chosen.shortfall():
             print(chosen.shortfall(), flush=True)
@@ -178,12 +179,10 @@ class Run:
         if not is_leader():
             return {}
         told = (artifact.path / "tuning.json").read_text(encoding="utf-8")
+        self._drop_outputs_from("tune")
         write_atomically(self.folder / "tuning.json", told)
-        link = self.folder / ".model"
-        link.unlink(missing_ok=True)
-        link.symlink_to(artifact.path / "model", target_is_directory=True)
-        link.replace(self.folder / "model")
-        self._drop_outputs_after("tune")
+        (self.folder / "model").unlink(missing_ok=True)  # a link whose artifact was deleted
+        (self.folder / "model").symlink_to(artifact.path / "model", target_is_directory=True)
         tuned = json.loads(told)
         return {"steps": tuned["steps"], "final_loss": tuned["train_loss"][-1]["loss"]}
 
@@ -203,8 +202,8 @@ class Run:
             folder = self._need("model", "tune").resolve()
             tuned = self._evaluate_one("tuned", tuned_identity(self.source.identity, folder), record, folder)
         results = compare(base, tuned, self.suite)
+        self._drop_outputs_from("evaluate")
         write_atomically(self.folder / "results.json", json.dumps(results, indent=1))
-        self._drop_outputs_after("evaluate")
         headline = {}
         for name, model in results["models"].items():
             metrics = {f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()}
@@ -256,9 +255,9 @@ class Run:
         record.fingerprint = " ".join(self.runner.used[-len(tables) :])
         return dense(tables["embedding"].table["vector"])
 
-    def _drop_outputs_after(self, stage: str) -> None:
-        """Files of later stages in this folder told of something else; their artifacts stay in the store."""
-        for later in STAGES[STAGES.index(stage) + 1 :]:
+    def _drop_outputs_from(self, stage: str) -> None:
+        """Files of this and later stages in this folder told of something else; their artifacts stay in the store."""
+        for later in STAGES[STAGES.index(stage) :]:
             for pattern in OUTPUTS[later]:
                 for path in self.folder.glob(pattern):
                     path.unlink()
@@ -338,59 +337,6 @@ class Run:
         found = detection(rows, labels, higher_is_better, dropped)
         write_atomically(self.folder / "detection.json", json.dumps(found, indent=1))
         return found
-
-    def track_results(self, card: RunCard) -> None:
-        """Provenance, headline numbers, and the best and worst records, to where runs are compared."""
-        told = card.as_dict()
-        self.tracker.update_config({key: told[key] for key in ("command", "git", "packages", "hardware", "data")})
-        self.tracker.summary(card.results)
-        if self.manifest is not None:
-            ranked = sorted((d for d in self.manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
-            text = {record.row: record for record in self.pool.records}
-            ends = {d["rank"]: d for d in ranked[:10] + ranked[-10:]}.values()
-            rows = [[d["rank"], d["score"], text[d["row"]].instruction, text[d["row"]].output[:500]] for d in ends]
-            self.tracker.log_table("best and worst", ["rank", "score", "instruction", "answer"], rows)
-        for name in ("run_card.json", "report.html"):
-            if (self.folder / name).exists():
-                self.tracker.save_file(self.folder / name)
-
-    def data_summary(self) -> dict[str, Any]:
-        """The pool as the run card shows it."""
-        pool = self.pool
-        return {
-            "source": pool.source,
-            "schema": pool.schema,
-            "format": pool.format,
-            "n_records": len(pool.records),
-            "n_quarantined": len(pool.quarantined),
-            "duplicates": pool.duplicates,
-            "fingerprint": pool.fingerprint,
-        }
-
-    def announce(self) -> None:
-        """One line that says what is about to happen."""
-        data = self.data_summary()
-        extra = [f"{data['duplicates']} duplicates"] if data["duplicates"] else []
-        extra += [f"{data['n_quarantined']} quarantined"] if data["n_quarantined"] else []
-        note = f" ({', '.join(extra)})" if extra else ""
-        print(
-            f"Winnow: {', '.join(self.stages)} | method {self.method.name} | pool {data['source']}, "
-            f"{data['n_records']} records{note} | backbone {self.source.name}, {self.source.dtype}",
-            flush=True,
-        )
-
-    def summarise(self, card: RunCard) -> None:
-        """What came out and where it is."""
-        print("\nDone.")
-        for stage, record in card.stages.items():
-            if record.status != "skipped":
-                print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
-        for name, value in card.results.items():
-            print(f"  {name:<38} {value:.4f}" if isinstance(value, float) else f"  {name:<38} {value}")
-        print(f"  run       {self.folder}")
-        print(f"  store     {self.store.root}")
-        if "report" in self.stages:
-            print(f"  report    {self.folder / 'report.html'}")
 
 
 def _stages(cfg: DictConfig) -> list[str]:

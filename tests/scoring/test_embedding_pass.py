@@ -37,7 +37,15 @@ def plain(model, encoded, region, layer, pooling):
 
 @pytest.mark.parametrize(
     ("region", "layer", "pooling"),
-    [("all", -1, "mean"), ("prompt", -1, "mean"), ("answer", -1, "mean"), ("all", -1, "last"), ("prompt", 1, "last"), ("answer", -2, "mean"), ("all", 0, "mean")],
+    [
+        ("all", -1, "mean"),
+        ("prompt", -1, "mean"),
+        ("answer", -1, "mean"),
+        ("all", -1, "last"),
+        ("prompt", 1, "last"),
+        ("answer", -2, "mean"),
+        ("all", 0, "mean"),
+    ],
 )
 def test_equals_the_definition(backbone, records, tmp_path, region, layer, pooling):
     """Batches, padding and the shared prefix change nothing."""
@@ -58,7 +66,10 @@ def test_tokens_are_those_pooled(backbone, tmp_path):
     assert compute(backbone, [one], tmp_path, BackboneEmbedding()).numbers("tokens")[0] == whole
 
 
-@pytest.mark.parametrize(("options", "key"), [({"region": "title"}, "region=title"), ({"pooling": "max"}, "pooling=max")])
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"region": "title"}, "selection.embedding.region=title"), ({"pooling": "max"}, "selection.embedding.pooling=max")],
+)
 def test_unknown_options(options, key):
     with pytest.raises(UserError, match=key):
         BackboneEmbedding(**options)
@@ -102,7 +113,8 @@ def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, reco
 
 
 def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):
-    """Another backbone or another template is no new artifact, and the backbone is never loaded; another encoder is."""
+    """Another backbone, another template or a renamed folder is no new artifact, and the backbone is never loaded; another
+    encoder or window is."""
     some, pass_ = [record("hi", "", "blue")], SentenceEmbedding(str(encoder_folder))
     source = Loaded(backbone)
     runner = PassRunner(source, Store(tmp_path), TRAINER)
@@ -117,6 +129,8 @@ def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder
     copy.mkdir()
     for file in encoder_folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
+    again.compute(SentenceEmbedding(str(copy)), some, template("plain"))
+    assert again.computed == []
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     runner.compute(SentenceEmbedding(str(copy)), some, template("alpaca"))
     runner.compute(SentenceEmbedding(str(encoder_folder), max_length=7), some, template("alpaca"))
@@ -134,7 +148,7 @@ def test_passes_of_the_backbone_keep_its_identity(backbone, tmp_path):
     ("name", "part"), [("packaged:none", "packaged sentence encoders are"), ("no/such-encoder", "could not be loaded")]
 )
 def test_unknown_encoder_is_one_sentence(name, part, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=part) as caught:
         SentenceEncoder(name).load()
     assert name in str(caught.value) and "\n" not in str(caught.value)

@@ -53,14 +53,13 @@ def test_by_hand():
     }
 
 
-def test_low_is_wanted(tmp_path):
+def test_low_is_wanted():
     """Scores 3, 1 and 2: the best of three is the second record."""
     tables = divergences((10.0,), kl_beta_10=[[3.0], [1.0], [2.0]], kl_answer_beta_10=[[0.0]] * 3)
     method = NoiseConsistency(draws=1)
     scores = method.score(tables, records(3))
-    scores.write(records(3), tmp_path / "scores.parquet", {"method": "noise", "settings": {}})
-    table, about = Scores.read(tmp_path / "scores.parquet")
-    assert Budget(count=1).select(table, about["higher_is_better"], method.filters).chosen == [1]
+    table = scores.table(records(3), {"method": "noise", "settings": {}})
+    assert Budget(count=1).select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
 
 
 def test_flagged_and_infinite_records_have_no_score():
@@ -72,7 +71,7 @@ def test_flagged_and_infinite_records_have_no_score():
         kl_answer_beta_10=[[], [1.0, 1.0], [1.0, 1.0]],
     )
     scores = NoiseConsistency(draws=2).score(tables, records(3))
-    assert scores.flag == ["empty_instruction_and_input", "divergence_not_finite", None]
+    assert scores.flag == ["empty_instruction_and_input", "non_finite_divergence", None]
     assert np.isnan(scores.score[:2]).all() and scores.score[2] == pytest.approx(2.0)
 
 

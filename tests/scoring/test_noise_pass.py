@@ -29,6 +29,13 @@ def records():
     return make_records()
 
 
+@pytest.fixture
+def backbone(backbone):
+    """The tiny model with a sharper head: as it is, next words differ by hundredths of a nat at most."""
+    backbone.model.get_output_embeddings().weight.mul_(8)
+    return backbone
+
+
 def naive(model, encoded, settings: NoiseDivergence, beta: float) -> tuple[list[float], list[float]]:
     """eq. 3 as it stands: one record, all logits, fp64; KL of each draw over the sequence and over the answer."""
     ids = torch.tensor([encoded.ids])
@@ -63,12 +70,13 @@ def test_equals_the_plain_formula(backbone, records, tmp_path, shape, settings):
         whole = column(table, settings.column(beta))
         answer = column(table, settings.column(beta, "answer"))
         for i, one in enumerate(encoded):
-            if i in FLAGS:
+            if one.flag or not one.spans:
                 assert np.isnan(whole[i]).all()
                 continue
             wanted = naive(backbone.model, one, settings, beta)
             assert np.allclose(whole[i], wanted[0], atol=1e-5) and np.allclose(answer[i], wanted[1], atol=1e-5)
             assert table.numbers("tokens")[i] == len(one.ids) - 1
+        assert np.nanmedian(whole) > 0.1 and np.nanmedian(answer) > 0.1  # large beside the tolerance
 
 
 def test_flags_and_counts(backbone, records, tmp_path):
@@ -171,12 +179,12 @@ def test_the_clean_run_happens_once(backbone, tmp_path):
 def test_without_attention_noise_stays_where_it_is(backbone, tmp_path):
     """With the attention's output set to 0 a position sees its own token only: noise moves the predictions of the words
     it is put on and no other, so the answer's KL is 0, exactly. With attention the answer feels it."""
-    one = record("name a colour", "", "blue")
+    one = record("name a colour", "", "blue, and at night a blue that is nearly black")
     with_attention = compute(backbone, [one], tmp_path / "a", SMALL)
     for layer in backbone.model.model.layers:
         layer.self_attn.o_proj.weight.zero_()
     without = compute(backbone, [one], tmp_path / "b", SMALL)
-    assert (column(with_attention, "kl_answer_beta_1") > 1e-6).all()
+    assert (column(with_attention, "kl_answer_beta_1") > 0.01).all()
     assert (column(without, "kl_answer_beta_1") == 0).all() and (column(without, "kl_beta_1") > 1e-4).all()
 
 

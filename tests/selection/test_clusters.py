@@ -38,7 +38,7 @@ def test_classes_do_not_depend_on_the_order_of_the_file():
 
 
 def test_fewer_vectors_than_classes():
-    """Six vectors of which three differ, and one record without any: three classes at most and -1, without a warning."""
+    """Six vectors of which three differ, and a record without any: three classes and -1, without a warning."""
     points = np.vstack([np.repeat(np.eye(3, dtype=np.float32), 2, axis=0), np.full((1, 3), np.nan, np.float32)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -59,8 +59,8 @@ def test_quotas_by_hand():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_quotas_sum_to_the_budget_and_fit_their_class(seed):
-    """For any classes (some empty) and any budget: the sum is the budget, no quota exceeds its class, and each lies within
-    one record of the exact share."""
+    """For any classes (some empty) and any budget: the sum is the budget, no quota exceeds its class, and each lies
+    within one record of the exact share."""
     generator = np.random.default_rng(seed)
     labels = generator.choice(13, size=int(generator.integers(1, 300)), p=generator.dirichlet(np.full(13, 0.3)))
     size = np.bincount(labels)
@@ -109,8 +109,8 @@ def plain_walk(points, limit, wanted):
 
 @pytest.mark.parametrize("wanted", [None, 40, 1])
 def test_walk_in_blocks_equals_the_plain_walk(monkeypatch, wanted):
-    """300 rows in blocks of 32 against kept ones in blocks of 16 decide as row by row against all kept ones; the twin is
-    kept, comes before, exceeds the limit, and no kept row before is more alike."""
+    """300 rows in blocks of 32 against kept ones in blocks of 16 decide as row by row against all kept ones; the twin
+    is kept, comes before, exceeds the limit, and no kept row before is more alike."""
     monkeypatch.setattr(vectors_module, "WALKED", 32)
     monkeypatch.setattr(vectors_module, "COMPARED", 16)
     points = directions(np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32), False)

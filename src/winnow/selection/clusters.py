@@ -47,8 +47,9 @@ def quotas(labels: np.ndarray, budget: int) -> np.ndarray:
 
         q_c = floor(budget * n_c / n), plus 1 for the classes with the largest remainders until the sum is the budget
 
-    labels: (records,) class of each eligible record, best record first: of equal remainders, the class whose best record
-    ranks higher is served first. No quota exceeds its class. Raises ValueError if the budget exceeds the records.
+    labels: (records,) class of each eligible record, best record first: of equal remainders, the class whose best
+    record ranks higher is served first. No quota exceeds its class. Raises ValueError if there are fewer records than
+    the budget.
     """
     if budget > len(labels):
         raise ValueError(f"a budget of {budget} exceeds the {len(labels)} records")

@@ -17,7 +17,7 @@ from winnow.selection.vectors import directions, nearest_cosines, present
 DRAWS = 5  # random subsets of equal size that the subset is compared with
 COMPARED = 5000  # records whose nearest neighbour is looked for in each subset
 SHOWN = 5000  # points on the map
-BINS = 50
+BINS = 50  # at most; fewer for a small subset
 
 
 def write_diversity(folder: Path, vectors: np.ndarray | None, selection: Selection, rule: Budget) -> int | None:
@@ -84,7 +84,7 @@ def _neighbours(
         found.append(np.clip(nearest_cosines(rows[asked], rows, asked), -1, 1))
     own, others = found[0], found[1:]
     low = np.floor(min(values.min() for values in found) * 20) / 20
-    edges = np.linspace(low, 1, BINS + 1)
+    edges = np.linspace(low, 1, int(np.clip(2 * np.sqrt(len(own)), 10, BINS)) + 1)
     counts = [np.histogram(values, edges)[0] / len(values) for values in found]
     return {
         "edges": edges.round(6).tolist(),

@@ -9,12 +9,12 @@ from winnow.selection.rule import Candidates, Picks
 
 
 class KCenter(Budget):
-    """Farthest-first traversal (Gonzalez 1985), the core-set choice of Sener and Savarese (ICLR 2018, arXiv 1708.00489).
+    """Farthest-first traversal (Gonzalez 1985), Sener and Savarese's choice of a core set (ICLR 2018, 1708.00489).
 
         s_1 = the best-ranked record;  s_(t+1) = argmax over i of  min over j <= t of |v_i - v_(s_j)|
 
     The largest distance of any record from the subset is at most twice the smallest that is possible. Vectors have
-    unit length, |u - v|^2 = 2 - 2 cos(u, v). Quality decides the first record and ties only; filter by score to bound it.
+    unit length, |u - v|^2 = 2 - 2 cos(u, v). Quality decides the first record and ties only; filters can bound it.
     """
 
     name = "k_center"

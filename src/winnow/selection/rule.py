@@ -53,7 +53,7 @@ class Selection:
     chosen: positions in the score table, in file order. decisions: one dictionary per record with id, row, score,
     selected, reason and rank (1 is the best eligible record); with vectors also class, and similar_to, the id of the
     record that a skipped one is too like. cut: score of the last record taken, where the subset is one end of the
-    ranking by score. classes: one dictionary per class with class, pool, valid, selected and quota; None without vectors.
+    ranking by score. classes: per class a dictionary of class, pool, valid, selected and quota; None without vectors.
     """
 
     chosen: list[int]
@@ -83,8 +83,8 @@ class Selection:
         if not missing:
             return None
         reasons = Counter(decision["reason"] for decision in self.decisions)
-        remedy = "set selection.top_up=true or raise selection.limit" if reasons[QUOTA_FULL] else "raise selection.limit"
+        remedy = "set selection.top_up=true or " if reasons[QUOTA_FULL] else ""
         return (
-            f"Selection: only {len(self.chosen)} of the {self.budget} records asked for, because {reasons[TOO_SIMILAR]} "
-            f"are too similar to a selected one; {remedy} for more."
+            f"Selection: only {len(self.chosen)} of the {self.budget} records asked for, because "
+            f"{reasons[TOO_SIMILAR]} are too similar to a selected one; {remedy}raise selection.limit for more."
         )

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from winnow.tracking.svg import BLUE, GREY, INK, STYLE, message, new_figure, to_svg
+from winnow.tracking.svg import BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
 
 MANY = 3000  # more points than this are drawn as one image
 
@@ -40,24 +40,27 @@ def class_shares(by_class: list[Mapping[str, Any]]) -> str:
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.0)
         places = np.arange(len(share))
-        axes.bar(places, share, width=0.8, color=BLUE, label="of the class")
+        bars = axes.bar(places, share, width=0.8, color=BLUE, label="of the class")
+        label = f"of the pool: {100 * overall:.3g}%"
+        line = axes.axhline(overall, color=INK, linestyle="--", linewidth=1.2, label=label)
+        legend = [bars, line]
         none = places[(selected == 0) & (valid > 0)]
         if len(none):
-            axes.plot(none, np.zeros(len(none)), "x", color=INK, markersize=5, label=f"nothing selected ({len(none)})")
-        axes.axhline(overall, color=INK, linestyle="--", linewidth=1.2, label=f"of the pool: {100 * overall:.3g}%")
+            label = f"nothing selected ({len(none)})"
+            legend += axes.plot(none, np.zeros(len(none)), "x", color=RED, markersize=5, clip_on=False, label=label)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
         axes.set(title=title, xlabel="class, largest first", ylabel="selected of its eligible records")
         axes.set_xlim(-0.6, len(share) - 0.4)
         axes.set_ylim(top=max(share.max(), overall) * 1.08 or 1)
         axes.grid(axis="x", visible=False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        axes.legend(handles=legend, loc="upper left", bbox_to_anchor=(1.01, 1))
         return to_svg(figure, title)
 
 
 def neighbour_histogram(neighbours: Mapping[str, Any] | None) -> str:
     """Cosine of each selected record with the selected record most like it, in blue, against random subsets of equal
-    size as a grey line; shares of the subset per bar."""
+    size as a dark line; shares of the subset per bar."""
     title = "Similarity inside the subset"
     if neighbours is None:
         return message(title, "The subset has fewer than two records.")

@@ -21,7 +21,7 @@ from winnow.scoring.passes import Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
 
-NOT_FINITE = "divergence_not_finite"
+NON_FINITE = "non_finite_divergence"
 
 
 class NoiseConsistency:
@@ -53,14 +53,15 @@ class NoiseConsistency:
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["noise"]
         draws = _by_draw(table, NoiseDivergence.column(self.beta))
-        score = draws.mean(1)
-        flag = first_reason(table.flags(), [None if np.isfinite(value) else NOT_FINITE for value in score])
+        with np.errstate(invalid="ignore"):  # an overflow is flagged below
+            score, spread = draws.mean(1), draws.std(1)
+        flag = first_reason(table.flags(), [None if np.isfinite(value) else NON_FINITE for value in score])
         valid = np.array([reason is None for reason in flag], dtype=bool)
         return Scores(
             score=np.where(valid, score, np.nan),
             flag=flag,
             components={
-                "kl_draw_std": draws.std(1),
+                "kl_draw_std": spread,
                 "kl_answer": _by_draw(table, NoiseDivergence.column(self.beta, "answer")).mean(1),
                 "scored_tokens": table.numbers("tokens"),
                 "noised_tokens": table.numbers("noised_tokens"),
