@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -58,15 +58,15 @@ def compute_once(artifact: Artifact, work: Callable[[], None]) -> bool:
     """
     if not is_leader():
         # Without a group this process was started for the very artifact that the leader has in hand.
-        must_compute = _from_leader(None) if dist.is_initialized() else not artifact.finished
+        must_compute = from_leader(None) if dist.is_initialized() else not artifact.finished
         if must_compute:
             work()
             barrier()
         return must_compute
     if artifact.finished:
-        return _from_leader(False)
+        return from_leader(False)
     with artifact.claim() as must_compute:
-        _from_leader(must_compute)
+        from_leader(must_compute)
         if must_compute:
             work()
             artifact.finish()
@@ -80,9 +80,10 @@ def barrier() -> None:
         dist.barrier()
 
 
-def _from_leader(value: bool | None) -> bool:
+def from_leader(value: Any) -> Any:
+    """The leader's value, in every process of the group; the process's own where there is no group."""
     if not (dist.is_available() and dist.is_initialized()):
-        return bool(value)
+        return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
-    return bool(box[0])
+    return box[0]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from winnow.data.records import Pool, Record
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine, write_subset
-from winnow.distributed import compute_once, is_leader, join
+from winnow.distributed import compute_once, from_leader, is_leader, join
 from winnow.errors import UserError
 from winnow.files import write_atomically
 from winnow.scoring.runner import PassRunner
@@ -136,11 +136,11 @@ class Run:
         }
         record.status = "computed" if runner.computed or not runner.used else "reused"
         record.fingerprint = " ".join(runner.used) or None
+        if not is_leader():
+            return {}
         scores = self.method.score(tables, self.pool.records)
         about = {"method": self.method.name, "settings": self._scoring_settings(), "passes": runner.used}
         self.scored = scores.table(self.pool.records, about)
-        if not is_leader():
-            return {}
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
         self._drop_outputs_from("score")
@@ -150,13 +150,15 @@ class Run:
 
     def select(self, record: StageRecord) -> dict[str, Any]:
         """`selection.json`, the subset in the schema it came in, its diversity, how well planted defects were found."""
-        table, about = self._score_table()
-        takes_all = getattr(self.method, "takes_all", False)
+        table, about = self._score_table() if is_leader() else (None, None)  # what is missing is missed at once
         vectors = self._vectors(record)
-        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
-        self.manifest = manifest = {"method": about["method"]} | chosen.manifest()
         if not is_leader():
+            # Rounding may differ between processes, and with it who is just below a limit: there is one selection.
+            self.manifest = from_leader(None)
             return {}
+        takes_all = getattr(self.method, "takes_all", False)
+        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
+        self.manifest = manifest = from_leader({"method": about["method"]} | chosen.manifest())
         self._drop_outputs_from("select")
         write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
         write_subset(self.pool, chosen.chosen, self.folder)

@@ -80,12 +80,12 @@ def test_sweep_goes_on_after_a_failed_job(command, tmp_path):
     """Two methods, a ratio that fails late and one that fails at once: the good jobs finish, the bad ones are named with
     their reason, the exit status is 1."""
     sweep = tmp_path / "sweep"
-    done = call(
-        command(
-            "-m", "stages=[score,select]", "data.limit=20", "method=random,length", "selection.ratio=0.5,0.001,7",
-            f"hydra.sweep.dir={sweep}",
-        )
+    arguments = command(
+        "stages=[score,select]", "data.limit=20", "method=random,length", "selection.ratio=0.5,0.001,7",
+        f"hydra.sweep.dir={sweep}",
     )
+    arguments.insert(3, "-m")  # flags come before overrides
+    done = call(arguments)
     assert done.returncode == 1
     assert "4 jobs of the sweep failed" in done.stderr and "is no record at all" in done.stderr
     assert "selection.ratio=7 must be above 0" in done.stderr

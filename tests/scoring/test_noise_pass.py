@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from composed import template
-from tiny_passes import column, compute, make_records, record
+from tiny_passes import column, compute, make_records, record, sharper
 
 from winnow.backbone.likelihood import decoder
 from winnow.data.templates import Template
@@ -31,9 +31,7 @@ def records():
 
 @pytest.fixture
 def backbone(backbone):
-    """The tiny model with a sharper head: as it is, next words differ by hundredths of a nat at most."""
-    backbone.model.get_output_embeddings().weight.mul_(8)
-    return backbone
+    return sharper(backbone)
 
 
 def naive(model, encoded, settings: NoiseDivergence, beta: float) -> tuple[list[float], list[float]]:
@@ -76,7 +74,7 @@ def test_equals_the_plain_formula(backbone, records, tmp_path, shape, settings):
             wanted = naive(backbone.model, one, settings, beta)
             assert np.allclose(whole[i], wanted[0], atol=1e-5) and np.allclose(answer[i], wanted[1], atol=1e-5)
             assert table.numbers("tokens")[i] == len(one.ids) - 1
-        assert np.nanmedian(whole) > 0.1 and np.nanmedian(answer) > 0.1  # large beside the tolerance
+        assert np.nanmedian(whole) > 0.01 and np.nanmedian(answer) > 0.01  # large beside the tolerance
 
 
 def test_flags_and_counts(backbone, records, tmp_path):
@@ -119,7 +117,8 @@ def test_two_processes_equal_one(backbone, records, tmp_path):
     done = subprocess.run([*torchrun, script, str(tmp_path / "two")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     two = np.load(tmp_path / "two" / "kl.npy")
-    assert np.allclose(column(compute(backbone, records, tmp_path / "one", SMALL), "kl_beta_1"), two, atol=1e-5, equal_nan=True)
+    one = column(compute(backbone, records, tmp_path / "one", SMALL), "kl_beta_1")
+    assert np.allclose(one, two, atol=1e-5, equal_nan=True)
 
 
 def test_betas_together_equal_betas_apart(backbone, records, tmp_path):
@@ -184,7 +183,7 @@ def test_without_attention_noise_stays_where_it_is(backbone, tmp_path):
     for layer in backbone.model.model.layers:
         layer.self_attn.o_proj.weight.zero_()
     without = compute(backbone, [one], tmp_path / "b", SMALL)
-    assert (column(with_attention, "kl_answer_beta_1") > 0.01).all()
+    assert (column(with_attention, "kl_answer_beta_1") > 1e-3).all()
     assert (column(without, "kl_answer_beta_1") == 0).all() and (column(without, "kl_beta_1") > 1e-4).all()
 
 

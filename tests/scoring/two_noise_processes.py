@@ -10,7 +10,7 @@ import numpy as np
 from composed import template
 from test_noise_pass import SMALL
 from tiny import tiny_model, tiny_tokenizer
-from tiny_passes import TRAINER, Loaded, column, make_records
+from tiny_passes import TRAINER, Loaded, column, make_records, sharper
 
 from winnow.backbone.loading import Backbone
 from winnow.distributed import is_leader
@@ -19,7 +19,7 @@ from winnow.scoring.store import Store
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    tiny = Backbone(tiny_model(), tiny_tokenizer(), {"name": "tiny", "tokenizer": "bytes"}, "tiny")
+    tiny = sharper(Backbone(tiny_model(), tiny_tokenizer(), {"name": "tiny", "tokenizer": "bytes"}, "tiny"))
     two = TRAINER | {"strategy": "ddp", "devices": 2}
     runner = PassRunner(Loaded(tiny), Store(folder / "store"), two, tokens_per_batch=256)
     table = runner.compute(SMALL, make_records(), template("alpaca"))

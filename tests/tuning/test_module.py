@@ -245,7 +245,7 @@ def test_bad_settings_name_their_key(setting, named):
 def test_settings_that_do_not_fit_model_or_machine(tmp_path):
     with pytest.raises(UserError, match=r"tuning.lora_target_modules=\['nowhere'\] does not fit"):
         tune(tmp_path, mode="lora", lora_target_modules=["nowhere"])
-    with pytest.raises(UserError, match="'devices': 999.* cannot be used here"):
+    with pytest.raises(UserError, match="'devices': 999.* cannot be used on this machine"):
         absent = {"accelerator": "gpu", "devices": 999}
         Tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
 
