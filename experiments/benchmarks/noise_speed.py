@@ -2,11 +2,11 @@
 
     python experiments/benchmarks/noise_speed.py alpaca_data.json [records]
 
-The rival follows eq. 3 word by word: one record at a time, fp32, for each of the three draws a clean and a noisy forward
-pass with all logits. It uses the same noise, so the scores of both sides can be compared. Winnow runs the pass with a cold
-store, start of the trainer and writing of Parquet included. Loading the weights is left out of the time on both sides. Each
-side runs in a process of its own, one after the other, so that its peak memory is its own; `work` is the peak above what
-was held once the weights were loaded.
+The rival follows eq. 3 word by word: one record at a time, fp32, for each of the three draws a clean and a noisy
+forward pass with all logits. It uses the same noise, so the scores of both sides can be compared. Winnow runs the pass
+with a cold store, start of the trainer and writing of Parquet included. Loading the weights is left out of the time on
+both sides. Each side runs in a process of its own, one after the other, so that its peak memory is its own; `work` is
+the peak above the highest that loading the weights had reached.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_tokens_are_those_pooled(backbone, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [({"region": "title"}, "selection.embedding.region=title"), ({"pooling": "max"}, "selection.embedding.pooling=max")],
+    [({"region": "top"}, "selection.embedding.region=top"), ({"pooling": "max"}, "selection.embedding.pooling=max")],
 )
 def test_unknown_options(options, key):
     with pytest.raises(UserError, match=key):
@@ -95,8 +95,8 @@ def encoder_folder(tmp_path_factory, tokenizer) -> Path:
 
 
 def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, records, tmp_path):
-    """Each text alone, without padding: mean of the last states, then length 1. Only a record without words has none; an
-    empty answer or a window that is too small for the prompt is no obstacle."""
+    """Each text alone, without padding: mean of the last states, then length 1. Only a record without words has none;
+    an empty answer or a window that is too small for the prompt is no obstacle."""
     pass_ = SentenceEmbedding(str(encoder_folder), max_length=50)
     table = compute(backbone, records, tmp_path, pass_)
     vectors = column(table, "vector")
@@ -113,8 +113,8 @@ def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, reco
 
 
 def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):
-    """Another backbone, another template or a renamed folder is no new artifact, and the backbone is never loaded; another
-    encoder or window is."""
+    """Another backbone, another template or a renamed folder is no new artifact, and the backbone is never loaded;
+    another encoder or window is."""
     some, pass_ = [record("hi", "", "blue")], SentenceEmbedding(str(encoder_folder))
     source = Loaded(backbone)
     runner = PassRunner(source, Store(tmp_path), TRAINER)
@@ -164,7 +164,8 @@ def test_missing_package_is_one_sentence(monkeypatch):
 def test_packaged_encoder(backbone, tmp_path):
     """A paraphrase lies nearer than another subject. MiniLM's card: 384 dimensions; vectors have length 1."""
     texts = ["How do I bake bread?", "What is the way to make a loaf of bread?", "Name the capital of France."]
-    vectors = column(compute(backbone, [record(text, "", "x") for text in texts], tmp_path, SentenceEmbedding()), "vector")
+    some = [record(text, "", "x") for text in texts]
+    vectors = column(compute(backbone, some, tmp_path, SentenceEmbedding()), "vector")
     assert vectors.shape == (3, 384) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     cosine = vectors @ vectors.T
     assert cosine[0, 1] > 0.6 > 0.3 > cosine[0, 2]

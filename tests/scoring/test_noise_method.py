@@ -63,7 +63,7 @@ def test_low_is_wanted():
 
 
 def test_flagged_and_infinite_records_have_no_score():
-    """A record without a value, and one whose logits overflowed, are null with a reason; the neighbour keeps its own."""
+    """A record without a value, and one whose logits overflowed: null with a reason. The neighbour keeps its value."""
     tables = divergences(
         (10.0,),
         flags=["empty_instruction_and_input", None, None],

@@ -200,8 +200,8 @@ def test_input_before_instruction(backbone, tmp_path):
 def test_settings():
     """The order of the strengths is no difference, everything else is; whole numbers and fractions have plain names."""
     assert NoiseDivergence((10, 1)).settings() == NoiseDivergence((1.0, 10.0)).settings()
-    others = [NoiseDivergence((1,)), NoiseDivergence(family="uniform"), NoiseDivergence(draws=1), NoiseDivergence(seed=1)]
-    others += [NoiseDivergence(statistics="per_dimension"), NoiseDivergence()]
+    changes = [{"betas": (1,)}, {"family": "uniform"}, {"draws": 1}, {"seed": 1}, {"statistics": "per_dimension"}, {}]
+    others = [NoiseDivergence(**change) for change in changes]
     assert len({str(other.settings()) for other in others}) == len(others)
     assert NoiseDivergence.column(10) == "kl_beta_10" and NoiseDivergence.column(0.5, "answer") == "kl_answer_beta_0.5"
 

@@ -1,5 +1,5 @@
-"""Run by test_noise_pass.py under torchrun: `two_noise_processes.py FOLDER` computes the noise pass of the tiny model on
-two CPU processes; the first one writes `kl.npy`."""
+"""Run by test_noise_pass.py under torchrun: `two_noise_processes.py FOLDER` computes the noise pass of the tiny model
+on two CPU processes; the first one writes `kl.npy`."""
 
 from __future__ import annotations
 

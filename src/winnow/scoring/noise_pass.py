@@ -34,8 +34,8 @@ class NoiseDivergence:
 
     eq. 3 of "Priority on High-Quality" (EMNLP 2025). The sequence is prompt and answer, L tokens cut to the template's
     window. Position t predicts token t + 1, so n = L - 1: token 0 has no prediction, and what position L - 1 says about
-    a token that is not there is left out (ours). Positions before the first noised token see nothing of the noise: their
-    KL is exactly 0, counts in n, and is never computed.
+    a token that is not there is left out (ours). Positions before the first noised token see nothing of the noise:
+    their KL is exactly 0, counts in n, and is never computed.
 
     betas: noise strengths, all read from one draw of eps and one clean run. family, statistics, seed: see
     `winnow.perturb.embedding_noise`. draws: independent draws of eps.
@@ -56,7 +56,7 @@ class NoiseDivergence:
         # The order in which strengths are listed is no reason for another artifact.
         object.__setattr__(self, "betas", tuple(sorted({float(beta) for beta in self.betas})))
         if not self.betas or self.betas[0] < 0:
-            raise UserError(f"method.betas={list(self.betas)} must be one or more noise strengths (beta) of at least 0.")
+            raise UserError(f"method.betas={list(self.betas)} must be one or more noise strengths of at least 0.")
         if self.family not in FAMILIES:
             raise UserError(f"method.family={self.family} is no kind of noise; choose {' or '.join(FAMILIES)}.")
         if self.statistics not in STATISTICS:
@@ -198,7 +198,10 @@ class _NoisyPrefix(SharedPrefix):
     """The shared prefix, also continued by input embeddings in place of token ids."""
 
     def continued(self, ids: Tensor, shared: int, embeds: Tensor) -> Tensor:
-        """Final hidden states (batch, length, width); embeds: (batch, length - shared, width), in place of ids[:, shared:]."""
+        """Final hidden states (batch, length, width) of a text whose part after the prefix is given by its embeddings.
+
+        embeds: (batch, length - shared, width), in place of ids[:, shared:].
+        """
         if shared == 0:
             return final_hidden(self.model, inputs_embeds=embeds)
         past, states = self._of(ids[:1, :shared])

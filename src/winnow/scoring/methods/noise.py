@@ -43,7 +43,9 @@ class NoiseConsistency:
     ) -> None:
         together = [beta] if betas is None else list(betas)
         if beta not in together:
-            raise UserError(f"method.beta={beta} is not among method.betas={together}; add it, or set method.betas=null.")
+            raise UserError(
+                f"method.beta={beta} is not among method.betas={together}; add it, or set method.betas=null."
+            )
         self.name, self.beta = name, float(beta)
         self.passes: dict[str, Pass] = {
             "noise": NoiseDivergence(tuple(together), family, draws, statistics, seed),
@@ -70,7 +72,7 @@ class NoiseConsistency:
             },
             higher_is_better=False,
             descriptions={
-                "score": f"KL(P||Q) at beta {self.beta:g}, mean over positions and draws, nats per position; low is wanted",
+                "score": f"KL(P||Q) at beta {self.beta:g}, mean over draws, nats per position; low is wanted",
                 "kl_draw_std": "standard deviation of the KL over the draws (population), nats per position",
                 "kl_answer": "the same KL over the positions that predict an answer token only, nats per position",
                 "scored_tokens": "positions averaged, all of the sequence but its last",
