@@ -8,25 +8,13 @@ import numpy as np
 import pytest
 import torch
 from composed import template
+from tiny_passes import TRAINER, Loaded
 
 from winnow.backbone.likelihood import final_hidden
 from winnow.data.records import Record, record_id
 from winnow.scoring.passes import Likelihood, PromptEmbedding, TokenCount
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.store import Store
-
-TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-
-
-class Loaded:
-    """A source that hands out a backbone which is there already, and counts how often it is asked for."""
-
-    def __init__(self, backbone):
-        self.backbone, self.identity, self.tokenizer, self.loads = backbone, backbone.identity, backbone.tokenizer, 0
-
-    def load(self):
-        self.loads += 1
-        return self.backbone
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ class BackboneSource:
             origin |= packaged.packaged_identity(self.name)
         elif Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
-            origin |= {"name": "local folder", "content": _folder_hash(self.folder)}
+            origin |= {"name": "local folder", "content": folder_hash(self.folder)}
         else:
             origin |= {"revision": self._config()._commit_hash or self.revision}
         tokenizer = self.tokenizer
@@ -126,7 +126,7 @@ class BackboneSource:
             ) from error
 
 
-def _folder_hash(folder: str) -> str:
+def folder_hash(folder: str) -> str:
     """Hash of the weights and configuration in a local model folder."""
     digest = hashlib.sha256()
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".json"))

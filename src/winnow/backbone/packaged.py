@@ -91,8 +91,8 @@ def _convert(gguf_path: Path, target: Path) -> None:
 def tokenizer_from_gguf(gguf_path: Path):
     """The fast tokenizer that a GGUF of the `smollm` family describes.
 
-    Built from the file's own vocabulary and merges rather than through a Llama tokenizer class, because that
-    class adds a BOS token although the file says `add_bos_token = false`, and takes another token for EOS.
+    Built from the file's own vocabulary and merges rather than through a Llama tokenizer class, because such a
+    class may add a BOS token although the file says `add_bos_token = false`, and take another token for EOS.
     Pre-tokenisation: each digit alone, then byte-level with the GPT-2 pattern.
     """
     from gguf import GGUFReader

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from winnow.backbone.loading import Backbone, _folder_hash
+from winnow.backbone.loading import Backbone, folder_hash
 from winnow.errors import UserError
 
 # name -> (distribution, importable package, folder inside it)
@@ -55,7 +55,7 @@ class SentenceEncoder:
             return {"encoder": self.name, "package": distribution, "version": version}
         if Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
-            return {"encoder": "local folder", "content": _folder_hash(self.folder)}
+            return {"encoder": "local folder", "content": folder_hash(self.folder)}
         from transformers import AutoConfig
 
         return {"encoder": self.name, "revision": self._pretrained(AutoConfig)._commit_hash or self.revision}

@@ -137,11 +137,6 @@ class PassTable:
         values = column.flatten().to_numpy(zero_copy_only=False)
         return values.astype(np.float64), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    def vectors(self, name: str) -> np.ndarray:
-        """A column of equally long vectors as (records, width); only for tables without flags."""
-        values, offsets = self.ragged(name)
-        return values.reshape(len(self), -1).astype(np.float32) if offsets[-1] else np.zeros((len(self), 0))
-
 
 class _Pending(pl.LightningDataModule):
     """Ready-made batches of the records that the parts on disk do not hold yet."""
