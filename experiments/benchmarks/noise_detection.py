@@ -4,7 +4,8 @@
 
 All strengths come from one pass. AUC: a clean record ranks above a defective one (0.5 is chance). Each method takes
 10% of the records that are valid for it, and IFD's filter leaves it fewer of them. Overlap: the records in both subsets,
-as a share of the smaller one; by chance it would be about the larger one's share of the pool.
+as a share of the smaller one; by chance it would be about the larger one's share of the pool. In bf16, which ranks as
+fp32 does (`noise_speed.py`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _overlap(a: list[int], b: list[int]) -> float:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
-    _, source, template = parts()
+    _, source, template = parts("backbone.dtype=bf16")
     records = read_pool("embedded", limit=count).records
     numbers: dict = {"records": len(records), "ratio": RATIO}
     with tempfile.TemporaryDirectory() as folder:
