@@ -24,15 +24,18 @@ class SharedPrefix:
         self.model = model
         self._known: dict[tuple[int, ...], tuple[DynamicCache, Tensor]] = {}
 
-    def hidden(self, ids: Tensor, shared: int) -> Tensor:
-        """Final hidden states (batch, length, width) of `ids` (batch, length), whose first `shared` tokens agree."""
+    def hidden(self, ids: Tensor, shared: int, embeds: Tensor | None = None) -> Tensor:
+        """Final hidden states (batch, length, width) of `ids` (batch, length), whose first `shared` tokens agree.
+
+        embeds: (batch, length - shared, width), input embeddings to go on with in place of those of ids[:, shared:].
+        """
+        rest = {"input_ids": ids[:, shared:]} if embeds is None else {"inputs_embeds": embeds}
         if shared == 0:
-            return final_hidden(self.model, input_ids=ids)
+            return final_hidden(self.model, **rest)
         past, states = self._of(ids[:1, :shared])
         past = copy.deepcopy(past)  # the forward pass appends to it
         past.batch_repeat_interleave(len(ids))
-        rest = final_hidden(self.model, past, input_ids=ids[:, shared:])
-        return torch.cat([states.expand(len(ids), -1, -1), rest], dim=1)
+        return torch.cat([states.expand(len(ids), -1, -1), final_hidden(self.model, past, **rest)], dim=1)
 
     def _of(self, ids: Tensor) -> tuple[DynamicCache, Tensor]:
         key = tuple(ids[0].tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from winnow.backbone.divergence import kl_rows
-from winnow.backbone.likelihood import final_hidden
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
@@ -143,14 +141,14 @@ class _NoiseModule(pl.LightningModule):
     def __init__(self, model, settings: NoiseDivergence) -> None:
         super().__init__()
         self.model, self.settings = model, settings
-        self.prefix = _NoisyPrefix(model)
+        self.prefix = SharedPrefix(model)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         ids, where = batch["input_ids"], (batch["row"], batch["position"])
         # A template may put the input before the instruction: what is noised is never part of a prefix.
         shared = min(batch["shared"], batch["first"])
         clean = self.prefix.hidden(ids, shared)[where]
-        noisy = [self.prefix.continued(ids, shared, rest)[where] for rest in self._noised(batch, shared)]
+        noisy = [self.prefix.hidden(ids, shared, rest)[where] for rest in self._noised(batch, shared)]
         # One transfer per batch: nothing before this line waits for the device.
         divergence = kl_rows(clean, torch.stack(noisy), self.model.get_output_embeddings()).double().cpu()
         return self._columns(batch["columns"], divergence)
@@ -192,20 +190,3 @@ class _NoiseModule(pl.LightningModule):
                 for values, record in zip(rows, records, strict=True)
             ]
         return columns
-
-
-class _NoisyPrefix(SharedPrefix):
-    """The shared prefix, also continued by input embeddings in place of token ids."""
-
-    def continued(self, ids: Tensor, shared: int, embeds: Tensor) -> Tensor:
-        """Final hidden states (batch, length, width) of a text whose part after the prefix is given by its embeddings.
-
-        embeds: (batch, length - shared, width), in place of ids[:, shared:].
-        """
-        if shared == 0:
-            return final_hidden(self.model, inputs_embeds=embeds)
-        past, states = self._of(ids[:1, :shared])
-        past = copy.deepcopy(past)  # the forward pass appends to it
-        past.batch_repeat_interleave(len(ids))
-        rest = final_hidden(self.model, past, inputs_embeds=embeds)
-        return torch.cat([states.expand(len(ids), -1, -1), rest], dim=1)
