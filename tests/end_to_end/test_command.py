@@ -118,16 +118,20 @@ def test_killed_while_scoring_goes_on(command, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_scores(command, tmp_path):
-    """Score, select and tune on two CPU processes from nothing: the passes are sharded, the second process selects for
-    itself and helps to tune. Scores equal those of one process to 1e-5, the tuned loss to 1e-4."""
+    """Score, select and tune on two CPU processes from nothing: the passes, that of the selection's vectors among them,
+    are sharded, and both tune on what the first one selects. Scores equal those of one process to 1e-5, the selected
+    records are the same, the tuned loss to 1e-4."""
     common = ["stages=[score,select,tune]", "data.limit=60", "tuning.epochs=1", "tuning.batch_size=4"]
-    common += ["tuning.micro_batch_size=2"]
+    common += ["tuning.micro_batch_size=2", "selection=noise", "selection.classes=5", "selection.ratio=0.5"]
     two = call(command(*common, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"))
     assert two.returncode == 0, two.stderr[-2000:]
     one = call(command(*common, f"paths.store={tmp_path / 'b'}", f"paths.run={tmp_path / 'one'}"))
     assert one.returncode == 0
     a, b = (pq.read_table(tmp_path / run / "scores.parquet")["score"].to_numpy() for run in ("run", "one"))
     assert len(a) == 60 and np.allclose(a, b, atol=1e-5, equal_nan=True)
+    made = [json.loads((tmp_path / run / "selection.json").read_text())["decisions"] for run in ("run", "one")]
+    picked = [[(row["id"], row["class"], row["selected"]) for row in decisions] for decisions in made]
+    assert picked[0] == picked[1] and sum(selected for _, _, selected in picked[0]) > 3
     loss = [json.loads((tmp_path / run / "tuning.json").read_text())["train_loss"][-1]["loss"] for run in ("run", "one")]
     assert abs(loss[0] - loss[1]) < 1e-4
 
