@@ -11,6 +11,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from winnow.backbone.likelihood import decoder
 from winnow.quiet import quiet
 
 quiet()
@@ -25,6 +26,19 @@ def parts(*overrides: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides))
     return cfg, instantiate(cfg.backbone), instantiate(cfg.template)
+
+
+class Counter:
+    """How many sequences and how many tokens, padding counted, went through the transformer body."""
+
+    def __init__(self, model) -> None:
+        self.sequences = self.tokens = 0
+        decoder(model).register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module, args, given) -> None:
+        x = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
+        self.sequences += x.shape[0]
+        self.tokens += x.shape[0] * x.shape[1]
 
 
 def save(name: str, command: str, numbers: dict) -> None:

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import TRAINER, parts, save
+from common import TRAINER, Counter, parts, save
 from scipy.stats import spearmanr
 
-from winnow.backbone.likelihood import decoder
 from winnow.data.readers import read_pool
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
 from winnow.scoring.methods.noise import NoiseConsistency
@@ -33,19 +32,6 @@ from winnow.scoring.store import Store
 
 SIDES = ("per_sample_fp32", "winnow_fp32", "winnow_bf16")
 DRAWS, BETA = 3, 10.0
-
-
-class Counter:
-    """How many sequences and how many tokens, padding counted, went through the transformer body."""
-
-    def __init__(self, model) -> None:
-        self.sequences = self.tokens = 0
-        decoder(model).register_forward_pre_hook(self._count, with_kwargs=True)
-
-    def _count(self, module, args, given) -> None:
-        x = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
-        self.sequences += x.shape[0]
-        self.tokens += x.shape[0] * x.shape[1]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pytorch_lightning as pl
@@ -21,6 +21,9 @@ from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError
+
+if TYPE_CHECKING:
+    from winnow.perturb.attacks.base import PromptAttack
 
 REGIONS = ("all", "prompt", "answer")
 POOLINGS = ("mean", "last")
@@ -41,7 +44,7 @@ class BackboneEmbedding:
     The defaults are those of "Priority on High-Quality" (EMNLP 2025): the mean over all tokens, prompt and answer, of
     the final hidden states. region: `all`, `prompt` or `answer`, cut to the template's window. layer: -1 is the final
     state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k for
-    what block k puts out. The mean is taken in fp32.
+    what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction was attacked.
 
     Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
     """
@@ -49,6 +52,7 @@ class BackboneEmbedding:
     region: str = "all"
     layer: int = -1
     pooling: str = "mean"
+    attack: PromptAttack | None = None
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = _SCHEMA
 
@@ -65,14 +69,14 @@ class BackboneEmbedding:
             "layer": self.layer,
             "pooling": self.pooling,
             "version": self.version,
-        }
+        } | ({} if self.attack is None else {"attack": self.attack.settings()})
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
-        encoded = template.encode(records, tokenizer)
         if self.region != "prompt":
-            return encoded
-        # What comes later is not seen from here, so it is not run.
-        return [record if record.flag else replace(record, ids=record.ids[: record.answer_start]) for record in encoded]
+            return template.encode(records, tokenizer)
+        # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a token.
+        prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
+        return [prompt if prompt.flag else replace(prompt, ids=prompt.ids[: prompt.answer_start]) for prompt in prompts]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         layers = backbone.model.config.num_hidden_layers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 import pytorch_lightning as pl
@@ -21,12 +21,16 @@ from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 
+if TYPE_CHECKING:
+    from winnow.perturb.attacks.base import PromptAttack
+
 
 class Pass(Protocol):
     """What the runner asks of a pass.
 
     schema: the columns, `id` first and `flag` among them. settings(): everything besides data, backbone and
     template that the columns depend on, with a `version` that is raised whenever the numbers would change.
+    A pass with an `attack` is given records whose instruction the attack has rewritten.
     """
 
     schema: ClassVar[pa.Schema]
@@ -46,22 +50,26 @@ class Pass(Protocol):
 class Likelihood:
     """Negative log-likelihood of every answer token under one view of the prompt.
 
-    view: `clean`, s(A|Q); or `direct`, s(A), the instruction removed.
+    view: `clean`, s(A|Q); or `direct`, s(A), the instruction removed. attack: s(A|Q_adv), the prompt with its
+    instruction attacked.
 
     Columns per record: `nll`, one float per scored answer token, in nats; `skipped`, leading answer tokens that
     have no predecessor and so no likelihood (1 for a bare answer under a tokenizer without BOS, else 0);
-    `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single losses are kept, not their mean: a method can
-    average the same answer tokens in every term of its ratio, whatever each view's window had room for, and a
-    formula can change without a new pass.
+    `prompt_vector`, the mean over the prompt's tokens of the final hidden states, which this forward has at hand
+    (rounded to 16 bits; none in the direct view); `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single
+    losses are kept, not their mean: a method can average the same answer tokens in every term of its ratio, whatever
+    each view's window had room for, and a formula can change without a new pass.
     """
 
     view: str = "clean"
-    version: ClassVar[int] = 1
+    attack: PromptAttack | None = None
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("id", pa.string()),
             ("nll", pa.list_(pa.float32())),
             ("skipped", pa.int32()),
+            ("prompt_vector", pa.list_(pa.float16())),
             ("prompt_tokens", pa.int32()),
             ("answer_tokens", pa.int32()),
             ("flag", pa.string()),
@@ -69,19 +77,21 @@ class Likelihood:
     )
 
     def settings(self) -> dict:
-        return {"pass": "likelihood", "view": self.view, "version": self.version}
+        attack = None if self.attack is None else self.attack.settings()
+        return {"pass": "likelihood", "view": self.view, "attack": attack, "version": self.version}
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         return template.encode(records, tokenizer, self.view)
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
-        return _LikelihoodModule(backbone.model)
+        return _LikelihoodModule(backbone.model, vectors=self.view != "direct")
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         return _answer_batch(batch)
 
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return {"nll": [], "skipped": 0, "prompt_tokens": None, "answer_tokens": encoded.answer_total}
+        none = dict.fromkeys(("prompt_vector", "prompt_tokens"))
+        return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
 
 
 def _answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
@@ -115,9 +125,9 @@ def _answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
 
 
 class _LikelihoodModule(pl.LightningModule):
-    def __init__(self, model) -> None:
+    def __init__(self, model, vectors: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.vectors = model, vectors
         self.prefix = SharedPrefix(model)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
@@ -129,6 +139,10 @@ class _LikelihoodModule(pl.LightningModule):
         names = ("id", "skipped", "prompt_tokens", "answer_tokens")
         columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
         columns["nll"] = [loss.tolist() for loss in losses]
+        columns["prompt_vector"] = [None] * len(losses)
+        if self.vectors:
+            means = [hidden[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
+            columns["prompt_vector"] = list(torch.stack(means).half().cpu().numpy())
         columns["flag"] = [None] * len(losses)
         return columns
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +20,15 @@ from winnow.backbone.loading import Backbone
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
-from winnow.distributed import compute_once, is_leader
+from winnow.distributed import barrier, compute_once, is_leader
+from winnow.scoring.answer_loss import AnswerLoss
 from winnow.scoring.passes import Pass
 from winnow.scoring.store import Artifact, ColumnParts, Store, fingerprint
 from winnow.trainer import make_trainer
+
+if TYPE_CHECKING:
+    from winnow.perturb.attacks.base import PromptAttack
+    from winnow.perturb.attacks.prompts import PromptTable
 
 
 class PassRunner:
@@ -29,10 +37,14 @@ class PassRunner:
     source: a BackboneSource (or anything with `.identity`, `.tokenizer` and `.load()`); its weights are loaded
     when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch; it changes the speed,
     not the numbers, and is no part of any fingerprint. flush_seconds: how much work a kill may cost.
+    attack_processes: how many make attacked prompts at once.
     trainer: arguments of Lightning's Trainer.
 
     A pass that runs a model of its own has that model's source as `encoder`. It reads the records and not the prompts,
     so it is kept under that model's identity, whatever the backbone and the template.
+
+    A pass may have a `tokens_per_batch` of its own, `cost(encoded, shared)` in these tokens, and `progress(columns)`,
+    counts to show beside the records.
     """
 
     def __init__(
@@ -42,9 +54,11 @@ class PassRunner:
         trainer: dict[str, Any],
         tokens_per_batch: int = 512,
         flush_seconds: float = 10.0,
+        attack_processes: int = 1,
     ) -> None:
         self.source, self.store, self.trainer = source, store, trainer
         self.tokens_per_batch, self.flush_seconds = tokens_per_batch, flush_seconds
+        self.attack_processes = attack_processes
         self.computed: list[str] = []  # fingerprints of the passes that were not in the store yet
         self.used: list[str] = []
         self._backbone: Backbone | None = None
@@ -87,7 +101,7 @@ class PassRunner:
 
     def _work(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
         parts = ColumnParts(artifact.path, pass_.schema)
-        encoded = pass_.encode(records, template, self._source(pass_).tokenizer)
+        encoded = self._encoded(pass_, records, template)
         if hasattr(pass_, "module"):
             self._predict(pass_, encoded, parts)
         elif is_leader():
@@ -95,10 +109,56 @@ class PassRunner:
         if is_leader():
             parts.merge([record.id for record in records])
 
+    def prompts(
+        self, attacks: Mapping[str, PromptAttack], records: Sequence[Record], template: Template
+    ) -> dict[str, PromptTable]:
+        """The instructions of all records under each attack: from the store, or made now by the leader."""
+        from winnow.perturb.attacks.prompts import attacked_prompts, worker_pool
+
+        @cache  # one model for all attacks, loaded when the first loss is asked
+        def measure() -> AnswerLoss:
+            return AnswerLoss(self.backbone, template, self.tokens_per_batch)
+
+        def loss(record: Record, instructions: Sequence[str]) -> list[float]:
+            return measure()(record, instructions)
+
+        # What a greedy search finds depends on the model that leads it.
+        identity = {"backbone": self.source.identity, "template": template.settings()}
+        shown = self.trainer.get("enable_progress_bar", True)
+        tables = {}
+        for leads in (True, False):  # the others find finished artifacts
+            if leads == is_leader():
+                with worker_pool(self.attack_processes if leads else 1) as pool:
+                    for name, attack in attacks.items():
+                        led = (loss, identity) if attack.search == "greedy" else (None, None)
+                        tables[name] = attacked_prompts(
+                            attack, records, self.store, *led, self.attack_processes, shown, pool
+                        )
+            barrier()
+        return tables
+
+    def _encoded(self, pass_: Pass, records: Sequence[Record], template: Template) -> list[Encoded]:
+        """The records as the pass sees them: attacked, if it has an attack; flagged, where the attack found nothing."""
+        tokenizer, attack = self._source(pass_).tokenizer, getattr(pass_, "attack", None)
+        if attack is None:
+            return pass_.encode(records, template, tokenizer)
+        table = self.prompts({attack.name: attack}, records, template)[attack.name]
+        rewritten = [
+            record if prompt is None else replace(record, instruction=prompt)
+            for record, prompt in zip(records, table.prompts(), strict=True)
+        ]
+        return [
+            encoded if reason is None else replace(encoded, ids=[], spans={}, flag=encoded.flag or reason)
+            for encoded, reason in zip(pass_.encode(rewritten, template, tokenizer), table.flags(), strict=True)
+        ]
+
     def _predict(self, pass_: Pass, encoded: list[Encoded], parts: ColumnParts) -> None:
         settings = pass_.settings()
         label = " ".join(str(settings[key]) for key in ("pass", "view") if key in settings)
-        data = _Pending(pass_, encoded, parts, self.tokens_per_batch, label)
+        if settings.get("attack"):
+            label += f" {pass_.attack.name}"
+        budget = getattr(pass_, "tokens_per_batch", self.tokens_per_batch)
+        data = _Pending(pass_, encoded, parts, budget, label)
         callbacks = [_PartWriter(parts, self.flush_seconds)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(_RecordProgress())
@@ -162,8 +222,10 @@ class _Pending(pl.LightningDataModule):
         rows = [record.ids for record in self.pending]
         before_text = [record.spans.get("instruction", (0, 0))[0] for record in self.pending]
         shared = shared_prefixes(rows, before_text)
+        # A pass that makes more tokens than it is given says itself what a record costs.
+        cost = getattr(self.pass_, "cost", lambda record, common: len(record.ids) - common)
         batches = token_budget_batches(
-            [len(row) - common for row, common in zip(rows, shared, strict=True)],
+            [cost(record, common) for record, common in zip(self.pending, shared, strict=True)],
             self.budget,
             [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
         )
@@ -227,8 +289,13 @@ class _RecordProgress(pl.Callback):
             unit="rec",
             disable=trainer.global_rank != 0,
         )
+        self.counts: Counter[str] = Counter()
 
     def on_predict_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        counted = getattr(trainer.datamodule.pass_, "progress", None)
+        if counted:
+            self.counts.update(counted(outputs))
+            self.bar.set_postfix({name: f"{count * trainer.world_size:,}" for name, count in self.counts.items()})
         self.bar.update(len(batch["columns"]) * trainer.world_size)
 
     def on_predict_end(self, trainer, module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def first_reason(*flags: Sequence[str | None]) -> list[str | None]:
 
 
 def answer_losses(
-    tables: dict[str, PassTable], first_token: str = "score"
+    tables: dict[str, PassTable], first_token: str = "score", optional: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str | None]]:
     """Mean loss per answer under several views, every mean taken over the same answer tokens.
 
@@ -98,9 +98,10 @@ def answer_losses(
     token that has a predecessor, as the published code does (a bare answer without BOS then misses one token in
     s(A) only); `skip` leaves the first answer token out of every view.
 
-    tables: likelihood passes by view. Returns (means in nats by view, answer tokens that every mean covers, why a record
-    has no means); the first two are NaN exactly where the third gives a reason: a flag of one of the passes, nothing left to
-    average, or a loss that is not finite.
+    tables: likelihood passes by view. optional: views that a record may lack, an attack that found nothing: its mean is
+    NaN then, and the record keeps the others. Returns (means in nats by view, answer tokens that every mean covers, why a
+    record has no means); the first two are NaN exactly where the third gives a reason: a flag of one of the passes that it
+    must have, nothing left to average, or a loss that is not finite.
     """
     if first_token not in ("score", "skip"):
         raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
@@ -109,18 +110,21 @@ def answer_losses(
         values, offsets = table.ragged("nll")
         skipped = np.nan_to_num(table.numbers("skipped")).astype(np.int64)
         offered[view] = (values, offsets, skipped)
-    shared = np.min([np.diff(offsets) + skipped for _, offsets, skipped in offered.values()], axis=0)
-    reasons = first_reason(*(table.flags() for table in tables.values()))
-    means = {view: np.full(len(shared), np.nan) for view in tables}
-    covered = np.full(len(shared), np.nan)
-    for i, n in enumerate(shared):
-        firsts = {view: max(skipped[i], first_token == "skip") for view, (_, _, skipped) in offered.items()}
-        if reasons[i] is None and n - max(firsts.values()) < 1:
-            reasons[i] = NOTHING_TO_AVERAGE
+    there = {view: [reason is None for reason in table.flags()] for view, table in tables.items()}
+    reasons = first_reason(*(table.flags() for view, table in tables.items() if view not in optional))
+    means = {view: np.full(len(reasons), np.nan) for view in tables}
+    covered = np.full(len(reasons), np.nan)
+    for i in range(len(reasons)):
         if reasons[i] is not None:
             continue
+        own = {view: columns for view, columns in offered.items() if there[view][i]}
+        n = min(offsets[i + 1] - offsets[i] + skipped[i] for _, offsets, skipped in own.values())
+        firsts = {view: max(skipped[i], first_token == "skip") for view, (_, _, skipped) in own.items()}
+        if n - max(firsts.values()) < 1:
+            reasons[i] = NOTHING_TO_AVERAGE
+            continue
         averages = {}
-        for view, (values, offsets, skipped) in offered.items():
+        for view, (values, offsets, skipped) in own.items():
             begin = offsets[i] - skipped[i]  # where answer token 0 would stand
             averages[view] = values[begin + firsts[view] : begin + n].mean()
         if not np.isfinite(list(averages.values())).all():

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from winnow.errors import UserError
 from winnow.files import write_atomically
 
-KINDS = ("passes", "models", "evaluations")
+KINDS = ("passes", "models", "evaluations", "prompts")
 
 
 def fingerprint(meta: dict) -> str:

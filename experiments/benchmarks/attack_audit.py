@@ -1,0 +1,131 @@
+"""AIFD and AIOEC beside IFD: what one sweep costs, what the attacks did, and what the scores see.
+
+    python experiments/benchmarks/attack_audit.py alpaca_data.json [records] [records for AIOEC's layers]
+
+One store for `method=ifd,aifd,aioec`, as in a sweep. Forwards: sequences through the backbone per record; the plain way,
+each method on its own, needs 2 + 12 + 7 = 21. Then the same methods on the embedded pool, whose planted defects give an
+AUC (0.5 is chance). In bf16. The histogram of AIFD with the 5% cut goes to results/aifd_distribution.svg.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+
+import numpy as np
+from common import HERE, TRAINER, Counter, parts, save
+from scipy.stats import spearmanr
+
+from winnow.data.readers import read_pool
+from winnow.perturb.attacks.audit import audit
+from winnow.scoring.methods.aifd import AIFD
+from winnow.scoring.methods.aioec import AIOEC
+from winnow.scoring.methods.ifd import IFD
+from winnow.scoring.runner import PassRunner
+from winnow.scoring.store import Store
+from winnow.selection.budget import Budget
+from winnow.tracking.detection import detection
+from winnow.tracking.plots import score_histogram
+
+LAYERS = {"last token": {"pooling": "last"}, "layer 0": {"layer": 0}, "layer 15": {"layer": 15}, "layer 24": {"layer": 24}}
+
+
+def scored(method, runner, records, template):
+    """The scores of a method over passes that are computed, or found in the store."""
+    tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
+    return method.score(tables, records)
+
+
+def best(method, scores, records, ratio: float) -> tuple[set[int], float | None]:
+    """Positions and cut of the best share of the eligible records."""
+    table = scores.table(records, {"method": method.name, "settings": {}})
+    chosen = Budget(ratio=ratio).select(table, scores.higher_is_better, method.filters)
+    return set(chosen.chosen), chosen.cut
+
+
+def correlation(a, b) -> float:
+    """Spearman over the records that have both numbers."""
+    there = ~(np.isnan(a) | np.isnan(b))
+    return round(float(spearmanr(a[there], b[there]).statistic), 3)
+
+
+def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> dict:
+    records = read_pool(pool, limit=count).records
+    methods = {"ifd": IFD(), "aifd": AIFD(attacks), "aioec": AIOEC(attacks)}
+    backbone = source.load()
+    source.load = lambda: backbone
+    counter, numbers = Counter(backbone.model), {"records": count}
+    with tempfile.TemporaryDirectory() as store:
+        runner = PassRunner(source, Store(store), TRAINER)
+        start = time.perf_counter()
+        prompts = runner.prompts(attacks, records, template)
+        numbers["attacking_seconds"] = round(time.perf_counter() - start, 1)
+        start, scores, passes = time.perf_counter(), {}, {}
+        for name, method in methods.items():
+            before = len(runner.computed)
+            scores[name] = scored(method, runner, records, template)
+            passes[name] = len(runner.computed) - before
+        numbers["scoring_seconds"] = round(time.perf_counter() - start, 1)
+        numbers["passes_computed"] = passes
+        usable = int(np.sum([reason is None for reason in scores["ifd"].flag]))
+        numbers["forwards_per_record"] = round(counter.sequences / usable, 3)
+        numbers["attacks"] = audit(prompts)["attacks"]
+        ratios = {name: scores["aifd"].components[f"nll_{name}"] / scores["aifd"].components["nll_direct"] for name in attacks}
+        kept = {name: table.table["similarity"].to_numpy(zero_copy_only=False).astype(float) for name, table in prompts.items()}
+        numbers["spearman_ratio_with_similarity"] = {name: correlation(ratios[name], kept[name]) for name in attacks}
+        numbers["spearman"] = {
+            "aifd_ifd": correlation(scores["aifd"].score, scores["ifd"].score),
+            "aifd_aioec": correlation(scores["aifd"].score, scores["aioec"].score),
+            "aifd_mean_similarity": correlation(scores["aifd"].score, np.nanmean(list(kept.values()), axis=0)),
+        }
+        tops = {name: best(method, scores[name], records, 0.1)[0] for name, method in methods.items()}
+        numbers["top_10_percent_in_common"] = {
+            f"{a}_{b}": round(len(tops[a] & tops[b]) / min(len(tops[a]), len(tops[b])), 3)
+            for a, b in (("aifd", "ifd"), ("aifd", "aioec"), ("aioec", "ifd"))
+        }
+        chosen, cut = best(methods["aifd"], scores["aifd"], records, 0.05)
+        values = scores["aifd"].score
+        numbers["aifd"] = {f"percentile_{q}": round(float(np.nanpercentile(values, q)), 4) for q in (5, 25, 50, 75, 95)}
+        numbers["aifd"] |= {"cut_5_percent": round(cut, 4), "not_eligible": int(np.nansum(values > 3)), "null": int(np.isnan(values).sum())}
+        selected = [i in chosen for i in range(count)]
+        shown = [None if np.isnan(value) else float(value) for value in values]
+        (HERE / "results" / "aifd_distribution.svg").write_text(score_histogram(shown, selected, cut, "AIFD"), encoding="utf-8")
+        first = records[:few]
+        numbers["aioec_spearman_with_default"] = {"records": few} | {
+            name: correlation(scored(AIOEC(attacks, **option), runner, first, template).score, scores["aioec"].score[:few])
+            for name, option in LAYERS.items()
+        }
+    return numbers
+
+
+def planted(source, template, attacks) -> dict:
+    """How well each method finds the planted defects of the embedded pool."""
+    records = read_pool("embedded").records
+    labels, numbers = {record.id: record.raw["defect"] for record in records}, {}
+    with tempfile.TemporaryDirectory() as store:
+        runner = PassRunner(source, Store(store), TRAINER)
+        for method in (IFD(), AIFD(attacks), AIOEC(attacks)):
+            scores = scored(method, runner, records, template)
+            table = scores.table(records, {"method": method.name, "settings": {}})
+            out = {record.id for i, record in enumerate(records) if not all(rule.keeps(table)[i] for rule in method.filters)}
+            found = detection(table.select(["id", "score"]).to_pylist(), labels, scores.higher_is_better, out)
+            numbers[method.name] = {"auc": round(found["overall"]["auc"], 3)} | {
+                kind: round(value["auc"], 3) for kind, value in found["by_kind"].items()
+            }
+    return numbers
+
+
+def main() -> None:
+    from hydra.utils import instantiate
+
+    pool, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 500
+    few = int(sys.argv[3]) if len(sys.argv) > 3 else 100
+    cfg, source, template = parts("method=aifd", "backbone.dtype=bf16")
+    attacks = instantiate(cfg.attack.use)
+    numbers = {"alpaca": alpaca(cfg, source, template, attacks, pool, count, few), "planted_defects_auc": planted(source, template, attacks)}
+    save("attack_audit", f"python experiments/benchmarks/attack_audit.py alpaca_data.json {count} {few}", numbers)
+
+
+if __name__ == "__main__":
+    main()

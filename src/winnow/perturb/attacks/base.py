@@ -1,0 +1,289 @@
+"""What all prompt attacks share: how one instruction is attacked, and why it may come to nothing.
+
+An attack sees the instruction and nothing else of a record. It is described by plain settings; TextAttack and the
+resources are loaded when the first instruction is attacked, once per process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from winnow.errors import UserError
+from winnow.perturb.attacks import resources as sets
+
+if TYPE_CHECKING:
+    from winnow.perturb.attacks.resources import Resources
+
+SEARCHES = ("random", "greedy")
+LEVELS = ("character", "word", "sentence")
+MOST_WORDS = 2000  # longer instructions are flagged by the attacks that change words: their cost grows with the square
+
+# Why there is no attacked prompt.
+EMPTY_INSTRUCTION = "empty_instruction"
+TOO_LONG = "instruction_too_long"
+RESERVED_TEXT = "instruction_holds_reserved_text"
+NO_WORD = "no_word_to_change"
+NO_CANDIDATE = "no_candidate"
+NOTHING_KEPT = "no_candidate_kept_constraints"
+NO_LOSS = "no_answer_loss"
+LOSS_NOT_RAISED = "loss_not_raised"
+
+Losses = Callable[[Sequence[str]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One attacked instruction, or the flag that says why there is none. queries: instructions whose loss was asked."""
+
+    prompt: str | None
+    words_changed: int = 0
+    queries: int = 0
+    flag: str | None = None
+
+
+class PromptAttack(Protocol):
+    """What passes, methods and the prompt artifact ask of an attack."""
+
+    name: str
+    level: str
+    search: str
+
+    def settings(self) -> dict: ...
+
+    def source(self) -> str: ...
+
+    def prepare(self) -> None: ...
+
+    def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome: ...
+
+
+class Shared:
+    """Settings that every attack has.
+
+    name: under which prompts are kept. search: `random` or `greedy`. resources: `offline` or `paper`. seed: of the
+    draws, with record id and name. query_budget: for greedy, instructions per record whose loss may be asked.
+    cache: winnow's cache folder; where files lie changes no prompt, so it is no part of `settings`.
+    """
+
+    level: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()  # of `resources.NEEDS`
+    version: ClassVar[int] = 1  # raised whenever the prompts would change
+
+    def __init__(
+        self,
+        name: str,
+        search: str = "random",
+        resources: str = "offline",
+        seed: int = 0,
+        query_budget: int = 200,
+        cache: str = "~/.cache/winnow",
+    ) -> None:
+        if search not in SEARCHES:
+            raise UserError(f"attack.search={search} is unknown; choose {' or '.join(SEARCHES)}.")
+        if resources not in sets.RESOURCES:
+            raise UserError(f"attack.resources={resources} is unknown; choose {' or '.join(sets.RESOURCES)}.")
+        if query_budget < 2:
+            raise UserError(f"attack.query_budget={query_budget} is too small; give 2 or more, one for the original.")
+        self.name, self.search, self.resources, self.seed = name, search, resources, seed
+        self.query_budget, self.cache = query_budget, cache
+        self._engine: Any = None  # TextAttack's objects; never sent to another process
+
+    def settings(self) -> dict:
+        """All that a prompt depends on besides the instruction and the record's id, as JSON can hold it."""
+        left_out = {"cache", "_engine"} | ({"query_budget"} if self.search == "random" else set())
+        values = {key: value for key, value in vars(self).items() if key not in left_out}
+        identity = sets.identities(self.resources, self.needs)
+        return values | {"attack": type(self).__name__, "version": self.version, "resources": identity}
+
+    def source(self) -> str:
+        """What the prompts were made with, for people: the resource set and what was used of it."""
+        used = ", ".join(need.replace("_", " ") for need in self.needs)
+        return f"{self.resources}: {used}" if used else self.resources
+
+    def prepare(self) -> None:
+        """Load everything now; raises UserError for a resource that cannot be had."""
+        self.engine()
+
+    def engine(self) -> Any:
+        if self._engine is None:
+            self._engine = self.build(sets.load(self.resources, self.cache))
+        return self._engine
+
+    def build(self, resources: Resources) -> Any:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_engine": None}
+
+
+class WordAttack(Shared):
+    """An attack that changes some of the instruction's words; its classes say how.
+
+    share: of the words that may be changed, the part that is; at least one word, and no more than max_words (ours:
+    the papers stop where a classifier errs, which an instruction does not have).
+    """
+
+    ranking: ClassVar[str] = "delete"  # how greedy finds important words: leave them out, or write an unknown one
+
+    def __init__(self, share: float = 0.2, max_words: int = 20, **shared: Any) -> None:
+        super().__init__(**shared)
+        if not 0 < share <= 1:
+            raise UserError(f"attack.share={share} must be above 0 and at most 1.")
+        if max_words < 1:
+            raise UserError(f"attack.max_words={max_words} leaves no word to change; give 1 or more.")
+        self.share, self.max_words = share, max_words
+
+    def transformation(self, resources: Resources) -> Any:
+        """TextAttack's Transformation that proposes replacements."""
+        raise NotImplementedError
+
+    def constraints(self, resources: Resources) -> list[Any]:
+        """TextAttack's constraints on a replacement, the cheap ones first."""
+        raise NotImplementedError
+
+    def stop_words(self) -> frozenset[str]:
+        """Words that are never changed."""
+        return sets.stop_words()
+
+    def build(self, resources: Resources) -> _WordEngine:
+        from textattack.constraints.pre_transformation import RepeatModification, StopwordModification
+
+        first = [RepeatModification(), StopwordModification(stopwords=self.stop_words())]
+        transformation = self.transformation(resources)
+        return _WordEngine(self, transformation, first, self.constraints(resources))
+
+    def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome:
+        """The instruction with some words changed. losses: needed by search=greedy."""
+        if not instruction.strip():
+            return Outcome(None, flag=EMPTY_INSTRUCTION)
+        if len(instruction.split()) > MOST_WORDS:
+            return Outcome(None, flag=TOO_LONG)
+        if "<SPLIT>" in instruction:  # TextAttack's own mark between texts
+            return Outcome(None, flag=RESERVED_TEXT)
+        engine = self.engine()  # before the draws begin: loading may draw as well
+        with drawn_from(self.seed, record_id, self.name):
+            return engine.run(instruction, losses)
+
+    def words_to_change(self, candidates: int) -> int:
+        """How many of `candidates` words are changed: share, rounded half up, at least 1 and at most max_words."""
+        return min(self.max_words, max(1, math.floor(self.share * candidates + 0.5)))
+
+
+class _WordEngine:
+    """TextAttack's Attack for one word attack, random or greedy."""
+
+    def __init__(self, owner: WordAttack, transformation: Any, first: list[Any], constraints: list[Any]) -> None:
+        import textattack
+
+        from winnow.perturb.attacks.goal import AnswerLossGoal
+        from winnow.perturb.attacks.greedy_search import AtMostWords, GreedyWords
+        from winnow.perturb.attacks.random_search import NoGoal, RandomWordSwap
+
+        self.owner, self.limit = owner, AtMostWords()
+        if owner.search == "random":
+            self.search, self.goal = RandomWordSwap(), NoGoal()
+            self.attack = textattack.Attack(self.goal, first + constraints, transformation, self.search)
+            self.search.propose = self.attack._get_transformations_uncached
+        else:
+            self.search, self.goal = GreedyWords(owner.ranking), AnswerLossGoal(owner.query_budget)
+            self.attack = textattack.Attack(self.goal, [*first, self.limit, *constraints], transformation, self.search)
+            self.search.attach(self.attack)
+
+    def run(self, instruction: str, losses: Losses | None) -> Outcome:
+        from textattack.shared import AttackedText
+
+        text = AttackedText(instruction)
+        candidates, _ = self.attack.get_indices_to_order(text)
+        if not candidates:
+            return Outcome(None, flag=NO_WORD)
+        self.search.words = self.limit.words = self.owner.words_to_change(candidates)
+        return run_attack(self.attack, text, losses)
+
+
+def run_attack(attack: Any, text: Any, losses: Losses | None) -> Outcome:
+    """One TextAttack attack as an outcome."""
+    greedy = hasattr(attack.goal_function, "ask")
+    if greedy:
+        if losses is None:
+            raise ValueError("search=greedy needs the losses of the answer")
+        attack.goal_function.ask(losses)
+    original = text.text
+    result = attack.attack(text, 0)
+    queries = result.num_queries if greedy else 0
+    search = attack.search_method
+    prompt = result.perturbed_result.attacked_text.text
+    if search.steps and prompt != original:
+        return Outcome(prompt, search.steps, queries)
+    if greedy and not math.isfinite(result.original_result.score):
+        return Outcome(None, queries=queries, flag=NO_LOSS)
+    if greedy and search.proposed:
+        return Outcome(None, queries=queries, flag=LOSS_NOT_RAISED)
+    return Outcome(None, queries=queries, flag=NOTHING_KEPT if greedy or search.proposed else NO_CANDIDATE)
+
+
+class SentenceAttack(Shared):
+    """An attack that puts one of a few fixed texts after the instruction."""
+
+    level = "sentence"
+
+    def options(self) -> tuple[str, ...]:
+        """The texts, of which one is drawn (random) or the one with the largest loss is taken (greedy)."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        if self.search == "greedy":
+            self.engine()
+
+    def build(self, resources: Resources) -> Any:
+        import textattack
+
+        from winnow.perturb.attacks.goal import AnswerLossGoal
+        from winnow.perturb.attacks.greedy_search import Append, BestOption
+
+        goal = AnswerLossGoal(self.query_budget)
+        return textattack.Attack(goal, [], Append(self.options()), BestOption())
+
+    def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome:
+        """The instruction with one of the options after it. losses: needed by search=greedy."""
+        if not instruction.strip():
+            return Outcome(None, flag=EMPTY_INSTRUCTION)
+        if self.search == "random":
+            with drawn_from(self.seed, record_id, self.name):
+                option = random.choice(self.options())
+        else:
+            found = run_attack(self.engine(), _attacked_text(instruction), losses)
+            if found.prompt is None:
+                return found
+            return Outcome(found.prompt, len(found.prompt[len(instruction) :].split()), found.queries)
+        return Outcome(f"{instruction} {option}", len(option.split()))
+
+
+def _attacked_text(text: str) -> Any:
+    from textattack.shared import AttackedText
+
+    return AttackedText(text)
+
+
+@contextmanager
+def drawn_from(seed: int, record_id: str, name: str) -> Iterator[None]:
+    """Python's and NumPy's global generators, which TextAttack draws from, as a function of the three alone.
+
+    What they were before is put back, so that nothing else in the process is drawn differently.
+    """
+    digest = hashlib.sha256(f"{seed}:{record_id}:{name}".encode()).digest()
+    before, numpy_before = random.getstate(), np.random.get_state()
+    random.seed(int.from_bytes(digest[:8], "big"))
+    np.random.seed(int.from_bytes(digest[8:12], "big"))
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)

@@ -1,0 +1,101 @@
+"""search=greedy: raise the loss of the answer under the backbone, within a budget of queries.
+
+Imported after `resources.import_textattack` only: it builds on TextAttack's classes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import textattack
+from textattack.constraints import Constraint
+from textattack.search_methods import GreedyWordSwapWIR, SearchMethod
+from textattack.shared import AttackedText
+from textattack.transformations import Transformation
+
+
+class GreedyWords(GreedyWordSwapWIR):
+    """TextAttack's greedy search with word-importance ranking, on texts in which words may have moved.
+
+    It visits words by their place in the original; where a space was put into a word, the later ones have moved, so
+    places are carried over (ours). steps: words changed in the last search. proposed: as in `RandomWordSwap`.
+    """
+
+    def __init__(self, ranking: str) -> None:
+        super().__init__(wir_method=ranking)
+        self.steps, self.proposed = 0, False
+
+    def attach(self, attack: textattack.Attack) -> None:
+        """To be called once the attack is built around the search."""
+        self.get_transformations = partial(self._moved, attack.get_transformations)
+
+    def _moved(self, get_transformations, current_text: AttackedText, **kwargs) -> list[AttackedText]:
+        kept = get_transformations(current_text, shifted_idxs=True, **kwargs)
+        self.proposed |= bool(kept)
+        return kept
+
+    def perform_search(self, initial_result):
+        self.steps, self.proposed = 0, False
+        if not math.isfinite(initial_result.score):
+            return initial_result
+        best = super().perform_search(initial_result)
+        self.steps = steps(best.attacked_text)
+        return best
+
+
+class AtMostWords(Constraint):
+    """No more than `words` words changed; a word that was split in two counts once."""
+
+    def __init__(self) -> None:
+        super().__init__(compare_against_original=True)
+        self.words = 1
+
+    def _check_constraint(self, transformed_text: AttackedText, reference_text: AttackedText) -> bool:
+        return steps(transformed_text) <= self.words
+
+
+def steps(text: AttackedText) -> int:
+    """Words changed on the way from the original to `text`: one per step."""
+    count = 0
+    while "previous_attacked_text" in text.attack_attrs:
+        text, count = text.attack_attrs["previous_attacked_text"], count + 1
+    return count
+
+
+class Append(Transformation):
+    """The text with one of the options put after it, one blank between."""
+
+    def __init__(self, options: tuple[str, ...]) -> None:
+        self.options = options
+
+    def _get_transformations(self, current_text: AttackedText, indices_to_modify) -> list[AttackedText]:
+        made = [AttackedText(appended(current_text.text, option)) for option in self.options]
+        for text in made:
+            text.attack_attrs["previous_attacked_text"] = current_text
+        return made
+
+
+def appended(instruction: str, option: str) -> str:
+    """The instruction as it is, a blank, and the option."""
+    return f"{instruction} {option}"
+
+
+class BestOption(SearchMethod):
+    """One step: of all transformations the one with the largest score, if it is larger than the original's."""
+
+    is_black_box = True
+    steps, proposed = 0, True
+
+    def attach(self, attack: textattack.Attack) -> None:
+        """Nothing to carry over: only the end of the text changes."""
+
+    def perform_search(self, initial_result):
+        self.steps = 0
+        if not math.isfinite(initial_result.score):
+            return initial_result
+        candidates = self.get_transformations(initial_result.attacked_text, original_text=initial_result.attacked_text)
+        results, _ = self.get_goal_results(candidates)
+        best = max([initial_result, *results], key=lambda result: result.score)
+        self.steps = int(best is not initial_result)
+        return best

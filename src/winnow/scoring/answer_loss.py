@@ -1,0 +1,84 @@
+"""s(A|Q_adv) of one record under many instructions: what a loss-guided attack asks the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from winnow.backbone.likelihood import token_nll
+from winnow.backbone.loading import Backbone
+from winnow.backbone.prefix import SharedPrefix
+from winnow.data.batching import pad_right, token_budget_batches
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+
+# Room that is kept free for instructions longer than the record's own: this many tokens, or this part of the
+# instruction's, whichever is more (ours). StressTest's longest option is 15 words.
+MARGIN_TOKENS, MARGIN_SHARE = 48, 0.5
+
+
+class AnswerLoss:
+    """Mean loss of a record's answer given each of several instructions.
+
+        s(A|Q_v) = 1/n sum over i < n of -log p(a_i | Q_v, a_<i)
+
+    n is a function of the record alone: the answer tokens that fit the window beside its own prompt and the margin. So
+    every instruction ever tried for a record is judged by the same answer tokens. Logits exist for a few rows at once.
+    """
+
+    def __init__(self, backbone: Backbone, template: Template, tokens_per_batch: int = 512) -> None:
+        self.backbone, self.template, self.tokens_per_batch = backbone, template, tokens_per_batch
+        self._prefix = SharedPrefix(backbone.model)
+        self._answer: tuple[Record, int] | None = None  # the record asked about last, and its n
+
+    def identity(self) -> dict:
+        """All that the losses depend on besides record and instructions, for fingerprints."""
+        return {
+            "backbone": self.backbone.identity,
+            "template": self.template.settings(),
+            "margin": [MARGIN_TOKENS, MARGIN_SHARE],
+        }
+
+    @torch.inference_mode()
+    def __call__(self, record: Record, instructions: Sequence[str]) -> list[float]:
+        """Nats per answer token, one per instruction; NaN where the prompt does not leave room for the n tokens."""
+        variants = self.template.encode([replace(record, instruction=i) for i in instructions], self.backbone.tokenizer)
+        n, losses = self._answer_tokens(record), [float("nan")] * len(instructions)
+        fitting = [i for i, v in enumerate(variants) if v.flag is None and 0 < n <= len(v.ids) - v.answer_start]
+        rows = [variants[i].ids[: variants[i].answer_start + n] for i in fitting]
+        shared = self._shared([variants[i] for i in fitting])
+        for batch in token_budget_batches([len(row) - shared for row in rows], self.tokens_per_batch):
+            for i, loss in zip(batch, self._means([rows[i] for i in batch], shared, n), strict=True):
+                losses[fitting[i]] = loss
+        return losses
+
+    def _answer_tokens(self, record: Record) -> int:
+        if self._answer is None or self._answer[0] is not record:
+            own = self.template.encode([record], self.backbone.tokenizer)[0]
+            begin, end = own.spans.get("instruction", (0, 0))
+            margin = max(MARGIN_TOKENS, int(MARGIN_SHARE * (end - begin)))
+            room = self.template.max_length - own.answer_start - margin
+            self._answer = (record, 0 if own.flag else min(own.answer_total, room))
+        return self._answer[1]
+
+    @staticmethod
+    def _shared(variants: Sequence[Encoded]) -> int:
+        """Tokens that all prompts begin with: those before the instruction, as far as they agree."""
+        begins = [variant.spans.get("instruction", (0, 0))[0] for variant in variants]
+        shortest = min(begins, default=0)
+        heads = {tuple(variant.ids[:shortest]) for variant in variants}
+        return shortest if len(heads) == 1 else 0
+
+    def _means(self, rows: Sequence[Sequence[int]], shared: int, n: int) -> list[float]:
+        model = self.backbone.model
+        ids = torch.tensor(pad_right(rows, 0), device=next(model.parameters()).device)
+        hidden = self._prefix.hidden(ids, shared)
+        # A text that begins with its answer has no prediction for its first token.
+        first = [max(len(row) - n, 1) for row in rows]
+        states = torch.cat([hidden[i, first[i] - 1 : len(row) - 1] for i, row in enumerate(rows)])
+        targets = torch.cat([ids[i, first[i] : len(row)] for i, row in enumerate(rows)])
+        nll = token_nll(states, model.get_output_embeddings(), targets)
+        counts = [len(row) - start for row, start in zip(rows, first, strict=True)]
+        return [float(part.mean()) for part in nll.split(counts)]

@@ -1,0 +1,92 @@
+"""AIOEC: how little a prompt's embedding moves when its instruction is attacked.
+
+    AIOEC = 1/|L| sum over levels l of 1/|A_l| sum over attacks a in A_l of cos(h(Q), h(Q_a))
+
+h is the prompt's vector in the backbone; Q_a is the prompt whose instruction attack a has rewritten. High is wanted: a
+prompt that the model reads the same way through the attack. It needs no answer. Source: arXiv 2503.24028; no code was
+published, and which hidden states make h is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from winnow.data.records import Record
+from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found
+from winnow.scoring.embedding_pass import BackboneEmbedding
+from winnow.scoring.passes import Likelihood, Pass
+from winnow.scoring.runner import PassTable
+from winnow.scoring.scores import Scores, first_reason
+from winnow.selection.vectors import dense
+
+if TYPE_CHECKING:
+    from winnow.perturb.attacks.base import PromptAttack
+
+NO_DIRECTION = "zero_or_non_finite_vector"
+
+
+class AIOEC:
+    """Mean over levels of the mean cosine over the level's attacks that found a prompt.
+
+    layer, pooling: which hidden states make h, see `BackboneEmbedding`; -1 and `mean` are the final states averaged over
+    all prompt tokens. answers: the pool has answers, so the vectors are taken from the likelihood passes, which AIFD and
+    IFD need as well; false, or another layer or pooling, runs the prompts alone.
+    """
+
+    def __init__(
+        self,
+        attacks: Mapping[str, PromptAttack],
+        name: str = "aioec",
+        layer: int = -1,
+        pooling: str = "mean",
+        answers: bool = True,
+    ) -> None:
+        self.name, self.attacks = name, checked_attacks(attacks)
+        self.filters: list = []
+        shared = answers and layer == -1 and pooling == "mean"
+        self.column = "prompt_vector" if shared else "vector"
+
+        def vectors(attack: PromptAttack | None) -> Pass:
+            return Likelihood("clean", attack) if shared else BackboneEmbedding("prompt", layer, pooling, attack)
+
+        self.passes: dict[str, Pass] = {"clean": vectors(None)} | {
+            key: vectors(attack) for key, attack in self.attacks.items()
+        }
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        clean = dense(tables["clean"].table[self.column])
+        cosines = {name: _cosines(clean, tables[name], self.column) for name in self.attacks}
+        score, levels = by_level(cosines, self.attacks)
+        flags = tables["clean"].flags()
+        # A vector that is there but has no direction is a defect of the model, not of the attack.
+        broken = [
+            NO_DIRECTION if reason is None and not 0 < np.linalg.norm(vector.astype(np.float64)) < np.inf else None
+            for reason, vector in zip(flags, clean, strict=True)
+        ]
+        flag = first_reason(flags, broken, [NO_ATTACK if np.isnan(value) else None for value in score])
+        valid = np.array([reason is None for reason in flag], dtype=bool)
+        return Scores(
+            score=np.where(valid, score, np.nan),
+            flag=flag,
+            components={f"aioec_{level}": np.where(valid, values, np.nan) for level, values in levels.items()}
+            | {f"cosine_{name}": values for name, values in cosines.items()}
+            | {"attacks_found": found(cosines)},
+            higher_is_better=True,
+            descriptions={"score": "AIOEC, mean cosine between the prompt's vector before and after each attack"}
+            | {f"aioec_{level}": f"the mean over the attacks on the {level} level" for level in levels}
+            | {f"cosine_{name}": f"cosine between the prompt's vectors as it is and under {name}" for name in cosines}
+            | {"attacks_found": f"attacks of {len(cosines)} that found a prompt"},
+        )
+
+
+def _cosines(clean: np.ndarray, attacked: PassTable, column: str) -> np.ndarray:
+    """(records,) cosine of each pair of vectors, NaN where one of them is missing."""
+    if all(flag is not None for flag in attacked.flags()):
+        return np.full(len(attacked), np.nan)
+    a, b = clean.astype(np.float64), dense(attacked.table[column]).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = np.einsum("ij,ij->i", a, b) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return np.clip(cosine, -1.0, 1.0)

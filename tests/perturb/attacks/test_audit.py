@@ -1,0 +1,86 @@
+"""The audit's numbers by hand, the page, and the three files."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from six_attacks import record
+
+from winnow.perturb.attacks.audit import audit
+from winnow.perturb.attacks.prompts import SCHEMA, PromptTable
+from winnow.tracking.attack_page import attack_page, marked, write_attacks
+
+RECORDS = [record("Name a <b>river</b>.", 0), record("Name a lake.", 1), record("", 2)]
+
+
+def table(name: str) -> PromptTable:
+    """Two prompts and a failure."""
+    columns = {
+        "id": [r.id for r in RECORDS],
+        "attack": [name] * 3,
+        "prompt": ["Name a <b>rvier</b>.", "Nome a pond.", None],
+        "words_changed": [1, 2, 0],
+        "similarity": [0.9, 0.6, None],
+        "edit_distance": [2, 5, None],
+        "queries": [0, 0, 0],
+        "success": [True, True, False],
+        "flag": [None, None, "empty_instruction"],
+        "resources": ["offline: stop words"] * 3,
+    }
+    return PromptTable(pa.table(columns, schema=SCHEMA), [r.id for r in RECORDS], "f")
+
+
+def test_numbers():
+    """Changed 2 of 3; similarity (0.9 + 0.6) / 2; edits (2 + 5) / 2; words 3 / 2; one of two at 0.8 or above."""
+    assert audit({"deepwordbug": table("deepwordbug")})["attacks"]["deepwordbug"] == {
+        "records": 3,
+        "changed": 0.6667,
+        "similarity": 0.75,
+        "edit_distance": 3.5,
+        "words_changed": 1.5,
+        "queries": 0.0,
+        "intelligible": 0.5,
+        "flags": {"empty_instruction": 1},
+        "resources": ["offline: stop words"],
+    }
+    assert audit({"a": PromptTable(SCHEMA.empty_table(), [], "f")})["attacks"]["a"]["similarity"] is None
+
+
+def test_changed_words_are_marked():
+    """Only what differs, word by word: `river` against `rvier`; what is put at the end stands alone."""
+    assert marked("Name a river.", "Name a rvier.") == (
+        [(False, "Name a "), (True, "river"), (False, ".")],
+        [(False, "Name a "), (True, "rvier"), (False, ".")],
+    )
+    assert marked("Go.", "Go. now")[1] == [(False, "Go."), (True, " now")]
+    assert "".join(text for _, text in marked("🙂 a\nb", "🙂 c\nb")[1]) == "🙂 c\nb"
+
+
+def test_three_files(tmp_path):
+    """Six rows in the table; a page that shows each record once, escaped, with the reason for a failure."""
+    tables = {"deepwordbug": table("deepwordbug"), "textbugger": table("textbugger")}
+    numbers = write_attacks(tmp_path, tables, RECORDS)
+    assert json.loads((tmp_path / "attacks.json").read_text()) == numbers
+    rows = pq.read_table(tmp_path / "attacks.parquet").to_pylist()
+    assert [(r["row"], r["attack"]) for r in rows] == [(i, a) for i in range(3) for a in tables]
+    assert rows[0]["instruction"] == RECORDS[0].instruction and rows[0]["prompt"] == "Name a <b>rvier</b>."
+    page = (tmp_path / "attacks.html").read_text()
+    assert page.count("<article") == 3 and page.count('class="variant"') == 6
+    assert "&lt;b&gt;" in page and "<b>r" not in page and '<mark class="is">rvier</mark>' in page
+    assert "no attacked prompt: empty instruction" in page
+
+
+def test_fifty_prompts_are_shown():
+    """100 records under six attacks: 9 records, the last of them with two attacks, 8 * 6 + 2 = 50."""
+    records = [record(f"Name river {i}.", i) for i in range(100)]
+    row = table("x").table.slice(0, 1).to_pylist()[0]
+    whole = pa.Table.from_pylist([row | {"id": r.id} for r in records], schema=SCHEMA)
+    tables = {f"a{k}": PromptTable(whole, [r.id for r in records], "f") for k in range(6)}
+    page = attack_page(tables, records, audit(tables))
+    assert page.count('class="variant"') == 50 and page.count("<article") == 9
+
+
+def test_no_records():
+    assert "There are no records" in attack_page({}, [], audit({}))

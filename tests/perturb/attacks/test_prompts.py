@@ -1,0 +1,92 @@
+"""Attacked prompts as an artifact: once, resumable, the same from one process and from two."""
+
+from __future__ import annotations
+
+import pytest
+from six_attacks import CACHE, INSTRUCTIONS, KINDS, record
+
+from winnow.errors import UserError
+from winnow.perturb.attacks import prompts
+from winnow.perturb.attacks.base import EMPTY_INSTRUCTION
+from winnow.perturb.attacks.prompts import attacked_prompts, worker_pool
+from winnow.scoring.store import Store
+
+RECORDS = [record(f"{text} Variant {i} of many.", i) for i, text in enumerate(INSTRUCTIONS * 6)]
+
+
+def rows(table) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "similarity"} for row in table.table.to_pylist()]
+
+
+def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
+    """Copies of a record share one row; the second call computes nothing; order of the records does not matter."""
+    attack, store = KINDS["checklist"](), Store(tmp_path)
+    records = [record("Name a river."), record("  "), record("Name a river.", 7)]
+    table = attacked_prompts(attack, records, store, progress=False)
+    prompt = table.prompts()[0]
+    assert prompt.startswith("Name a river. ") and table.prompts() == [prompt, None, prompt]
+    assert table.flags() == [None, EMPTY_INSTRUCTION, None] and len(table) == 3
+    columns = table.table.to_pydict()
+    assert columns["edit_distance"] == [11, None, 11] and columns["words_changed"] == [1, 0, 1]
+    assert columns["success"] == [True, False, True] and columns["resources"] == ["offline"] * 3
+    assert 0.3 < columns["similarity"][0] < 1 and columns["similarity"][1] is None
+    monkeypatch.setattr(prompts, "_make", None)
+    again = attacked_prompts(attack, records[::-1], store, progress=False)
+    assert rows(again) == rows(table)[::-1] and again.fingerprint == table.fingerprint
+
+
+def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    """Stopped in the third chunk of three: what was finished is on disk, and only the rest is made."""
+    attack, store = KINDS["stresstest"](), Store(tmp_path)
+    whole = rows(attacked_prompts(attack, RECORDS, Store(tmp_path / "whole"), progress=False))
+    seen: list[str] = []
+
+    def stops(record_id, instruction, losses=None):
+        if len(seen) == 2 * prompts.CHUNK:
+            raise KeyboardInterrupt
+        seen.append(record_id)
+        return KINDS["stresstest"].attack(attack, record_id, instruction, losses)
+
+    monkeypatch.setattr(attack, "attack", stops, raising=False)
+    monkeypatch.setattr(attack, "settings", KINDS["stresstest"]().settings, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        attacked_prompts(attack, RECORDS, store, progress=False)
+    first, seen[:] = list(seen), []
+    monkeypatch.setattr(prompts, "CHUNK", 1000)
+    table = attacked_prompts(attack, RECORDS, store, progress=False)
+    assert len(first) == 32 and sorted(first + seen) == sorted(r.id for r in RECORDS)
+    assert rows(table) == whole
+
+
+@pytest.mark.slow
+def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch):
+    """Four attacks in this process, and in two others that serve them all and load everything anew."""
+    monkeypatch.setattr(prompts, "CHUNK", 3)
+    with worker_pool(2) as pool:
+        for name in ("deepwordbug", "textbugger", "textfooler", "bertattack"):
+            attack, stores = KINDS[name](cache=CACHE), [Store(tmp_path / folder) for folder in ("alone", "pool")]
+            alone = attacked_prompts(attack, RECORDS[:12], stores[0], progress=False)
+            made = attacked_prompts(attack, RECORDS[:12], stores[1], progress=False, pool=pool)
+            assert rows(made) == rows(alone)
+            similarity = alone.table["similarity"].to_pylist()
+            assert made.table["similarity"].to_pylist() == pytest.approx(similarity, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_dead_worker_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="attack.processes=1"):
+        attacked_prompts(Deadly(), RECORDS, Store(tmp_path), processes=2, progress=False)
+
+
+class Deadly(KINDS["stresstest"]):
+    """Takes its process with it."""
+
+    def attack(self, record_id, instruction, losses=None):
+        import os
+
+        os._exit(1)
+
+
+def test_greedy_needs_someone_to_ask(tmp_path):
+    with pytest.raises(ValueError, match="answer_loss"):
+        attacked_prompts(KINDS["checklist"](search="greedy"), RECORDS, Store(tmp_path), progress=False)

@@ -1,0 +1,58 @@
+"""The loss that a greedy attack asks for: the mean over one common number of answer tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from composed import template
+
+from winnow.data.records import Record
+from winnow.scoring.answer_loss import AnswerLoss
+
+
+def record(output: str, instruction: str = "Name a river.") -> Record:
+    return Record("r", 0, instruction, "", output, (), "test", {})
+
+
+@torch.no_grad()
+def plain(backbone, form, one: Record, n: int) -> float:
+    """-mean log p of the first n answer tokens from the model's own logits."""
+    encoded = form.encode([one], backbone.tokenizer)[0]
+    ids = torch.tensor([encoded.ids])
+    log_p = backbone.model(input_ids=ids).logits[0].log_softmax(-1)
+    start = encoded.answer_start
+    return -float(torch.stack([log_p[t - 1, ids[0, t]] for t in range(start, start + n)]).mean())
+
+
+def test_equals_the_plain_computation(backbone):
+    """Four variants of different length, in batches of one and of all, against the model's own logits; the answer of
+    12 bytes is 12 tokens of the byte tokenizer."""
+    form, one = template("alpaca"), record("Danube, etc.")
+    variants = ["Name a river.", "Nmae a river.", "Name a river. and true is true", ""]
+    expected = [plain(backbone, form, replace(one, instruction=v), 12) for v in variants]
+    for budget in (1, 10_000):
+        assert AnswerLoss(backbone, form, budget)(one, variants) == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_variant_is_judged_by_the_same_tokens(backbone):
+    """Window 300. The plain prompt has p tokens and an instruction of 13, so the margin is 48 and n = 300 - p - 48: the
+    loss of the original covers these n although more would fit, and a variant more than 48 tokens longer has none."""
+    form, one = template("alpaca", max_length=300), record("x" * 400)
+    p = form.encode([one], backbone.tokenizer)[0].answer_start
+    n = 300 - p - 48
+    longer = one.instruction + "y" * 48
+    found = AnswerLoss(backbone, form)(one, [one.instruction, longer, longer + "y"])
+    expected = [plain(backbone, form, replace(one, instruction=i), n) for i in (one.instruction, longer)]
+    assert found[:2] == pytest.approx(expected, abs=1e-5)
+    assert found[2] != found[2]
+
+
+def test_no_answer_has_no_loss(backbone):
+    """An empty answer, and a prompt that fills the window."""
+    losses = AnswerLoss(backbone, template("alpaca"))
+    assert all(value != value for value in losses(record(""), ["a", "b"]))
+    full = AnswerLoss(backbone, template("alpaca", max_length=64))
+    assert all(value != value for value in full(record("answer"), ["a", "b"]))
+
