@@ -39,7 +39,8 @@ def test_choice_composes_and_builds(group, choice):
     if "_target_" not in part or (group == "data" and choice != "embedded"):
         return
     if group == "method":
-        part = {key: part[key] for key in part if key != "template"}
+        part = OmegaConf.to_container(part, resolve=True)
+        part.pop("template", None)
     built = instantiate(part)
     if group in TYPES:
         assert isinstance(built, TYPES[group])

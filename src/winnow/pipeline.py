@@ -25,16 +25,18 @@ from winnow.scoring.store import Artifact, Store
 from winnow.summary import announce, data_summary, summarise, track_results
 from winnow.selection.diversity_report import write_diversity
 from winnow.selection.vectors import dense
+from winnow.tracking.attack_page import write_attacks
 from winnow.tracking.detection import detection
 from winnow.tracking.report import write_report
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 from winnow.trainer import device_of
+from winnow.tuning.noised import examples_of, prepare
 from winnow.tuning.tuner import TUNED_VERSION
 
 # Stage -> what it writes into the run folder.
 OUTPUTS = {
-    "score": ("scores.parquet",),
+    "score": ("scores.parquet", "attacks.*", "answers.parquet"),
     "select": ("selection.json", "subset.*", "detection.json", "diversity.json"),
     "tune": ("tuning.json", "model"),
     "evaluate": ("results.json",),
@@ -101,16 +103,19 @@ class Run:
         self.template: Template = instantiate(cfg.template)
         own = cfg.method.get("template")  # a method may score under a template of its own
         self.scoring_template: Template = self.template if own is None else instantiate(own)
-        self.method = instantiate({key: cfg.method[key] for key in cfg.method if key != "template"})
+        # Resolved first: taken out of the whole, its references to other parts would lead nowhere.
+        parts = OmegaConf.to_container(cfg.method, resolve=True)
+        self.method = instantiate({key: parts[key] for key in parts if key != "template"})
         self.pre_experience = instantiate(cfg.pre_experience)
         self.selection = instantiate(cfg.selection)
         self.tuner = instantiate(cfg.tuning)
+        self.noising = instantiate(cfg.noising)
         self.adversary = instantiate(cfg.adversary)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
         self.scored: pa.Table | None = None  # filled by `score`
         self.manifest: dict | None = None  # filled by `select`
-        self.runner = PassRunner(self.source, self.store, self.trainer_args, **cfg.scoring)
+        self.runner = self._pass_runner(self.source)
         self.pool: Pool = instantiate(cfg.data)
 
     @cached_property
@@ -128,8 +133,10 @@ class Run:
         runner = self.runner
         if self.pre_experience is not None and self.method.passes:
             tuned = self.pre_experience.prepare(runner, self.pool.records, self.template, self.trainer_args)
-            runner = PassRunner(tuned, self.store, self.trainer_args, **self.cfg.scoring)
+            runner = self._pass_runner(tuned)
             runner.used, runner.computed = self.runner.used, self.runner.computed
+        attacks = getattr(self.method, "attacks", {})
+        prompts = runner.prompts(attacks, self.pool.records, self.scoring_template) if attacks else {}
         tables = {
             name: runner.compute(pass_, self.pool.records, self.scoring_template)
             for name, pass_ in self.method.passes.items()
@@ -145,6 +152,10 @@ class Run:
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
         self._drop_outputs_from("score")
         scores.write(self.scored, self.folder / "scores.parquet")
+        if prompts:
+            write_attacks(self.folder, prompts, self.pool.records)
+        if hasattr(self.method, "write_outputs"):  # what a method shows besides its scores
+            self.method.write_outputs(tables, self.pool.records, self.folder)
         self.tracker.log_scores([None if reason else value for value, reason in zip(scores.score, scores.flag)])
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
@@ -220,6 +231,10 @@ class Run:
 
     # -- helpers -------------------------------------------------------------------------------------------
 
+    def _pass_runner(self, source) -> PassRunner:
+        processes = self.cfg.attack.processes
+        return PassRunner(source, self.store, self.trainer_args, attack_processes=processes, **self.cfg.scoring)
+
     def _need(self, file: str, stage: str) -> Path:
         path = self.folder / file
         if not path.exists():
@@ -274,6 +289,7 @@ class Run:
                 f"{self.folder / 'selection.json'} was made from other records than data={self.pool.source}; "
                 f"run the stage `select` again with this run folder."
             )
+        prepare(self.adversary, subset, self.noising, lambda: instantiate(self.cfg.distortion))
         meta = {
             "version": TUNED_VERSION,
             "records": sorted(record.id for record in subset),
@@ -282,28 +298,29 @@ class Run:
             "backbone": self.source.identity,
             "template": self.template.settings(),
         }
+        if self.noising is not None:
+            meta["noising"] = self.noising.settings()
         return self.store.artifact("models", meta), subset
 
     def _fit(self, artifact: Artifact, subset: list[Record]) -> None:
-        examples = self.template.encode(subset, self.source.tokenizer, eos=True)
         self.tuner.fit(
             self.runner.backbone,
-            examples,
+            examples_of(subset, self.template, self.source.tokenizer, self.noising),
             artifact.path,
             self.adversary,
             self.tracker.lightning_loggers(),
             self.trainer_args,
+            None if self.noising is None else self.noising.settings(),
         )
 
     def _evaluate_one(self, name: str, identity: dict, record: StageRecord, tuned: Path | None = None) -> dict:
         suite = self.suite.settings()
-        own_prompts = any(task["task"].startswith("embedded") for task in suite["tasks"])
         meta = {
             "version": EVALUATION_VERSION,
             "suite": {key: suite[key] for key in suite if key not in ("batch_size", "headline")},
             "model": identity,
             # Stock tasks bring their own prompts.
-            "template": self.template.settings() if own_prompts else None,
+            "template": self.template.settings() if self.suite.uses_template else None,
         }
         artifact = self.store.artifact("evaluations", meta)
         record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))

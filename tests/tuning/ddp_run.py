@@ -1,5 +1,5 @@
-"""Run by test_ddp.py under torchrun: `ddp_run.py FOLDER MODE STOP` tunes the tiny model on two CPU processes;
-when STOP is not 0 every process raises at that forward pass."""
+"""Run by test_ddp.py under torchrun: `ddp_run.py FOLDER MODE STOP [ADVERSARY]` tunes the tiny model on two CPU
+processes; when STOP is not 0 every process raises at that forward pass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 from pathlib import Path
 
 from killed_run import SETTINGS
+from test_adversaries import ALL
 from test_resume import Stop
 from tiny_tuning import CPU, tiny_backbone, tiny_records
 
 from winnow.tuning.tuner import Tuner
 
 if __name__ == "__main__":
-    folder, mode, stop = sys.argv[1:]
+    folder, mode, stop, *named = sys.argv[1:]
     two = CPU | {"strategy": "ddp", "devices": 2}
-    adversary = Stop(int(stop) or None)
+    adversary = ALL[named[0]] if named else Stop(int(stop) or None)
     result = Tuner(mode=mode, **SETTINGS).fit(
         tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two
     )

@@ -13,9 +13,8 @@ from winnow.tuning.data import (
     check_sizes,
     collate,
     plan_steps,
-    supervised_tokens,
-    usable,
 )
+from winnow.tuning.examples import supervised_tokens, usable
 
 
 def record(number: int, ids: list[int], answer_start: int, flag: str | None = None) -> Encoded:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from killed_run import SETTINGS
+from test_adversaries import ALL
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
 
 from winnow.tuning.checkpoints import checkpoints
@@ -18,10 +19,10 @@ from winnow.tuning.tuner import Tuner
 HERE = Path(__file__).parent
 
 
-def two_processes(folder: Path, mode: str, stop: int) -> subprocess.CompletedProcess:
+def two_processes(folder: Path, mode: str, stop: int, *adversary: str) -> subprocess.CompletedProcess:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [*torchrun, str(HERE / "ddp_run.py"), str(folder), mode, str(stop)]
+    command = [*torchrun, str(HERE / "ddp_run.py"), str(folder), mode, str(stop), *adversary]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -55,3 +56,15 @@ def test_two_processes_resume(tmp_path):
     assert report["resumed_from"] == 3
     Tuner(mode="lora", **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
     assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "name"), [("lora", "nrm"), ("full", "freelb")])
+def test_two_processes_equal_one_with_an_adversary(mode, name, tmp_path):
+    """Gradients of an ascent stay in their process; those that are trained on, handed over or not, are averaged."""
+    finished = two_processes(tmp_path / "two", mode, 0, name)
+    assert finished.returncode == 0, finished.stderr
+    Tuner(mode=mode, **SETTINGS).fit(
+        tiny_backbone(), tiny_records(), tmp_path / "one", ALL[name], trainer_args=CPU
+    )
+    assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 2e-5

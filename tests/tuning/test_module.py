@@ -11,8 +11,9 @@ from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.data import plan_steps, usable
-from winnow.tuning.module import draw_seed
+from winnow.tuning.data import plan_steps
+from winnow.tuning.examples import usable
+from winnow.tuning.loss import draw_seed
 from winnow.tuning.tuner import Tuner
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}

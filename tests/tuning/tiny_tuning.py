@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from winnow.backbone.loading import Backbone
 from winnow.data.templates import Encoded
+from winnow.tuning.data import MicroBatch, MicroBatches, Step
 
 VOCABULARY = 48
 
@@ -50,13 +51,20 @@ def tiny_backbone(tied: bool = True) -> Backbone:
 
 def tiny_records(count: int = 22) -> list[Encoded]:
     """Prompts of 2 to 6 tokens and answers of 1 to 7 tokens that end in EOS; every record another length
-    mix."""
+    mix. All but the first token of a prompt are its instruction."""
     records = []
     for number in range(count):
         prompt = [2 + (number * 7 + k) % (VOCABULARY - 2) for k in range(2 + number % 5)]
         answer = [2 + (number * 5 + 3 * k) % (VOCABULARY - 2) for k in range(number % 7)] + [1]
-        records.append(Encoded(f"{number:016x}", prompt + answer, len(prompt), len(answer) - 1, {}, None))
+        spans = {"instruction": (1, len(prompt))}
+        records.append(Encoded(f"{number:016x}", prompt + answer, len(prompt), len(answer) - 1, spans, None))
     return records
+
+
+def micro_batch(records: list[Encoded], step: int = 0) -> MicroBatch:
+    """All the records as the one micro-batch of an optimizer step, in the order given."""
+    steps = [Step(0, [[0]])] * step + [Step(0, [list(range(len(records)))])]
+    return MicroBatches(records, steps, pad_id=0)[step]
 
 
 CPU = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}

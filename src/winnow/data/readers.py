@@ -124,11 +124,11 @@ def _is_hub_name(source: str) -> bool:
 
 
 def _hub_rows(name: str, split: str) -> Iterator[SourceRow]:
-    for number, row in enumerate(_load_from_hub(name, split)):
+    for number, row in enumerate(load_from_hub(name, split)):
         yield SourceRow(number, None, row)
 
 
-def _load_from_hub(name: str, split: str) -> Iterable[Mapping[str, Any]]:
+def load_from_hub(name: str, split: str) -> Iterable[Mapping[str, Any]]:
     import datasets  # not at the top: it takes seconds to import, and files do not need it
 
     # Five warnings of a retry, a paragraph each, would bury the one sentence that says what to do.

@@ -13,7 +13,7 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from winnow.errors import UserError
-from winnow.evaluation import embedded
+from winnow.evaluation import embedded, nlu
 from winnow.evaluation.suite import Suite, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _NOT_METRICS = ("name", "alias", "sample_len", "sample_count")
 def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, description: str = "") -> dict[str, Any]:
     """Run a suite on a loaded model and its tokenizer.
 
-    template: winnow.data.templates.Template; only the embedded suite reads it. workdir: receives `samples.jsonl`
+    template: winnow.data.templates.Template; the embedded suite and NLU tasks read it. workdir: gets `samples.jsonl`
     (a row for each item: hashes, responses, metrics) and the generated task files; nothing is written elsewhere,
     except by the hub library when a suite runs without `mirror`.
 
@@ -60,7 +60,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
             if truncated:
                 log.warning("%d evaluation prompts were cut on the left to fit the model's window", truncated)
             result["truncated_requests"] = truncated
-            result["metrics"], result["subtasks"] = _metrics(raw, specs)
+            result["metrics"], result["subtasks"] = _metrics(raw, specs, suite)
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
             result["samples"] = str(_write_samples(raw["samples"], workdir / "samples.jsonl"))
     _add_averages(result, suite)
@@ -85,8 +85,11 @@ def _runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
     from winnow.evaluation.catalogue import leaves
 
     specs, skipped = [], {}
+    conditions = suite.conditions()
     for spec in suite.tasks:
-        if any(leaf.runs_model_code for leaf in leaves(spec.task)) and not suite.allow_code_execution:
+        if spec.task in conditions:
+            specs.append(spec)
+        elif any(leaf.runs_model_code for leaf in leaves(spec.task)) and not suite.allow_code_execution:
             skipped[spec.task] = "it runs code that the model writes; set evaluation.allow_code_execution=true"
         else:
             specs.append(spec)
@@ -103,8 +106,8 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
     if suite.chat_template and not tokenizer.chat_template:
         raise UserError("evaluation.chat_template=true, but the tokenizer has no chat template: set it to false.")
     with _fresh_folder(workdir / "tasks", keep=True) as folder, _fresh_folder(workdir / "datasets") as cache:
-        loaded, pairs = load_tasks(specs, suite, template, tokenizer, folder, cache)
-        harness_model = HarnessModel(model, tokenizer, suite.batch_size, pairs)
+        loaded, pairs, prompts = load_tasks(specs, suite, template, tokenizer, folder, cache)
+        harness_model = HarnessModel(model, tokenizer, suite.batch_size, pairs, prompts)
         logging.getLogger("lm_eval").setLevel(logging.WARNING)
         raw = lm_eval.evaluate(
             harness_model,
@@ -118,9 +121,12 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
     return raw, harness_model.truncated
 
 
-def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _metrics(
+    raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The reported metrics, and all metrics of tasks that were run as part of a group."""
-    found = {name: _task_metrics(name, values, raw) for name, values in raw["results"].items()}
+    conditions = suite.conditions()
+    found = {name: _task_metrics(name, values, raw, conditions) for name, values in raw["results"].items()}
     metrics, subtasks = {}, {}
     for spec in specs:
         for metric in spec.metrics:
@@ -136,7 +142,9 @@ def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec]) -> tuple[dict[st
     return metrics, subtasks
 
 
-def _task_metrics(name: str, values: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _task_metrics(
+    name: str, values: Mapping[str, Any], raw: Mapping[str, Any], conditions: Collection[str]
+) -> dict[str, dict[str, Any]]:
     """{metric: entry} of one task or group. `acc,none` becomes `acc`; a filter is named only where there are two."""
     keys = [key.split(",", 1) for key in values if key not in _NOT_METRICS]
     filters: dict[str, list[str]] = {}
@@ -149,6 +157,8 @@ def _task_metrics(name: str, values: Mapping[str, Any], raw: Mapping[str, Any]) 
             stderr = values.get(f"{metric}_stderr,{kind}")
             if metric == "bits_per_byte":
                 stderr = embedded.bits_per_byte_stderr([row[metric] for row in raw["samples"][name]])
+            elif name in conditions and metric.endswith("_f1"):
+                stderr = nlu.micro_f1_stderr([row[metric] for row in raw["samples"][name]])
             label = metric if kind == _NO_FILTER or len(kinds) == 1 else f"{metric},{kind}"
             entries[label] = {
                 "value": float(values[f"{metric},{kind}"]),

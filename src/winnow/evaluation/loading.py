@@ -5,32 +5,37 @@ Imported only when an evaluation runs: lm-eval takes seconds to import.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 
+from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.evaluation import embedded
+from winnow.evaluation import embedded, nlu
 from winnow.evaluation.catalogue import StockTask, definition_folders, leaves
 from winnow.evaluation.mirror import mirrored_files, write_overlay
 from winnow.evaluation.suite import Suite, TaskSpec
 
 Pairs = dict[tuple[str, str], tuple[list[int], list[int]]]
+Prompts = dict[str, list[int]]
 
 
 def load_tasks(
     specs: Sequence[TaskSpec], suite: Suite, template, tokenizer, folder: Path, cache: Path
-) -> tuple[Mapping[str, Any], Pairs]:
-    """(what `TaskManager.load` returns, token ids of prompt and answer pairs that are known already).
+) -> tuple[Mapping[str, Any], Pairs, Prompts]:
+    """(what `TaskManager.load` returns, token ids of prompt and answer pairs and of prompts that are known already).
 
     folder: empty, receives the generated task files. cache: the data sets library's converted copies of local files.
     Raises UserError when data or a resource is missing.
     """
-    wanted = {spec.task: leaves(spec.task) for spec in specs}
+    conditions = suite.conditions()
+    wanted = {spec.task: leaves(spec.task) for spec in specs if spec.task not in conditions}
     _check_resources(wanted)
     pairs: Pairs = {}
     heldout: Path | None = None
@@ -44,15 +49,37 @@ def load_tasks(
             write_overlay(task, {"test": heldout}, folder, cache)
         elif suite.mirror is not None:
             write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser()), folder, cache)
+    prompts = _write_conditions(suite, template, tokenizer, folder, cache)
     manager = TaskManager(include_path=[*definition_folders(wanted), folder], include_defaults=False)
-    loaded = _load(manager, list(wanted), suite)
+    loaded = _load(manager, [spec.task for spec in specs], suite)
     for spec in specs:
-        for leaf in wanted[spec.task]:
-            task = loaded["tasks"][leaf.name]
+        names = [leaf.name for leaf in wanted.get(spec.task, ())] or [spec.task]
+        for name in names:
+            task = loaded["tasks"][name]
             own = task.get_config("num_fewshot") or 0
             task.set_config("num_fewshot", own if spec.num_fewshot is None else spec.num_fewshot)
             task.set_fewshot_seed(suite.seed)
-    return loaded, pairs
+    return loaded, pairs, prompts
+
+
+def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Prompts:
+    """Writes data and a task file for each condition of the NLU tasks; the prompts' ids as the template makes them."""
+    whole = copy.copy(template)
+    whole.max_length = 1_000_000  # the model's window counts here, not the tuning's
+    prompts: Prompts = {}
+    clean: dict[str, list[Record]] = {}
+    for name, condition in suite.conditions().items():
+        if condition.dataset not in clean:
+            clean[condition.dataset] = suite.nlu.records(condition.dataset)
+        records = suite.nlu.noised(clean[condition.dataset], condition)
+        rows = nlu.documents(condition, records, template, tokenizer)
+        encoded = whole.encode(records, tokenizer)
+        prompts |= {row["prompt"]: one.ids[: one.answer_start] for row, one in zip(rows, encoded, strict=True)}
+        file = folder / "nlu" / condition.dataset / condition.label / "test.jsonl"
+        _write_rows(rows, file)
+        base = leaves(f"nlu_{condition.dataset}")[0]
+        write_overlay(replace(base, name=name), {"test": file}, folder, cache)
+    return prompts
 
 
 def _load(manager: TaskManager, names: list[str], suite: Suite) -> Mapping[str, Any]:

@@ -73,7 +73,7 @@ def write_overlay(task: StockTask, files: Mapping[str, Path], folder: Path, cach
         },
         **absent,
     }
-    path = folder / f"{task.name}.yaml"
+    path = folder / f"{task.name.replace('/', '-')}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
     return path

@@ -6,12 +6,14 @@ Imported only when an evaluation runs: lm-eval takes seconds to import.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from winnow.errors import UserError
+from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_prompts
 
 Pair = tuple[str, str]
@@ -26,7 +28,8 @@ class HarnessModel(HFLM):
 
     pairs: (prompt, answer) texts whose token ids are known already. The embedded suite gives the ids that its
     template makes, so that a held-out answer is scored as the tuner would train on it; every other pair is
-    tokenised the harness's way.
+    tokenised the harness's way. prompts: likewise {prompt: token ids} for tasks that generate; answers to these are
+    decoded greedily with shared prompts (`winnow.evaluation.greedy`), all others the harness's way.
 
     Attributes: truncated counts the requests that were cut on the left to fit the model's window.
     Raises UserError when an answer alone is longer than the window.
@@ -38,6 +41,7 @@ class HarnessModel(HFLM):
         tokenizer: PreTrainedTokenizerFast,
         batch_size: int,
         pairs: Mapping[Pair, tuple[list[int], list[int]]] | None = None,
+        prompts: Mapping[str, list[int]] | None = None,
     ) -> None:
         super().__init__(
             pretrained=model,
@@ -49,6 +53,7 @@ class HarnessModel(HFLM):
             softmax_dtype="float32",
         )
         self.pairs = dict(pairs or {})
+        self.prompts = dict(prompts or {})
         self.truncated = 0
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -70,6 +75,33 @@ class HarnessModel(HFLM):
         if not can_share_prompts(self.model):
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         return answer_loglikelihoods(self.model, pairs, self.batch_size, progress=not disable_tqdm)
+
+    def generate_until(self, requests, disable_tqdm=False):
+        if not can_share_prompts(self.model) or not all(self._ours(*request.args) for request in requests):
+            return super().generate_until(requests, disable_tqdm)
+        answers: dict[int, str] = {}
+        kinds = {json.dumps(request.args[1], sort_keys=True): request.args[1] for request in requests}
+        for kind, settings in kinds.items():
+            asked = [i for i, request in enumerate(requests) if json.dumps(request.args[1], sort_keys=True) == kind]
+            room = self.max_length - settings["max_gen_toks"]
+            prompts = [self.prompts[requests[i].args[0]] for i in asked]
+            self.truncated += sum(len(ids) > room for ids in prompts)
+            found = greedy_answers(
+                self.model,
+                self.tokenizer,
+                [tuple(ids[-room:]) for ids in prompts],
+                settings["until"],
+                settings["max_gen_toks"],
+                self.batch_size,
+                progress=not disable_tqdm,
+            )
+            answers |= dict(zip(asked, found, strict=True))
+        return [answers[i] for i in range(len(requests))]
+
+    def _ours(self, prompt: str, settings: Mapping) -> bool:
+        """Whether a request is greedy, with a prompt whose ids are known, and asks for nothing else."""
+        asked = set(settings) == {"until", "max_gen_toks", "do_sample"} and settings["do_sample"] is False
+        return prompt in self.prompts and asked and 0 < settings["max_gen_toks"] < self.max_length
 
     def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
         ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)

@@ -50,8 +50,8 @@ def answer_loglikelihoods(
     found: dict[tuple[Ids, Ids], tuple[float, bool]] = {}
     with tqdm(total=sum(map(len, answers.values())), desc="Scoring answers", disable=not progress) as bar:
         for prompts in _alike(answers, batch_size):
-            shared = _common_prefix([prompt[:-1] for prompt in prompts])
-            prefix = _extend(model, DynamicCache(), [shared], 0)
+            shared = common_prefix([prompt[:-1] for prompt in prompts])
+            prefix = extend(model, DynamicCache(), [shared], 0)
             for batch in _batches(prompts, answers, batch_size):
                 found |= _score(model, copy.deepcopy(prefix), len(shared), batch)
                 bar.update(len(batch))
@@ -72,7 +72,7 @@ def _score(
     if shared and len(prompts) > 1:
         prefix.batch_repeat_interleave(len(prompts))
     rests = [prompt[shared:-1] for prompt in prompts]
-    cache = _extend(model, prefix, rests, shared)
+    cache = extend(model, prefix, rests, shared)
     width = max(map(len, rests))
     if cache.get_seq_length():
         rows = [prompts.index(prompt) for prompt, _ in batch]
@@ -99,7 +99,7 @@ def _score(
     return scores
 
 
-def _extend(model, cache: DynamicCache, texts: Sequence[Ids], position: int) -> DynamicCache:
+def extend(model, cache: DynamicCache, texts: Sequence[Ids], position: int) -> DynamicCache:
     """Add each text's keys and values, padded on the right, behind `position` cached tokens. Logits are not made."""
     length = max(map(len, texts))
     if length == 0:
@@ -130,7 +130,7 @@ def _alike(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[list[Ids]
         key = prompt[:_PREFIX_KEY]
         lists.setdefault(key if sizes[key] >= batch_size else (), []).append(prompt)
     for prompts in lists.values():
-        shared = len(_common_prefix(prompts))
+        shared = len(common_prefix(prompts))
         reading = sum(len(prompt) - shared for prompt in prompts)
         answering = sum(len(answer) for prompt in prompts for answer in answers[prompt])
 
@@ -149,7 +149,7 @@ def _batches(
         yield rows[start : start + batch_size]
 
 
-def _common_prefix(texts: Sequence[Ids]) -> Ids:
+def common_prefix(texts: Sequence[Ids]) -> Ids:
     first, last = min(texts), max(texts)
     for i, (a, b) in enumerate(zip(first, last, strict=False)):
         if a != b:

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from winnow.errors import UserError
 from winnow.evaluation.embedded import HELDOUT
+
+if TYPE_CHECKING:
+    from winnow.evaluation.nlu import Condition, NluData
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Suite:
     limit: items of each leaf task (MMLU has 57, BBH 27); None for all. batch_size: sequences a forward pass.
     mirror: folder of local data instead of the hub. allow_code_execution: run tasks that execute model-written
     code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
-    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form.
+    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data that
+    the NLU tasks are asked on; with it, `tasks` are its conditions.
 
     Raises UserError on settings that cannot be run.
     """
@@ -52,6 +56,7 @@ class Suite:
     chat_template: bool = False
     seed: int = 1234
     bootstrap_iters: int = 1000
+    nlu: NluData | None = None
 
     def __post_init__(self) -> None:
         tasks = tuple(task if isinstance(task, TaskSpec) else _task_spec(task) for task in self.tasks)
@@ -77,12 +82,21 @@ class Suite:
                     f"choose from {', '.join(sorted(reported)) or 'nothing (it has no tasks)'}."
                 )
 
+    def conditions(self) -> Mapping[str, Condition]:
+        """Task name -> the data set and noise that it asks; empty for a suite without NLU tasks."""
+        return self.nlu.conditions() if self.nlu is not None else {}
+
+    @property
+    def uses_template(self) -> bool:
+        """Whether prompts come from the run's own template; stock tasks bring their own."""
+        return self.nlu is not None or any(task.task.startswith("embedded") for task in self.tasks)
+
     def settings(self) -> dict[str, Any]:
         """All that the results depend on besides model and template, JSON-able, for fingerprints.
 
         Data counts by content: the digest of the mirror (not its place), and of the held-out records.
         """
-        settings = asdict(self)
+        settings = {key: value for key, value in vars(self).items() if key != "nlu"}
         settings["tasks"] = [asdict(task) | {"metrics": list(task.metrics)} for task in self.tasks]
         settings["headline"] = list(self.headline)
         settings["averages"] = {name: list(keys) for name, keys in self.averages.items()}
@@ -90,6 +104,8 @@ class Suite:
         settings["heldout"] = hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16]
         if self.mirror is not None:
             settings["mirror"] = mirror_digest(Path(self.mirror).expanduser())
+        if self.nlu is not None:
+            settings["nlu"] = self.nlu.settings()
         return settings
 
 

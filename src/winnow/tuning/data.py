@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from winnow.errors import UserError
+from winnow.tuning.examples import ExamplesOf, supervised_tokens
 
 if TYPE_CHECKING:
     from winnow.data.templates import Encoded
@@ -32,7 +32,8 @@ class MicroBatch(NamedTuple):
 
     step: 0-based optimizer step. epoch: 0-based pass over the records. index: position among all
     micro-batches of the step, over all processes. step_tokens: answer tokens in the whole global batch.
-    ids: (batch, length) token ids. mask: (batch, length) bool, false at padding.
+    records: the record ids. ids: (batch, length) token ids. mask: (batch, length) bool, false at padding.
+    instruction: (batch, length) bool, true at the tokens of the record's instruction.
     rows: (answer tokens,) positions in the flattened (batch * length) hidden states that predict an answer
     token. targets: (answer tokens,) the tokens to be predicted.
     A step whose global batch is too small has empty micro-batches, with batch = 0.
@@ -41,8 +42,10 @@ class MicroBatch(NamedTuple):
     step: int
     epoch: int
     index: int
+    records: tuple[str, ...]
     ids: Tensor
     mask: Tensor
+    instruction: Tensor
     rows: Tensor
     targets: Tensor
     step_tokens: int
@@ -53,23 +56,6 @@ class Step(NamedTuple):
 
     epoch: int
     micro_batches: list[list[int]]
-
-
-def supervised_tokens(example: Encoded) -> int:
-    """Answer tokens that have a token before them to be predicted from."""
-    return len(example.ids) - max(example.answer_start, 1)
-
-
-def usable(examples: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, int]]:
-    """The records that can be trained on, ordered by id, and how many were left out, by flag.
-
-    The order makes the tuned model a function of the set of records, not of their order in a file.
-    """
-    kept = [example for example in examples if example.flag is None and supervised_tokens(example) > 0]
-    left_out = (
-        e.flag or "no_answer_token" for e in examples if e.flag is not None or supervised_tokens(e) <= 0
-    )
-    return sorted(kept, key=lambda example: (example.id, example.ids)), dict(Counter(left_out))
 
 
 def plan_steps(
@@ -107,17 +93,20 @@ class MicroBatches(Dataset):
     Micro-batch k of a step on process `rank` of `world` is micro-batch k * world + rank of the plan:
     neighbours in length run side by side. Every step has the same number of micro-batches on every process
     (`per_step`, the accumulation), empty ones included.
+
+    examples: the records that the plan counts, or a function that gives them for an epoch.
     """
 
     def __init__(
         self,
-        examples: Sequence[Encoded],
+        examples: Sequence[Encoded] | ExamplesOf,
         steps: Sequence[Step],
         pad_id: int,
         world: int = 1,
         rank: int = 0,
     ) -> None:
-        self.examples, self.steps, self.pad_id = examples, steps, pad_id
+        self.examples_of = examples if callable(examples) else lambda _epoch: examples
+        self.steps, self.pad_id = steps, pad_id
         self.world, self.rank = world, rank
         self.per_step = math.ceil(max(len(step.micro_batches) for step in steps) / world)
 
@@ -128,11 +117,12 @@ class MicroBatches(Dataset):
         step, turn = divmod(position, self.per_step)
         index = turn * self.world + self.rank
         epoch, micro_batches = self.steps[step]
-        chosen = micro_batches[index] if index < len(micro_batches) else []
-        tokens = sum(supervised_tokens(self.examples[i]) for micro in micro_batches for i in micro)
-        return MicroBatch(
-            step, epoch, index, *collate([self.examples[i] for i in chosen], self.pad_id), tokens
-        )
+        examples = self.examples_of(epoch)
+        chosen = [examples[i] for i in micro_batches[index]] if index < len(micro_batches) else []
+        tokens = sum(supervised_tokens(examples[i]) for micro in micro_batches for i in micro)
+        ids, mask, rows, targets = collate(chosen, self.pad_id)
+        names = tuple(example.id for example in chosen)
+        return MicroBatch(step, epoch, index, names, ids, mask, instruction_mask(chosen), rows, targets, tokens)
 
 
 def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,6 +142,15 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, T
         rows.extend(range(row * width + first - 1, row * width + size - 1))
         targets.extend(example.ids[first:])
     return ids, mask, torch.tensor(rows, dtype=torch.long), torch.tensor(targets, dtype=torch.long)
+
+
+def instruction_mask(examples: Sequence[Encoded]) -> Tensor:
+    """(batch, length) bool: true at the tokens of each record's instruction, if it has one."""
+    mask = torch.zeros(len(examples), max((len(e.ids) for e in examples), default=0), dtype=torch.bool)
+    for row, example in enumerate(examples):
+        start, stop = example.spans.get("instruction", (0, 0))
+        mask[row, start:stop] = True
+    return mask
 
 
 class _FromOffset(Sampler[int]):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from winnow.backbone.likelihood import final_hidden, token_nll
 from winnow.errors import UserError
-from winnow.tuning.adversary.base import Adversary, LossOf
+from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.data import MicroBatch
+from winnow.tuning.loss import MicroBatchLoss, draw_seed
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -31,8 +30,8 @@ class InstructionTuner(pl.LightningModule):
     total_steps: length of the learning-rate schedule; warmup_ratio: share of it with a rising rate.
     run: what the run depends on, JSON-able; a checkpoint of another run is refused.
 
-    Every draw (dropout, noise) is a function of (seed, step, micro-batch), so that an interrupted and resumed
-    run is the same run, and the number of processes changes nothing.
+    Dropout is a function of (seed, step, micro-batch), an adversary's noise of (seed, step, record): an interrupted
+    and resumed run is the same run, and the number of processes changes nothing.
     Raises UserError at a loss that is not finite, before the weights are touched by it.
     """
 
@@ -58,16 +57,6 @@ class InstructionTuner(pl.LightningModule):
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
         self._step_loss: Tensor | float = 0.0
 
-    def loss_of(self, batch: MicroBatch) -> LossOf:
-        """The function from input embeddings (batch, length, width) to the mean answer-token NLL in nats."""
-
-        def mean_nll(embeds: Tensor) -> Tensor:
-            hidden = final_hidden(self.model, inputs_embeds=embeds)
-            predicting = hidden.flatten(0, 1).index_select(0, batch.rows)
-            return token_nll(predicting, self.model.get_output_embeddings(), batch.targets).mean()
-
-        return mean_nll
-
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         if batch.step != self.global_step:
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
@@ -77,7 +66,8 @@ class InstructionTuner(pl.LightningModule):
             share = sum(parameter.reshape(-1)[0] for _, parameter in self.trained()) * 0.0
         else:
             embeds = self.model.get_input_embeddings()(batch.ids)
-            loss = self.adversary.loss(self.loss_of(batch), embeds, batch.mask)
+            mask = batch.instruction if self.adversary.region == "instruction" else batch.mask
+            loss = self.adversary.loss(MicroBatchLoss(self.model, batch, self.seed), embeds, mask)
             share = loss * (len(batch.targets) / batch.step_tokens)
         self._step_loss = self._step_loss + share.detach()
         # Lightning divides by the accumulation and averages gradients over processes; the shares are to be
@@ -137,8 +127,3 @@ class InstructionTuner(pl.LightningModule):
         if missing:
             raise RuntimeError(f"checkpoint lacks trained parameters: {sorted(missing)[:3]}")
         self.history = list(stored["history"])
-
-
-def draw_seed(seed: int, step: int, index: int) -> int:
-    """A 64-bit seed for the draws of one micro-batch; unrelated for neighbouring arguments."""
-    return int(np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)[0])

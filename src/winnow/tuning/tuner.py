@@ -30,9 +30,8 @@ from winnow.tuning.data import (
     digest,
     pad_id,
     plan_steps,
-    supervised_tokens,
-    usable,
 )
+from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.module import SCHEDULES, InstructionTuner
 from winnow.tuning.saving import save_tuned
 from winnow.tuning.trainable import check_finite, full_copy, with_adapters
@@ -137,35 +136,43 @@ class Tuner:
     def fit(
         self,
         backbone: Backbone,
-        examples: Sequence[Encoded],
+        examples: Sequence[Encoded] | ExamplesOf,
         folder: str | Path,
         adversary: Adversary | None = None,
         loggers: Sequence[Logger] = (),
         trainer_args: Mapping[str, Any] | None = None,
+        noising: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`.
 
-        examples: encoded with EOS. Flagged ones are left out and counted. Their order does not matter.
+        examples: encoded with EOS, or a function that gives those of an epoch, counted from 0: the same records in the
+        same order, each trainable in all epochs or in none (`NoisedExamples` sees to it). Flagged ones are left
+        out and counted. Their order does not matter.
+        noising: what examples that differ per epoch depend on, JSON-able; needed with them, and only then.
         trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
         The backbone is not altered, nor is torch's random state on the CPU.
 
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
-        one epoch), dtype, path. Under several processes the first one writes; all return the same.
+        the first epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this
+        process: records that kept their raw form), path. Under several processes the first one writes; all return the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, or the
         folder holds checkpoints of another run.
         """
         started = time.monotonic()
         folder, adversary = Path(folder), adversary or NoAdversary()
-        records, dropped = usable(examples)
+        if callable(examples) != (noising is not None):
+            raise ValueError("`noising` must be given with examples that differ per epoch, and only with them")
+        records_of = EpochRecords(examples)
+        records, dropped = records_of.first, records_of.dropped
         if dropped:
             log.warning(
-                "%d of %d records cannot be tuned on: %s.", sum(dropped.values()), len(examples), dropped
+                "%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, dropped
             )
         if not records:
             raise UserError(
-                f"There is nothing to tune on: none of the {len(examples)} selected records has an answer "
+                f"There is nothing to tune on: none of the {records_of.total} selected records has an answer "
                 f"inside the window ({dropped or 'the selection is empty'}); raise selection.ratio or "
                 f"template.max_length."
             )
@@ -182,7 +189,7 @@ class Tuner:
                 self.max_steps,
             )
             data = MicroBatches(
-                records, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank
+                records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank
             )
             trainer.accumulate_grad_batches = data.per_step
             saved, causal = self._trainable(backbone.model)
@@ -198,6 +205,7 @@ class Tuner:
                 run={
                     "settings": {**self.settings(), "dtype": dtype},
                     "adversary": adversary.settings(),
+                    "noising": noising,
                     "records": digest(records),
                     "processes": trainer.world_size,
                 },
@@ -219,10 +227,15 @@ class Tuner:
             "dropped": dropped,
             "answer_tokens": sum(supervised_tokens(record) for record in records),
             "dtype": dtype,
+            "adversary": adversary.settings(),
+            "noising": noising,
+            "noise_fallbacks": {str(k): n for k, n in getattr(examples, "fallbacks", {}).items()},
             "path": str(folder / "model"),
         }
         if trainer.is_global_zero:
             facts = {"records": len(records), **self.settings(), "adversary": adversary.settings()["name"]}
+            if noising is not None:
+                facts["noising"] = noising
             # Trained in fp32; saved in the dtype in which the backbone is evaluated.
             kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
             revision = backbone.identity.get("revision")

@@ -1,41 +1,110 @@
 """The interface between the tuner and whatever perturbs the input embeddings.
 
-The tuner does not know which adversary runs: it hands over a function from embeddings to loss, and trains on
-the scalar that comes back.
+The tuner does not know which adversary runs: it hands over the loss of a micro-batch as a function of its input
+embeddings, and trains on the scalar that comes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 
-# embeddings (batch, length, width) -> mean negative log-likelihood of the answer tokens, a scalar in nats
-LossOf = Callable[[Tensor], Tensor]
+from winnow.errors import UserError
+
+REGIONS = ("sample", "instruction")
+
+
+class Kept(Protocol):
+    """A weighted sum of losses of which only the gradients are kept, so that one graph at a time is in memory."""
+
+    def add(self, delta: Tensor, weight: float) -> Tensor:
+        """One forward and one backward pass at embeds + delta; adds `weight` times the loss to the sum.
+
+        delta: (batch, length, width). Returns the gradient of that loss with respect to delta, same shape, fp32.
+        """
+        ...
+
+    def loss(self) -> Tensor:
+        """The sum as a scalar whose backward pass hands the kept gradients over. Call it once, after the last add."""
+        ...
+
+
+class LossOf(Protocol):
+    """The mean negative log-likelihood of a micro-batch's answer tokens, in nats, as a function of its embeddings."""
+
+    def __call__(self, embeds: Tensor) -> Tensor:
+        """(batch, length, width) -> scalar. One forward pass; a graph to the trained weights and to `embeds`."""
+        ...
+
+    def copies(self, embeds: Tensor) -> Tensor:
+        """(copies, batch, length, width) -> (copies,): the loss of each copy, from one forward pass over all."""
+        ...
+
+    def gradient(self, embeds: Tensor) -> Tensor:
+        """dL/dembeds, (batch, length, width) in fp32: one forward and one backward pass that never touch a weight's
+        gradient, keep nothing for one, and leave no graph."""
+        ...
+
+    def keep(self, embeds: Tensor) -> Kept:
+        """An empty sum of losses around `embeds`; see Kept."""
+        ...
+
+    def uniform(self) -> Tensor:
+        """(batch, length, width) in fp32 from U(-1, 1), 0 at padding; for each record a function of
+        (seed, step, record id) alone."""
+        ...
+
+    def same_dropout(self) -> None:
+        """Puts torch's generators back to where they stood when the micro-batch began: the next forward pass then
+        draws the dropout of the first one."""
+        ...
 
 
 class Adversary(Protocol):
     """Turns the loss of a micro-batch into the loss that is trained on.
 
+    region: where a perturbation may lie: `sample`, every token of prompt and answer; or `instruction`, the tokens of
+    the record's instruction only. The tuner makes `mask` from it.
+
     What an implementation may rely on, and must keep to:
-    - `loss_of` may be called any number of times; each call is one forward pass, with its own dropout draw.
-    - a perturbation is found with `torch.autograd.grad(loss_of(embeds + delta), delta)`, never `.backward()`:
+    - every forward pass has a dropout draw of its own, unless `loss_of.same_dropout()` asks for the first one again.
+      In one `copies` call each copy has its own.
+    - a perturbation is found with `loss_of.gradient` or `Kept.add` (or `torch.autograd.grad`), never `.backward()`:
       the gradients of the weights, and their synchronisation between processes, belong to the tuner.
-    - the result is linear in the losses it is made of, since the tuner scales it by the micro-batch's share
-      of the optimizer step's answer tokens.
-    - random draws come from torch's default generator, which the tuner seeds for each micro-batch by
-      (seed, step, micro-batch): a resumed run draws the same noise.
+    - the result is linear in the losses it is made of, and so is its gradient, since the tuner scales it by the
+      micro-batch's share of the optimizer step's answer tokens. A perturbation must therefore not depend on the scale
+      of a gradient: the same record has another scale in a micro-batch of another size.
+    - random numbers come from `loss_of.uniform()`: a record's draw does not depend on the micro-batch it is in, and a
+      resumed run draws the same again.
+    - a perturbation is added in fp32: its entries are far smaller than what bf16 can tell from an embedding.
+
+    An adversary that depends on how far instructions are distorted also has `prepare(distortion: float | None)`. It is
+    called once before training, and before `settings()` is used, with the distortion beta in [0, 1] of the data set's
+    noising, or with None where instructions are not noised, or where its own `given` is true and it needs none.
     """
+
+    region: str
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         """The scalar to train on.
 
         embeds: (batch, length, width) input embeddings of prompt and answer.
-        mask: (batch, length) bool, false at padding, where a perturbation must stay 0.
+        mask: (batch, length) bool, true where a perturbation may lie; elsewhere, as at padding, it must stay 0.
         """
         ...
 
     def settings(self) -> dict:
         """What changes the trained weights; JSON-able, part of the tuned model's fingerprint."""
         ...
+
+
+def check_settings(region: str, rounds: int = 1, **numbers: float) -> None:
+    """Raises UserError unless the region is known, rounds is 1 or more, and every number is finite and not negative."""
+    if region not in REGIONS:
+        raise UserError(f"adversary.region={region} is unknown; choose one of {', '.join(REGIONS)}.")
+    if rounds != int(rounds) or rounds < 1:
+        raise UserError(f"adversary.rounds={rounds} must be a whole number of 1 or more.")
+    for key, number in numbers.items():
+        if not 0 <= number < float("inf"):
+            raise UserError(f"adversary.{key}={number} must be a number of 0 or more.")

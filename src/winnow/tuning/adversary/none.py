@@ -10,6 +10,8 @@ from winnow.tuning.adversary.base import LossOf
 class NoAdversary:
     """L = loss_of(embeds): the loss on the unperturbed embeddings, one forward pass."""
 
+    region = "sample"
+
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         return loss_of(embeds)
 

@@ -1,0 +1,6 @@
+"""NLU data sets as instruction records: named entities, relations, classes and sentiment triplets."""
+
+from winnow.data.nlu.datasets import DATASETS, Dataset
+from winnow.data.nlu.reading import read_nlu
+
+__all__ = ["DATASETS", "Dataset", "read_nlu"]

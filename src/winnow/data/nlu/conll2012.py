@@ -1,0 +1,48 @@
+"""OntoNotes in the columns of the CoNLL-2012 shared task: `#begin document`, names in brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from winnow.data.formats import SourceRow
+from winnow.data.nlu.columns import sentences
+from winnow.data.nlu.lines import text_lines
+
+_WORD, _NAME, _LEAST = 3, 10, 12  # columns of the word and of the name; columns of a complete line
+
+
+def ontonotes(path: Path) -> Iterator[SourceRow]:
+    """Rows {tokens, ner_tags} of either layout: CoNLL-2012 where the file holds `#begin document`, else `sentences`."""
+    first = next((text for _, text in text_lines(path) if text.strip()), "")
+    return _bracketed(path) if first.startswith("#begin document") else sentences(path)
+
+
+def _bracketed(path: Path) -> Iterator[SourceRow]:
+    """`(PERSON*` opens a name, `*` goes on, `*)` ends it, `(GPE)` is a name of one word; they do not nest."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    start, number, problem, inside = 1, 0, None, None
+    for line, text in [*text_lines(path), (0, "")]:
+        columns = text.split()
+        if columns and not columns[0].startswith("#"):
+            start = start if tokens else line
+            if len(columns) < _LEAST:
+                problem = problem or f"line {line} has {len(columns)} columns, at least {_LEAST} were expected"
+                columns += ["*"] * _LEAST
+            mark = columns[_NAME]
+            if mark.startswith("("):
+                inside = mark.strip("(*)")
+                tags.append(f"B-{inside}")
+            else:
+                tags.append(f"I-{inside}" if inside else "O")
+            if mark.endswith(")"):
+                inside = None
+            tokens.append(columns[_WORD])
+            continue
+        if tokens:
+            if inside and not problem:
+                problem = f"the name of type {inside} is not closed"
+            yield SourceRow(number, start, {"tokens": tokens, "ner_tags": tags}, problem)
+            number += 1
+        tokens, tags, problem, inside = [], [], None, None

@@ -1,0 +1,187 @@
+"""From the files of an NLU data set, or its hub copy, to a pool of instruction records: `read_nlu`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from winnow.data.formats import SourceRow
+from winnow.data.nlu.datasets import DATASETS, Dataset
+from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
+from winnow.data.readers import ON_ERROR, load_from_hub
+from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
+from winnow.data.schemas import BadRow
+from winnow.errors import UserError
+
+# Split -> the words that stand for it in file names: eng.testa, dev.tsv, valid_triples.json.
+SPLITS = {
+    "train": {"train"},
+    "validation": {"validation", "valid", "val", "dev", "testa"},
+    "test": {"test", "testb"},
+}
+
+
+def read_nlu(
+    dataset: str,
+    source: str | None = None,
+    path: str | Path | None = None,
+    style: str = "detailed",
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    on_error: str = "quarantine",
+) -> Pool:
+    """The records of a data set: instruction, context (question, format, options, text) and target.
+
+    dataset: a key of `DATASETS`. source: hub name, used when path is None; None for `Dataset.hub`. path: a file, a
+    folder with one file for each split, or a folder that holds such a folder under the data set's name. style: detailed
+    or concise. split: train, validation or test. limit: at most so many records, drawn at random by (seed, text and
+    target), so that both styles get the same ones and a smaller limit a part of a larger one; None for all. on_error:
+    as in `read_pool`.
+
+    `Record.raw` holds instruction, input and output (Alpaca's columns, in which a subset is written as JSON Lines),
+    dataset, style, split, and the row itself as `original`.
+    Raises UserError for settings out of range, files that are missing or ambiguous, and a source without a good row.
+    """
+    known = _dataset(dataset, style, split, limit, on_error)
+    place, rows = _rows(known, source, path, split)
+    records: list[Record] = []
+    quarantined: list[Quarantined] = []
+    for number, line, value, problem in rows:
+        try:
+            if problem is not None:
+                raise BadRow(problem)
+            records.append(_record(known, style, split, number, value))
+        except BadRow as error:
+            bad = Quarantined(place, line, number, str(error), value)
+            if on_error == "fail":
+                raise UserError(
+                    f"{place}, {_where(bad)}: {error}; mend the row, or set data.on_error=quarantine to skip it."
+                ) from None
+            quarantined.append(bad)
+    if not records:
+        first = f": all {len(quarantined)} rows are bad, the first ({_where(quarantined[0])}): {quarantined[0].reason}"
+        raise UserError(f"{place} holds no readable record of {dataset}{first if quarantined else ', it has no row'}.")
+    if limit is not None and limit < len(records):
+        records = _drawn(records, limit, seed)
+    ids = [record.id for record in records]
+    return Pool(
+        records=records,
+        schema="alpaca",
+        format="jsonl",
+        source=dataset,
+        quarantined=quarantined,
+        duplicates=len(ids) - len(set(ids)),
+        fingerprint=pool_fingerprint(ids),
+    )
+
+
+def nlu_file(dataset: str, path: str | Path, split: str) -> Path:
+    """The file of a split: `path` itself if it is a file; else the one file in the folder whose name holds the split's
+    word, in a folder of the data set's name before the folder itself. Raises UserError for none or several."""
+    top = Path(path).expanduser()
+    if top.is_file():
+        return top
+    if not top.is_dir():
+        raise UserError(f"{top} does not exist: give the file or folder of {dataset} with data.path=...")
+    names = DATASETS[dataset].folders
+    own = [folder for pattern in ("*", "*/*") for folder in sorted(top.glob(pattern)) if folder.name.lower() in names]
+    for folder in [*(folder for folder in own if folder.is_dir()), top]:
+        words = SPLITS.get(split, {split})
+        named = [(one, set(re.split(r"\W|_", one.name.lower()))) for one in sorted(folder.iterdir()) if one.is_file()]
+        files = [one for one, parts in named if words & parts]
+        if len(files) > 1:
+            found = ", ".join(one.name for one in files)
+            raise UserError(f"{folder} holds several files of the split {split} ({found}): name one with data.path=...")
+        if files:
+            return files[0]
+    raise UserError(
+        f"{top} holds no file of the split {split} of {dataset}: a file name with one of the words "
+        f"{', '.join(sorted(words))} was expected, there or in a folder {' or '.join(names)}."
+    )
+
+
+def _dataset(dataset: str, style: str, split: str, limit: Any, on_error: str) -> Dataset:
+    for key, value, known in (
+        ("dataset", dataset, DATASETS),
+        ("style", style, STYLES),
+        ("split", split, SPLITS),
+        ("on_error", on_error, ON_ERROR),
+    ):
+        if value not in known:
+            raise UserError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit <= 0):
+        raise UserError(f"data.limit={limit} is out of range: give a whole number above 0, or null for all.")
+    return DATASETS[dataset]
+
+
+def _rows(dataset: Dataset, source: str | None, path: str | Path | None, split: str) -> tuple[str, Iterable[SourceRow]]:
+    """(where the rows come from, the rows)."""
+    if path is not None:
+        file = nlu_file(dataset.name, path, split)
+        return str(file), dataset.rows(file)
+    source = source or dataset.hub
+    if source is None:
+        raise UserError(
+            f"data={dataset.name} names no place: give its files with data.path=<folder or file>, or a hub copy with "
+            f"data.source=<owner/name> (docs/nlu.md lists the columns)."
+        )
+    return source, _hub_rows(source, split)
+
+
+def _hub_rows(source: str, split: str) -> Iterator[SourceRow]:
+    """Rows with class numbers as the names that the hub's own description gives them."""
+    loaded = load_from_hub(source, split)
+    names: dict[str, list[str]] = {}
+    for column, feature in (getattr(loaded, "features", None) or {}).items():
+        labels = getattr(getattr(feature, "feature", feature), "names", None)
+        if labels is not None:
+            names[column] = labels
+
+    def named(value: Any, labels: list[str]) -> Any:
+        if isinstance(value, list):
+            return [named(one, labels) for one in value]
+        return labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
+
+    for number, row in enumerate(loaded):
+        yield SourceRow(number, None, {key: named(row[key], names[key]) if key in names else row[key] for key in row})
+
+
+def _record(dataset: Dataset, style: str, split: str, number: int, value: Any) -> Record:
+    text, items = dataset.read(value)
+    if not text.strip():
+        raise BadRow("the text is empty")
+    instruction = INSTRUCTIONS[dataset.name][style]
+    given, target = dataset.context(text), dataset.target(items)
+    for name, words in (("text", text), ("target", target)):
+        try:
+            words.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadRow(f"the {name} holds half a surrogate pair, which UTF-8 cannot hold") from None
+    raw: Mapping[str, Any] = {
+        "instruction": instruction,
+        "input": given,
+        "output": target,
+        "dataset": dataset.name,
+        "style": style,
+        "split": split,
+        "original": value,
+    }
+    return Record(record_id(instruction, given, target), number, instruction, given, target, (), dataset.name, raw)
+
+
+def _drawn(records: list[Record], limit: int, seed: int) -> list[Record]:
+    """`limit` records in file order: those with the lowest hash of (seed, context, target)."""
+
+    def draw(record: Record) -> tuple[str, int]:
+        content = f"{seed}:{record_id('', record.input, record.output)}"
+        return hashlib.sha256(content.encode()).hexdigest(), record.row
+
+    return sorted(sorted(records, key=draw)[:limit], key=lambda record: record.row)
+
+
+def _where(bad: Quarantined) -> str:
+    return f"row {bad.row}" if bad.line is None else f"line {bad.line}"

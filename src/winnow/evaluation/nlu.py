@@ -1,0 +1,218 @@
+"""NLU tasks: which records are asked in which condition, and micro-F1 over the answers.
+
+    P = TP / (TP + FP),  R = TP / (TP + FN),  micro-F1 = 2 P R / (P + R) = 2 TP / (2 TP + FP + FN)
+
+with TP, FP and FN counted over the whole set, never a mean of F1 per sample. A sample's gold and answered items are
+sets (`winnow.data.nlu.answers`): an item that is there twice counts once. An item is right when its type and all of
+its words are; a wrong type or a part of the words is one FP and one FN. A sample without gold items adds FP only.
+For classes every answer counts as one guess, readable or not, so that micro-F1 is the accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from winnow.data.nlu.datasets import DATASETS
+from winnow.data.nlu.instructions import STYLES
+from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.perturb.noising import noising_names, noising_of
+
+HUB_NAME = "winnow/nlu"  # what the NLU tasks' YAMLs call their data
+CLEAN = "clean"
+
+Counts = tuple[int, int, int]  # TP, FP, FN of one sample
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One data set under one noise: noise None is the clean instruction; omega None where the noise has none."""
+
+    dataset: str
+    noise: str | None = None
+    omega: float | None = None
+
+    @property
+    def label(self) -> str:
+        """`clean`, `opposite`, or `replacement@0.3`."""
+        if self.noise is None:
+            return CLEAN
+        return self.noise if self.omega is None else f"{self.noise}@{self.omega:g}"
+
+
+@dataclass(frozen=True)
+class NluData:
+    """What the NLU tasks are asked on.
+
+    datasets: keys of `DATASETS`. path: a folder with the files of one data set, or with a folder for each. paths,
+    sources: data set -> a path, a hub name of its own. style, split, limit, seed: see `read_nlu`. noises, omegas: the
+    noised conditions beside the clean one; every instruction is noised (phi = 1), by (noise_seed, record id). draws:
+    None, each record has a noised instruction of its own; k, a data set's records share k of them, which lets the
+    model read them once for many records. Raises UserError for settings out of range.
+    """
+
+    datasets: Sequence[str]
+    path: str | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    style: str = "detailed"
+    split: str = "test"
+    limit: int | None = None
+    seed: int = 0
+    noises: Sequence[str] = ()
+    omegas: Sequence[float] = ()
+    noise_seed: int = 0
+    draws: int | None = None
+
+    def __post_init__(self) -> None:
+        for key, found, known in (
+            ("datasets", self.datasets, DATASETS),
+            ("paths", self.paths, DATASETS),
+            ("sources", self.sources, DATASETS),
+            ("style", [self.style], STYLES),
+            ("split", [self.split], SPLITS),
+            ("noises", self.noises, noising_names()),
+        ):
+            for value in found:
+                if value not in known:
+                    raise UserError(
+                        f"evaluation.{key} names {value!r}, which is unknown: choose from {', '.join(known)}."
+                    )
+        if not self.datasets:
+            raise UserError("evaluation.datasets is empty: name at least one data set.")
+        if self.draws is not None and self.draws < 1:
+            raise UserError(f"evaluation.draws={self.draws} must be 1 or more, or null for one draw per record.")
+        if self.noises and not self.omegas and any(self._noising(name, 0.1).uses_omega for name in self.noises):
+            raise UserError("evaluation.omegas is empty: name the shares of noised words, for instance [0.1,0.3,0.5].")
+        for omega in self.omegas:
+            self._noising("replacement", omega)  # refuses what is out of range
+
+    def _noising(self, name: str, omega: float | None):
+        given = {} if omega is None else {"omega": omega}
+        return noising_of(name, phi=1.0, seed=self.noise_seed, **given)
+
+    def conditions(self) -> dict[str, Condition]:
+        """Task name -> condition: `sst2` alone without noises; with them `sst2/clean`, `sst2/replacement@0.3`, ..."""
+        found: dict[str, Condition] = {}
+        for dataset in self.datasets:
+            if not self.noises:
+                found[dataset] = Condition(dataset)
+                continue
+            ways: list[tuple[str | None, float | None]] = [(None, None)]
+            for noise in self.noises:
+                omegas = self.omegas if self._noising(noise, None).uses_omega else [None]
+                ways += [(noise, omega) for omega in omegas]
+            conditions = [Condition(dataset, *way) for way in ways]
+            found |= {f"{dataset}/{one.label}": one for one in conditions}
+        return found
+
+    def records(self, dataset: str) -> list[Record]:
+        """The clean test records of a data set."""
+        place = self._place(dataset)
+        source = self.sources.get(dataset)
+        if place is None and source is None and DATASETS[dataset].hub is None:
+            raise UserError(
+                f"evaluation.datasets names {dataset}, but nothing says where its data is: give data.path=<folder>, "
+                f"evaluation.path=<folder> or evaluation.sources.{dataset}=<hub name>."
+            )
+        return read_nlu(dataset, source, place, self.style, self.split, self.limit, self.seed).records
+
+    def noised(self, records: Sequence[Record], condition: Condition) -> list[Record]:
+        """The records as a condition asks them. Ids stay; an instruction that the noise cannot change stays too."""
+        if condition.noise is None:
+            return list(records)
+        noising = self._noising(condition.noise, condition.omega)
+        if self.draws is None:
+            return noising.apply(records)
+        keyed = [replace(record, id=f"draw {self._draw(record.id)}") for record in records]
+        noised = noising.apply(keyed)
+        return [replace(one, instruction=new.instruction) for one, new in zip(records, noised, strict=True)]
+
+    def _draw(self, record_id: str) -> int:
+        digest = hashlib.sha256(f"{self.noise_seed}:{record_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.draws
+
+    def settings(self) -> dict[str, Any]:
+        """All that the questions and gold answers depend on; local files count by content, not by place."""
+        settings = asdict(self)
+        del settings["path"], settings["paths"], settings["sources"]
+        settings["data"] = {name: self._identity(name) for name in self.datasets}
+        if self.noises:
+            noisings = [self._noising(name, None) for name in self.noises]
+            settings["noise_versions"] = {noising.name: noising.version for noising in noisings}
+        return settings
+
+    def _place(self, dataset: str) -> str | None:
+        if dataset not in self.paths and self.path is not None and Path(self.path).expanduser().is_file():
+            raise UserError(
+                f"evaluation.path={self.path} is a single file, perhaps the one that is tuned on: name a folder with "
+                f"a file for each split, or the file to evaluate with evaluation.paths.{dataset}=<file>."
+            )
+        return self.paths.get(dataset, self.path)
+
+    def _identity(self, dataset: str) -> str:
+        place = self._place(dataset)
+        if place is None:
+            return f"hub: {self.sources.get(dataset) or DATASETS[dataset].hub}"
+        return hashlib.sha256(nlu_file(dataset, place, self.split).read_bytes()).hexdigest()[:16]
+
+
+def documents(condition: Condition, records: Sequence[Record], template, tokenizer) -> list[dict[str, str]]:
+    """What the harness asks: id, dataset, prompt (rendered by the run's template), instruction, target."""
+    return [
+        {
+            "id": record.id,
+            "dataset": condition.dataset,
+            "prompt": template.render(record, tokenizer),
+            "instruction": record.instruction,
+            "target": record.output,
+        }
+        for record in records
+    ]
+
+
+def results(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:
+    """The counts of one sample: micro_f1 and, where a data set has both, entity_f1 and relation_f1, each (TP, FP, FN);
+    unreadable, 1 where the answer says something but holds no item."""
+    dataset = DATASETS[doc["dataset"]]
+    gold, answer = dataset.answer(doc["target"]).items, dataset.answer(responses[0])
+    found: dict[str, Any] = {"unreadable": int(answer.unreadable)}
+    if dataset.kind == "classification":
+        hits = len(gold & answer.items)
+        return found | {"micro_f1": (hits, 1 - hits, 1 - hits)}
+    found["micro_f1"] = _counts(gold, answer.items)
+    if dataset.entities and dataset.pairs:
+        for metric, sizes in (("entity_f1", (2,)), ("relation_f1", (3,))):
+            found[metric] = _counts(*({item for item in some if len(item) in sizes} for some in (gold, answer.items)))
+    return found
+
+
+def _counts(gold: set | frozenset, answered: set | frozenset) -> Counts:
+    return len(gold & answered), len(answered - gold), len(gold - answered)
+
+
+def micro_f1(counts: Sequence[Counts]) -> float:
+    """2 TP / (2 TP + FP + FN) of the sums over all samples; 0 where there is nothing at all to count, as the shared
+    tasks' scorer has it."""
+    tp, fp, fn = (sum(column) for column in zip(*counts, strict=True))
+    return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0
+
+
+def micro_f1_stderr(counts: Sequence[Counts]) -> float | None:
+    """Standard error of F = sum(a) / sum(b) over samples of a = 2 TP, b = 2 TP + FP + FN.
+
+    First-order (delta method) for a ratio of sums: sqrt(k / (k - 1) * sum((a - F b)^2)) / sum(b) over k samples. None
+    for fewer than two samples or nothing to count.
+    """
+    k, total = len(counts), sum(2 * tp + fp + fn for tp, fp, fn in counts)
+    if k < 2 or total == 0:
+        return None
+    f1 = micro_f1(counts)
+    residual = sum((2 * tp - f1 * (2 * tp + fp + fn)) ** 2 for tp, fp, fn in counts)
+    return math.sqrt(k / (k - 1) * residual) / total

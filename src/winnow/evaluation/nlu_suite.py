@@ -1,0 +1,69 @@
+"""Suites of NLU tasks, clean or under noised instructions: what `evaluation=nlu` and `nlu_robust` build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from winnow.data.nlu.datasets import DATASETS
+from winnow.evaluation.nlu import CLEAN, NluData
+from winnow.evaluation.suite import Suite, TaskSpec
+
+
+def nlu_suite(
+    name: str,
+    datasets: Sequence[str],
+    path: str | None = None,
+    paths: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
+    style: str = "detailed",
+    split: str = "test",
+    noises: Sequence[str] = (),
+    omegas: Sequence[float] = (),
+    noise_seed: int = 0,
+    draws: int | None = None,
+    limit: int | None = None,
+    sample_seed: int = 0,
+    batch_size: int = 8,
+) -> Suite:
+    """A suite whose tasks are the conditions of `NluData`: see there for the arguments; sample_seed is its `seed`.
+
+    Metrics: `<data set>/micro_f1` without noises; with them `<data set>/clean/micro_f1`,
+    `<data set>/<noise>@<omega>/micro_f1`, and the plain means `average/<data set>/<noise>` over the omegas and
+    `average/<data set>/noisy` over all noised conditions. `unreadable` stands beside each `micro_f1`; SciERC has
+    `entity_f1` and `relation_f1` too.
+    """
+    data = NluData(
+        datasets=tuple(dict.fromkeys(datasets)),
+        path=path,
+        paths=dict(paths or {}),
+        sources={key: value for key, value in (sources or {}).items() if value is not None},
+        style=style,
+        split=split,
+        limit=limit,
+        seed=sample_seed,
+        noises=tuple(noises),
+        omegas=tuple(omegas),
+        noise_seed=noise_seed,
+        draws=draws,
+    )
+    conditions = data.conditions()
+    tasks = []
+    for task, condition in conditions.items():
+        both = DATASETS[condition.dataset].entities and DATASETS[condition.dataset].pairs
+        parts = ("entity_f1", "relation_f1") if both else ()
+        tasks.append(TaskSpec(task, ("micro_f1", *parts, "unreadable"), 0))
+    averages: dict[str, list[str]] = {}
+    for task, condition in conditions.items():
+        if condition.noise is not None:
+            averages.setdefault(f"{condition.dataset}/{condition.noise}", []).append(f"{task}/micro_f1")
+    for dataset in data.datasets if data.noises else ():
+        noisy = [f"{task}/micro_f1" for task, one in conditions.items() if one.dataset == dataset and one.noise]
+        averages[f"{dataset}/noisy"] = noisy
+    headline = [
+        key
+        for dataset in data.datasets
+        for key in (
+            (f"{dataset}/{CLEAN}/micro_f1", f"average/{dataset}/noisy") if data.noises else (f"{dataset}/micro_f1",)
+        )
+    ]
+    return Suite(name, tasks, headline=headline, averages=averages, batch_size=batch_size, nlu=data)

@@ -1,0 +1,119 @@
+"""What all noises share: which records are noised, how many words, and where the draws come from.
+
+A noise changes the instruction alone; input and answer stay as they are (AAAI 2025, doi 10.1609/aaai.v39i22.34513).
+Words are what white space separates, and a noised instruction is joined by single blanks. With n words, m = ceil(omega
+n) of them are touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, ClassVar
+
+from winnow.data.records import Record
+from winnow.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Noising:
+    """One kind of noise on instructions; a subclass says how words are changed.
+
+    omega: share of an instruction's words that is touched, 0.1 to 0.5 in the paper; 0 < omega <= 1.
+    phi: share of the samples that is noised, drawn anew for each epoch; 0 <= phi <= 1; the paper gives no value.
+    seed: every draw is a function of (seed, record id, epoch, name) alone, whatever the order or the process.
+    Raises UserError for a setting outside its range.
+    """
+
+    name: ClassVar[str]
+    uses_omega: ClassVar[bool] = True
+    version: ClassVar[int] = 1  # raised when the same settings would give other words
+
+    def __init__(self, omega: float = 0.2, phi: float = 0.5, seed: int = 0) -> None:
+        if not 0 < omega <= 1:
+            raise UserError(f"noising.omega={omega} must be above 0 and at most 1: it is the share of words touched.")
+        if not 0 <= phi <= 1:
+            raise UserError(f"noising.phi={phi} must lie between 0 and 1: it is the share of samples noised.")
+        self.omega, self.phi, self.seed = omega, phi, seed
+
+    def settings(self) -> dict[str, Any]:
+        """All that the noised instructions depend on besides the records, JSON-able, for fingerprints."""
+        settings = {"name": self.name, "phi": self.phi, "seed": self.seed, "version": self.version}
+        return settings | ({"omega": self.omega} if self.uses_omega else {})
+
+    def touched(self, words: int) -> int:
+        """m = ceil(omega n) of n words, and at least 1. Exact: omega is taken as the decimal number it was written as,
+        so that 0.1 of 70 is 7 and not, by rounding, 8."""
+        return max(1, math.ceil(Fraction(str(self.omega)) * words))
+
+    def applies(self, record_id: str, epoch: int = 0) -> bool:
+        """Whether this record is noised in this epoch; true for a share phi of all."""
+        return self._draws(record_id, epoch, "applies").random() < self.phi
+
+    def noisy(self, instruction: str, key: str, epoch: int = 0, raw: Mapping[str, Any] | None = None) -> str:
+        """The noised instruction; never the words of `instruction`.
+
+        key: the record's id. raw: the record's original row; its `dataset`, where it names a data set, tells `opposite`
+        and `padding` the task. Raises UserError where the rule cannot change the instruction (see `apply`) or the task
+        is needed and unknown.
+        """
+        changed = self._noisy(instruction, key, epoch, raw or {})
+        if changed is None:
+            raise UserError(
+                f"The instruction {instruction[:60]!r} cannot be changed by noising={self.name}: it has too few "
+                f"different words; choose noising=insertion."
+            )
+        return changed
+
+    def apply(self, records: Sequence[Record], epoch: int = 0) -> list[Record]:
+        """The records of one epoch: those that `applies` names with a noised instruction, all else untouched, ids too.
+
+        An instruction that the rule cannot change (one word cannot be shuffled, nor all words be cut off) stays as it
+        is; a warning says how many there are.
+        """
+        changed: list[Record] = []
+        unchangeable = 0
+        for record in records:
+            if self.applies(record.id, epoch):
+                words = self._noisy(record.instruction, record.id, epoch, record.raw)
+                unchangeable += words is None
+                record = record if words is None else replace(record, instruction=words)
+            changed.append(record)
+        if unchangeable:
+            log.warning(
+                "%d of %d instructions have too few different words for noising=%s and stay as they are.",
+                unchangeable,
+                len(records),
+                self.name,
+            )
+        return changed
+
+    def pairs(self, records: Sequence[Record], epoch: int = 0) -> tuple[list[str], list[str]]:
+        """(raw instructions, noised instructions) of every record that the rule can change, whatever phi: what the
+        distortion of a set is measured on."""
+        both = [(one.instruction, self._noisy(one.instruction, one.id, epoch, one.raw)) for one in records]
+        changed = [(raw, noisy) for raw, noisy in both if noisy is not None]
+        return [raw for raw, _ in changed], [noisy for _, noisy in changed]
+
+    def _noisy(self, instruction: str, key: str, epoch: int, raw: Mapping[str, Any]) -> str | None:
+        words = instruction.split()
+        changed = self._change(words, self.touched(len(words)), self._draws(key, epoch, "words"), raw)
+        if changed is None:
+            return None
+        if not changed or changed == words:
+            raise AssertionError(f"noising={self.name} left {instruction!r} as it was")
+        return " ".join(changed)
+
+    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+        """The changed words, different from `words`; None where the rule cannot change them."""
+        raise NotImplementedError
+
+    def _draws(self, key: str, epoch: int, purpose: str) -> random.Random:
+        digest = hashlib.sha256(f"{self.seed}:{key}:{epoch}:{self.name}:{purpose}".encode()).digest()
+        return random.Random(int.from_bytes(digest[:8], "big"))

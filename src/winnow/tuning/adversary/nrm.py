@@ -1,0 +1,76 @@
+"""NRM, the Noise Response Method of adversarial noisy instruction tuning (ANIT, AAAI 2025,
+doi 10.1609/aaai.v39i22.34513)."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import Tensor
+
+from winnow.errors import UserError
+from winnow.tuning.adversary.ball import clean_and_perturbed, project, uniform_start, unit
+from winnow.tuning.adversary.base import LossOf, check_settings
+
+log = logging.getLogger(__name__)
+
+
+class NRM:
+    """One ascent step from a random start that is the smaller the more the instructions are distorted already:
+
+        delta0 = 10 / sqrt(N) * U(-epsilon, epsilon) * (1 - beta)                                          eq. 7
+        g      = grad_delta L(f(X_n + delta0), y)                                                          eq. 8
+        delta1 = project_{||delta|| <= epsilon}( delta0 + alpha * g / ||g||_F )                            eq. 8
+        L      = L(f(X_n), y) + weight * L(f(X_n + delta1), y)                                             eq. 6
+
+    X_n: input embeddings of the sample with its noised instruction. N = l * h: tokens of the sample times width.
+    Algorithm 1 of the paper leaves out 10 / sqrt(N); eq. 7 is followed. Norms are per sample, and l is the sample's own
+    length, without padding (ours: the paper says neither).
+
+    epsilon: radius. alpha: step length. weight: lambda. None of the three was published (ours).
+    distortion: beta in [0, 1], one number per data set. None: what `prepare` is given, the distortion of the run's
+    noising; 0 where instructions are not noised.
+    region: see Adversary. share_batch: both terms of L in one forward pass of twice the micro-batch; False saves memory.
+    Three forward passes; the ascent step computes no gradients of weights.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 0.1,
+        alpha: float = 0.03,
+        weight: float = 1.0,
+        distortion: float | None = None,
+        region: str = "sample",
+        share_batch: bool = True,
+    ) -> None:
+        check_settings(region, epsilon=epsilon, alpha=alpha, weight=weight)
+        if distortion is not None and not 0 <= distortion <= 1:
+            raise UserError(
+                f"adversary.distortion={distortion} must lie between 0 and 1, or be null for that of the noising."
+            )
+        self.epsilon, self.alpha, self.weight = epsilon, alpha, weight
+        self.region, self.share_batch = region, share_batch
+        self.given, self.beta = distortion is not None, distortion or 0.0
+
+    def prepare(self, distortion: float | None) -> None:
+        """Takes the distortion of the data set's noising as beta, unless the configuration gave a number.
+
+        None: instructions are not noised, so nothing is distorted and beta is 0. Raises ValueError outside [0, 1].
+        """
+        if distortion is not None and not 0 <= distortion <= 1:
+            raise ValueError(f"distortion {distortion} is outside [0, 1]")
+        if self.given:
+            return
+        self.beta = distortion or 0.0
+        if distortion is None:
+            log.info("adversary=nrm: the instructions are not noised, so its distortion beta is 0.")
+
+    def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
+        delta0 = uniform_start(loss_of, mask, 10.0 * self.epsilon * (1.0 - self.beta))  # eq. 7
+        g = loss_of.gradient(embeds + delta0)  # eq. 8
+        delta1 = project(delta0 + self.alpha * unit(g, mask), self.epsilon)  # eq. 8
+        return clean_and_perturbed(loss_of, embeds, delta1, self.weight, self.share_batch)  # eq. 6
+
+    def settings(self) -> dict:
+        """With the distortion in force, whether it was given or prepared."""
+        own = {key: value for key, value in vars(self).items() if key not in ("given", "beta")}
+        return {"name": "nrm", **own, "distortion": self.beta}

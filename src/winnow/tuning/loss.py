@@ -1,0 +1,149 @@
+"""The loss of one micro-batch as a function of its input embeddings: what the tuner hands to an adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from winnow.backbone.likelihood import CHUNK_ROWS, final_hidden, token_nll
+from winnow.perturb.embedding_noise import generator
+from winnow.tuning.data import MicroBatch
+
+
+class MicroBatchLoss:
+    """Mean negative log-likelihood of the micro-batch's answer tokens, in nats; see `adversary.base.LossOf`.
+
+    Logits exist at answer positions only. model: a causal language model. batch: with at least one record.
+    """
+
+    def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0) -> None:
+        self.model, self.batch, self.seed = model, batch, seed
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+
+    def __call__(self, embeds: Tensor) -> Tensor:
+        predicting = self._predicting(embeds, self.batch.rows)
+        return token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets).mean()
+
+    def copies(self, embeds: Tensor) -> Tensor:
+        count, batch, length, _ = embeds.shape
+        offsets = torch.arange(count, device=embeds.device) * (batch * length)
+        rows = (offsets[:, None] + self.batch.rows).flatten()
+        predicting = self._predicting(embeds.flatten(0, 1), rows)
+        nll = token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets.repeat(count))
+        return nll.view(count, -1).mean(1)
+
+    def gradient(self, embeds: Tensor) -> Tensor:
+        point = embeds.detach().float().requires_grad_()
+        # A weight that asks for a gradient makes its layer keep its input for one, wanted or not.
+        with _without_gradients(self.weights):
+            predicting = self._predicting(point, self.batch.rows)
+            slope = _head_slope(predicting, self.model.get_output_embeddings(), self.batch.targets)
+            return _gradients(predicting, [point], slope)[0]
+
+    def keep(self, embeds: Tensor) -> KeptGradients:
+        return KeptGradients(self, embeds)
+
+    def uniform(self) -> Tensor:
+        embedding = self.model.get_input_embeddings().weight
+        draws = torch.zeros(*self.batch.mask.shape, embedding.shape[1])
+        lengths = self.batch.mask.sum(1).tolist()
+        for draw, length, record in zip(draws, lengths, self.batch.records, strict=True):
+            draw[:length].uniform_(-1.0, 1.0, generator=generator(self.seed, f"adversary:{record}", self.batch.step))
+        return draws.to(self.batch.mask.device)
+
+    def same_dropout(self) -> None:
+        torch.manual_seed(draw_seed(self.seed, self.batch.step, self.batch.index))
+
+    def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
+        """(answer tokens, width): the final hidden states that predict an answer token."""
+        if not torch.is_autocast_enabled(embeds.device.type):
+            # Perturbed embeddings are fp32. Where no autocast does it, they must be brought to the backbone's dtype.
+            embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
+        return final_hidden(self.model, inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
+
+
+class KeptGradients:
+    """A weighted sum of losses around `embeds`, as gradients; see `adversary.base.Kept`."""
+
+    def __init__(self, loss_of: MicroBatchLoss, embeds: Tensor) -> None:
+        self.loss_of, self.embeds = loss_of, embeds
+        # What the sum depends on. Embeddings that are trained get theirs through `embeds`, from the same gradient that
+        # serves the perturbation.
+        self.inputs = [embeds, *loss_of.weights] if embeds.requires_grad else list(loss_of.weights)
+        self.sums: list[Tensor | None] = [None] * len(self.inputs)
+        self.value = torch.zeros((), device=embeds.device)
+
+    def add(self, delta: Tensor, weight: float) -> Tensor:
+        point = (self.embeds.detach() + delta).float().requires_grad_()
+        loss = self.loss_of(point)
+        found = _gradients(loss, [point, *self.loss_of.weights])
+        self.value += weight * loss.detach()
+        for i, gradient in enumerate(found if self.embeds.requires_grad else found[1:]):
+            if gradient is None:
+                continue
+            if self.sums[i] is None:
+                self.sums[i] = weight * gradient
+            else:
+                self.sums[i].add_(gradient, alpha=weight)
+        return found[0]
+
+    def loss(self) -> Tensor:
+        pairs = [(x, g) for x, g in zip(self.inputs, self.sums, strict=True) if g is not None]
+        return _HandOver.apply(self.value, [g.to(x.dtype) for x, g in pairs], *[x for x, _ in pairs])
+
+
+class _HandOver(torch.autograd.Function):
+    """A scalar whose backward pass gives out gradients that are known already."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, gradients: list[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, scale: Tensor):
+        if ctx.gradients is None:
+            raise RuntimeError("kept gradients can be handed over once only")
+        # In place: in full tuning these are as large as the model.
+        given, ctx.gradients = [gradient.mul_(scale) for gradient in ctx.gradients], None
+        return None, None, *given
+
+
+@contextmanager
+def _without_gradients(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _gradients(output: Tensor, inputs: Sequence[Tensor], slope: Tensor | None = None) -> Sequence[Tensor | None]:
+    """torch.autograd.grad outside of autocast, as the tuner's own backward pass is."""
+    with torch.autocast(output.device.type, enabled=False):
+        return torch.autograd.grad(output, inputs, slope, allow_unused=True)
+
+
+def _head_slope(predicting: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    """Gradient of the mean NLL with respect to the hidden states below the head, (answer tokens, width).
+
+    As the head's weights want no gradient here, each chunk of logits can give its gradient at once: nothing is kept
+    or computed a second time.
+    """
+    parts = []
+    for rows, wanted in zip(predicting.detach().split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
+        rows = rows.requires_grad_()
+        nll = nn.functional.cross_entropy(head(rows).float(), wanted, reduction="sum") / len(targets)
+        parts += _gradients(nll, [rows])
+    return torch.cat(parts)
+
+
+def draw_seed(seed: int, step: int, index: int) -> int:
+    """A 64-bit seed for the draws of one micro-batch; unrelated for neighbouring arguments."""
+    return int(np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)[0])

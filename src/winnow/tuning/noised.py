@@ -1,0 +1,51 @@
+"""Where noised instructions meet the tuner: the examples of each epoch, and the distortion that an adversary asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from winnow.errors import UserError
+from winnow.tuning.examples import ExamplesOf, NoisedExamples
+
+if TYPE_CHECKING:
+    from winnow.data.records import Record
+    from winnow.data.templates import Encoded, Template
+    from winnow.perturb.noising.base import Noising
+    from winnow.tuning.adversary.base import Adversary
+
+Distortion = Callable[[Sequence[str], Sequence[str]], float]
+
+
+def examples_of(
+    records: Sequence[Record], template: Template, tokenizer, noising: Noising | None
+) -> Sequence[Encoded] | ExamplesOf:
+    """Encoded records with EOS; with a noising, a function that gives those of an epoch."""
+
+    def encoded(own: Sequence[Record]) -> list[Encoded]:
+        return template.encode(own, tokenizer, eos=True)
+
+    if noising is None:
+        return encoded(records)
+    return NoisedExamples(encoded(records), lambda epoch: encoded(noising.apply(records, epoch)))
+
+
+def prepare(
+    adversary: Adversary, records: Sequence[Record], noising: Noising | None, measure: Callable[[], Distortion]
+) -> None:
+    """Give an adversary that asks for it the distortion beta of the records' noising, or None without noising.
+
+    measure: builds the distortion; called only if it is needed. Raises UserError if no instruction can be noised.
+    """
+    if not hasattr(adversary, "prepare"):
+        return
+    if noising is None or adversary.given:
+        adversary.prepare(None)
+        return
+    raw, noisy = noising.pairs(records)
+    if not raw:
+        raise UserError(
+            f"noising={noising.name} can change none of the {len(records)} selected instructions, so there is no distortion; "
+            f"choose another noising, or give adversary.distortion a number."
+        )
+    adversary.prepare(measure()(raw, noisy))

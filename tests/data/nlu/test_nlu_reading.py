@@ -1,0 +1,140 @@
+"""From a folder or the hub to a pool: splits, styles, samples, subsets."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+import yaml
+from composed import CONF
+
+from winnow.data.nlu import DATASETS, read_nlu
+from winnow.data.nlu.instructions import INSTRUCTIONS, OPPOSITE, STYLES
+from winnow.data.readers import read_pool
+from winnow.data.writers import write_subset
+from winnow.errors import UserError
+
+
+def sst2_rows(count: int, start: int = 0) -> str:
+    return "sentence\tlabel\n" + "".join(f"film number {i}\t{i % 2}\n" for i in range(start, start + count))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """<folder>/sst2 with 40, 4 and 6 rows."""
+    own = tmp_path / "data" / "sst2"
+    own.mkdir(parents=True)
+    (own / "train.tsv").write_text(sst2_rows(40))
+    (own / "dev.tsv").write_text(sst2_rows(4, 100))
+    (own / "test.tsv").write_text(sst2_rows(6, 200))
+    (own / "README.md").write_text("no data")
+    return tmp_path / "data"
+
+
+def test_every_data_set_has_its_texts():
+    """Two styles each, the detailed one at least three times as long; opposite ones that differ from both."""
+    assert set(INSTRUCTIONS) == set(OPPOSITE) == set(DATASETS)
+    for name, texts in INSTRUCTIONS.items():
+        assert tuple(texts) == STYLES
+        assert len(texts["detailed"].split()) >= 3 * len(texts["concise"].split()) >= 3 * 5
+        assert len(set(OPPOSITE[name])) >= 4 and not set(OPPOSITE[name]) & set(texts.values())
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_every_data_set_has_its_yaml(name):
+    """conf/data/<name>.yaml gives every argument of `read_nlu`, and names the data set as the file is named."""
+    preset = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert preset.pop("_target_") == "winnow.data.nlu.read_nlu"
+    assert list(preset) == list(inspect.signature(read_nlu).parameters) and preset["dataset"] == name
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 40), ("validation", 4), ("test", 6)])
+def test_folders_and_splits(folder, split, count):
+    """The folder of the data set and the one above it give the same records; `dev` is the validation split."""
+    above, own = (read_nlu("sst2", path=path, split=split) for path in (folder, folder / "sst2"))
+    assert len(above.records) == count and above.fingerprint == own.fingerprint
+
+
+def test_missing_and_ambiguous_files_are_named(folder):
+    with pytest.raises(UserError, match=r"no file of the split test of conll03: .*test, testb.*conll2003"):
+        read_nlu("conll03", path=folder, split="test")
+    (folder / "sst2" / "train_part2.tsv").write_text(sst2_rows(2))
+    with pytest.raises(UserError, match=r"several files of the split train \(train.tsv, train_part2.tsv\)"):
+        read_nlu("sst2", path=folder)
+    with pytest.raises(UserError, match="does not exist"):
+        read_nlu("sst2", path=folder / "absent")
+    with pytest.raises(UserError, match="data=scierc names no place"):
+        read_nlu("scierc")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "sst3"}, "data.dataset=sst3"),
+        ({"style": "long"}, "data.style=long"),
+        ({"split": "dev"}, "data.split=dev"),
+        ({"limit": 0}, "data.limit=0"),
+        ({"on_error": "skip"}, "data.on_error=skip"),
+    ],
+)
+def test_wrong_settings_are_named(folder, options, message):
+    with pytest.raises(UserError, match=message):
+        read_nlu(**{"dataset": "sst2", "path": folder, **options})
+
+
+def test_styles_change_the_instruction_alone(folder):
+    detailed, concise = (read_nlu("sst2", path=folder, style=style).records for style in STYLES)
+    assert [record.input for record in detailed] == [record.input for record in concise]
+    assert {record.instruction for record in detailed} == {INSTRUCTIONS["sst2"]["detailed"]}
+    assert {record.instruction for record in concise} == {INSTRUCTIONS["sst2"]["concise"]}
+
+
+def test_a_limit_draws_the_same_records_in_both_styles(folder):
+    """10 of 40 by seed, in file order; the 5 of the same seed are among them; another seed draws others."""
+    rows = [record.row for record in read_nlu("sst2", path=folder, limit=10).records]
+    assert len(rows) == 10 and rows == sorted(rows) and rows != list(range(10))
+    assert rows == [record.row for record in read_nlu("sst2", path=folder, limit=10, style="concise").records]
+    assert {record.row for record in read_nlu("sst2", path=folder, limit=5).records} < set(rows)
+    assert rows != [record.row for record in read_nlu("sst2", path=folder, limit=10, seed=1).records]
+
+
+def test_a_subset_is_alpaca_json_lines_that_still_tell_their_data_set(folder, tmp_path):
+    """Written and read again as Alpaca rows: same ids, same texts, and the row's `dataset` for the noises."""
+    pool = read_nlu("sst2", path=folder)
+    path = write_subset(pool, [3, 1], tmp_path / "out")
+    back = read_pool(None, path=path)
+    assert (path.name, back.schema) == ("subset.jsonl", "alpaca")
+    assert [record.id for record in back.records] == [pool.records[3].id, pool.records[1].id]
+    assert json.loads(path.read_text().split("\n")[0])["original"] == {"sentence": "film number 3", "label": "1"}
+    assert {record.raw["dataset"] for record in back.records} == {"sst2"}
+
+
+def test_repeats_are_kept_and_counted(tmp_path):
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\na\t1\nb\t0\na\t1\n")
+    pool = read_nlu("sst2", path=tmp_path)
+    assert (len(pool.records), pool.duplicates) == (3, 1)
+
+
+def test_the_hub_copy(monkeypatch):
+    """Class numbers become the names that the hub's description gives: 1 is B-PER here, 0 negative there."""
+    import datasets
+
+    tags = datasets.Sequence(datasets.ClassLabel(names=["O", "B-PER", "I-PER"]))
+    names = datasets.Features({"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": tags})
+    labels = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
+    )
+    served = {
+        "eriktks/conll2003": datasets.Dataset.from_list(
+            [{"tokens": ["Ada", "B", "ran"], "ner_tags": [1, 2, 0]}], features=names
+        ),
+        "me/sst2": datasets.Dataset.from_list(
+            [{"sentence": "dull", "label": 0}, {"sentence": "?", "label": -1}], features=labels
+        ),
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: served[name])
+    assert [record.output for record in read_nlu("conll03").records] == ["person: Ada B"]
+    pool = read_nlu("sst2", source="me/sst2", split="test")
+    assert [record.output for record in pool.records] == ["negative"]
+    assert "split=validation" in pool.quarantined[0].reason and pool.quarantined[0].line is None

@@ -1,0 +1,225 @@
+"""Micro-F1 on hand-made cases, and the NLU tasks' way through the harness."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from composed import CONF, template
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tiny import tiny_model
+
+from winnow.errors import UserError
+from winnow.evaluation import evaluate_model
+from winnow.evaluation.model import HarnessModel
+from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, results
+from winnow.evaluation.nlu_suite import nlu_suite
+
+TARGET = "person: Ada Bell; organization: SRI"
+
+
+def counts(answer: str, target: str = TARGET, dataset: str = "conll03") -> tuple[int, int, int]:
+    """(TP, FP, FN)."""
+    return results({"dataset": dataset, "target": target}, [answer])["micro_f1"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (TARGET, (2, 0, 0)),
+        ("organization: sri; PERSON: ada bell", (2, 0, 0)),  # order and case
+        ("person: Ada Bell; person: Ada Bell; organization: SRI", (2, 0, 0)),  # a repeat counts once
+        ("location: Ada Bell; organization: SRI", (1, 1, 1)),  # wrong type: one FP and one FN
+        ("person: Bell; organization: SRI", (1, 1, 1)),  # a part of the words
+        ("person: Ada Bell", (1, 0, 1)),
+        ("none", (0, 0, 2)),
+        ("", (0, 0, 2)),
+        ("I cannot say", (0, 0, 2)),  # malformed: nothing is found
+        ("person: Ada Bell; bla bla; organization", (1, 0, 1)),  # malformed in part
+    ],
+)
+def test_counts_of_one_sample(answer, expected):
+    assert counts(answer) == expected
+
+
+def test_empty_gold_adds_false_positives_only():
+    """Nothing to find: finding nothing counts nothing, one invented name is one FP."""
+    assert counts("none", "none") == (0, 0, 0)
+    assert counts("person: Ada", "none") == (0, 1, 0)
+    assert counts("whatever", "none") == (0, 0, 0)
+
+
+def test_gold_with_separators_in_its_words():
+    """An entity `a; b` falls apart when read, in the gold as in the answer: the right answer is still wholly right."""
+    assert counts("organization: a; b", "organization: a; b") == (1, 0, 0)
+
+
+def test_micro_not_macro():
+    """Samples (1,0,0) and (1,2,2): micro 2*2 / (2*2 + 2 + 2) = 0.5; the mean of F1s 1 and 1/3 would be 0.667."""
+    assert micro_f1([(1, 0, 0), (1, 2, 2)]) == pytest.approx(0.5)
+    assert micro_f1([(0, 0, 0), (0, 0, 0)]) == 0.0 and micro_f1([(0, 3, 0)]) == 0.0
+
+
+def test_stderr_of_micro_f1():
+    """a = 2, 2 and b = 2, 6: F = 4/8; residuals 2 - 1 and 2 - 3; sqrt(2/1 * (1 + 1)) / 8 = 0.25. For classes, with b = 2
+    everywhere, it is the accuracy's own: hits 1, 1, 0, 0 give sqrt(4/3 * 4 * 1) / 8 = sqrt(0.25 / 3)."""
+    assert micro_f1_stderr([(1, 0, 0), (1, 2, 2)]) == pytest.approx(0.25)
+    hits = [(1, 0, 0), (1, 0, 0), (0, 1, 1), (0, 1, 1)]
+    assert micro_f1_stderr(hits) == pytest.approx(math.sqrt(0.25 / 3))
+    assert micro_f1_stderr([(1, 0, 0)]) is None and micro_f1_stderr([(0, 0, 0)] * 3) is None
+
+
+def test_for_classes_it_is_the_accuracy():
+    """Right, wrong, unreadable and empty answers: one hit of four guesses = 0.25."""
+    answers = ["positive", "negative", "no idea", ""]
+    found = [counts(answer, "positive", "sst2") for answer in answers]
+    assert found == [(1, 0, 0), (0, 1, 1), (0, 1, 1), (0, 1, 1)]
+    assert micro_f1(found) == pytest.approx(0.25)
+
+
+def test_scierc_counts_terms_and_relations_apart():
+    """Gold: two terms, one relation. Answer: one term right, relation right, one invented relation."""
+    doc = {"dataset": "scierc", "target": "task: a; method: b; used-for: b | a"}
+    found = results(doc, ["task: a; used-for: b | a; part-of: a | b"])
+    assert found == {"unreadable": 0, "micro_f1": (2, 1, 1), "entity_f1": (1, 0, 1), "relation_f1": (1, 1, 0)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six labelled test sentences, labels 0 and 1 in turn, and two sentences with names."""
+    own = tmp_path / "sst2"
+    own.mkdir()
+    (own / "test.tsv").write_text("sentence\tlabel\n" + "".join(f"film {i}\t{i % 2}\n" for i in range(6)))
+    names = tmp_path / "conll2003"
+    names.mkdir()
+    (names / "eng.testb").write_text("Ada I-PER\nran O\n\nRain O\n")
+    return tmp_path
+
+
+def test_every_base_task_is_there():
+    """A task YAML for each data set, greedy, with an end and a limit."""
+    from winnow.data.nlu import DATASETS
+    from winnow.evaluation.catalogue import leaves
+
+    for name in DATASETS:
+        (leaf,) = leaves(f"nlu_{name}")
+        assert leaf.config["dataset_name"] == name
+        settings = leaf.config["generation_kwargs"]
+        assert settings["do_sample"] is False and settings["until"] and 0 < settings["max_gen_toks"] <= 256
+
+
+def answering(monkeypatch, reply) -> list[str]:
+    """Puts `reply(document)` in the place of the model's answers; collects the prompts."""
+    asked: list[str] = []
+
+    def answer(self, requests, **_):
+        asked.extend(request.args[0] for request in requests)
+        return [reply(request.doc) for request in requests]
+
+    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    return asked
+
+
+def test_through_the_harness(tokenizer, tmp_path, folder, monkeypatch):
+    """Always `positive` is right in 3 of 6; of `person: Ada` for two sentences one is a hit and one invented:
+    2 / (2 + 1) = 2/3. Prompts are the template's, ending where the answer is glued on."""
+    asked = answering(monkeypatch, lambda doc: "positive" if doc["dataset"] == "sst2" else "person: Ada")
+    suite = nlu_suite("nlu", ["sst2", "conll03"], path=str(folder), style="concise")
+    found = evaluate_model(tiny_model(), tokenizer, suite, template("alpaca"), tmp_path / "out")
+    metrics = found["metrics"]
+    assert metrics["sst2/micro_f1"] == {
+        "value": pytest.approx(0.5),
+        "stderr": pytest.approx(math.sqrt(0.25 / 5)),
+        "n": 6,
+        "higher_is_better": True,
+    }
+    assert metrics["conll03/micro_f1"]["value"] == pytest.approx(2 / 3)
+    assert metrics["conll03/unreadable"]["value"] == 0 and not metrics["conll03/unreadable"]["higher_is_better"]
+    assert len(asked) == 8 and all(prompt.endswith("### Response:") for prompt in asked)
+    assert all("\nText: " in prompt and "### Instruction:\nClassify" in prompt for prompt in asked if "film" in prompt)
+
+
+def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
+    """A model that is right only where the instruction is clean: 1 there and 0 under each noise. `opposite` has no
+    omega and is asked once. The noised instruction stands in the prompt, the context is untouched."""
+    suite = nlu_suite("nlu_robust", ["sst2"], str(folder), noises=["replacement", "opposite"], omegas=[0.1, 0.5])
+    clean = suite.nlu.records("sst2")[0].instruction
+    asked = answering(monkeypatch, lambda doc: doc["target"] if doc["instruction"] == clean else "no")
+    found = evaluate_model(tiny_model(), tokenizer, suite, template("alpaca"), tmp_path / "out")
+    values = {key: entry["value"] for key, entry in found["metrics"].items() if key.endswith("micro_f1")}
+    assert values == {
+        "sst2/clean/micro_f1": 1.0,
+        "sst2/replacement@0.1/micro_f1": 0.0,
+        "sst2/replacement@0.5/micro_f1": 0.0,
+        "sst2/opposite/micro_f1": 0.0,
+    }
+    assert found["metrics"]["average/sst2/noisy"]["value"] == 0 and set(suite.headline) <= set(found["metrics"])
+    assert len(asked) == 24 and sum(clean in prompt for prompt in asked) == 6
+    assert all("Options: negative, positive\nText: film" in prompt for prompt in asked)
+
+
+def test_noise_hangs_on_the_record(folder):
+    """Each record its own words, the same in another sample of the data; with draws=2 there are two of them."""
+    data = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3])
+    condition = data.conditions()["sst2/replacement@0.3"]
+    records = data.records("sst2")
+    noised = {record.id: record.instruction for record in data.noised(records, condition)}
+    assert len(set(noised.values())) == 6
+    assert [record.instruction for record in data.noised(records[4:], condition)] == list(noised.values())[4:]
+    few = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3], draws=2)
+    assert len({record.instruction for record in few.noised(records, condition)}) == 2
+
+
+def test_settings_know_the_content_not_the_place(folder, tmp_path):
+    """A moved folder has the same settings; a changed file, style or noise has not; other splits do not matter."""
+
+    def settings(path=folder, **options) -> str:
+        return json.dumps(nlu_suite("nlu", ["sst2"], path=str(path), **options).settings(), sort_keys=True)
+
+    before = settings()
+    assert before != settings(style="concise") and before != settings(noises=["opposite"])
+    moved = tmp_path / "moved"
+    (moved / "sst2").mkdir(parents=True)
+    (moved / "sst2" / "test.tsv").write_bytes((folder / "sst2" / "test.tsv").read_bytes())
+    (moved / "sst2" / "train.tsv").write_text("sentence\tlabel\nx\t0\n")
+    assert settings(moved) == before
+    (moved / "sst2" / "test.tsv").write_text("sentence\tlabel\nx\t0\n")
+    assert settings(moved) != before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"datasets": ["sst3"]}, "evaluation.datasets names 'sst3'"),
+        ({"datasets": []}, "evaluation.datasets is empty"),
+        ({"noises": ["typo"], "omegas": [0.1]}, "evaluation.noises names 'typo'"),
+        ({"noises": ["padding"]}, "evaluation.omegas is empty"),
+        ({"noises": ["padding"], "omegas": [3]}, "omega=3 must be"),
+        ({"draws": 0}, "evaluation.draws=0"),
+    ],
+)
+def test_wrong_settings_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        NluData(**{"datasets": ["sst2"], **options})
+
+
+def test_a_single_file_is_not_evaluated_by_accident(folder):
+    """data.path may be the file that is tuned on; as a path for one data set a file is welcome."""
+    file = str(folder / "sst2" / "test.tsv")
+    with pytest.raises(UserError, match=r"single file.*evaluation.paths.sst2=<file>"):
+        NluData(["sst2"], file).records("sst2")
+    assert len(NluData(["sst2"], paths={"sst2": file}).records("sst2")) == 6
+    with pytest.raises(UserError, match="nothing says where its data is"):
+        NluData(["scierc"]).records("scierc")
+
+
+@pytest.mark.parametrize("name", ["nlu", "nlu_robust"])
+def test_suites_follow_the_runs_data(name):
+    """Data set, folder and style are those of `data` unless they are named."""
+    cfg = OmegaConf.create({"data": {"dataset": "lap14", "path": "/some/where", "style": "concise"}})
+    cfg.evaluation = OmegaConf.load(CONF / "evaluation" / f"{name}.yaml")
+    suite = instantiate(cfg.evaluation)
+    assert (suite.nlu.datasets, suite.nlu.path, suite.nlu.style) == (("lap14",), "/some/where", "concise")
+    assert suite.uses_template and len(suite.tasks) == (1 if name == "nlu" else 1 + 5 * 5 + 1)

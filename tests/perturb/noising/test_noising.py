@@ -1,0 +1,196 @@
+"""The six noises: exact word counts, never the raw words, and draws that hang on the record alone."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from winnow.data.nlu.datasets import DATASETS
+from winnow.data.nlu.instructions import INSTRUCTIONS, OPPOSITE
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.perturb.noising import noising_names, noising_of
+from winnow.perturb.noising.passages import PASSAGES
+from winnow.perturb.noising.words import WORDS
+
+NAMES = ["insertion", "opposite", "padding", "replacement", "shuffling", "truncation"]
+WORDY = [name for name in NAMES if name != "opposite"]
+OMEGAS = [0.1, 0.2, 0.3, 0.4, 0.5]
+SST2 = {"dataset": "sst2"}
+
+
+def text(n: int) -> str:
+    """n different words, none of them in WORDS."""
+    return " ".join(f"w{i}" for i in range(n))
+
+
+def record(i: int, instruction: str, raw: dict | None = None) -> Record:
+    return Record(f"id{i}", i, instruction, "given", "answer", (), "here", raw or {})
+
+
+def test_every_noise_is_found_by_its_file():
+    assert noising_names() == NAMES
+    for name in NAMES:
+        assert noising_of(name).name == name
+    with pytest.raises(UserError, match="'typo' is unknown: choose from insertion, opposite"):
+        noising_of("typo")
+
+
+@pytest.mark.parametrize("omega", OMEGAS)
+@pytest.mark.parametrize("n", [4, 7, 10, 30, 70])
+def test_word_counts(omega, n):
+    """m = ceil(omega n). Of n different words truncation leaves n - m, one end of the text; shuffling all n, m of which
+    moved as a block; replacement n with exactly m different; insertion n + m with the n in their order; padding n + m
+    with the n at one end. For n = 70 and omega 0.1 a product of floats would give m = 8."""
+    m = math.ceil(Fraction(str(omega)) * n)
+    raw = text(n).split()
+    for draw in range(20):
+        noised = {name: noising_of(name, omega=omega).noisy(text(n), f"r{draw}").split() for name in WORDY}
+        assert noised["truncation"] in (raw[m:], raw[:-m])
+        assert len(noised["shuffling"]) == n and Counter(noised["shuffling"]) == Counter(raw)
+        moved = noised["shuffling"]
+        blocks = [raw[:m], raw[-m:]]
+        rests = [raw[m:], raw[:-m]]
+        assert any(
+            moved == rest[:at] + block + rest[at:]
+            for block, rest in zip(blocks, rests, strict=True)
+            for at in range(1, n - m)
+        )
+        assert sum(a != b for a, b in zip(noised["replacement"], raw, strict=True)) == m
+        assert len(noised["insertion"]) == n + m and [w for w in noised["insertion"] if w not in WORDS] == raw
+        assert len(noised["padding"]) == n + m and raw in (noised["padding"][:n], noised["padding"][m:])
+
+
+def test_exact_share():
+    """0.1 * 70 is 7.000000000000001 in floats; ceil of it would be 8. ceil(0.5 * 7) = 4. Never less than one word."""
+    noising = noising_of("replacement", omega=0.1)
+    assert (noising.touched(70), noising.touched(71), noising.touched(1), noising.touched(0)) == (7, 8, 1, 1)
+    assert noising_of("replacement", omega=0.5).touched(7) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_noisy_never_equals_raw(name):
+    """Over all instructions of the data sets, lengths of 2 to 12 words, repeated words, and words of WORDS itself."""
+    texts = [style for styles in INSTRUCTIONS.values() for style in styles.values()]
+    texts += [text(n) for n in range(2, 13)] + ["a a a b", "b a a", "lemon lemon ocean", OPPOSITE["sst2"][0]]
+    for omega in OMEGAS:
+        noising = noising_of(name, omega=omega)
+        for number, raw in enumerate(texts):
+            for draw in range(5):
+                assert noising.noisy(raw, f"{number} {draw}", raw=SST2).split() != raw.split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_are_a_function_of_seed_record_epoch_and_name(name):
+    """The same again is the same; of 20 records, seeds and epochs most differ from one another."""
+    noising = noising_of(name, omega=0.3)
+    first = [noising.noisy(text(30), f"r{i}", raw=SST2) for i in range(20)]
+    assert first == [noising_of(name, omega=0.3).noisy(text(30), f"r{i}", raw=SST2) for i in range(20)]
+    least = 2 if name in ("truncation", "opposite") else 6
+    assert len(set(first)) >= least
+    assert len({noising.noisy(text(30), "r", epoch, SST2) for epoch in range(20)}) >= least
+    assert len({noising_of(name, seed=seed).noisy(text(30), "r", raw=SST2) for seed in range(20)}) >= least
+
+
+def test_draws_do_not_depend_on_the_process():
+    """A new interpreter, with another hash seed, gives the same words."""
+    code = (
+        "from winnow.perturb.noising import noising_of; print(noising_of('replacement').noisy('a b c d e f', 'key', 3))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert told == noising_of("replacement").noisy("a b c d e f", "key", 3)
+
+
+def test_phi_is_the_share_of_noised_samples():
+    """0 noises none, 1 all; 0.5 of 2,000 gives 1,000 with a deviation of sqrt(2000 / 4) = 22: within 5 of them. Each
+    epoch draws anew: about half of those of one epoch are noised in the next."""
+    ids = [f"id{i}" for i in range(2000)]
+    assert not any(noising_of("replacement", phi=0.0).applies(one, 0) for one in ids)
+    assert all(noising_of("replacement", phi=1.0).applies(one, 0) for one in ids)
+    half = noising_of("replacement", phi=0.5)
+    first, second = ({one for one in ids if half.applies(one, epoch)} for epoch in (0, 1))
+    assert abs(len(first) - 1000) < 112
+    assert abs(len(first & second) - 500) < 112
+
+
+def test_apply_changes_the_instruction_alone():
+    """Ids, inputs and answers stay, the records' order too; the noised ones are those of `applies`; order and company
+    do not matter."""
+    noising = noising_of("insertion", omega=0.5)
+    records = [record(i, text(8)) for i in range(50)]
+    changed = noising.apply(records, 2)
+    for before, after in zip(records, changed, strict=True):
+        assert replace(after, instruction=before.instruction) == before
+        assert (after.instruction != before.instruction) == noising.applies(before.id, 2)
+    assert noising.apply(records[::-1], 2) == changed[::-1]
+    assert noising.apply(records[10:11], 2) == changed[10:11]
+
+
+def test_what_cannot_be_changed_stays_and_is_told(caplog):
+    """One word cannot be cut off or moved, equal words cannot be shuffled: left as they are, with one warning."""
+    for name, hopeless in (("truncation", ["alone"]), ("shuffling", ["alone", "so so so"]), ("replacement", [""])):
+        noising = noising_of(name, phi=1.0)
+        records = [record(i, words) for i, words in enumerate([*hopeless, text(5)])]
+        changed = noising.apply(records)
+        assert [one.instruction for one in changed[:-1]] == hopeless and changed[-1].instruction != text(5)
+        assert f"{len(hopeless)} of {len(records)} instructions" in caplog.records[-1].getMessage()
+        with pytest.raises(UserError, match=f"cannot be changed by noising={name}"):
+            noising.noisy(hopeless[0], "key")
+        raw, noisy = noising.pairs(records)
+        assert raw == [text(5)] and noisy != raw
+
+
+def test_short_instructions():
+    """Two words: cut to one, swapped, one replaced, one added. An empty instruction can only be added to."""
+    assert noising_of("truncation").noisy("a b", "k") in ("a", "b")
+    assert noising_of("shuffling").noisy("a b", "k") == "b a"
+    assert len(noising_of("insertion").noisy("", "k").split()) == 1
+    assert len(noising_of("padding").noisy("", "k").split()) == 1
+
+
+def test_opposite_needs_the_task():
+    """It gives one of the data set's opposite instructions, whatever omega; an Alpaca record is one clear error."""
+    for dataset in DATASETS:
+        found = {noising_of("opposite").noisy("x y", f"k{i}", raw={"dataset": dataset}) for i in range(40)}
+        assert found == set(OPPOSITE[dataset])
+    low, high = (noising_of("opposite", omega=omega) for omega in (0.1, 0.5))
+    assert low.noisy("x", "k", raw=SST2) == high.noisy("x", "k", raw=SST2) and low.settings() == high.settings()
+    with pytest.raises(UserError, match="noising=opposite needs records of an NLU data set"):
+        noising_of("opposite", phi=1.0).apply([record(0, "Name a colour.")])
+
+
+def test_padding_comes_from_the_tasks_passages():
+    """m words in a row of a passage for classification, which goes round its end when m is longer than it."""
+    longest = max(len(one.split()) for one in PASSAGES["classification"])
+    noised = noising_of("padding", omega=1.0).noisy(text(2 * longest), "k", raw=SST2).split()
+    added = [word for word in noised if not word.startswith("w") or not word[1:].isdigit()]
+    assert len(added) == 2 * longest
+    rounds = [one.split() * 4 for one in PASSAGES["classification"]]
+    assert any(added == words[i : i + len(added)] for words in rounds for i in range(len(words) - len(added)))
+
+
+@pytest.mark.parametrize("options", [{"omega": 0}, {"omega": 1.1}, {"phi": -0.1}, {"phi": 2}])
+def test_settings_out_of_range(options):
+    with pytest.raises(UserError, match=f"noising.{next(iter(options))}="):
+        noising_of("insertion", **options)
+
+
+def test_settings_tell_all_that_the_words_depend_on():
+    assert noising_of("shuffling", omega=0.3, phi=0.4, seed=5).settings() == {
+        "name": "shuffling",
+        "omega": 0.3,
+        "phi": 0.4,
+        "seed": 5,
+        "version": 1,
+    }
+
+
+def test_the_word_list():
+    """Different words in lower case, so that a replacement is a replacement."""
+    assert len(set(WORDS)) == len(WORDS) >= 200 and all(word.isalpha() and word.islower() for word in WORDS)

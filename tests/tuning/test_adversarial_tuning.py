@@ -1,0 +1,154 @@
+"""Tuning with an adversary: what must change nothing still changes nothing."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from killed_run import SETTINGS as SMALL
+from test_adversaries import ALL, each
+from test_resume import Stopped
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+
+from winnow.errors import UserError
+from winnow.tuning.adversary.fgm import FGM
+from winnow.tuning.adversary.fgsm import FGSM
+from winnow.tuning.adversary.freelb import FreeLB
+from winnow.tuning.adversary.neftune import NEFTune
+from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.adversary.nrm import NRM
+from winnow.tuning.adversary.pgd import PGD
+from winnow.tuning.tuner import Tuner
+
+SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
+
+
+def tune(folder, adversary, **settings):
+    return Tuner(**{**SETTINGS, **settings}).fit(
+        tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU
+    )
+
+
+def difference(tmp_path, one: str, other: str) -> float:
+    return largest_difference(weights(tmp_path / one / "model"), weights(tmp_path / other / "model"))
+
+
+@pytest.mark.parametrize(
+    "adversary",
+    [
+        NRM(epsilon=0.0, weight=0.0, distortion=0.5),
+        NRM(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=False),
+        NRM(epsilon=0.5, alpha=0.2, weight=0.0),
+        PGD(0.0, 0.1, rounds=2, weight=0.0),
+        FGM(0.3, weight=0.0),
+        FGSM(0.1, weight=0.0),
+        FreeLB(0.0, 0.1, rounds=2),
+        NEFTune(0.0),
+    ],
+    ids=lambda adversary: str(adversary.settings()["name"]),
+)
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_without_strength_it_is_plain_tuning(adversary, mode, tmp_path):
+    """eps 0 and lambda 0: L = L(f(X_n)). Every weight after 3 steps is within 1e-6 of plain tuning, which moves them by
+    1e-3 and more."""
+    settings = {"mode": mode, "lora_dropout": 0.0, "learning_rate": 1e-4}
+    plain = tune(tmp_path / "plain", NoAdversary(), **settings)
+    result = tune(tmp_path / "own", adversary, **settings)
+    assert difference(tmp_path, "plain", "own") < 1e-6
+    for ours, expected in zip(result["train_loss"], plain["train_loss"], strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+
+
+@each
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_accumulation_changes_nothing(adversary, mode, tmp_path):
+    """8 records at once, 2 times 4 and 8 times 1 with random starts: a record's draw is its own, and so is its norm."""
+    for micro in (8, 4, 1):
+        tune(tmp_path / f"{micro}", adversary, mode=mode, micro_batch_size=micro, lora_dropout=0.0)
+    assert max(difference(tmp_path, "8", "4"), difference(tmp_path, "8", "1")) < 2e-5
+    tune(tmp_path / "plain", NoAdversary(), mode=mode, lora_dropout=0.0)
+    assert difference(tmp_path, "8", "plain") > 1e-4
+
+
+@each
+def test_gradient_checkpointing_changes_nothing(adversary, tmp_path):
+    for name, on in (("plain", False), ("again", True)):
+        tune(tmp_path / name, adversary, mode="lora", lora_dropout=0.1, gradient_checkpointing=on)
+    assert difference(tmp_path, "plain", "again") < 1e-6
+
+
+@each
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_bf16_follows_fp32(adversary, mode, tmp_path):
+    """As for plain tuning: the loss of each step stays within 1% of fp32, and is not the same number. No warning of
+    torch or Lightning reaches the terminal."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*Swig.*|.*swig.*")
+        found = [
+            tune(tmp_path / dtype, adversary, mode=mode, dtype=dtype, lora_dropout=0.0)["train_loss"]
+            for dtype in ("fp32", "bf16")
+        ]
+    assert [str(warning.message) for warning in told] == []
+    ratios = [half["loss"] / whole["loss"] for whole, half in zip(*found, strict=True)]
+    assert all(abs(ratio - 1) < 0.01 for ratio in ratios) and any(ratio != 1 for ratio in ratios)
+
+
+class StopsAt(NoAdversary):
+    """The inner adversary, until forward pass `after`."""
+
+    def __init__(self, inner, after: int) -> None:
+        self.inner, self.after, self.calls, self.region = inner, after, 0, inner.region
+
+    def loss(self, loss_of, embeds, mask):
+        if self.calls == self.after:
+            raise Stopped
+        self.calls += 1
+        return self.inner.loss(loss_of, embeds, mask)
+
+    def settings(self):
+        return self.inner.settings()
+
+
+@each
+def test_stopped_and_started_again(adversary, tmp_path):
+    """17 micro-batches are steps 1 to 4 and a part of step 5; noise and dropout of the rest are those of the
+    uninterrupted run."""
+    with pytest.raises(Stopped):
+        tune(tmp_path / "parts", StopsAt(adversary, 17), **SMALL)
+    report = tune(tmp_path / "parts", adversary, **SMALL)
+    expected = tune(tmp_path / "whole", adversary, **SMALL)
+    assert report["resumed_from"] == 4 and report["train_loss"] == expected["train_loss"]
+    assert difference(tmp_path, "parts", "whole") < 1e-6
+
+
+def test_another_adversary_does_not_go_on(tmp_path):
+    with pytest.raises(Stopped):
+        tune(tmp_path, StopsAt(ALL["nrm"], 17), **SMALL)
+    with pytest.raises(UserError, match="made by another run .*'distortion': 0.2.* then"):
+        tune(tmp_path, NRM(epsilon=0.3, alpha=0.1, distortion=0.4), **SMALL)
+
+
+def test_the_region_reaches_the_adversary(tmp_path):
+    """Tokens in the mask over one epoch: all of them, or the instructions' (a prompt but its first token)."""
+
+    class Counting(NoAdversary):
+        def __init__(self, region):
+            self.region, self.tokens = region, 0
+
+        def loss(self, loss_of, embeds, mask):
+            self.tokens += int(mask.sum())
+            return loss_of(embeds)
+
+    for region in ("sample", "instruction"):
+        adversary = Counting(region)
+        tune(tmp_path / region, adversary)
+        records = tiny_records()
+        wanted = {"sample": [len(r.ids) for r in records], "instruction": [r.answer_start - 1 for r in records]}
+        assert adversary.tokens == sum(wanted[region])
+
+
+def test_the_report_names_the_adversary(tmp_path):
+    result = tune(tmp_path, ALL["nrm"])
+    assert result["adversary"] == ALL["nrm"].settings() and result["adversary"]["distortion"] == 0.2
+    assert "- adversary: nrm" in (tmp_path / "model" / "README.md").read_text()
