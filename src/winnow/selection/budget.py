@@ -36,7 +36,7 @@ class Budget:
     centre: take the pool's mean vector off before lengths are set to 1 (ours). Mean hidden states all point one way:
     without it unlike records have a cosine of 0.9. seed: of the random order, of k-means, of what else a rule draws.
 
-    A further rule overrides `pick` and, if it has options, `options`.
+    A further rule overrides `pick` and, if it has options, `options`; `classify` if it has classes of its own.
     """
 
     name = "budget"
@@ -75,6 +75,10 @@ class Budget:
         """The rule's own settings, for the manifest."""
         return {}
 
+    def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        """(records,) class of each record, -1 for one without a vector. points: (records, width) of unit length."""
+        return clusters.classes(points, ids, self.classes, self.seed)
+
     def pick(self, candidates: Candidates, budget: int) -> Picks:
         """Decide among the eligible records. `budget` is at most their number."""
         return Picks(list(range(budget)))
@@ -105,7 +109,7 @@ class Budget:
         points = labels = None
         if vectors is not None:
             points = directions(vectors, self.centre)
-            labels = clusters.classes(points, ids, self.classes, self.seed)
+            labels = self.classify(points, ids)
         if takes_all or not budget:
             picks = Picks(list(range(budget)))
         else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -25,15 +25,42 @@ def classes(points: np.ndarray, ids: Sequence[str], k: int, seed: int) -> np.nda
     records, so that the order of the file changes nothing. k: number of classes; fewer where there are fewer different
     vectors.
     """
+    return _fitted(
+        points,
+        ids,
+        # The rows are a copy already; k-means may shift them.
+        lambda n: KMeans(min(k, n), n_init=1, max_iter=ITERATIONS, random_state=seed, copy_x=False),
+    )
+
+
+def bins(points: np.ndarray, ids: Sequence[str], k: int, seed: int, mean_size: int = 10) -> np.ndarray:
+    """(records,) bin of each record, 0 the largest; -1 for a record without a vector: the bins of ADG.
+
+    Mini-batch k-means with the published code's settings: batches of min(1000, n / 10), three starts, 100 rounds.
+    mean_size: no more bins than leave so many records to a bin on average (ours), so that the 1,000 bins of a pool of
+    50,000 do not become single records in a small one. points, ids, k: as for `classes`.
+    """
+
+    def means(n: int) -> MiniBatchKMeans:
+        number, batch = max(1, min(k, n // mean_size)), max(1, min(1000, n // 10))
+        # The library's own choice of the starting sample; given, because it warns where it has to raise it.
+        sample = min(n, 3 * max(batch, number))
+        return MiniBatchKMeans(
+            number, random_state=seed, batch_size=batch, n_init=3, max_iter=ITERATIONS, init_size=sample
+        )
+
+    return _fitted(points, ids, means)
+
+
+def _fitted(points: np.ndarray, ids: Sequence[str], means: Callable) -> np.ndarray:
+    """Classes by the estimator that `means` makes for n rows, numbered by size."""
     there = np.flatnonzero(present(points))
     by_id = there[np.argsort(np.array(ids)[there], kind="stable")]
     rows = points[by_id]
-    # The rows are a copy already; k-means may shift them.
-    means = KMeans(min(k, len(rows)), n_init=1, max_iter=ITERATIONS, random_state=seed, copy_x=False)
     # Several threads add up in an order of their own; one makes the classes the same on every machine of a kind.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)
-        found = means.fit_predict(rows)
+        found = means(len(rows)).fit_predict(rows)
     _, first, label, size = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
     number = np.empty(len(size), np.int64)
     number[np.lexsort((first, -size))] = np.arange(len(size))

@@ -11,6 +11,7 @@ SELECTED = "selected"
 BEYOND = "beyond_budget"
 TOO_SIMILAR = "too_similar"
 QUOTA_FULL = "class_quota_full"
+SMALL_BIN = "bin_too_small"
 NO_VECTOR = "no_vector"
 
 
@@ -31,18 +32,22 @@ class Picks:
     """What a rule decided.
 
     taken: places. similar: place -> place of the taken record that it is too like. full: places that were passed over
-    because their class had its quota. quotas: (classes,), None for rules without.
+    because their class had its quota. quotas: (classes,), None for rules without. small: places whose bin is too small
+    to give any.
     """
 
     taken: list[int]
     similar: dict[int, int] = field(default_factory=dict)
     full: frozenset[int] = frozenset()
     quotas: np.ndarray | None = None
+    small: frozenset[int] = frozenset()
 
     def reason(self, place: int) -> str:
         """Why the record at `place` was not taken."""
         if place in self.similar:
             return TOO_SIMILAR
+        if place in self.small:
+            return SMALL_BIN
         return QUOTA_FULL if place in self.full else BEYOND
 
 
@@ -83,6 +88,12 @@ class Selection:
         if not missing:
             return None
         reasons = Counter(decision["reason"] for decision in self.decisions)
+        if not reasons[TOO_SIMILAR]:
+            return (
+                f"Selection: only {len(self.chosen)} of the {self.budget} records asked for, because each bin's quota "
+                f"is rounded down and {reasons[SMALL_BIN]} are in bins too small to give any; set "
+                f"selection.top_up=true or lower selection.classes for more."
+            )
         remedy = "set selection.top_up=true or " if reasons[QUOTA_FULL] else ""
         return (
             f"Selection: only {len(self.chosen)} of the {self.budget} records asked for, because "

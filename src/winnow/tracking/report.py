@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from winnow.errors import UserError
 from winnow.files import write_atomically
 from winnow.tracking import plots
+from winnow.tracking.answers_report import answers_section
 from winnow.tracking.card_page import flatten, git_phrase, show_measure, show_number, show_seconds
 from winnow.tracking.diversity_plots import diversity_section
 
@@ -85,6 +86,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         else {**tuning, "plot": Markup(plots.training_curve(tuning["train_loss"]))},
         "detection": None if found is None else {**found, "plot": Markup(plots.detection_bars(found))},
         "diversity": None if covered is None else diversity_section(covered),
+        "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
         "has_texts": records is not None,
     }
     content["names"] = _names(card, about, selection)
@@ -96,6 +98,10 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
             max((stage["seconds"] for stage in card["stages"].values()), default=0) or 1
         )
     return content
+
+
+def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | None:
+    return None if selection is None else {one["row"]: one["selected"] for one in selection["decisions"]}
 
 
 def _read_json(path: Path) -> Any:

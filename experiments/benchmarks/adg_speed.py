@@ -1,0 +1,154 @@
+"""Speed and memory of sampling answers with their vectors against the plain way, and bf16.
+
+    python experiments/benchmarks/adg_speed.py alpaca_data.json [records] [max_new_tokens]
+
+The rival takes one record at a time: `model.generate` with `num_return_sequences=5` at temperature 1.4 and top-p 0.9
+(the library's default of top-k 50 turned off, so that both sides draw from one distribution), then one forward pass per
+answer over prompt and answer with all hidden states, from which the same vector is made. Winnow runs the pass with a
+cold store, start of the trainer and writing of Parquet included. Loading the weights is left out of the time on both
+sides. The draws differ, and with them the lengths of the answers: compare tokens per second as well as answers per
+second. Each side runs in a process of its own, one after the other; `work` is the peak of memory above the highest that
+loading the weights had reached.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from common import TRAINER, parts, save
+
+from winnow.backbone.generation import LAST_FOUR
+from winnow.backbone.likelihood import decoder
+from winnow.data.readers import read_pool
+from winnow.scoring.runner import PassRunner
+from winnow.scoring.sampling_pass import SampledAnswers
+from winnow.scoring.store import Store
+
+SIDES = ("plain_fp32", "winnow_fp32", "winnow_bf16")
+ANSWERS, TEMPERATURE, TOP_P = 5, 1.4, 0.9
+
+
+class Counter:
+    """Calls of the transformer body, rows of single tokens (decoding) and other tokens (prompts, encodes)."""
+
+    def __init__(self, model) -> None:
+        self.calls = self.decoded = self.read = 0
+        decoder(model).register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module, args, given) -> None:
+        rows, length = given["input_ids"].shape
+        self.calls += 1
+        if length == 1:
+            self.decoded += rows
+        else:
+            self.read += rows * length
+
+
+@torch.no_grad()
+def plain(backbone, template, records, limit: int) -> list[int]:
+    """Tokens of each answer, one record at a time."""
+    model, counts = backbone.model, []
+    torch.manual_seed(0)
+    for encoded in template.encode(records, backbone.tokenizer):
+        prompt = encoded.ids[: encoded.answer_start]
+        ids = torch.tensor([prompt])
+        made = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            temperature=TEMPERATURE,
+            top_p=TOP_P,
+            top_k=0,
+            num_return_sequences=ANSWERS,
+            max_new_tokens=limit,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+        )
+        for row in made[:, len(prompt) :].tolist():
+            end = backbone.tokenizer.eos_token_id
+            answer = row[: row.index(end)] if end in row else row
+            counts.append(len(answer))
+            if answer:
+                states = model(input_ids=torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
+                torch.stack([states[layer][0, len(prompt) :] for layer in LAST_FOUR]).mean((0, 1))
+    return counts
+
+
+def winnow(source, template, records, limit: int) -> list[int]:
+    """The same through the pass."""
+    with tempfile.TemporaryDirectory() as store:
+        pass_ = SampledAnswers(ANSWERS, TEMPERATURE, TOP_P, max_new_tokens=limit)
+        table = PassRunner(source, Store(store), TRAINER).compute(pass_, records, template)
+        return [count for counts in table.table["tokens"].to_pylist() for count in counts]
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far (Linux counts in kilobytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def one_side(side: str, pool: str, count: int, limit: int) -> dict:
+    """Time and memory of one side, in this process."""
+    _, source, template = parts(f"backbone.dtype={side[-4:]}")
+    # A few records more, so that the count holds after those that cannot be asked are left out.
+    candidates = read_pool(pool, limit=count + 30).records
+    asked = SampledAnswers().encode(candidates, template, source.tokenizer)
+    records = [record for record, one in zip(candidates, asked, strict=True) if one.flag is None][:count]
+    backbone = source.load()
+    source.load = lambda: backbone
+    counter, loaded, start = Counter(backbone.model), peak_mb(), time.perf_counter()
+    if side == "plain_fp32":
+        tokens = plain(backbone, template, records, limit)
+    else:
+        tokens = winnow(source, template, records, limit)
+    seconds = time.perf_counter() - start
+    return {
+        "answers": len(tokens),
+        "answer_tokens": sum(tokens),
+        "seconds": round(seconds, 2),
+        "answers_per_second": round(len(tokens) / seconds, 3),
+        "tokens_per_second": round(sum(tokens) / seconds, 1),
+        "forward_calls": counter.calls,
+        "rows_decoded": counter.decoded,
+        "tokens_read": counter.read,
+        "peak_mb": round(peak_mb()),
+        "loaded_mb": round(loaded),
+        "work_mb": round(peak_mb() - loaded),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    pool, count, limit = sys.argv[1], *(int(value) for value in (sys.argv[2:4] + ["40", "128"][len(sys.argv[2:4]) :]))
+    if len(sys.argv) > 4:
+        side, out = sys.argv[4:]
+        Path(out).write_text(json.dumps(one_side(side, pool, count, limit)), encoding="utf-8")
+        return
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for side in SIDES:
+            out = Path(folder, f"{side}.json")
+            subprocess.run([sys.executable, __file__, pool, str(count), str(limit), side, str(out)], check=True)
+            found[side] = json.loads(out.read_text(encoding="utf-8"))
+    rival, own, half = (found[side] for side in SIDES)
+    numbers = {"records": count, "max_new_tokens": limit} | found
+    for name, side in (("fp32", own), ("bf16", half)):
+        numbers[f"times_more_answers_per_second_{name}"] = round(
+            side["answers_per_second"] / rival["answers_per_second"], 2
+        )
+        numbers[f"times_more_tokens_per_second_{name}"] = round(
+            side["tokens_per_second"] / rival["tokens_per_second"], 2
+        )
+    numbers["forward_calls_saved"] = round(1 - own["forward_calls"] / rival["forward_calls"], 4)
+    numbers["tokens_read_saved"] = round(1 - own["tokens_read"] / rival["tokens_read"], 4)
+    save("adg_speed", f"python experiments/benchmarks/adg_speed.py alpaca_data.json {count} {limit}", numbers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Sampling K answers per prompt together with their vectors: a small engine interface, and the engine on transformers.
+
+An engine for a serving system is one more class with `generate`; nothing above it knows how answers come about.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from winnow.backbone.grouped_attention import grouped
+from winnow.backbone.likelihood import decoder, final_hidden
+from winnow.backbone.prefix import SharedPrefix
+from winnow.backbone.row_cache import row_cache
+from winnow.backbone.sampling import next_tokens, uniforms
+from winnow.errors import UserError
+
+LAST_FOUR = (-4, -3, -2, -1)  # [paper]; the last one after the final norm, as transformers counts hidden states (ours)
+CHECK_EVERY = 4  # steps between looks for finished answers: a look makes the device wait (ours)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as token ids, and the record that its draws belong to."""
+
+    record_id: str
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    answers: K. temperature: of the soft-max; 0 takes the likeliest token. top_p: mass of the set drawn from. top_k:
+    likeliest tokens kept before that; None: all. max_new_tokens: limit of an answer. seed: of the draws, which are a
+    function of (seed, record id, number of the answer, position). layers: whose hidden states make the vectors.
+    """
+
+    answers: int = 5
+    temperature: float = 1.4
+    top_p: float = 0.9
+    top_k: int | None = None
+    max_new_tokens: int = 256
+    seed: int = 0
+    layers: tuple[int, ...] = LAST_FOUR
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer.
+
+    ids: its tokens without the end-of-sequence token. finish: `eos`, or `length` if it was cut at the limit. vector:
+    (width,) fp32 on the CPU, the mean over these tokens and the chosen layers of the hidden state at each token (which
+    has seen that token and all before it); None for an answer without tokens.
+    """
+
+    ids: list[int]
+    finish: str
+    vector: Tensor | None
+
+
+class Engine(Protocol):
+    """Whatever can answer prompts."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0) -> list[list[Answer]]:
+        """`sampling.answers` answers for every prompt, in order. shared: first tokens that all prompts have in common.
+
+        An answer must depend on its prompt and (seed, record id, number of the answer) alone, not on its neighbours.
+        """
+        ...
+
+
+class HuggingFaceEngine:
+    """Batched decoding with a transformers model.
+
+    Each prompt is run once; its keys and values are then repeated for its K answers. Prompts of a batch are padded on
+    the right, where nothing looks; answers of all rows start at the same place behind the longest prompt, and a mask
+    hides the gap, whose weight is exactly 0. Room for keys and values is made once and written in place. Rows that have
+    ended give their place to a row from the end, so that the batch shrinks without being copied.
+
+    eos: ids that end an answer; None takes those of the model's generation settings and of the tokenizer.
+    forwards: rows that went through the transformer while decoding, for benchmarks.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, eos: Sequence[int] | None = None) -> None:
+        self.model, self.prefix = model, _PromptCache(model)
+        self.eos = sorted(end_tokens(model, tokenizer) if eos is None else set(eos))
+        self.forwards = 0
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0) -> list[list[Answer]]:
+        """See `Engine`. Raises UserError if prompt and answer do not fit the model's positions."""
+        if not prompts:
+            return []
+        # Without chance all answers of a record are one answer.
+        copies = 1 if sampling.temperature == 0 else sampling.answers
+        self._check_room(max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens)
+        state = self._start(prompts, sampling, copies, shared)
+        with grouped(decoder(self.model)):
+            for step in range(sampling.max_new_tokens):
+                state.choose(step, sampling, self.eos)
+                if (step + 1) % CHECK_EVERY == 0 and not state.drop_ended():
+                    break
+                # Also after the last token: its hidden state is part of the vector.
+                self._advance(state, sampling.layers, step, last=step + 1 == sampling.max_new_tokens)
+        return state.answers(copies, sampling.answers // copies)
+
+    def _check_room(self, tokens: int) -> None:
+        config = decoder(self.model).config
+        window = getattr(config, "max_position_embeddings", None)
+        if "sliding_attention" in (getattr(config, "layer_types", None) or []):
+            window = min(window, config.sliding_window)  # the mask does not slide
+        if window is not None and tokens > window:
+            raise UserError(
+                f"A prompt and method.max_new_tokens make {tokens} tokens, but the backbone reads {window}; lower "
+                f"template.max_length or method.max_new_tokens."
+            )
+
+    def _start(self, prompts: Sequence[Prompt], sampling: Sampling, copies: int, shared: int) -> _Decoding:
+        device = next(self.model.parameters()).device
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=device)
+        longest = int(lengths.max())
+        padded = [prompt.ids + [0] * (longest - len(prompt.ids)) for prompt in prompts]
+        past, last = self.prefix.run(torch.tensor(padded, device=device), lengths, shared)
+        draws = torch.stack(
+            [
+                uniforms(sampling.seed, prompt.record_id, draw, sampling.max_new_tokens)
+                for prompt in prompts
+                for draw in range(copies)
+            ]
+        )
+        rows = lengths.repeat_interleave(copies)
+        mask = torch.zeros(len(rows), longest + sampling.max_new_tokens, dtype=last.dtype, device=device)
+        mask[:, :longest].masked_fill_(torch.arange(longest, device=device) >= rows[:, None], -torch.inf)
+        logits = self.model.get_output_embeddings()(last).repeat_interleave(copies, 0)
+        cache = row_cache(past, copies, sampling.max_new_tokens)
+        return _Decoding(cache, mask[:, None, None], rows, logits, draws.to(device), last.shape[-1])
+
+    def _advance(self, state: _Decoding, layers: Sequence[int], step: int, last: bool) -> None:
+        """Run the chosen tokens; add their hidden states to the sums; make the next logits unless it was the last."""
+        seen = state.start + step + 1
+        out = decoder(self.model)(
+            input_ids=state.token[:, None],
+            attention_mask=state.mask[..., :seen],
+            position_ids=(state.prompt + step)[:, None],
+            past_key_values=state.cache,
+            use_cache=True,
+            output_hidden_states=True,
+        )
+        self.forwards += len(state.token)
+        states = torch.stack([out.hidden_states[layer][:, 0] for layer in layers]).float().mean(0)
+        state.sums[state.row] += states * state.open[:, None]
+        if not last:
+            state.logits = self.model.get_output_embeddings()(out[0][:, 0])
+
+
+class _Decoding:
+    """The rows of one batch while they are decoded. `row` names each by its place in the results."""
+
+    def __init__(
+        self, cache: DynamicCache, mask: Tensor, prompt: Tensor, logits: Tensor, draws: Tensor, width: int
+    ) -> None:
+        rows, limit, _ = draws.shape
+        self.cache, self.mask, self.prompt, self.logits, self.draws = cache, mask, prompt, logits, draws
+        self.start = mask.shape[-1] - limit
+        self.row = torch.arange(rows, device=prompt.device)
+        self.open = torch.ones(rows, dtype=torch.bool, device=prompt.device)
+        self.token = torch.zeros(rows, dtype=torch.long, device=prompt.device)
+        # Results, one per row of the whole batch.
+        self.tokens = torch.zeros(rows, limit, dtype=torch.long, device=prompt.device)
+        self.counts = torch.zeros(rows, dtype=torch.long, device=prompt.device)
+        self.sums = torch.zeros(rows, width, device=prompt.device)
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
+
+    def choose(self, step: int, sampling: Sampling, eos: Sequence[int]) -> None:
+        """The next token of every row; a row that meets the end is closed."""
+        chosen = next_tokens(self.logits, self.draws[:, step], sampling.temperature, sampling.top_p, sampling.top_k)
+        for end in eos:
+            self.open &= chosen != end
+        self.token = chosen
+        self.tokens[self.row, step] = chosen
+        self.counts[self.row] += self.open
+        self.ended[self.row] = ~self.open
+
+    def drop_ended(self) -> bool:
+        """Take closed rows out of the batch; False if none is left."""
+        going = self.open.nonzero()[:, 0].tolist()
+        count = len(going)
+        if count == len(self.open):
+            return True
+        # A row behind the new end moves into a hole before it: only as many rows are copied as have ended.
+        holes = sorted(set(range(count)) - set(going))
+        movers = [place for place in going if place >= count]
+        order = list(range(count))
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        keep = torch.tensor(order, dtype=torch.long, device=self.row.device)
+        self.mask, self.prompt, self.draws = self.mask[keep], self.prompt[keep], self.draws[keep]
+        self.row, self.open, self.token = self.row[keep], self.open[keep], self.token[keep]
+        for layer in self.cache.layers:
+            layer.move(holes, movers, count)
+        return count > 0
+
+    def answers(self, copies: int, times: int) -> list[list[Answer]]:
+        """Answers by prompt, in the order of their draws; a prompt has `copies` rows, each used `times` times."""
+        tokens, counts, ended = self.tokens.tolist(), self.counts.tolist(), self.ended.tolist()
+        vectors = (self.sums / self.counts.clamp(min=1)[:, None]).cpu()
+        made = [
+            Answer(ids[:n], "eos" if end else "length", vectors[i].clone() if n else None)
+            for i, (ids, n, end) in enumerate(zip(tokens, counts, ended, strict=True))
+        ]
+        return [made[i : i + copies] * times for i in range(0, len(made), copies)]
+
+
+class _PromptCache(SharedPrefix):
+    """Keys, values and last states of a batch of prompts."""
+
+    def run(self, ids: Tensor, lengths: Tensor, shared: int) -> tuple[DynamicCache, Tensor]:
+        """The cache of `ids` (prompts, length), padded on the right, and (prompts, width), the final hidden state of
+        each prompt's last token."""
+        shared = min(shared, int(lengths.min()) - 1)
+        past = DynamicCache()
+        if shared > 0:
+            past = copy.deepcopy(self._of(ids[:1, :shared])[0])  # the forward pass appends to it
+            past.batch_repeat_interleave(len(ids))
+        states = final_hidden(self.model, past, input_ids=ids[:, shared:])
+        return past, states[torch.arange(len(ids), device=ids.device), lengths - shared - 1]
+
+
+def end_tokens(model: nn.Module, tokenizer) -> set[int]:
+    """Ids that end an answer: those of the model's generation settings and the tokenizer's own."""
+    settings = getattr(model, "generation_config", None)
+    told = getattr(settings, "eos_token_id", None)
+    ids = {told} if isinstance(told, int) else set(told or [])
+    return ids | ({tokenizer.eos_token_id} - {None})
+
+
+@torch.inference_mode()
+def pooled(model: nn.Module, ids: Tensor, weights: Tensor, layers: Sequence[int] = LAST_FOUR) -> Tensor:
+    """Vectors of texts by running them whole: the weighted mean over tokens of the chosen layers' hidden states.
+
+    ids: (texts, length), padded on the right; weights: (texts, length), 0 on padding, each row with a sum above 0.
+    Returns (texts, width) in fp32. With weight 1 on an answer's tokens behind its prompt this is the vector that
+    decoding gives.
+    """
+    out = decoder(model)(input_ids=ids, use_cache=False, output_hidden_states=True)
+    states = torch.stack([out.hidden_states[layer] for layer in layers]).float().mean(0)
+    return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)

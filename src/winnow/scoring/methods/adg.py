@@ -1,0 +1,147 @@
+"""ADG, answer divergence: how differently a model answers the same instruction.
+
+    score = 0.6 D + 0.4 I,    D = t / K,    I = 1 - l_1 / t
+
+l_1 is the largest and t the sum of the eigenvalues of the centred Gram matrix of K answers' unit vectors: D says how
+far the answers lie apart, I in how many directions. High is wanted. The whole formula: `winnow.scoring.geometry`.
+Source: "Instruction Data Selection via Answer Divergence" (ACL 2026, arXiv 2604.10448; code: WisdomShell/ADG).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from winnow.data.records import Record
+from winnow.errors import UserError
+from winnow.scoring.geometry import gram_geometry, normalised
+from winnow.scoring.passes import Pass
+from winnow.scoring.runner import PassTable
+from winnow.scoring.sampling_pass import SampledAnswers
+from winnow.scoring.scores import Scores, first_reason
+
+NORMALISATIONS = ("none", "rank", "zscore")
+TOO_FEW = "too_few_usable_answers"
+
+
+class AnswerDivergence:
+    """Dispersion and anisotropy of each record's first K sampled answers, and their weighted sum.
+
+    answers: K. sampled: how many answers the pass draws, at least K; a sweep over K whose jobs all name the largest
+    runs one pass, because the first K draws are the same whatever follows them. None: K.
+    dispersion_weight, anisotropy_weight: 0.6 and 0.4 [code]. normalise: bring D and I to a common scale over the pool
+    first; `none` [code], `rank` or `zscore` (ours): with realistic answers I is about ten times D.
+    min_answers: fewer usable ones give no score (ours). Two answers lie on one line, so I is 0 whatever they say.
+    The other arguments are those of `SampledAnswers`.
+    """
+
+    def __init__(
+        self,
+        name: str = "adg",
+        answers: int = 5,
+        sampled: int | None = None,
+        dispersion_weight: float = 0.6,
+        anisotropy_weight: float = 0.4,
+        normalise: str = "none",
+        min_answers: int = 3,
+        **sampling,
+    ) -> None:
+        drawn = answers if sampled is None else sampled
+        if not 2 <= answers <= drawn:
+            raise UserError(f"method.answers={answers} must be at least 2 and at most method.sampled={drawn}.")
+        if not 2 <= min_answers <= answers:
+            raise UserError(f"method.min_answers={min_answers} must be at least 2, at most method.answers={answers}.")
+        if normalise not in NORMALISATIONS:
+            raise UserError(f"method.normalise={normalise} is unknown; choose {', '.join(NORMALISATIONS)}.")
+        self.name, self.answers, self.min_answers, self.normalise = name, answers, min_answers, normalise
+        self.weights = (dispersion_weight, anisotropy_weight)
+        self.passes: dict[str, Pass] = {"answers": SampledAnswers(answers=drawn, **sampling)}
+        self.filters: list = []
+        self.only_filters = ("tokens_per_batch",)  # it changes the speed, not the scores
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        table = tables["answers"]
+        gram, usable = self._products(table)
+        count = usable.sum(1)
+        few = [TOO_FEW if own < self.min_answers else None for own in count]
+        flag = first_reason(table.flags(), few)
+        valid = np.array([reason is None for reason in flag], dtype=bool)
+        dispersion, anisotropy = np.full(len(table), np.nan), np.full(len(table), np.nan)
+        for own in np.unique(count[valid]):  # of a record's K answers those that are usable, whichever they are
+            rows = np.flatnonzero(valid & (count == own))
+            places = np.nonzero(usable[rows])[1].reshape(len(rows), own)
+            part = gram[rows[:, None, None], places[:, :, None], places[:, None, :]]
+            dispersion[rows], anisotropy[rows] = gram_geometry(part)
+        scaled = [normalised(values, self.normalise) for values in (dispersion, anisotropy)]
+        tokens, cut = self._lengths(table, usable)
+        scored = np.where(valid, 1.0, np.nan)
+        return Scores(
+            score=self.weights[0] * scaled[0] + self.weights[1] * scaled[1],
+            flag=flag,
+            components={
+                "dispersion": dispersion,
+                "anisotropy": anisotropy,
+                "usable_answers": count * scored,
+                "distinct_answers": _distinct(table, usable) * scored,
+                "answers_cut": cut * scored,
+                "sampled_tokens": tokens * scored,
+                "prompt_tokens": table.numbers("prompt_tokens"),
+                "answer_tokens": table.numbers("answer_tokens"),
+            },
+            higher_is_better=True,
+            descriptions={
+                "score": f"{self.weights[0]:g} D + {self.weights[1]:g} I of {self.answers} sampled answers"
+                + ("" if self.normalise == "none" else f", D and I as {self.normalise} over the pool")
+                + "; high is wanted",
+                "dispersion": "D, how far the answers lie apart, 0 to (K-1)/K",
+                "anisotropy": "I, in how many directions they spread, 0 to 1 - 1/(K-1)",
+                "usable_answers": "answers with a text and a finite vector, of the K that were drawn",
+                "distinct_answers": "different texts among them; 1: all the same, so that D and I are 0",
+                "answers_cut": "usable answers that reached the length limit",
+                "sampled_tokens": "tokens of the usable answers together",
+                "prompt_tokens": "tokens of the whole prompt",
+                "answer_tokens": "tokens of the record's own answer before any cut",
+            },
+        )
+
+    def write_outputs(self, tables: dict[str, PassTable], records: Sequence[Record], folder: Path) -> None:
+        """`answers.parquet`: the sampled answers, to be read and for the report."""
+        from winnow.tracking.answers_report import write_answers
+
+        write_answers(folder, tables["answers"], records, self.answers)
+
+    def _products(self, table: PassTable) -> tuple[np.ndarray, np.ndarray]:
+        """The first K answers' Gram matrices (records, K, K) and which answers are usable (records, K); of a flagged
+        record none is."""
+        values, _ = table.ragged("gram")
+        usable, starts = table.ragged("usable")
+        there = np.diff(starts) > 0
+        drawn = self.passes["answers"].answers
+        gram = np.zeros((len(table), self.answers, self.answers))
+        good = np.zeros((len(table), self.answers), dtype=bool)
+        gram[there] = values.reshape(-1, drawn, drawn)[:, : self.answers, : self.answers]
+        good[there] = usable.reshape(-1, drawn)[:, : self.answers] > 0
+        return gram, good
+
+    def _lengths(self, table: PassTable, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per record: tokens of the usable answers, and how many of these were cut."""
+        tokens, cut = np.zeros(len(table)), np.zeros(len(table))
+        columns = zip(table.table["tokens"].to_pylist(), table.table["finish"].to_pylist(), strict=True)
+        for i, (counts, finish) in enumerate(columns):
+            own = [k for k in range(self.answers) if usable[i, k]]
+            tokens[i] = sum(counts[k] for k in own)
+            cut[i] = sum(finish[k] == "length" for k in own)
+        return tokens, cut
+
+
+def _distinct(table: PassTable, usable: np.ndarray) -> np.ndarray:
+    """How many different texts each record's usable answers have."""
+    answers = table.table["answers"].to_pylist()
+    return np.array(
+        [
+            len({text for text, ok in zip(texts[: usable.shape[1]], own, strict=False) if ok})
+            for texts, own in zip(answers, usable, strict=True)
+        ]
+    )

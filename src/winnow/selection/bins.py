@@ -1,0 +1,84 @@
+"""Selection by bins: the best-scored records of every bin of like instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from winnow.errors import UserError
+from winnow.selection import clusters
+from winnow.selection.budget import Budget
+from winnow.selection.clusters import within_quotas
+from winnow.selection.rule import Candidates, Picks
+
+PARTS = ("best", "middle")
+
+
+class Bins(Budget):
+    """ADG's selection (arXiv 2604.10448 and its public code): semantic bins, and in each the best of its records.
+
+        bins      mini-batch k-means on the instructions' vectors, `classes` of them
+        quota     q_b = max(1, floor(n_b * budget / n)) records of bin b; 0 for a bin of fewer than `smallest`
+        cap       if the quotas together exceed the budget, the best-scored of those taken make it up
+        top_up    what the quotas leave goes to the best-ranked of the others, small bins included (ours; the code
+                  leaves the budget short)
+
+    Sizes count eligible records (ours: the code has no ineligible ones). part: `best`, the first q_b of each bin;
+    `middle`, the q_b in the middle of each bin's ranking, for the ablation. The worst of each bin are the best with
+    order=bottom; there the cap keeps the lowest scores [code]. For the middle part it keeps the highest [code].
+
+    Where 3 q_b > n_b the code shrinks q_b, so that its three subsets share no record; here they may (ours), because a
+    run has one of them.
+    """
+
+    name = "bins"
+    needs_vectors = True
+
+    def __init__(self, part: str = "best", smallest: int = 3, top_up: bool = False, **frame: Any) -> None:
+        super().__init__(**frame)
+        if part not in PARTS:
+            raise UserError(f"selection.part={part} is unknown; choose {' or '.join(PARTS)}.")
+        if smallest < 1:
+            raise UserError(f"selection.smallest={smallest} must be at least 1.")
+        self.part, self.smallest, self.top_up = part, smallest, top_up
+
+    def options(self) -> dict:
+        return {key: getattr(self, key) for key in ("part", "smallest", "top_up")}
+
+    def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        return clusters.bins(points, ids, self.classes, self.seed)
+
+    def pick(self, candidates: Candidates, budget: int) -> Picks:
+        labels = candidates.classes
+        size = np.bincount(labels)
+        quota = np.where(size < self.smallest, 0, np.maximum(1, size * budget // candidates.n))
+        if self.part == "middle":
+            taken = _middle(labels, size, quota)
+            # Of the others, those nearest to the middle of the whole ranking.
+            order = sorted(range(candidates.n), key=lambda place: (abs(2 * place + 1 - candidates.n), place))
+        else:
+            order = list(range(candidates.n))
+            taken = within_quotas(labels, order, quota)
+        taken = taken[:budget]
+        if self.top_up:
+            already = set(taken)
+            taken += [place for place in order if place not in already][: budget - len(taken)]
+        taken.sort()
+        chosen = set(taken)
+        # Nothing is beyond a budget that was not filled.
+        reach = candidates.n if len(taken) < budget else (taken[-1] + 1 if taken else 0)
+        passed = set(range(reach)) - chosen
+        small = frozenset(place for place in passed if size[labels[place]] < self.smallest)
+        return Picks(taken, full=frozenset(passed - small), small=small, quotas=quota)
+
+
+def _middle(labels: np.ndarray, size: np.ndarray, quota: np.ndarray) -> list[int]:
+    """Places of the q_b records in the middle of each bin's ranking, best first: from floor((n_b - q_b) / 2) on."""
+    taken: list[int] = []
+    for label in np.flatnonzero(quota):
+        members = np.flatnonzero(labels == label)
+        start = (size[label] - quota[label]) // 2
+        taken += members[start : start + quota[label]].tolist()
+    return sorted(taken)
