@@ -301,7 +301,9 @@ def test_the_embedded_pool_has_its_labels():
     assert all({"category", "defect"} <= set(record.raw) for record in pool.records)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in sorted(CONF.glob("*.yaml")) if "readers.read_pool" in p.read_text()], ids=lambda path: path.stem
+)
 def test_every_preset_gives_each_argument_of_read_pool(path):
     preset = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert preset.pop("_target_") == "winnow.data.readers.read_pool"

@@ -25,6 +25,7 @@ from winnow.tracking import plots
 from winnow.tracking.answers_report import answers_section
 from winnow.tracking.card_page import flatten, git_phrase, show_measure, show_number, show_seconds
 from winnow.tracking.diversity_plots import diversity_section
+from winnow.tracking.robustness import robustness_curves, robustness_table
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
@@ -253,7 +254,14 @@ def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
         "others": [rows[metric] for metric in metrics if metric not in headline],
         "plot": Markup(plots.base_against_tuned(models, headline[:MOST_METRICS])),
         "compared": {"base", "tuned"} <= set(models),
+        "noised": _noised(results),
     }
+
+
+def _noised(results: Mapping[str, Any]) -> list[Markup]:
+    """A curve for each data set that was asked under noised instructions, and each model."""
+    datasets = dict.fromkeys(row["dataset"] for row in robustness_table(results))
+    return [Markup(robustness_curves(results, dataset, model)) for dataset in datasets for model in results["models"]]
 
 
 def _comparison(metric: str, models: Mapping[str, Any], deltas: Mapping[str, float]) -> dict[str, Any]:
