@@ -5,7 +5,7 @@
 All K come from one pass of ten answers, whose first K are those that a pass of K draws. AUC: a clean record ranks above
 a defective one (0.5 is chance). Each method takes 10% of the records that are valid for it. Overlap: the records in
 both subsets, as a share of the smaller one; by chance it would be about the larger one's share of the pool. `disjoint`:
-the rank correlation of two scores of one pool from answers 1 to 5 and 6 to 10, how repeatable K = 5 is.
+the rank correlation of two scores of one pool from answers 1 to 5 and 6 to 10, how repeatable K = 5 is. In bf16.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def disjoint_halves(table) -> float | None:
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
     limit = int(sys.argv[2]) if len(sys.argv) > 2 else 256
-    _, source, template = parts()
+    _, source, template = parts("backbone.dtype=bf16")
     records = read_pool("embedded", limit=count).records
     numbers: dict = {"records": len(records), "max_new_tokens": limit, "ratio": RATIO}
     methods = {k: AnswerDivergence(answers=k, sampled=max(SIZES), max_new_tokens=limit) for k in SIZES}

@@ -1,0 +1,147 @@
+"""Time and peak memory of a training step with each adversary, against a plain step.
+
+    python experiments/benchmarks/adversary_cost.py alpaca_data.json [rounds] [fp32,bf16]
+
+A step is one optimizer step on one micro-batch of 4 records with LoRA on the packaged backbone, everything that the
+tuner does to it included: embeddings, adversary, backward pass, clipping, AdamW, under autocast where the dtype is
+bf16. The constants are those of conf/adversary, except that NRM's beta is 0.3. Time: in one process, all adversaries
+take a step on the same micro-batch one after the other, in an order that is turned by one each round; `ratio` is the
+median over the rounds of a step's time over that of the plain step of its round. Memory: each adversary takes two
+steps in a process of its own, on the longest micro-batch of those timed; `work` is the peak above what the process held
+before the first step.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from common import CONF, parts, save
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from winnow.data.readers import read_pool
+from winnow.tuning.data import MicroBatches, plan_steps
+from winnow.tuning.examples import usable
+from winnow.tuning.loss import MicroBatchLoss
+from winnow.tuning.trainable import with_adapters
+
+MICRO_BATCH, WARM_UP = 4, 1
+# name -> (file under conf/adversary, changed settings, gradient checkpointing)
+ROWS = {
+    "plain": ("none", {}, False),
+    "neftune": ("neftune", {}, False),
+    "fgm": ("fgm", {}, False),
+    "fgsm": ("fgsm", {}, False),
+    "nrm": ("nrm", {"distortion": 0.3}, False),
+    "nrm_one_after_the_other": ("nrm", {"distortion": 0.3, "share_batch": False}, False),
+    "nrm_dropout_in_ascent": ("nrm", {"distortion": 0.3, "ascent_dropout": True}, False),
+    "pgd_5": ("pgd", {}, False),
+    "pgd_5_no_dropout_in_ascent": ("pgd", {"ascent_dropout": False}, False),
+    "freelb_5": ("freelb", {}, False),
+    "plain_checkpointing": ("none", {}, True),
+    "nrm_checkpointing": ("nrm", {"distortion": 0.3}, True),
+}
+
+
+class Bench:
+    """The backbone with adapters, an optimizer, and micro-batches of a pool."""
+
+    def __init__(self, pool: str, dtype: str, rounds: int) -> None:
+        cfg, source, template = parts(f"backbone.dtype={dtype}")
+        records = read_pool(pool, limit=MICRO_BATCH * (rounds + WARM_UP) * 2).records
+        examples, _ = usable(template.encode(records, source.tokenizer, eos=True))
+        steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
+        self.batches = MicroBatches(examples, steps[: rounds + WARM_UP], pad_id=source.tokenizer.pad_token_id)
+        self.dtype, self.clip = dtype, cfg.tuning.gradient_clip
+        lora = {key: cfg.tuning[f"lora_{key}"] for key in ("r", "alpha", "dropout", "target_modules")}
+        self.model = with_adapters(source.load().model, **lora, seed=0).get_base_model().train()
+        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=cfg.tuning.learning_rate)
+
+    def step(self, row: str, position: int) -> float:
+        """Seconds of one optimizer step with the adversary of a row."""
+        name, changed, checkpointing = ROWS[row]
+        adversary = instantiate(OmegaConf.load(CONF / "adversary" / f"{name}.yaml"), **changed)
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        batch = self.batches[position]
+        start = time.perf_counter()
+        torch.manual_seed(position)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bf16"):
+            embeds = self.model.get_input_embeddings()(batch.ids)
+            loss = adversary.loss(MicroBatchLoss(self.model, batch), embeds, batch.mask)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        seconds = time.perf_counter() - start
+        if checkpointing:
+            self.model.gradient_checkpointing_disable()
+        return seconds
+
+    def longest(self) -> int:
+        return max(range(len(self.batches)), key=lambda k: self.batches[k].ids.numel())
+
+
+def memory_mb(key: str) -> float:
+    """VmRSS (held now) or VmHWM (peak so far) of this process, in MB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def one_memory(pool: str, dtype: str, rounds: int, row: str) -> dict:
+    bench = Bench(pool, dtype, rounds)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
+    held = memory_mb("VmRSS")
+    for _ in range(2):
+        bench.step(row, bench.longest())
+    peak = memory_mb("VmHWM")
+    return {"peak_mb": round(peak), "work_mb": round(peak - held)}
+
+
+def times(pool: str, dtype: str, rounds: int) -> dict[str, dict]:
+    bench, rows = Bench(pool, dtype, rounds), list(ROWS)
+    seconds: dict[str, list[float]] = {row: [] for row in rows}
+    for turn in range(rounds + WARM_UP):
+        for row in rows[turn % len(rows) :] + rows[: turn % len(rows)]:
+            spent = bench.step(row, turn)
+            if turn >= WARM_UP:
+                seconds[row].append(spent)
+    found: dict[str, dict] = {}
+    for row, spent in seconds.items():
+        ratios = [own / plain for own, plain in zip(spent, seconds["plain"], strict=True)]
+        found[row] = {
+            "seconds": round(statistics.median(spent), 3),
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_lowest_highest": [round(min(ratios), 3), round(max(ratios), 3)],
+        }
+    return found
+
+
+def main() -> None:
+    pool, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    dtypes = sys.argv[3].split(",") if len(sys.argv) > 3 else ["fp32", "bf16"]
+    if len(sys.argv) > 4:
+        print(json.dumps(one_memory(pool, dtypes[0], rounds, sys.argv[4])))
+        return
+    numbers: dict = {"rounds": rounds, "micro_batch": MICRO_BATCH, "threads": torch.get_num_threads()}
+    for dtype in dtypes:
+        found = times(pool, dtype, rounds)
+        for row in ROWS:
+            command = [sys.executable, __file__, pool, str(rounds), dtype, row]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[row] |= json.loads(told.splitlines()[-1])
+        found["nrm_over_pgd_5"] = round(found["nrm"]["ratio"] / found["pgd_5"]["ratio"], 3)
+        found["nrm_over_freelb_5"] = round(found["nrm"]["ratio"] / found["freelb_5"]["ratio"], 3)
+        numbers[dtype] = found
+    save("adversary_cost", f"python experiments/benchmarks/adversary_cost.py alpaca_data.json {rounds}", numbers)
+
+
+if __name__ == "__main__":
+    main()
