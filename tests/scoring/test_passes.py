@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tiny_passes import TRAINER, Loaded
 
 from winnow.backbone.likelihood import final_hidden
 from winnow.data.records import Record, record_id
+from winnow.perturb.attacks.checklist import CheckList
+from winnow.scoring.embedding_pass import BackboneEmbedding
 from winnow.scoring.passes import Likelihood, PromptEmbedding, TokenCount
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.store import Store
@@ -162,3 +165,35 @@ def test_prompt_embedding(backbone, records, tmp_path):
     values, offsets = table.ragged("vector")
     assert np.allclose(values[offsets[0] : offsets[1]], vector, atol=1e-5)
     assert table.numbers("prompt_nll")[0] == pytest.approx(loss, abs=1e-5)
+
+
+def test_prompt_vector_is_the_mean_of_the_prompts_final_states(backbone, records, tmp_path):
+    """The same vector as the embedding pass over the prompt gives, to the 16 bits that are kept; none in the direct view."""
+    table = compute(backbone, records, tmp_path / "a")
+    vectors = compute(backbone, records, tmp_path / "b", pass_=BackboneEmbedding("prompt")).table["vector"].to_pylist()
+    got = table.table["prompt_vector"].to_pylist()
+    for i, flag in enumerate(table.flags()):
+        assert (got[i] is None) == (flag is not None)
+        if flag is None:
+            assert np.allclose(np.array(got[i], np.float64), vectors[i], rtol=1e-3, atol=1e-3)
+    direct = compute(backbone, records, tmp_path / "c", pass_=Likelihood("direct")).table["prompt_vector"].to_pylist()
+    assert all(vector is None for vector in direct)
+
+
+def test_an_attacked_pass_is_the_clean_pass_of_the_attacked_records(backbone, tmp_path):
+    """CheckList appends a string to the instruction: the losses are those of records whose instruction says so, under the
+    old ids. An empty instruction has nothing to attack: flagged, with its answer's length."""
+    given = [
+        Record(record_id(text, "", "yes"), row, text, "", "yes", (), "test", {})
+        for row, text in enumerate(["Say yes.", "", "Do you agree?"])
+    ]
+    attack = CheckList(seed=1)
+    runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
+    table = runner.compute(Likelihood("clean", attack), given, template("alpaca"))
+    prompts = runner.prompts({"checklist": attack}, given, template("alpaca"))["checklist"].prompts()
+    assert prompts[0].startswith("Say yes. ") and len(prompts[0]) == len("Say yes. ") + 10
+    assert table.flags() == [None, "empty_instruction", None]
+    assert table.numbers("answer_tokens").tolist() == [3, 3, 3]
+    rewritten = [replace(one, instruction=prompt) for one, prompt in zip(given, prompts, strict=True) if prompt]
+    expected = means(compute(backbone, rewritten, tmp_path / "plain"))
+    assert np.allclose(means(table)[[0, 2]], expected, atol=1e-6)
