@@ -164,7 +164,7 @@ def _card(
         "dispersion": row["dispersion"],
         "anisotropy": row["anisotropy"],
         "asked": asked,
-        "answers": [(_label(one), fold(one["answer"])) for one in answers],
+        "answers": [(_label(one), fold(one["answer"].strip())) for one in answers],
     }
 
 
