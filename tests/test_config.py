@@ -1,4 +1,5 @@
-"""Every YAML under conf/ is composed and instantiated; the files are found by walking the tree."""
+"""Every YAML under conf/ is composed and instantiated; the files are found by walking the tree. Experiments, which are
+whole sweeps, have a test of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from winnow.tuning.tuner import Tuner
 CHOICES = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.rglob("*.yaml")
-    if path.parent != CONF and not path.is_relative_to(CONF / "hydra")
+    if path.parent != CONF and path.relative_to(CONF).parts[0] not in ("hydra", "experiment")
 )
 NEEDED = {"backbone=hub": ["backbone.name=some/model"], "data=file": ["data.path=x.json"], "data=hub": ["data.source=a/b"]}
 TYPES = {"template": Template, "selection": Budget}

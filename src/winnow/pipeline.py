@@ -18,6 +18,7 @@ from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import compute_once, from_leader, is_leader, join
 from winnow.errors import UserError
+from winnow.experiments.scale import scaled
 from winnow.files import write_atomically
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
@@ -51,6 +52,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
+    cfg = scaled(cfg)
     run = Run(cfg)
     if not is_leader():  # further processes help with passes and tuning; the first one writes
         for stage in ("score", "select", "tune"):
@@ -116,6 +118,9 @@ class Run:
         self.scored: pa.Table | None = None  # filled by `score`
         self.manifest: dict | None = None  # filled by `select`
         self.runner = self._pass_runner(self.source)
+        # Another backbone may score and select for the one that is tuned.
+        scorer = cfg.get("scorer")
+        self.scorer = self.runner if scorer is None else self._pass_runner(instantiate(scorer))
         self.pool: Pool = instantiate(cfg.data)
 
     @cached_property
@@ -130,11 +135,11 @@ class Run:
 
     def score(self, record: StageRecord) -> dict[str, Any]:
         """Passes, formula, `scores.parquet`."""
-        runner = self.runner
+        runner = self.scorer
         if self.pre_experience is not None and self.method.passes:
             tuned = self.pre_experience.prepare(runner, self.pool.records, self.template, self.trainer_args)
             runner = self._pass_runner(tuned)
-            runner.used, runner.computed = self.runner.used, self.runner.computed
+            runner.used, runner.computed = self.scorer.used, self.scorer.computed
         attacks = getattr(self.method, "attacks", {})
         prompts = runner.prompts(attacks, self.pool.records, self.scoring_template) if attacks else {}
         tables = {
@@ -266,10 +271,10 @@ class Run:
     def _vectors(self, record: StageRecord) -> np.ndarray | None:
         """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""
         passes = self.selection.passes
-        tables = {name: self.runner.compute(passes[name], self.pool.records, self.template) for name in passes}
+        tables = {name: self.scorer.compute(passes[name], self.pool.records, self.template) for name in passes}
         if not tables:
             return None
-        record.fingerprint = " ".join(self.runner.used[-len(tables) :])
+        record.fingerprint = " ".join(self.scorer.used[-len(tables) :])
         return dense(tables["embedding"].table["vector"])
 
     def _drop_outputs_from(self, stage: str) -> None:

@@ -1,18 +1,23 @@
-"""What a multirun sweep says at its end: which jobs failed, and why."""
+"""What a multirun sweep says at its end: which jobs failed, and why; and the table that it was for."""
 
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from winnow.errors import user_sentence
 from winnow.files import write_atomically
 
 FAILED: list[str] = []  # "job folder: sentence", filled when a sweep of this process ends
+FINISHED: list[
+    dict[str, Any]
+] = []  # of a sweep that ended: folder, and what its table needs; None outside of experiments
 _FILE = "failed.json"
 
 
@@ -24,7 +29,16 @@ def note_failure(folder: Path, error: Exception) -> None:
 
 
 class SweepSummary(Callback):
-    """Hydra callback: clears old verdicts before a job, collects the new ones when the sweep ends."""
+    """Hydra callback: clears old verdicts before a job, collects the new ones when the sweep ends.
+
+    The folder of an experiment may hold jobs of earlier sweeps: a verdict counts if it is not older than this one.
+    """
+
+    def __init__(self) -> None:
+        self.began = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        self.began = time.time()
 
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         Path(config.hydra.runtime.output_dir, _FILE).unlink(missing_ok=True)
@@ -32,5 +46,11 @@ class SweepSummary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.sweep.dir)
         for file in sorted(folder.rglob(_FILE)):
-            sentence = json.loads(file.read_text(encoding="utf-8"))["error"].strip().splitlines()[-1]
-            FAILED.append(f"{file.parent.relative_to(folder)}: {sentence}")
+            # A second of grace: the file system's clock may be coarser than ours.
+            if file.stat().st_mtime >= self.began - 1:
+                sentence = json.loads(file.read_text(encoding="utf-8"))["error"].strip().splitlines()[-1]
+                FAILED.append(f"{file.parent.relative_to(folder)}: {sentence}")
+        table = config.get("table")
+        if table is not None:
+            table = OmegaConf.to_container(table, resolve=True)
+        FINISHED.append({"folder": folder, "table": table, "scale": OmegaConf.select(config, "scale.name")})

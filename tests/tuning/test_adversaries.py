@@ -46,7 +46,7 @@ class Linear:
     def copies(self, embeds: Tensor) -> Tensor:
         return torch.stack([self(copy) for copy in embeds])
 
-    def gradient(self, embeds: Tensor) -> Tensor:
+    def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         self.points.append(embeds)
         return self.slope
 
@@ -106,8 +106,8 @@ def test_neftune_by_hand():
 
 
 def test_fgm_and_fgsm_by_hand():
-    """FGM moves by eps (0.6, 0, 0, 0.8) and adds eps ||g|| = 5 eps to the clean 0; FGSM by eps (1, 0, 0, 1), since the sign
-    of 0 is 0, and adds 7 eps."""
+    """FGM moves by eps (0.6, 0, 0, 0.8) and adds eps ||g|| = 5 eps to the clean 0; FGSM by eps (1, 0, 0, 1), since the
+    sign of 0 is 0, and adds 7 eps."""
     loss, (clean, end) = one_sample(FGM(0.1, weight=2.0))
     assert clean == [0.0] * 4 and end == pytest.approx([0.06, 0, 0, 0.08]) and loss == pytest.approx(2 * 0.5)
     loss, (clean, end) = one_sample(FGSM(0.1))
@@ -124,8 +124,9 @@ def test_pgd_by_hand():
 
 
 def test_freelb_by_hand():
-    """eps 0.2, alpha 0.1, K 2: from 0.2 / 2 = 0.1 everywhere, whose norm 0.2 lies on the ball, to 0.1 + 0.1 (0.6, 0, 0, 0.8) =
-    (0.16, 0.1, 0.1, 0.18), of squared norm 0.078, projected. L = mean of 0.7 and (0.48 + 0.72) 0.2 / sqrt(0.078)."""
+    """eps 0.2, alpha 0.1, K 2: from 0.2 / 2 = 0.1 everywhere, whose norm 0.2 lies on the ball, to 0.1 + 0.1 (0.6, 0, 0,
+    0.8) = (0.16, 0.1, 0.1, 0.18), of squared norm 0.078, projected. L = mean of 0.7 and (0.48 + 0.72) 0.2 / sqrt(0.078).
+    """
     loss, points = one_sample(FreeLB(0.2, 0.1, rounds=2))
     scale = 0.2 / math.sqrt(0.078)
     assert points[0] == pytest.approx([0.1] * 4)
@@ -168,9 +169,9 @@ class Watched(MicroBatchLoss):
         self.deltas += [copy.detach() - self.clean for copy in embeds]
         return super().copies(embeds)
 
-    def gradient(self, embeds):
+    def gradient(self, embeds, dropout=True):
         self.deltas.append(embeds.detach() - self.clean)
-        return super().gradient(embeds)
+        return super().gradient(embeds, dropout)
 
 
 def watched(count: int = 6, mode: str = "lora", records=None) -> Watched:
@@ -205,7 +206,7 @@ def test_the_last_perturbation_lies_in_the_ball(name):
 
 
 def test_a_record_without_an_instruction_stays_clean():
-    """No token of the region, no gradient in it, no entry to divide by: the loss is the plain one, twice for two terms."""
+    """No token of the region, no gradient in it, no entry to divide by: the plain loss, twice for two terms."""
     from dataclasses import replace
 
     loss_of = watched(records=[replace(record, spans={}) for record in tiny_records(3)])
@@ -217,9 +218,8 @@ def test_a_record_without_an_instruction_stays_clean():
 
 
 def test_the_inner_step_of_nrm_raises_the_loss():
-    """Over 20 batches, at the tiny model's random weights: the loss after the ascent step, projected, against the loss at
-    the projected start, on average and in most batches. The search itself is asked at beta = 1 too, where it starts
-    at the clean embeddings."""
+    """Over 20 batches, at the tiny model's fixed weights: the loss at delta1 against the loss at the projected start, on
+    average and in most batches. At beta = 1 the start is the clean embeddings."""
     records = tiny_records(80)
     for beta in (0.5, 1.0):
         adversary = NRM(epsilon=0.5, alpha=0.3, distortion=beta)

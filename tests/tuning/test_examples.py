@@ -58,8 +58,8 @@ class Lengths(NoAdversary):
 
 
 def test_each_epoch_trains_on_its_own_form(tmp_path):
-    """10 records, batches of 4: 3 steps per epoch, the last of 2 records. Each record is longer by `epoch` tokens: with T
-    tokens in epoch 0 there are T + 10 in epoch 1 and T + 20 in epoch 2. Answers stay what they are."""
+    """10 records, batches of 4: 3 steps per epoch, the last of 2 records. Each record is longer by `epoch` tokens: with
+    T tokens in epoch 0 there are T + 10 in epoch 1 and T + 20 in epoch 2. Answers stay what they are."""
     adversary = Lengths()
     result = tune(tmp_path, adversary=adversary)
     tokens = sum(len(record.ids) for record in tiny_records(10))
@@ -117,7 +117,11 @@ def test_where_noise_leaves_nothing_the_record_stays_raw(tmp_path):
     fallback in each of the epochs 0 and 1."""
     raw = tiny_records(10)
     raw[2] = flagged(raw[2])
-    examples = NoisedExamples(raw, lambda epoch: [flagged(r) if i == 1 else longer(r, epoch) for i, r in enumerate(noised(0))])
+
+    def with_one_flagged(epoch):
+        return [flagged(r) if i == 1 else r for i, r in enumerate(noised(epoch))]
+
+    examples = NoisedExamples(raw, with_one_flagged)
     first = examples(1)
     assert first[1] == raw[1] and first[2].flag and first[3] == longer(raw[3], 1)
     result = tune(tmp_path, NoisedExamples(raw, examples.noised), epochs=2)

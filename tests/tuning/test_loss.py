@@ -72,8 +72,8 @@ def test_the_ascent_gradient_is_that_of_the_loss(mode):
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_the_ascent_computes_no_weight_gradients(mode):
-    """Counted in multiplications. Let F be those of all linear layers and the head in a forward pass, A those of the two
-    products of attention. A layer y = W x costs as much for the gradient of x as it did forwards, a product of
+    """Counted in multiplications. Let F be those of all linear layers and the head in a forward pass, A those of the
+    two products of attention. A layer y = W x costs as much for the gradient of x as it did forwards, a product of
     attention twice as much (both its factors depend on x). So an ascent costs F + A forwards and F + 2A backwards.
     Gradients of the weights would add another F, and a head computed again would add to it as well.
 
@@ -204,3 +204,20 @@ def test_the_same_dropout_on_request():
                 loss_of.same_dropout()
             losses.append(loss_of(embeds).item())
     assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_ascent_without_dropout(checkpointing):
+    """It is the gradient of the model in evaluation mode, draws nothing, and leaves dropout on for what follows. With
+    dropout two ascents differ."""
+    loss_of, embeds, model = setup(dropout=0.5)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        state = torch.get_rng_state()
+        without = loss_of.gradient(embeds, dropout=False)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert not torch.equal(loss_of.gradient(embeds), loss_of.gradient(embeds))
+    assert all(module.training for module in model.modules())
+    assert torch.allclose(without, MicroBatchLoss(model.eval(), loss_of.batch).gradient(embeds), atol=1e-7)

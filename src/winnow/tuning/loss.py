@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -36,10 +36,10 @@ class MicroBatchLoss:
         nll = token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets.repeat(count))
         return nll.view(count, -1).mean(1)
 
-    def gradient(self, embeds: Tensor) -> Tensor:
+    def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         point = embeds.detach().float().requires_grad_()
         # A weight that asks for a gradient makes its layer keep its input for one, wanted or not.
-        with _without_gradients(self.weights):
+        with _without_gradients(self.weights), nullcontext() if dropout else _without_dropout(self.model):
             predicting = self._predicting(point, self.batch.rows)
             slope = _head_slope(predicting, self.model.get_output_embeddings(), self.batch.targets)
             return _gradients(predicting, [point], slope)[0]
@@ -122,6 +122,19 @@ def _without_gradients(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for weight in weights:
             weight.requires_grad_(True)
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    # Layers that compute their activations again do so in training mode only; they hold no dropout of their own.
+    switched = [m for m in model.modules() if m.training and not getattr(m, "gradient_checkpointing", False)]
+    for module in switched:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.training = True
 
 
 def _gradients(output: Tensor, inputs: Sequence[Tensor], slope: Tensor | None = None) -> Sequence[Tensor | None]:

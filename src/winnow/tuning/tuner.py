@@ -156,7 +156,8 @@ class Tuner:
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
         the first epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this
-        process: records that kept their raw form), path. Under several processes the first one writes; all return the same.
+        process: records that kept their raw form), path. Under several processes the first one writes; all return
+        the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, or the
         folder holds checkpoints of another run.
         """

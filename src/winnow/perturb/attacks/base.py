@@ -55,6 +55,7 @@ class PromptAttack(Protocol):
     name: str
     level: str
     search: str
+    resources: str
 
     def settings(self) -> dict: ...
 

@@ -6,8 +6,10 @@ Imported through `resources.load` only: it builds on TextAttack's classes. Whate
 from __future__ import annotations
 
 import importlib.util
+import os
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nltk
@@ -28,7 +30,7 @@ class Paper:
     """See `resources.Resources`."""
 
     def __init__(self, folder: str) -> None:
-        self.folder = folder  # TextAttack keeps what it fetches below it
+        self.folder = folder  # what is fetched is kept below it
 
     def sentences(self, limit: float) -> UniversalSentenceEncoder:
         """Universal Sentence Encoder, cosine of the whole texts (ours: one meaning of the limit in both sets)."""
@@ -38,6 +40,8 @@ class Paper:
                     f"attack.resources=paper needs Universal Sentence Encoder, and for it the package {package}: run "
                     f"`pip install tensorflow tensorflow_hub` with a network, or take attack.resources=offline."
                 )
+        # Else it would be fetched into the system's temporary folder.
+        os.environ.setdefault("TFHUB_CACHE_DIR", str(Path(self.folder).expanduser() / "tfhub"))
         constraint = UniversalSentenceEncoder(threshold=limit, metric="cosine", compare_against_original=True)
         _fetched("Universal Sentence Encoder (tfhub.dev)", lambda: constraint.encode(["a first text"]))
         return constraint

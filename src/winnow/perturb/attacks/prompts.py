@@ -176,6 +176,8 @@ def _asks(answer_loss: AnswerLosses, record: Record) -> Losses:
 
 
 def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: ProcessPoolExecutor) -> None:
+    if attack.resources == "paper":
+        attack.prepare()  # fetched here, not by all workers at once
     texts = ([(record.id, record.instruction) for record in chunk] for chunk in chunks)
     running = {pool.submit(rows_of, attack, chunk) for chunk in islice(texts, AHEAD)}
     try:

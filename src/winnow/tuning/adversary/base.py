@@ -41,9 +41,9 @@ class LossOf(Protocol):
         """(copies, batch, length, width) -> (copies,): the loss of each copy, from one forward pass over all."""
         ...
 
-    def gradient(self, embeds: Tensor) -> Tensor:
+    def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         """dL/dembeds, (batch, length, width) in fp32: one forward and one backward pass that never touch a weight's
-        gradient, keep nothing for one, and leave no graph."""
+        gradient, keep nothing for one, and leave no graph. dropout: False switches it off for these passes."""
         ...
 
     def keep(self, embeds: Tensor) -> Kept:

@@ -21,8 +21,9 @@ class PGD:
     added as FGM does (ours: Madry et al. train on the perturbed term alone). One round from 0 with alpha = epsilon is
     FGM. rounds + 2 forward passes; the ascent steps compute no gradients of weights.
 
-    epsilon: radius. alpha: step length. random_start: start from a random point of the ball. share_batch: both terms
-    in one forward pass. region: see Adversary.
+    epsilon: radius. alpha: step length. random_start: start from a random point of the ball. ascent_dropout: whether
+    ascent steps have dropout, as in published code. share_batch: both terms in one forward pass. region: see
+    Adversary.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class PGD:
         random_start: bool = True,
         weight: float = 1.0,
         region: str = "sample",
+        ascent_dropout: bool = True,
         share_batch: bool = True,
     ) -> None:
         check_settings(region, rounds, epsilon=epsilon, alpha=alpha, weight=weight)
         self.epsilon, self.alpha, self.rounds, self.random_start = epsilon, alpha, rounds, random_start
-        self.weight, self.region, self.share_batch = weight, region, share_batch
+        self.weight, self.region = weight, region
+        self.ascent_dropout, self.share_batch = ascent_dropout, share_batch
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         if self.random_start:
@@ -45,7 +48,7 @@ class PGD:
         else:
             delta = torch.zeros_like(embeds, dtype=torch.float32)
         for _ in range(self.rounds):
-            step = unit(loss_of.gradient(embeds + delta), mask)
+            step = unit(loss_of.gradient(embeds + delta, self.ascent_dropout), mask)
             delta = project(delta + self.alpha * step, self.epsilon)
         return clean_and_perturbed(loss_of, embeds, delta, self.weight, self.share_batch)
 

@@ -1,0 +1,211 @@
+"""A page that compares all runs below a folder: leaderboard, budget, overlap of subsets, agreement of scores, cost.
+
+It reads run folders only (`run_card.json`, `results.json`, `selection.json`, `scores.parquet`), opens offline, and
+has no scripts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from omegaconf import OmegaConf
+from scipy.stats import spearmanr
+
+from winnow.errors import UserError
+from winnow.experiments import dashboard_plots as plots
+from winnow.experiments.collect import read_json, run_cards
+from winnow.files import write_atomically
+from winnow.tracking.card_page import show_measure, show_number, show_seconds
+from winnow.tracking.plots import lower_is_better
+
+STAGES = ("score", "select", "tune", "evaluate")
+
+
+@dataclass
+class Seen:
+    """What the page knows of one run. metrics: of the tuned model (of the base model where none was tuned); base: of
+    the
+    base model. subset, scores: by record id. seconds: by stage, for stages that were computed and not taken from the
+    store."""
+
+    name: str
+    folder: Path
+    method: str
+    pool: str
+    fingerprint: str | None
+    backbone: str
+    ratio: float | None
+    selected: int | None
+    seed: int
+    metrics: dict[str, dict[str, Any]]
+    base: dict[str, float]
+    headline: list[str]
+    seconds: dict[str, float]
+    subset: frozenset[str] = frozenset()
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def write_dashboard(folder: Path, to: str | None = None) -> Path:
+    """Write the page of all finished runs below `folder`, by default to `<folder>/dashboard.html`; returns its path.
+
+    Raises UserError where there is no run."""
+    runs = read_runs(folder)
+    if not runs:
+        raise UserError(f"{folder}: no finished run below it (no run_card.json); name the folder of a sweep.")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(measure=show_measure, seconds=show_seconds, number=show_number)
+    path = Path(to) if to else folder / "dashboard.html"
+    write_atomically(path, environment.get_template("dashboard.html.j2").render(content(runs, folder)))
+    return path
+
+
+def read_runs(folder: Path) -> list[Seen]:
+    """The finished runs below a folder, by path."""
+    found = []
+    for path in run_cards(folder):
+        card = read_json(path)
+        if card["status"] == "finished":
+            found.append(_seen(path.parent, folder, card))
+    return found
+
+
+def content(runs: Sequence[Seen], folder: Path) -> dict[str, Any]:
+    """Everything the page shows."""
+    metrics = list(dict.fromkeys(metric for run in runs for metric in run.headline))
+    low = {
+        metric: lower_is_better(metric, next((run.metrics[metric] for run in runs if metric in run.metrics), None))
+        for metric in metrics
+    }
+    first = metrics[0] if metrics else None
+    ranked = sorted(runs, key=lambda run: _place(run, first, low))
+    selecting = [run for run in ranked if run.subset][: plots.MOST]
+    scoring = _distinct_scores(ranked)[: plots.MOST]
+    return {
+        "folder": folder.name,
+        "n_runs": len(runs),
+        "metrics": metrics,
+        "low": low,
+        "best": {metric: _best(runs, metric, low[metric]) for metric in metrics},
+        "runs": ranked,
+        "total": {run.name: sum(run.seconds.values()) for run in runs},
+        "n_seeds": len({run.seed for run in runs}),
+        "ratio_plots": [Markup(plots.against_ratio(runs, metric, low[metric])) for metric in metrics],
+        "overlap": Markup(
+            plots.matrix("Overlap of the subsets (Jaccard)", [run.name for run in selecting], jaccard(selecting))
+        ),
+        "agreement": Markup(
+            plots.matrix("Agreement of the scores (Spearman)", [run.name for run in scoring], spearman(scoring))
+        ),
+        "cost": Markup(plots.cost_against_gain(runs, first, low.get(first, False))) if first else None,
+        "stages": Markup(plots.seconds_per_stage(ranked, STAGES)),
+    }
+
+
+def jaccard(runs: Sequence[Seen]) -> np.ndarray:
+    """(runs, runs): |A and B| / |A or B| of the subsets' record ids; NaN where the pools differ."""
+    values = np.full((len(runs), len(runs)), np.nan)
+    for i, one in enumerate(runs):
+        for j, other in enumerate(runs):
+            if one.fingerprint == other.fingerprint:
+                values[i, j] = len(one.subset & other.subset) / len(one.subset | other.subset)
+    return values
+
+
+def spearman(runs: Sequence[Seen]) -> np.ndarray:
+    """(runs, runs): Spearman's rank correlation over the records that both have scored; each run's scores are turned so
+    that high is wanted. NaN for fewer than 3 common records, and where one of the two is constant."""
+    values = np.full((len(runs), len(runs)), np.nan)
+    for i, one in enumerate(runs):
+        for j, other in enumerate(runs[: i + 1]):
+            common = sorted(one.scores.keys() & other.scores.keys())
+            pair = [[run.scores[key] for key in common] for run in (one, other)]
+            if len(common) >= 3 and all(len(set(side)) > 1 for side in pair):
+                values[i, j] = values[j, i] = spearmanr(*pair).statistic
+    return values
+
+
+def _seen(folder: Path, root: Path, card: Mapping[str, Any]) -> Seen:
+    config = card["config"]
+    selection = _if_there(folder / "selection.json") or {}
+    results = _if_there(folder / "results.json") or {"models": {}, "headline": []}
+    models = results["models"]
+    decisions = selection.get("decisions") or []
+    chosen = frozenset(one["id"] for one in decisions if one["selected"])
+    n_valid = selection.get("n_valid")
+    return Seen(
+        name=folder.relative_to(root).as_posix() if folder != root else folder.name,
+        folder=folder,
+        method=_label(folder, config["method"]["name"]),
+        pool=Path(str(card["data"].get("source", ""))).stem,
+        fingerprint=card["data"].get("fingerprint"),
+        backbone=Path(str(config["backbone"]["name"])).name,
+        ratio=len(chosen) / n_valid if n_valid else None,
+        selected=len(chosen) or None,
+        seed=config["seed"],
+        metrics=(models.get("tuned") or models.get("base") or {"metrics": {}})["metrics"],
+        base={key: one["value"] for key, one in (models.get("base") or {"metrics": {}})["metrics"].items()},
+        headline=list(results["headline"]),
+        seconds={
+            stage: card["stages"][stage]["seconds"]
+            for stage in STAGES
+            if card["stages"].get(stage, {}).get("status") == "computed"
+        },
+        subset=chosen,
+        scores=_scores(folder / "scores.parquet"),
+    )
+
+
+def _label(folder: Path, method: str) -> str:
+    """The method, with its selection rule where that is not the plain top of the ranking."""
+    hydra_file = folder / ".hydra" / "hydra.yaml"
+    choices = OmegaConf.load(hydra_file).hydra.runtime.choices if hydra_file.is_file() else {}
+    rule = choices.get("selection", "top")
+    return method if rule in ("top", method) else f"{method}, {rule}"
+
+
+def _scores(path: Path) -> dict[str, float]:
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path, columns=["id", "score"])
+    sign = 1.0 if json.loads(table.schema.metadata[b"winnow"])["higher_is_better"] else -1.0
+    pairs = zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True)
+    return {key: sign * value for key, value in pairs if value is not None}
+
+
+def _distinct_scores(runs: Sequence[Seen]) -> list[Seen]:
+    """One run of each ranking: other ratios of a method have the same scores. `full` ranks nothing."""
+    kept: dict[tuple, Seen] = {}
+    for run in runs:
+        if len(set(run.scores.values())) > 1:
+            kept.setdefault((run.method, run.fingerprint, tuple(run.scores.values())), run)
+    return list(kept.values())
+
+
+def _place(run: Seen, metric: str | None, low: Mapping[str, bool]) -> tuple:
+    if metric is None or metric not in run.metrics:
+        return (1, 0.0, run.name)
+    value = run.metrics[metric]["value"]
+    return (0, value if low[metric] else -value, run.name)
+
+
+def _best(runs: Sequence[Seen], metric: str, low: bool) -> float | None:
+    values = [run.metrics[metric]["value"] for run in runs if metric in run.metrics]
+    return (min(values) if low else max(values)) if values else None
+
+
+def _if_there(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None

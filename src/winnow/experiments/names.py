@@ -1,0 +1,86 @@
+"""How the papers' tables call what we call otherwise: the one place where the two vocabularies meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Column `metric` of paper.csv -> key of results.json. `average` is another key in each table (table.average), and
+# micro_f1 stands under the name of its data set.
+METRICS = {
+    "arc": "arc_challenge/acc_norm",
+    "hellaswag": "hellaswag/acc_norm",
+    "mmlu": "mmlu/acc",
+    "truthfulqa": "truthfulqa_mc2/acc",
+    "gsm8k": "gsm8k/exact_match,flexible-extract",
+    "humaneval": "humaneval/pass@1",
+    "commonsense_qa": "commonsense_qa/acc",
+    "nq": "nq_open/exact_match",
+    "bbh": "bbh/exact_match",
+    "ifeval_prompt_strict": "ifeval/prompt_level_strict_acc",
+    "ifeval_inst_strict": "ifeval/inst_level_strict_acc",
+    "ifeval_prompt_loose": "ifeval/prompt_level_loose_acc",
+    "ifeval_inst_loose": "ifeval/inst_level_loose_acc",
+    "reasoning": "average/reasoning",
+    "knowledge": "average/knowledge",
+    "coding": "average/coding",
+    "cmmlu": "cmmlu/acc",
+    "ceval": "ceval-valid/acc",
+}
+# (paper, option) -> a pool that the paper calls otherwise.
+POOLS = {
+    ("anit", "lap14"): "14lap",
+    ("anit", "rest14"): "14rest",
+    ("noise", "flan_cot"): "flan",
+    ("adg", "flan_cot"): "cot",
+}
+NOISES = {
+    "truncation": "random_truncation",
+    "shuffling": "random_shuffling",
+    "insertion": "random_insertion",
+    "replacement": "random_replacement",
+    "padding": "in_context_padding",
+    "opposite": "opposite",
+}
+# (method, selection) -> a method that the noise paper counts as one; superfilter has the paper's longer name.
+SELECTORS = {
+    ("noise", "noise"): "noise_consistency+diversity",
+    ("noise", "quality_only"): "noise_consistency",
+    ("noise", "top"): "noise_consistency",
+    ("noise", "bottom"): "noise_consistency",
+    ("noise", "diversity_only"): "diversity",
+    ("random", "diversity_only"): "diversity",
+}
+METHODS = {"superfilter": "superfiltering"}
+ADVERSARIES = {"nrm": "anit"}  # the others are called as they are
+
+
+def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) -> dict[str, str]:
+    """What a job is in its paper's table: backbone, pool, method, ratio and further settings, as text.
+
+    row: the job's own labels (`row.<column>`), which win; null ones are taken from the chosen options. `full` has the
+    ratio 1.
+    """
+    method = SELECTORS.get((choices["method"], choices["selection"]), choices["method"])
+    method = METHODS.get(method, method)
+    if paper == "anit":  # its methods are ways to tune on all data
+        method = ADVERSARIES.get(choices.get("adversary", "none"), choices.get("adversary", "none"))
+    found = {
+        "backbone": choices["backbone"],
+        "pool": POOLS.get((paper, choices["data"]), choices["data"]),
+        "method": method,
+        "ratio": None,
+    }
+    if choices.get("noising", "none") != "none":
+        found["noise"] = NOISES[choices["noising"]]
+    found |= {key: value for key, value in row.items() if value is not None and key != "job"}
+    if found["method"] == "full":
+        found["ratio"] = 1
+    return {key: text(value) for key, value in found.items() if value not in (None, "")}
+
+
+def text(value: object) -> str:
+    """A value as paper.csv writes it: numbers without trailing zeros, so that 0.10 and 0.1 are one ratio."""
+    try:
+        return f"{float(value):g}"  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value)

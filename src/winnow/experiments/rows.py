@@ -1,0 +1,52 @@
+"""The jobs of an experiment: rows of overrides, crossed with swept parameters, changed by the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+
+
+def expand(
+    rows: Sequence[str],
+    params: Mapping[str, str],
+    arguments: Sequence[str],
+    parse: Callable[[list[str]], list[Override]],
+) -> list[list[str]]:
+    """One list of overrides for each job, without repetitions.
+
+    rows: each a line of overrides, `method=random,length selection.ratio=0.12`; a list of values is swept. params:
+    key -> values, crossed with every row. arguments: the command line's overrides; they take the place of a row's or
+    a parameter's own for the same key, and further ones are added to every job. parse: Hydra's parser.
+
+    Each job gets two overrides more: `row.job`, a name made of what varies between jobs, so that the same job has the
+    same folder in a later sweep; and `scale.keep`, the keys of the command line, which no scale changes.
+    """
+    given = {_key(one): one for one in parse(list(arguments))}
+    swept = [key for key, one in given.items() if one.is_sweep_override()]
+    kept = ",".join(f"'{key}'" for key in given)
+    jobs: dict[tuple[str, ...], list[str]] = {}
+    for row in rows or [""]:
+        own = {_key(one): one for one in parse([*row.split(), *(f"{key}={value}" for key, value in params.items())])}
+        merged = {key: given.get(key, one) for key, one in own.items()} | given
+        varying = [key for key in merged if key in own or key in swept]
+        for job in BasicSweeper.split_arguments(list(merged.values()), None)[0]:
+            named = dict(zip(merged, job, strict=True))
+            name = _name([named[key] for key in varying])
+            jobs.setdefault(tuple(sorted(job)), [*job, f"row.job='{name}'", f"scale.keep=[{kept}]"])
+    return list(jobs.values())
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
+
+
+def _name(overrides: Sequence[str]) -> str:
+    """`ifd-0.05-llama2_7b-3f2a1c`: the values in a row, and a hash of the overrides, whatever their order."""
+    shown = [word for word in overrides if not word.startswith(("row.", "evaluation", "data.path", "backbone.name"))]
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "_", word.split("=", 1)[1]).strip("_.") for word in shown]
+    digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:6]
+    return "-".join([*(word for word in words if word), digest])[-120:].lstrip("-.")

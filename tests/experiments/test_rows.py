@@ -1,0 +1,60 @@
+"""The jobs of an experiment, from rows, parameters and the command line."""
+
+from __future__ import annotations
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from winnow.experiments.rows import expand
+
+PARSE = OverridesParser.create().parse_overrides
+
+
+def jobs(rows, params, arguments=()):
+    """Each job's overrides without the two that every job gets."""
+    return [job[:-2] for job in expand(rows, params, list(arguments), PARSE)]
+
+
+def test_rows_are_crossed_with_parameters_and_not_with_each_other():
+    """Two rows, the second of two methods, times two seeds: (1 + 2) x 2 = 6 jobs; `full` never meets a ratio."""
+    found = jobs(["method=full", "method=random,ifd selection.ratio=0.12"], {"seed": "0,1"})
+    assert found == [
+        ["method=full", "seed=0"],
+        ["method=full", "seed=1"],
+        ["method=random", "selection.ratio=0.12", "seed=0"],
+        ["method=random", "selection.ratio=0.12", "seed=1"],
+        ["method=ifd", "selection.ratio=0.12", "seed=0"],
+        ["method=ifd", "selection.ratio=0.12", "seed=1"],
+    ]
+
+
+def test_the_command_line_wins_and_repetitions_fall_out():
+    """method=noise makes both rows' methods noise, and their three jobs one for each ratio; seed=7,8 replaces the
+    seeds."""
+    rows = ["method=random,ifd selection.ratio=0.1", "method=length selection.ratio=0.2"]
+    found = jobs(rows, {"seed": "0"}, ["+experiment=noise/table1", "method=noise", "seed=7,8"])
+    assert found == [
+        ["method=noise", f"selection.ratio={ratio}", f"seed={seed}", "+experiment=noise/table1"]
+        for ratio in ("0.1", "0.2")
+        for seed in (7, 8)
+    ]
+
+
+def test_lists_are_values_and_not_sweeps():
+    """attack=[a,b] is one job, attack=[a],[b] are two."""
+    assert len(jobs(["attack=[a,b]"], {})) == 1 and len(jobs(["attack=[a],[b]"], {})) == 2
+
+
+def test_a_job_has_the_same_folder_in_a_longer_sweep_and_its_own_among_others():
+    """Names come from what varies: a further seed, another order of rows or a path leave a job's name as it is."""
+    rows = ["method=random", "method=ifd selection.ratio=0.1"]
+    short = expand(rows, {"seed": "0"}, ["data.path=/a"], PARSE)
+    long = expand(rows[::-1], {"seed": "0"}, ["data.path=/b", "seed=0,1"], PARSE)
+    names = [[word for word in job if word.startswith("row.job=")][0] for job in short]
+    others = [[word for word in job if word.startswith("row.job=")][0] for job in long]
+    assert set(names) < set(others) and len(set(others)) == 4
+    assert names[1].startswith("row.job='ifd-0.1-0-")
+
+
+def test_the_keys_of_the_command_line_are_kept_from_scales():
+    keep = expand(["method=random"], {}, ["+experiment=x", "data.limit=5"], PARSE)[0][-1]
+    assert keep == "scale.keep=['experiment','data.limit']"

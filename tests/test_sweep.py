@@ -1,0 +1,130 @@
+"""A sweep of an experiment as a process: launchers, a failing job, and the same command once more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from composed import CONF
+
+from winnow.errors import UserError
+
+TABLE = "+experiment=noise/table3"
+
+
+@pytest.fixture
+def command(tiny_folder, tmp_path):
+    """The command line of table 3 for the tiny backbone at smoke scale, everything below tmp_path."""
+
+    def build(*overrides: str) -> list[str]:
+        own = [
+            "scale=smoke",
+            "backbone=hub",
+            f"backbone.name={tiny_folder}",
+            "backbone.dtype=fp32",
+            "trainer=cpu",
+            "trainer.enable_progress_bar=false",
+            "tracking=none",
+            "template.max_length=1500",
+            "data.limit=24",
+            "tuning=none",
+            "evaluation=none",
+            "stages=[score,select]",
+            f"paths.store={tmp_path / 'store'}",
+            f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        ]
+        return [sys.executable, "-m", "winnow", *own, *overrides]
+
+    return build
+
+
+def call(arguments):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def statuses(tmp_path) -> dict[str, tuple[str, str]]:
+    """Job -> (status, how its score stage came about)."""
+    cards = [json.loads(path.read_text()) for path in sorted((tmp_path / "sweep").glob("*/run_card.json"))]
+    return {card["config"]["row"]["job"]: (card["status"], card["stages"]["score"]["status"]) for card in cards}
+
+
+@pytest.mark.slow
+def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tmp_path):
+    """Random, high and low consistency at two ratios, one of which keeps no record of 24: three jobs fail late and are
+    named with their reason, the other three finish, the exit status is 1, the table is written all the same. With
+    the ratio mended, the same folders: what was scored before comes from the store, nothing fails."""
+    table = f"table.folder={tmp_path / 'table'}"
+    first = call(command(TABLE, table, "selection.ratio=0.5,0.01"))
+    assert first.returncode == 1, first.stderr
+    assert first.stderr.count("is no record at all") == 3 and "3 jobs of the sweep failed" in first.stderr
+    found = statuses(tmp_path)
+    assert sorted(status for status, _ in found.values()) == ["failed"] * 3 + ["finished"] * 3
+    assert "scale=smoke changes" in first.stdout and "The table has" in first.stdout
+    assert "is no record at all" in (tmp_path / "table" / "smoke.md").read_text()
+    again = call(command(TABLE, table, "selection.ratio=0.5,0.25"))
+    assert again.returncode == 0, again.stderr
+    noise = {job: how for job, how in statuses(tmp_path).items() if job.startswith("noise") and "0.01" not in job}
+    assert len(noise) == 4 and set(noise.values()) == {("finished", "reused")}
+
+
+@pytest.mark.slow
+def test_joblib_runs_the_same_jobs(command, tmp_path):
+    """Two jobs at a time in processes of their own, one of which fails: it is named, the others finish."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"table.folder={tmp_path / 'table'}"]
+    done = call(command(TABLE, "method=random", "selection.ratio=0.5,0.25,0.01", *parallel))
+    assert done.returncode == 1 and "is no record at all" in done.stderr, done.stderr
+    assert sorted(status for status, _ in statuses(tmp_path).values()) == ["failed"] * 3 + ["finished"] * 6
+
+
+@pytest.mark.slow
+def test_submitit_runs_the_same_jobs(command, tmp_path):
+    """The way to a cluster, without one: each job is a process of its own that submitit starts."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    done = call(command(TABLE, "hydra/launcher=submitit_local", f"table.folder={tmp_path / 'table'}", "seed=0"))
+    assert done.returncode == 0, done.stderr
+    assert [status for status, _ in statuses(tmp_path).values()] == ["finished"] * 3
+
+
+@pytest.mark.slow
+def test_optuna_minimises_an_objective(command, tmp_path):
+    """Two trials over beta; the objective is the AUC of finding planted defects. The best value is one of the two
+    runs'."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = [
+        "+experiment=search/noise",
+        "objective=detection_auc",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.n_trials=2",
+    ]
+    done = call(command(*search, "data.limit=60"))
+    assert done.returncode == 0, done.stderr
+    found = [
+        json.loads(path.read_text())["results"]["detection_auc"]
+        for path in (tmp_path / "sweep").glob("*/run_card.json")
+    ]
+    told = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
+    best = float(next(line for line in told.splitlines() if line.startswith("best_value")).split(":")[1])
+    assert len(found) == 2 and best == pytest.approx(max(found))
+
+
+def test_an_objective_is_a_number_of_the_results():
+    """What a sweeper optimises; a name that is not there, or that has no number, is one sentence."""
+    from winnow.__main__ import _objective
+
+    assert _objective({"detection_auc": 0.75}, "detection_auc") == 0.75
+    for name in ("speed", "cut"):
+        with pytest.raises(UserError, match=f"objective={name} is no number among the results of this run: cut"):
+            _objective({"cut": None}, name)
+
+
+def test_single_runs_keep_their_mode():
+    """The experiment alone makes a run a sweep; plain runs are as they were."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("config", return_hydra_config=True).hydra.mode is None
