@@ -35,7 +35,7 @@ def test_the_walk_finds_every_table():
 
 
 def covering(jobs: list[list[str]]) -> list[list[str]]:
-    """Few of the jobs in which every override of all of them occurs; the two that each job has for itself do not count."""
+    """Few of the jobs in which every override of all of them occurs; not the two that a job has for itself."""
     left = {word for job in jobs for word in job[:-2]}
     chosen = []
     while left:

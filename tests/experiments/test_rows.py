@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from winnow.experiments.names import identity, text
 from winnow.experiments.rows import expand
 
 PARSE = OverridesParser.create().parse_overrides
@@ -58,3 +59,12 @@ def test_a_job_has_the_same_folder_in_a_longer_sweep_and_its_own_among_others():
 def test_the_keys_of_the_command_line_are_kept_from_scales():
     keep = expand(["method=random"], {}, ["+experiment=x", "data.limit=5"], PARSE)[0][-1]
     assert keep == "scale.keep=['experiment','data.limit']"
+
+
+def test_names_are_those_of_the_paper():
+    """0.10 and 0.1 are one ratio, lists are joined, all data has the ratio 1, an adversary is a method of ANIT's."""
+    assert text(0.10) == text("0.1") == "0.1" and text(["a", "b"]) == "a+b"
+    choices = {"backbone": "gemma_2b", "data": "lap14", "method": "full", "selection": "top", "adversary": "nrm"}
+    found = identity({"job": "x", "ratio": None, "beta": None}, choices | {"noising": "padding"}, "anit")
+    assert found == {"backbone": "gemma_2b", "pool": "14lap", "method": "anit", "noise": "in_context_padding"}
+    assert identity({"ratio": 0.1}, choices, "noise")["ratio"] == "1"

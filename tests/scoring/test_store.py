@@ -35,6 +35,18 @@ def test_finished_only_after_finish(tmp_path):
         assert not must_compute
 
 
+def test_metadata_may_hold_tuples(tmp_path):
+    """JSON gives lists back: the same settings, given again, are the same artifact, interrupted or finished."""
+    meta = {"datasets": ("sst2", "lap14")}
+    with pytest.raises(RuntimeError), Store(tmp_path).artifact("evaluations", meta).claim():
+        raise RuntimeError("killed")
+    artifact = Store(tmp_path).artifact("evaluations", meta)
+    with artifact.claim() as must_compute:
+        assert must_compute
+        artifact.finish()
+    assert Store(tmp_path).artifact("evaluations", {"datasets": ["sst2", "lap14"]}).finished
+
+
 def test_foreign_metadata_is_refused(tmp_path):
     """A folder whose meta.json is not what its name stands for is never read."""
     artifact = Store(tmp_path).artifact("passes", {"a": 1})

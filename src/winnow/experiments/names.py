@@ -79,7 +79,10 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
 
 
 def text(value: object) -> str:
-    """A value as paper.csv writes it: numbers without trailing zeros, so that 0.10 and 0.1 are one ratio."""
+    """A value as paper.csv writes it: numbers without trailing zeros, so that 0.10 and 0.1 are one ratio; lists joined
+    by +."""
+    if isinstance(value, list):
+        return "+".join(text(one) for one in value)
     try:
         return f"{float(value):g}"  # type: ignore[arg-type]
     except (TypeError, ValueError):

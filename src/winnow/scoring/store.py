@@ -43,6 +43,8 @@ class Store:
         """The artifact that `meta` describes, finished or not. Creates nothing."""
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; known: {KINDS}")
+        # As it will be read back: JSON knows no tuples, and a list is not equal to one.
+        meta = json.loads(json.dumps(meta))
         return Artifact(self.root / kind / fingerprint(meta), meta)
 
 
