@@ -37,9 +37,8 @@ ROWS = {
     "plain": ("none", {}, False),
     "neftune": ("neftune", {}, False),
     "fgm": ("fgm", {}, False),
-    "fgsm": ("fgsm", {}, False),
     "nrm": ("nrm", {"distortion": 0.3}, False),
-    "nrm_one_after_the_other": ("nrm", {"distortion": 0.3, "share_batch": False}, False),
+    "nrm_shared_batch": ("nrm", {"distortion": 0.3, "share_batch": True}, False),
     "nrm_dropout_in_ascent": ("nrm", {"distortion": 0.3, "ascent_dropout": True}, False),
     "pgd_5": ("pgd", {}, False),
     "pgd_5_no_dropout_in_ascent": ("pgd", {"ascent_dropout": False}, False),
@@ -125,7 +124,7 @@ def times(pool: str, dtype: str, rounds: int) -> dict[str, dict]:
 
 
 def main() -> None:
-    pool, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    pool, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
     dtypes = sys.argv[3].split(",") if len(sys.argv) > 3 else ["fp32", "bf16"]
     if len(sys.argv) > 4:
         print(json.dumps(one_memory(pool, dtypes[0], rounds, sys.argv[4])))

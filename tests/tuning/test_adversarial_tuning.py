@@ -36,7 +36,7 @@ def difference(tmp_path, one: str, other: str) -> float:
 @pytest.mark.parametrize(
     "adversary",
     [
-        NRM(epsilon=0.0, weight=0.0, distortion=0.5),
+        NRM(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=True),
         NRM(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=False),
         NRM(epsilon=0.5, alpha=0.2, weight=0.0),
         PGD(0.0, 0.1, rounds=2, weight=0.0),

@@ -291,14 +291,16 @@ def test_freelb_keeps_one_graph_at_a_time(monkeypatch):
 @pytest.mark.parametrize("name", ["pgd", "nrm"])
 def test_a_shared_batch_changes_only_the_memory(name):
     found = []
-    for share in (True, False):
+    for share in (True, False, "auto"):
         settings = ALL[name].settings() | {"share_batch": share}
         adversary = type(ALL[name])(**{key: value for key, value in settings.items() if key != "name"})
         loss_of = watched(mode="full")
         embeds = loss_of.model.get_input_embeddings()(loss_of.batch.ids)
         adversary.loss(loss_of, embeds, loss_of.batch.mask).backward()
         found.append(torch.cat([p.grad.flatten() for p in trained(loss_of.model)]))
-    assert torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 0.05
+    shared, apart, auto = found
+    assert torch.allclose(shared, apart, atol=1e-6) and shared.abs().max() > 0.05
+    assert torch.equal(auto, apart)  # on a CPU
 
 
 def test_settings_hold_what_changes_the_weights():
@@ -332,6 +334,7 @@ def test_the_distortion_in_force():
         (lambda: NRM(epsilon=-0.1), "adversary.epsilon=-0.1"),
         (lambda: NRM(region="answer"), "adversary.region=answer is unknown; choose one of sample, instruction"),
         (lambda: PGD(0.1, 0.1, rounds=0), "adversary.rounds=0"),
+        (lambda: NRM(share_batch="yes"), "adversary.share_batch=yes is unknown; choose auto, true or false"),
         (lambda: FreeLB(0.1, float("nan")), "adversary.alpha=nan"),
         (lambda: FGM(0.1, weight=float("inf")), "adversary.weight=inf"),
         (lambda: NEFTune(-5), "adversary.alpha=-5"),

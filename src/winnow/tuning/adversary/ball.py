@@ -45,15 +45,16 @@ def uniform_start(loss_of: LossOf, mask: Tensor, magnitude: float) -> Tensor:
 
 
 def clean_and_perturbed(
-    loss_of: LossOf, embeds: Tensor, delta: Tensor, weight: float, share_batch: bool
+    loss_of: LossOf, embeds: Tensor, delta: Tensor, weight: float, share_batch: bool | str
 ) -> Tensor:
     """L(embeds) + weight * L(embeds + delta), a scalar.
 
-    share_batch: both terms in one forward pass of twice the micro-batch. Otherwise one after the other, keeping only
-    the gradients of the first: the memory of one graph, and of one more copy of the trained weights' gradients.
+    share_batch: both terms in one forward pass of twice the micro-batch. False: one after the other, keeping only the
+    gradients of the first: the memory of one graph, and of one more copy of the trained weights' gradients. `auto`:
+    False on a CPU, where a larger batch is no faster per record, and True elsewhere.
     """
     perturbed = embeds + delta
-    if share_batch:
+    if share_batch is True or (share_batch == "auto" and embeds.device.type != "cpu"):
         clean, noisy = loss_of.copies(torch.stack([embeds.to(perturbed.dtype), perturbed])).unbind()
         return clean + weight * noisy
     kept = loss_of.keep(embeds)

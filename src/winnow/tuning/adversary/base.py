@@ -99,10 +99,13 @@ class Adversary(Protocol):
         ...
 
 
-def check_settings(region: str, rounds: int = 1, **numbers: float) -> None:
-    """Raises UserError unless the region is known, rounds is 1 or more, and every number is finite and not negative."""
+def check_settings(region: str, rounds: int = 1, share_batch: bool | str = "auto", **numbers: float) -> None:
+    """Raises UserError unless region and share_batch are known, rounds is 1 or more, and every number is finite and not
+    negative."""
     if region not in REGIONS:
         raise UserError(f"adversary.region={region} is unknown; choose one of {', '.join(REGIONS)}.")
+    if share_batch not in ("auto", True, False):
+        raise UserError(f"adversary.share_batch={share_batch} is unknown; choose auto, true or false.")
     if rounds != int(rounds) or rounds < 1:
         raise UserError(f"adversary.rounds={rounds} must be a whole number of 1 or more.")
     for key, number in numbers.items():

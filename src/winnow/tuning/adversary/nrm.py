@@ -33,7 +33,7 @@ class NRM:
     then the gradient of the whole network rather than of a thinned one that is not the one trained on next, and
     drawing dropout is a good part of a step's time on a CPU.
     region: see Adversary. share_batch: both terms of L in one forward pass of twice the micro-batch; False saves
-    memory.
+    memory; `auto`: not on a CPU, where it is no faster.
     Three forward passes; the ascent step computes no gradients of weights.
     """
 
@@ -45,9 +45,9 @@ class NRM:
         distortion: float | None = None,
         region: str = "sample",
         ascent_dropout: bool = False,
-        share_batch: bool = True,
+        share_batch: bool | str = "auto",
     ) -> None:
-        check_settings(region, epsilon=epsilon, alpha=alpha, weight=weight)
+        check_settings(region, share_batch=share_batch, epsilon=epsilon, alpha=alpha, weight=weight)
         if distortion is not None and not 0 <= distortion <= 1:
             raise UserError(
                 f"adversary.distortion={distortion} must lie between 0 and 1, or be null for that of the noising."

@@ -22,8 +22,8 @@ class PGD:
     FGM. rounds + 2 forward passes; the ascent steps compute no gradients of weights.
 
     epsilon: radius. alpha: step length. random_start: start from a random point of the ball. ascent_dropout: whether
-    ascent steps have dropout, as in published code. share_batch: both terms in one forward pass. region: see
-    Adversary.
+    ascent steps have dropout, as in published code. share_batch: both terms in one forward pass, True, False
+    or `auto` (not on a CPU). region: see Adversary.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class PGD:
         weight: float = 1.0,
         region: str = "sample",
         ascent_dropout: bool = True,
-        share_batch: bool = True,
+        share_batch: bool | str = "auto",
     ) -> None:
-        check_settings(region, rounds, epsilon=epsilon, alpha=alpha, weight=weight)
+        check_settings(region, rounds, share_batch, epsilon=epsilon, alpha=alpha, weight=weight)
         self.epsilon, self.alpha, self.rounds, self.random_start = epsilon, alpha, rounds, random_start
         self.weight, self.region = weight, region
         self.ascent_dropout, self.share_batch = ascent_dropout, share_batch
