@@ -112,6 +112,7 @@ def times(pool: str, dtype: str, rounds: int) -> dict[str, dict]:
             spent = bench.step(row, turn)
             if turn >= WARM_UP:
                 seconds[row].append(spent)
+        print(f"{dtype}: round {turn + 1} of {rounds + WARM_UP}, the first is not counted", file=sys.stderr, flush=True)
     found: dict[str, dict] = {}
     for row, spent in seconds.items():
         ratios = [own / plain for own, plain in zip(spent, seconds["plain"], strict=True)]
