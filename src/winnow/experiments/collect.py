@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
-from winnow.experiments.names import METRICS, identity
+from winnow.experiments.names import METRICS, NOISES, identity
+from winnow.sweep import FAILURE, LAST_SWEEP, failure
 
 
 @dataclass(frozen=True)
@@ -28,31 +30,53 @@ class Job:
     """One run folder of a sweep.
 
     identity: backbone, pool, method, ratio and settings, as the paper's table writes them. metrics: by paper.csv's
-    names; those that it does not have under our own. error: the sentence that ended a failed job.
+    names; those that it does not have under our own. error: the sentence that ended a failed job. started: when its
+    last attempt began, in seconds since 1970. earlier: it is not finished, and no job of the folder's last sweep.
+    stand_in: what stood in for the data of the table (`table.data`). A job that failed before it had a run card has no
+    identity.
     """
 
     folder: Path
     status: str
     error: str | None
-    identity: dict[str, str]
-    seed: int
-    metrics: dict[str, Measured]
-    command: str
-    commit: str
-    scale: str
-    changes: dict[str, list]
+    identity: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    metrics: dict[str, Measured] = field(default_factory=dict)
+    command: str = ""
+    commit: str = "none"
+    changes: dict[str, list] = field(default_factory=dict)
+    started: float = 0.0
+    earlier: bool = False
+    stand_in: str | None = None
 
 
 def read_jobs(folder: str | Path, table: Mapping[str, Any]) -> list[Job]:
     """All jobs below a sweep's folder that belong to `table`, sorted by folder. Raises UserError for a file that
     cannot be read."""
+    folder = Path(folder)
+    last = folder / LAST_SWEEP
+    began = read_json(last)["began"] if last.is_file() else None
     jobs = []
-    for path in run_cards(Path(folder)):
+    for path in run_cards(folder):
         card = read_json(path)
-        own = card["config"].get("table") or {}
-        if (own.get("paper"), own.get("name")) == (table["paper"], table["name"]):
-            jobs.append(_job(path.parent, card, table))
-    return jobs
+        if _is_of(card["config"], table):
+            jobs.append(_job(path.parent, card, table, began))
+    for path in sorted(folder.rglob(FAILURE)):  # jobs that failed before they had a run card
+        config = path.parent / ".hydra" / "config.yaml"
+        if not (path.parent / "run_card.json").is_file() and config.is_file() and _is_of(OmegaConf.load(config), table):
+            when = path.stat().st_mtime
+            jobs.append(Job(path.parent, "failed", failure(path), started=when, earlier=_is_earlier(when, began)))
+    return sorted(jobs, key=lambda job: job.folder)
+
+
+def _is_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
+    own = config.get("table") or {}
+    return (own.get("paper"), own.get("name")) == (table["paper"], table["name"])
+
+
+def _is_earlier(started: float, began: float | None) -> bool:
+    """Whether a job began before the last sweep did; the run card tells whole seconds."""
+    return began is not None and started < began - 1
 
 
 def run_cards(folder: Path) -> list[Path]:
@@ -68,8 +92,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error}); delete the folder and run it again.") from error
 
 
-def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any]) -> Job:
+def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
     config = card["config"]
+    status, error = card["status"], card["error"]
+    started = datetime.fromisoformat(card["started"]).timestamp()
+    if (folder / FAILURE).is_file():  # the last attempt; it may have ended before it touched the card of the one before
+        status, error, started = "failed", failure(folder / FAILURE), (folder / FAILURE).stat().st_mtime
     hydra_file = folder / ".hydra" / "hydra.yaml"
     if not hydra_file.is_file():
         raise UserError(f"{hydra_file}: not there, so nothing says which options the job had; run the sweep again.")
@@ -83,15 +111,17 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any]) -> Job
     commit = card["git"]["commit"]
     return Job(
         folder=folder,
-        status=card["status"],
-        error=card["error"],
+        status=status,
+        error=error,
         identity=identity(config.get("row") or {}, {str(k): str(v) for k, v in choices.items()}, table["paper"]),
         seed=config["seed"],
         metrics=metrics,
         command=card["command"],
         commit=f"{commit[:12]}{'+' if card['git']['dirty'] else ''}" if commit else "none",
-        scale=config["scale"]["name"],
         changes=config["scale"].get("changes") or {},
+        started=started,
+        earlier=status != "finished" and _is_earlier(started, began),
+        stand_in=config["table"].get("data"),
     )
 
 
@@ -104,7 +134,8 @@ def _metrics(results: Mapping[str, Any], config: Mapping[str, Any], table: Mappi
         ours[table["average"]] = "average"
     dataset = config["data"].get("dataset")
     if dataset is not None:
-        ours[f"{dataset}/micro_f1"] = "micro_f1"
+        ours |= {f"{dataset}/micro_f1": "micro_f1", f"{dataset}/clean/micro_f1": "micro_f1"}
+        ours |= {f"average/{dataset}/{noise}": f"micro_f1_{noise}" for noise in ("noisy", *NOISES)}
     metrics = {}
     for key, one in found.items():
         if key in ours:
