@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from winnow.experiments.collect import read_jobs
+from winnow.experiments.collect import Job, read_jobs
 from winnow.experiments.figures import draw
 from winnow.experiments.tables import COLUMNS, Cell, Row, Table, build, read_paper
 from winnow.files import write_atomically
@@ -107,14 +108,27 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
             }
             for row in table.rows
         ],
-        "footnotes": [*table.footnotes, *settings["notes"]],
-        "failed": [{"job": job.folder.name, "error": job.error or job.status} for job in table.failed],
+        "footnotes": [*_stand_ins(finished), *table.footnotes, *settings["notes"]],
+        "failed": [{"job": job.folder.name, "error": _unfinished(job)} for job in table.failed],
         "commits": _commits(table),
         "command": _command(settings, scale, finished),
         "changes": _changes(finished),
         "seeds": sorted({job.seed for job in finished}),
         "n_jobs": len(finished),
     }
+
+
+def _unfinished(job: Job) -> str:
+    """What is known of a job that is not finished, and how to be rid of one that the last sweep did not have."""
+    told = job.error or job.status
+    if not job.earlier:
+        return told
+    when = datetime.fromtimestamp(job.started).strftime("%Y-%m-%d %H:%M")
+    return f"{told} (of an earlier sweep, {when}; the last one did not have it: run it again, or delete {job.folder})"
+
+
+def _stand_ins(jobs: list[Job]) -> list[str]:
+    return [f"Data: {words}." for words in dict.fromkeys(job.stand_in for job in jobs if job.stand_in)]
 
 
 def _changes(jobs: list) -> list[tuple[str, str]]:
@@ -142,7 +156,7 @@ def _changes(jobs: list) -> list[tuple[str, str]]:
 def _command(settings: Mapping[str, Any], scale: str, jobs: list) -> str:
     """The command that ran the jobs; the newest one where there were several."""
     return (
-        jobs[-1].command
+        max(jobs, key=lambda job: job.started).command
         if jobs
         else f"python -m winnow +experiment={settings['paper']}/{settings['name']} scale={scale}"
     )

@@ -22,6 +22,7 @@ GROUPS = {
     "tuning": ("mode",),
     "evaluation": ("tasks", "datasets", "path"),
 }
+FEWEST = 2  # records that a ratio leaves of a smaller pool
 ABSENT = "absent"
 
 
@@ -45,19 +46,23 @@ def rescaled(cfg: Mapping[str, Any], kept: Collection[str]) -> tuple[dict[str, A
     """(configuration at its scale, {key: [from, to]}). `cfg` is plain and resolved; `kept` are dotted keys or groups.
 
     A group that the scale holds replaces the run's where `_replaces` says so, unless its choice is kept; single keys
-    that are kept go along. Then the suite is cut to what fits, numbers to `at_most`, and a `selection.count` to the
-    pool's new size.
+    that are kept go along. The scale's data takes the place of `start.pool` by the same rule. Then the suite is cut to
+    what fits, numbers to `at_most`, and the budget of the selection to the pool's new size.
     """
     scale = cfg["scale"]
     new = copy.deepcopy({key: value for key, value in cfg.items() if key != "scale"})
     for group, naming in GROUPS.items():
         chosen = group in kept or any(f"{group}.{key}" in kept for key in naming)
         if not chosen and _replaces(group, new):
-            own = {key: value for key, value in new[group].items() if f"{group}.{key}" in kept and key in scale[group]}
-            new[group] = copy.deepcopy(scale[group]) | own
+            new[group] = _in_place_of(new[group], group, scale[group], kept)
     if new.get("scorer") and not {"backbone@scorer", "scorer.name"} & set(kept):
         new["scorer"] = copy.deepcopy(scale["backbone"])
-    if "dataset" not in new["data"] and _target(new, "noising").endswith(".Opposite") and "noising" not in kept:
+    start = new.get("start") or {}
+    if "pool" in start and not {"data@start.pool", "start.pool.path", "start.pool.source"} & set(kept):
+        if _from_afar(start["pool"]):
+            start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], kept)
+    nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
+    if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in kept:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite
     if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror"):
         _trim(new["evaluation"], scale["suite"])
@@ -65,7 +70,7 @@ def rescaled(cfg: Mapping[str, Any], kept: Collection[str]) -> tuple[dict[str, A
         holder, last = _find(new, key), key.rsplit(".", 1)[1]
         if holder is not None and key not in kept and (holder[last] is None or holder[last] > largest):
             holder[last] = largest
-    _shrink_count(new, kept)
+    _shrink_budget(new, kept)
     before = dict(flatten({key: value for key, value in cfg.items() if key != "scale"}))
     after = dict(flatten(new))
     changes = {
@@ -85,8 +90,8 @@ def _given() -> list[str]:
 
 def _replaces(group: str, cfg: Mapping[str, Any]) -> bool:
     """Whether the scale's choice takes the place of the run's."""
-    if group == "data":  # a local file stays; the embedded pool is the choice itself
-        return cfg["data"].get("path") is None and cfg["data"].get("source") != "embedded"
+    if group == "data":
+        return _from_afar(cfg["data"])
     if group == "tuning":
         return cfg["tuning"].get("mode") == "full"
     if group == "evaluation":
@@ -94,6 +99,18 @@ def _replaces(group: str, cfg: Mapping[str, Any]) -> bool:
             return cfg["data"].get("path") is None and cfg["evaluation"].get("path") is None
         return _stock_tasks(cfg["evaluation"]) and not cfg["evaluation"].get("mirror")
     return True
+
+
+def _in_place_of(
+    own: Mapping[str, Any], name: str, choice: Mapping[str, Any], kept: Collection[str]
+) -> dict[str, Any]:
+    """The scale's choice, with the keys of `own` that are kept."""
+    return copy.deepcopy(choice) | {key: own[key] for key in own if f"{name}.{key}" in kept and key in choice}
+
+
+def _from_afar(pool: Mapping[str, Any]) -> bool:
+    """A local file stays; the embedded pool is the scale's own choice."""
+    return pool.get("path") is None and pool.get("source") != "embedded"
 
 
 def _target(cfg: Mapping[str, Any], group: str) -> str:
@@ -121,12 +138,17 @@ def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:
     evaluation["headline"] = [key for key in evaluation["headline"] if key in reported]
 
 
-def _shrink_count(cfg: dict[str, Any], kept: Collection[str]) -> None:
-    """A budget in records becomes the same share of the smaller pool: at least 4 records."""
-    records = (cfg.get("table") or {}).get("records")
-    count, limit = cfg["selection"].get("count"), cfg["data"].get("limit")
-    if records and count and limit and limit < records and "selection.count" not in kept:
-        cfg["selection"]["count"] = max(4, round(count * limit / records))
+def _shrink_budget(cfg: dict[str, Any], kept: Collection[str]) -> None:
+    """A budget in records becomes the same share of the smaller pool: at least 4 records. A share of the smaller pool
+    that is less than one record becomes that of 2."""
+    selection, limit = cfg["selection"], cfg["data"].get("limit")
+    if not limit:
+        return
+    records, count, ratio = (cfg.get("table") or {}).get("records"), selection.get("count"), selection.get("ratio")
+    if count and records and limit < records and "selection.count" not in kept:
+        selection["count"] = max(4, round(count * limit / records))
+    if not count and ratio and int(limit * ratio) < 1 and "selection.ratio" not in kept:
+        selection["ratio"] = min(1.0, FEWEST / limit)
 
 
 def _find(cfg: dict[str, Any], key: str) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     """
     footnotes = _check_averages(printed, table.get("members") or [])
     found: dict[tuple, Row] = {}
-    for job in jobs:
+    for job in sorted(jobs, key=lambda job: job.started):  # of two jobs for one row and seed the later one counts
         if job.status == "finished":
             row = found.setdefault(tuple(sorted(job.identity.items())), Row(dict(job.identity), printed=False))
             for metric, one in job.metrics.items():
