@@ -14,7 +14,8 @@ def test_a_pool_is_read_from_its_own_file(name):
     """`paths.pools` names a file for each choice of `data`: a pool takes its own, and no other's."""
     copies = "paths.pools={" + ", ".join(f"{one}: /copies/{one}.json" for one in POOLS) + "}"
     assert config(f"data={name}", copies).data.path == f"/copies/{name}.json"
-    assert config(f"data={name}", "paths.pools={embedded: /copies/other.json}").data.path is None
+    other = next(one for one in POOLS if one != name)
+    assert config(f"data={name}", f"paths.pools.{other}=/copies/other.json").data.path is None
 
 
 @pytest.mark.parametrize("name", NLU)
