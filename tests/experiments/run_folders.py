@@ -35,6 +35,8 @@ def run_folder(
     scores: list[float | None] | None = None,
     selected: list[int] = (),
     seconds: dict[str, tuple[float, str]] | None = None,
+    started: str = "2026-01-01T12:00:00+00:00",
+    stand_in: str | None = None,
 ) -> Path:
     """A finished job of an experiment with a value for each `<task>/<metric>`, all on 50 items."""
     folder.mkdir(parents=True)
@@ -48,6 +50,7 @@ def run_folder(
     }
     card = {
         "command": f"python -m winnow +experiment={table} scale=smoke",
+        "started": started,
         "status": status,
         "error": error,
         "stages": stages,
@@ -55,7 +58,7 @@ def run_folder(
         "data": {"source": "pool", "n_records": 10, "fingerprint": "f"},
         "config": {
             "seed": seed,
-            "table": {"paper": paper, "name": name},
+            "table": {"paper": paper, "name": name, "data": stand_in},
             "row": row or {},
             "method": {"name": chosen["method"]},
             "backbone": {"name": "packaged:small"},

@@ -21,7 +21,7 @@ TABLES = {
     "aifd": {"headline", "levels"},
     "noise": {"table1", "table2", "table3", "table4", "table6", "table7", "table8", "figure_beta", "figure_ratio"},
     "adg": {"main", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
-    "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc"},
+    "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness"},
     "search": {"noise", "anit"},
 }
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from experiments.run_folders import run_folder
+from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.experiments import commands
 from winnow.experiments.collect import read_jobs
 from winnow.experiments.publish import publish
 from winnow.experiments.tables import Row, build, matches, read_paper
+from winnow.sweep import note_failure
 
 PAPER = Path(__file__).resolve().parents[2] / "experiments"
 TABLE3 = {"row": {"ratio": 0.12}, "table": "noise/table3"}
@@ -152,6 +155,58 @@ def test_files_say_what_is_missing_and_what_failed(tmp_path):
     assert (
         "no such &lt;pool&gt;" in page and "<script" not in page and 'src="http' not in page and "url(http" not in page
     )
+
+
+def markdown(tmp_path, runs) -> str:
+    settings = commands.table_settings("noise/table3") | {"folder": str(tmp_path / "out")}
+    publish(settings, runs, "smoke")
+    return (tmp_path / "out" / "smoke.md").read_text()
+
+
+def test_failures_of_an_earlier_sweep_say_so(tmp_path):
+    """The last sweep began at 14:00 (UTC): of two failed jobs, that of 12:00 is of an earlier one and can be deleted,
+    that of 15:00 is the last one's own. Without a record of a last sweep both are told alike."""
+    runs = tmp_path / "runs"
+    for name, hour in (("gone", "12"), ("here", "15")):
+        told = {"status": "failed", "error": f"no {name}", "started": f"2026-03-01T{hour}:00:00+00:00"}
+        run_folder(runs / name, **told, **TABLE3)
+    assert "earlier sweep" not in markdown(tmp_path, runs)
+    began = datetime(2026, 3, 1, 14, tzinfo=timezone.utc).timestamp()
+    (runs / "sweep.json").write_text(json.dumps({"began": began}))
+    gone, here = (line for line in markdown(tmp_path, runs).splitlines() if line.startswith("- failed"))
+    assert "no gone (of an earlier sweep, 2026-0" in gone and f"delete {runs / 'gone'})" in gone
+    assert here == "- failed or unfinished job here: no here"
+
+
+def test_the_last_attempt_of_a_job_counts(tmp_path):
+    """A finished job whose repetition failed before it had a card of its own: the failure is listed and its old number
+    is not shown. A job that never had a card is listed too; one of another table is not."""
+    runs = tmp_path / "runs"
+    folder = run_folder(runs / "again", metrics={"mmlu/acc": 0.5}, **TABLE3)
+    assert "50.00" in markdown(tmp_path, runs)
+    note_failure(folder, UserError("the pool is gone"))
+    for name, table_ in (("early", "table3"), ("other", "table4")):
+        (runs / name / ".hydra").mkdir(parents=True)
+        OmegaConf.save({"table": {"paper": "noise", "name": table_}}, runs / name / ".hydra" / "config.yaml")
+        note_failure(runs / name, UserError("selection.ratio=7 is too much"))
+    found = markdown(tmp_path, runs)
+    assert "50.00" not in found and "unfinished job again: the pool is gone" in found
+    assert "unfinished job early: selection.ratio=7 is too much" in found and "job other" not in found
+
+
+def test_of_two_jobs_for_one_row_and_seed_the_later_one_counts(tmp_path):
+    """0.4 of January, 0.5 of February, in folders whose order is the other way round: 50, one seed, no spread."""
+    run_folder(tmp_path / "b", metrics={"mmlu/acc": 0.4}, **TABLE3)
+    run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.5}, started="2026-02-01T12:00:00+00:00", **TABLE3)
+    cell = row(table("noise/table3", tmp_path), method="random").cells["mmlu"]
+    assert cell.mean == 50.0 and cell.std is None
+
+
+def test_a_stand_in_for_the_data_is_told(tmp_path):
+    """`table.data` of the jobs, once, among the notes."""
+    for number in (0, 1):
+        run_folder(tmp_path / "runs" / str(number), metrics={"mmlu/acc": 0.5}, seed=number, stand_in="ours", **TABLE3)
+    assert markdown(tmp_path, tmp_path / "runs").count("- Data: ours.") == 1
 
 
 def test_figures_have_the_papers_points(tmp_path):

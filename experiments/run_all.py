@@ -1,0 +1,232 @@
+"""Every experiment at one scale, one after the other, and a table of what ran. `make experiments` calls it.
+
+    python experiments/run_all.py                                     # scale=smoke: no network, no data of yours
+    python experiments/run_all.py --only noise/table1 anit            # some experiments, or all of a paper
+    python experiments/run_all.py --nlu FOLDER --pools alpaca=FILE lima=FILE --eval FOLDER
+    python experiments/run_all.py --again -- seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=2
+
+Each experiment is one command, `python -m winnow +experiment=<paper>/<table>`, with one store for all of them. What is
+not given is stood in for: pools by the embedded pool, suites by the embedded one, NLU data sets by the sentences under
+experiments/samples, which say nothing about those data sets; the tables therefore go to <out>/tables and not beside
+the papers' numbers, unless --tables=experiments says so. The same for WINNOW_NLU, WINNOW_POOLS, WINNOW_EVAL.
+
+An experiment whose jobs all finished is passed over when the same command comes again at the same commit (--again runs
+it); one that was interrupted goes on from the store. The exit status is 1 if a job failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from winnow.data.nlu import DATASETS
+from winnow.data.nlu.reading import nlu_file
+from winnow.errors import UserError
+from winnow.experiments.collect import read_json, run_cards
+from winnow.experiments.commands import experiments
+from winnow.files import write_atomically
+from winnow.sweep import FAILURE, failure
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SAMPLES = REPOSITORY / "experiments" / "samples" / "nlu"
+SEARCHES = sorted(f"search/{path.stem}" for path in (REPOSITORY / "conf" / "experiment" / "search").glob("*.yaml"))
+NLU = [name for name in DATASETS if name != "webnlg"]  # the data sets of ANIT's tables
+CHINESE = ("cmmlu", "ceval-exam")  # folders of adg/chinese's tasks in a mirror
+STAGES = ("score", "tune", "evaluate")
+
+
+def main() -> None:
+    given = arguments()
+    out = Path(given.out).resolve()
+    nlu, stand_ins = nlu_folder(given.nlu, out / "nlu")
+    commit = git("rev-parse", "--short", "HEAD")
+    state_file = out / f"all-{given.scale}.json"
+    done = read_json(state_file) if state_file.is_file() else {}
+    names = chosen(given.only)
+    for place, name in enumerate(names, 1):
+        command = ["+experiment=" + name, *overrides(name, given, out, nlu, stand_ins)]
+        before = done.get(name)
+        again = before and before["failed"] == before["exit"] == 0
+        if again and (before["command"], before["commit"]) == (command, commit) and not given.again:
+            print(f"[{place}/{len(names)}] {name}: finished before, {before['jobs']} jobs", flush=True)
+            continue
+        done[name] = one(name, command, out, given.scale) | {"command": command, "commit": commit}
+        write_atomically(state_file, json.dumps(done, indent=1))
+        print(f"[{place}/{len(names)}] {line(name, done[name])}", flush=True)
+    ran = {name: done[name] for name in names}
+    page = table(ran, given.scale, stand_ins)
+    write_atomically(out / f"all-{given.scale}.md", page)
+    print(f"\n{page}")
+    bad = [name for name, about in ran.items() if about["failed"] or about["exit"]]
+    if bad:
+        sys.exit(f"error: {len(bad)} of {len(ran)} experiments are not finished: {', '.join(bad)}; the same command "
+                 f"repeats only these.")  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", default="smoke", help="smoke, small or paper (default: smoke)")
+    parser.add_argument("--only", nargs="+", default=[], help="experiments (noise/table1) or papers (noise)")
+    parser.add_argument("--nlu", default=os.environ.get("WINNOW_NLU"), help="folder with NLU data sets")
+    pools = os.environ.get("WINNOW_POOLS", "").split()
+    parser.add_argument("--pools", nargs="+", default=pools, help="local pools by data=: alpaca=FILE file=FILE")
+    parser.add_argument("--eval", default=os.environ.get("WINNOW_EVAL"), help="folder with lm-eval data")
+    parser.add_argument("--out", default="outputs/experiments", help="runs, store, logs, tables (default: %(default)s)")
+    parser.add_argument("--tables", default=None, help="where tables go (default: <out>/tables)")
+    parser.add_argument("--trials", type=int, default=2, help="of each Optuna search (default: 2)")
+    parser.add_argument("--again", action="store_true", help="also what is finished already")
+    parser.add_argument("overrides", nargs="*", help="for every experiment, after --")
+    given = parser.parse_args()
+    for word in given.pools:
+        if not Path(word.partition("=")[2]).is_file():
+            sys.exit(f"error: --pools {word}: NAME=FILE with a file that exists was expected, as alpaca=pool.json.")
+    for key in ("nlu", "eval"):
+        folder = getattr(given, key)
+        if folder and not Path(folder).is_dir():
+            sys.exit(f"error: --{key} {folder}: no such folder.")
+    return given
+
+
+def chosen(only: Sequence[str]) -> list[str]:
+    """The experiments that are named, or all; a paper's name stands for all of its experiments."""
+    known = [*experiments(), *SEARCHES]
+    for word in only:
+        if not any(word in (name, name.split("/")[0]) for name in known):
+            sys.exit(f"error: --only {word}: no such experiment or paper; choose from {', '.join(known)}.")
+    return [name for name in known if not only or name in only or name.split("/")[0] in only]
+
+
+def nlu_folder(given: str | None, folder: Path) -> tuple[Path, list[str]]:
+    """(a folder that has every NLU data set, those of them that are samples): links to the given one's and, for what
+    it lacks, to the samples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stand_ins = []
+    for name in NLU:
+        found = _own_folder(name, given) if given else None
+        if found is None:
+            stand_ins.append(name)
+        link = folder / DATASETS[name].folders[0]
+        link.unlink(missing_ok=True)
+        link.symlink_to((found or _own_folder(name, SAMPLES)).resolve(), target_is_directory=True)
+    return folder, stand_ins
+
+
+def _own_folder(name: str, top: str | Path) -> Path | None:
+    """The folder with the data set's files for tuning and testing below `top`; None if there is none."""
+    try:
+        files = [nlu_file(name, top, split) for split in ("train", "test")]
+    except UserError:
+        return None
+    own = files[0].parent
+    return own if own != Path(top) and files[1].parent == own else None
+
+
+def overrides(name: str, given: argparse.Namespace, out: Path, nlu: Path, stand_ins: Sequence[str]) -> list[str]:
+    """What the experiment is told besides its name."""
+    paper = name.split("/")[0]
+    pools = dict(word.split("=", 1) for word in given.pools)
+    words = [
+        f"scale={given.scale}",
+        f"paths.store={_quoted(out / 'store')}",
+        f"hydra.sweep.dir={_quoted(out / name / given.scale)}",
+        "tracking=none",
+        "trainer.enable_progress_bar=false",
+    ]
+    if paper == "search":
+        words.append(f"hydra.sweeper.n_trials={given.trials}")
+    else:
+        tables = Path(given.tables or out / "tables").resolve()
+        words.append(f"table.folder={_quoted(tables / name)}")
+    if paper == "anit" or name == "search/anit":
+        words.append(f"paths.nlu={_quoted(nlu)}")
+        if stand_ins and paper == "anit":
+            told = f"sentences written for this project stand in for {' '.join(stand_ins)}"
+            words.append(f"table.data={_quoted(told)}")
+    elif name == "adg/chinese":
+        words.append(f"data.path={_quoted(Path(pools['file']).resolve())}" if "file" in pools else "data=embedded")
+    else:
+        own = {key: Path(file).resolve() for key, file in pools.items() if key != "file"}
+        words += [f"++paths.pools.{key}={_quoted(file)}" for key, file in own.items()]
+    if given.eval and (name != "adg/chinese" or all((Path(given.eval) / one).is_dir() for one in CHINESE)):
+        words.append(f"paths.eval={_quoted(Path(given.eval).resolve())}")
+    return [*words, *given.overrides]
+
+
+def _quoted(value: Path | str) -> str:
+    """As Hydra reads a text with blanks or commas in it."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def one(name: str, command: Sequence[str], out: Path, scale: str) -> dict:
+    """Run an experiment as a process of its own; its output goes to <out>/logs."""
+    log = out / "logs" / f"{name.replace('/', '-')}-{scale}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | ({} if scale == "paper" else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+    began = time.time()
+    with log.open("w", encoding="utf-8") as stream:
+        words = [sys.executable, "-m", "winnow", *command]
+        ended = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT, env=environment, cwd=REPOSITORY)
+    about = {"exit": ended.returncode, "seconds": round(time.time() - began, 1), "log": str(log)}
+    return about | jobs_since(out / name / scale, began)
+
+
+def jobs_since(folder: Path, began: float) -> dict:
+    """What the jobs of a sweep's folder did that were started since: number, failures with their reasons, and how many
+    of their stages were computed or came from the store."""
+    failures, finished = {}, 0
+    stages = {stage: {"computed": 0, "reused": 0} for stage in STAGES}
+    for file in folder.rglob(FAILURE) if folder.is_dir() else ():
+        if file.stat().st_mtime >= began - 1:
+            failures[file.parent.name] = failure(file)
+    for file in run_cards(folder) if folder.is_dir() else ():
+        card = read_json(file)
+        if datetime.fromisoformat(card["started"]).timestamp() < began - 1 or file.parent.name in failures:
+            continue
+        if card["status"] != "finished":
+            failures[file.parent.name] = card["error"] or card["status"]
+            continue
+        finished += 1
+        for stage in STAGES:
+            how = card["stages"].get(stage, {}).get("status")
+            if how in stages[stage]:
+                stages[stage][how] += 1
+    return {"jobs": finished + len(failures), "failed": len(failures), "failures": failures, "stages": stages}
+
+
+def line(name: str, about: Mapping) -> str:
+    told = f"{name}: {about['jobs']} jobs, {about['failed']} failed, {about['seconds']:.0f} s"
+    if about["exit"]:
+        told += f", exit status {about['exit']}, see {about['log']}"
+    return "\n    ".join([told, *(f"{job}: {why}" for job, why in about["failures"].items())])
+
+
+def table(ran: Mapping[str, Mapping], scale: str, stand_ins: Sequence[str]) -> str:
+    """The experiments as a Markdown table."""
+    heads = ("experiment", "jobs", "failed", "seconds", *(f"{stage}: computed + reused" for stage in STAGES), "commit")
+    rows = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for name, about in ran.items():
+        ways = [f"{about['stages'][stage]['computed']} + {about['stages'][stage]['reused']}" for stage in STAGES]
+        cells = (name, about["jobs"], about["failed"], f"{about['seconds']:.0f}", *ways, about["commit"])
+        rows.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    jobs, failed, seconds = (sum(about[key] for about in ran.values()) for key in ("jobs", "failed", "seconds"))
+    rows.append(f"| all | {jobs} | {failed} | {seconds:.0f} | | | | |")
+    notes = [f"Scale {scale}: the numbers of these runs say nothing about a paper."] if scale != "paper" else []
+    if stand_ins:
+        notes.append(f"Sentences written for this project stood in for {', '.join(stand_ins)}.")
+    return "\n".join([f"# All experiments at scale={scale}", "", *rows, "", *notes]) + "\n"
+
+
+def git(*words: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+if __name__ == "__main__":
+    main()
