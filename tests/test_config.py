@@ -19,7 +19,13 @@ CHOICES = sorted(
     for path in CONF.rglob("*.yaml")
     if path.parent != CONF and path.relative_to(CONF).parts[0] not in ("hydra", "experiment")
 )
-NEEDED = {"backbone=hub": ["backbone.name=some/model"], "data=file": ["data.path=x.json"], "data=hub": ["data.source=a/b"]}
+NEEDED = {
+    "backbone=hub": ["backbone.name=some/model"],
+    "data=file": ["data.path=x.json"],
+    "data=hub": ["data.source=a/b"],
+    "start=model": ["start.path=model"],
+    "start=pool": ["data@start.pool=embedded"],
+}
 TYPES = {"template": Template, "selection": Budget}
 
 
@@ -27,13 +33,17 @@ def test_the_walk_finds_the_groups():
     """A renamed folder must not turn the test below into an empty one."""
     groups = {group for group, _ in CHOICES}
     assert groups >= {"data", "backbone", "template", "method", "selection", "tuning", "adversary", "evaluation"}
+    assert ("start", "pool") in CHOICES
     assert len(CHOICES) > 40
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
-def test_choice_composes_and_builds(group, choice):
+def test_choice_composes_and_builds(group, choice, tmp_path, monkeypatch):
     """Composed as a user would name it, every interpolation resolved, and its object built. Pools are read only where
-    they come with the package: the others need the hub."""
+    they come with the package: the others need the hub. Who looks for a tuned model finds one in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "adapter_model.safetensors").touch()
     cfg = config(f"{group}={choice}", *NEEDED.get(f"{group}={choice}", []), "paths.run=run")
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     part = cfg[group]
@@ -51,6 +61,8 @@ def test_choice_composes_and_builds(group, choice):
         assert isinstance(built, Suite)
     if group == "tuning" and choice != "none":
         assert isinstance(built, Tuner)
+    if group == "start" and choice != "backbone":
+        assert callable(built.model)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)

@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.data.records import Pool, Record
+from winnow.data.records import Pool
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine, write_subset
-from winnow.distributed import compute_once, from_leader, is_leader, join
+from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
+from winnow.evaluation.stage import EvaluateStage
 from winnow.experiments.scale import scaled
 from winnow.files import write_atomically
+from winnow.run_folder import STAGES, drop_outputs_from, needed, run_folder
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.scoring.store import Artifact, Store
-from winnow.summary import announce, data_summary, summarise, track_results
+from winnow.scoring.store import Store
+from winnow.summary import announce, data_summary, summarise
 from winnow.selection.diversity_report import write_diversity
 from winnow.selection.vectors import dense
 from winnow.tracking.attack_page import write_attacks
 from winnow.tracking.detection import detection
+from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.report import write_report
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
-from winnow.trainer import device_of
-from winnow.tuning.noised import examples_of, prepare
-from winnow.tuning.tuner import TUNED_VERSION
-
-# Stage -> what it writes into the run folder.
-OUTPUTS = {
-    "score": ("scores.parquet", "attacks.*", "answers.parquet"),
-    "select": ("selection.json", "subset.*", "detection.json", "diversity.json"),
-    "tune": ("tuning.json", "model"),
-    "evaluate": ("results.json",),
-    "report": ("report.html",),
-}
-STAGES = tuple(OUTPUTS)
-EVALUATION_VERSION = 1  # likewise for results
+from winnow.tuning.stage import selected_records, show_in, tune_stage
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -63,33 +51,20 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with card.recording(run.folder), run.tracker:
         card.data = data_summary(run.pool)
         announce(run, card.data)
+        track_start(run, card)
         for stage in STAGES:
             if stage not in run.stages:
                 card.skip(stage)
                 continue
             with card.stage(stage) as record:
                 card.results |= getattr(run, stage)(record)
+            track_stage(run, stage, record)
             card.write(run.folder)
         track_results(run, card)
     if "report" in run.stages:
         run.report(StageRecord())  # once more, now that the card is complete
     summarise(run, card)
     return card.results
-
-
-def run_folder(cfg: DictConfig) -> Path:
-    """Where this run writes: Hydra's folder for the job, or `paths.run` when called without Hydra."""
-    folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else cfg.paths.run
-    path = Path(folder).expanduser().resolve()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / ".writable").touch()
-        (path / ".writable").unlink(missing_ok=True)  # another process may have been quicker
-    except OSError as error:
-        raise UserError(
-            f"paths.run={path} cannot be written ({error.strerror}); choose another folder with paths.run=..."
-        ) from None
-    return path
 
 
 class Run:
@@ -110,9 +85,6 @@ class Run:
         self.method = instantiate({key: parts[key] for key in parts if key != "template"})
         self.pre_experience = instantiate(cfg.pre_experience)
         self.selection = instantiate(cfg.selection)
-        self.tuner = instantiate(cfg.tuning)
-        self.noising = instantiate(cfg.noising)
-        self.adversary = instantiate(cfg.adversary)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
         self.scored: pa.Table | None = None  # filled by `score`
@@ -121,15 +93,23 @@ class Run:
         # Another backbone may score and select for the one that is tuned.
         scorer = cfg.get("scorer")
         self.scorer = self.runner if scorer is None else self._pass_runner(instantiate(scorer))
+        self.tuning = tune_stage(
+            runner=self.runner,
+            template=self.template,
+            tuner=instantiate(cfg.tuning),
+            start=instantiate(cfg.start),
+            adversary=instantiate(cfg.adversary),
+            noising=instantiate(cfg.noising),
+            measure=lambda: instantiate(cfg.distortion),
+            trainer_args=self.trainer_args,
+        )
         self.pool: Pool = instantiate(cfg.data)
 
     @cached_property
     def tracker(self) -> Tracker:
         config = OmegaConf.to_container(self.cfg, resolve=True)
-        # W&B takes no tag of more than 64 characters, and a local path says nothing in a dashboard.
-        words = [self.method.name, Path(self.source.name).name, Path(self.pool.source).stem]
-        tags = [*self.cfg.tracking.get("tags", []), *(word[:64] for word in words)]
-        return instantiate(self.cfg.tracking)(folder=self.folder, config=config, tags=list(dict.fromkeys(tags)))
+        named = naming(config, self.method.name, self.source.name, self.pool.source)
+        return instantiate(self.cfg.tracking)(folder=self.folder, config=config, **named)
 
     # -- stages: each returns headline numbers and fills its record of the run card -----------------------
 
@@ -155,7 +135,7 @@ class Run:
         self.scored = scores.table(self.pool.records, about)
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
-        self._drop_outputs_from("score")
+        drop_outputs_from(self.folder, "score")
         scores.write(self.scored, self.folder / "scores.parquet")
         if prompts:
             write_attacks(self.folder, prompts, self.pool.records)
@@ -175,7 +155,7 @@ class Run:
         takes_all = getattr(self.method, "takes_all", False)
         chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
         self.manifest = manifest = from_leader({"method": about["method"]} | chosen.manifest())
-        self._drop_outputs_from("select")
+        drop_outputs_from(self.folder, "select")
         write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
         write_subset(self.pool, chosen.chosen, self.folder)
         if chosen.shortfall():
@@ -188,39 +168,32 @@ class Run:
 
     def tune(self, record: StageRecord) -> dict[str, Any]:
         """An adapter or a model in the store, `model` in the run folder pointing to it, and `tuning.json`."""
-        if self.tuner is None:
+        if self.tuning is None:
             record.status = "skipped"
             return {}
-        artifact, subset = self._tuned_artifact()
-        record.fingerprint = artifact.fingerprint
-        record.status = "computed" if compute_once(artifact, lambda: self._fit(artifact, subset)) else "reused"
+        if self.manifest is None:
+            self.manifest = json.loads(needed(self.folder, "selection.json", "select").read_text(encoding="utf-8"))
+        subset = selected_records(self.pool, self.manifest, self.folder / "selection.json")
+        tuned = self.tuning.run(subset, lambda: self.tracker.lightning_loggers())
+        record.fingerprint = " ".join(tuned.used)
+        record.status = "computed" if tuned.computed else "reused"
         if not is_leader():
             return {}
-        told = (artifact.path / "tuning.json").read_text(encoding="utf-8")
-        self._drop_outputs_from("tune")
-        write_atomically(self.folder / "tuning.json", told)
-        (self.folder / "model").unlink(missing_ok=True)  # a link whose artifact was deleted
-        (self.folder / "model").symlink_to(artifact.path / "model", target_is_directory=True)
-        tuned = json.loads(told)
-        return {"steps": tuned["steps"], "final_loss": tuned["train_loss"][-1]["loss"]}
+        drop_outputs_from(self.folder, "tune")
+        told = show_in(self.folder, tuned)
+        return {"steps": told["steps"], "final_loss": told["train_loss"][-1]["loss"]}
 
     def evaluate(self, record: StageRecord) -> dict[str, Any]:
-        """`results.json`: the base model and, if there is one, the tuned model on the suite."""
-        from winnow.evaluation.harness import compare
-
+        """`results.json`: metrics of the backbone and, if there is one, of the tuned model and its start."""
         if not self.suite.tasks:
             record.status = "skipped"
             return {}
-        record.status = "reused"
-        base = self._evaluate_one("base", self.source.identity, record)
-        tuned = None
-        if self.tuner is not None:
-            from winnow.tuning.saving import tuned_identity
-
-            folder = self._need("model", "tune").resolve()
-            tuned = self._evaluate_one("tuned", tuned_identity(self.source.identity, folder), record, folder)
-        results = compare(base, tuned, self.suite)
-        self._drop_outputs_from("evaluate")
+        tuned = start = None
+        if self.tuning is not None:
+            tuned, start = needed(self.folder, "model", "tune").resolve(), (self.folder / "start").resolve()
+            start = start if start.exists() else None
+        results = EvaluateStage(self.runner, self.suite, self.template, self.trainer_args).run(tuned, start, record)
+        drop_outputs_from(self.folder, "evaluate")
         write_atomically(self.folder / "results.json", json.dumps(results, indent=1))
         headline = {}
         for name, model in results["models"].items():
@@ -240,15 +213,6 @@ class Run:
         processes = self.cfg.attack.processes
         return PassRunner(source, self.store, self.trainer_args, attack_processes=processes, **self.cfg.scoring)
 
-    def _need(self, file: str, stage: str) -> Path:
-        path = self.folder / file
-        if not path.exists():
-            raise UserError(
-                f"{path} is missing: the stage `{stage}` makes it; add it to stages, or name the folder of an "
-                f"earlier run with paths.run=..."
-            )
-        return path
-
     def _scoring_settings(self) -> dict[str, Any]:
         """The method's configuration without what only changes the selection."""
         settings = OmegaConf.to_container(self.cfg.method, resolve=True)
@@ -258,7 +222,7 @@ class Run:
         """The scores of this process, or those of an earlier run in the same folder if they are what is asked for."""
         if self.scored is not None:
             return self.scored, Scores.about(self.scored)
-        path = self._need("scores.parquet", "score")
+        path = needed(self.folder, "scores.parquet", "score")
         table = Scores.read(path)
         about = Scores.about(table)
         again = "run the stage `score` again with this run folder."
@@ -276,80 +240,6 @@ class Run:
             return None
         record.fingerprint = " ".join(self.scorer.used[-len(tables) :])
         return dense(tables["embedding"].table["vector"])
-
-    def _drop_outputs_from(self, stage: str) -> None:
-        """Files of this and later stages in this folder told of something else; their artifacts stay in the store."""
-        for later in STAGES[STAGES.index(stage) :]:
-            for pattern in OUTPUTS[later]:
-                for path in self.folder.glob(pattern):
-                    path.unlink()
-
-    def _tuned_artifact(self) -> tuple[Artifact, list[Record]]:
-        if self.manifest is None:
-            self.manifest = json.loads(self._need("selection.json", "select").read_text(encoding="utf-8"))
-        wanted = {decision["row"]: decision["id"] for decision in self.manifest["decisions"] if decision["selected"]}
-        subset = [record for record in self.pool.records if wanted.get(record.row) == record.id]
-        if len(subset) != len(wanted):
-            raise UserError(
-                f"{self.folder / 'selection.json'} was made from other records than data={self.pool.source}; "
-                f"run the stage `select` again with this run folder."
-            )
-        prepare(self.adversary, subset, self.noising, lambda: instantiate(self.cfg.distortion))
-        meta = {
-            "version": TUNED_VERSION,
-            "records": sorted(record.id for record in subset),
-            "tuner": self.tuner.settings(),
-            "adversary": self.adversary.settings(),
-            "backbone": self.source.identity,
-            "template": self.template.settings(),
-        }
-        if self.noising is not None:
-            meta["noising"] = self.noising.settings()
-        return self.store.artifact("models", meta), subset
-
-    def _fit(self, artifact: Artifact, subset: list[Record]) -> None:
-        self.tuner.fit(
-            self.runner.backbone,
-            examples_of(subset, self.template, self.source.tokenizer, self.noising),
-            artifact.path,
-            self.adversary,
-            self.tracker.lightning_loggers(),
-            self.trainer_args,
-            None if self.noising is None else self.noising.settings(),
-        )
-
-    def _evaluate_one(self, name: str, identity: dict, record: StageRecord, tuned: Path | None = None) -> dict:
-        suite = self.suite.settings()
-        meta = {
-            "version": EVALUATION_VERSION,
-            "suite": {key: suite[key] for key in suite if key not in ("batch_size", "headline")},
-            "model": identity,
-            # Stock tasks bring their own prompts.
-            "template": self.template.settings() if self.suite.uses_template else None,
-        }
-        artifact = self.store.artifact("evaluations", meta)
-        record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))
-        if not artifact.finished:
-            with artifact.claim() as must_compute:  # the leader alone evaluates
-                if must_compute:
-                    record.status = "computed"
-                    self._harness(artifact, name, tuned)
-                    artifact.finish()
-        return json.loads((artifact.path / "result.json").read_text(encoding="utf-8"))
-
-    def _harness(self, artifact: Artifact, name: str, tuned: Path | None) -> None:
-        from winnow.evaluation.harness import evaluate_model
-        from winnow.tuning.saving import load_tuned
-
-        backbone = self.runner.backbone if tuned is None else load_tuned(self.runner.backbone, tuned)
-        print(f"Evaluating the {name} model on the suite {self.suite.name}.", flush=True)
-        home = next(backbone.model.parameters()).device
-        model = backbone.model.to(device_of(self.trainer_args))  # Lightning leaves models on the CPU
-        try:
-            result = evaluate_model(model, backbone.tokenizer, self.suite, self.template, artifact.path, name)
-        finally:
-            model.to(home)
-        write_atomically(artifact.path / "result.json", json.dumps(result, indent=1))
 
     def _detect(self, table, higher_is_better: bool, manifest: dict) -> dict | None:
         """Only pools that label their defects, as the embedded one does, can say how well they were found."""

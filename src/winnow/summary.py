@@ -1,4 +1,4 @@
-"""What a run says about itself: on the screen when it begins and ends, and to the tracker."""
+"""What a run says about itself on the screen, when it begins and when it ends."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from winnow.tracking.run_card import RunCard
 
 if TYPE_CHECKING:
     from winnow.pipeline import Run
-
-SHOWN = 10  # best and worst records in the tracker's table
-LONGEST = 500  # characters of an answer in that table
 
 
 def data_summary(pool: Pool) -> dict[str, Any]:
@@ -50,22 +47,3 @@ def summarise(run: Run, card: RunCard) -> None:
     print(f"  store     {run.store.root}")
     if "report" in run.stages:
         print(f"  report    {run.folder / 'report.html'}")
-
-
-def track_results(run: Run, card: RunCard) -> None:
-    """Provenance, headline numbers, and the best and worst records, to where runs are compared."""
-    told = card.as_dict()
-    run.tracker.update_config({key: told[key] for key in ("command", "git", "packages", "hardware", "data")})
-    run.tracker.summary(card.results)
-    if run.manifest is not None:
-        ranked = sorted((d for d in run.manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
-        records = {record.row: record for record in run.pool.records}
-        ends = {decision["rank"]: decision for decision in ranked[:SHOWN] + ranked[-SHOWN:]}.values()
-        rows = []
-        for decision in ends:
-            record = records[decision["row"]]
-            rows.append([decision["rank"], decision["score"], record.instruction, record.output[:LONGEST]])
-        run.tracker.log_table("best and worst", ["rank", "score", "instruction", "answer"], rows)
-    for name in ("run_card.json", "report.html"):
-        if (run.folder / name).exists():
-            run.tracker.save_file(run.folder / name)

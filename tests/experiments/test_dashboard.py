@@ -73,13 +73,3 @@ def test_the_page_stands_alone(folder):
     page = write_dashboard(folder).read_text()
     assert "<script" not in page and 'src="http' not in page and "url(http" not in page and page.count("<svg") == 5
     assert "0.80" in page and "0.67" in page
-
-
-def test_a_wandb_workspace_groups_by_method():
-    """One bar chart for each metric, runs of the group alone; made without a network."""
-    pytest.importorskip("wandb_workspaces")
-    from winnow.experiments.workspace import workspace
-
-    made = workspace("team", "winnow", ["tuned/a/acc", "tuned/b/acc"], "noise/table1/paper")
-    assert [panel.title for panel in made.sections[0].panels] == ["tuned/a/acc", "tuned/b/acc"]
-    assert "noise/table1/paper" in str(made.runset_settings.filters)

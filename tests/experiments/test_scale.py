@@ -18,6 +18,7 @@ SCALE = {
     "noising": {"_target_": "a.Padding"},
     "at_most": {
         "data.limit": 60,
+        "start.pool.limit": 60,
         "tuning.max_steps": 3,
         "tuning.batch_size": 4,
         "method.draws": 1,
@@ -99,12 +100,37 @@ def test_a_scorer_shrinks_too():
     assert rescaled(with_scorer, [])[0]["scorer"]["name"] == "packaged:small"
 
 
+def test_a_share_of_less_than_a_record_becomes_two():
+    """1% of 60 records is none at all, so the ratio becomes 2 / 60; 5%, three records, stays. One that is set stays."""
+    few = copy.deepcopy(PAPER)
+    few["selection"]["ratio"] = 0.01
+    assert rescaled(few, [])[1]["selection.ratio"] == [0.01, 2 / 60] and int(60 * (2 / 60)) == 2
+    assert rescaled(few, ["selection.ratio"])[0]["selection"]["ratio"] == 0.01
+    few["selection"]["ratio"] = 0.05
+    assert "selection.ratio" not in rescaled(few, [])[1]
+
+
+def test_the_pool_to_start_from_shrinks_too():
+    """One of the hub gives way to the embedded pool, whatever the run's own; a local one is cut. What is set stays."""
+    begun = copy.deepcopy(PAPER) | {"start": {"pool": {"source": "a/b", "path": None, "limit": None, "style": "short"}}}
+    new, changes = rescaled(begun, [])
+    assert new["start"]["pool"] == SCALE["data"] | {"limit": 60} and changes["start.pool.style"] == ["short", "absent"]
+    assert rescaled(begun, ["start.pool.limit"])[0]["start"]["pool"] == SCALE["data"]  # null: all, and kept
+    for kept in ("data@start.pool", "start.pool.source"):
+        assert rescaled(begun, [kept])[0]["start"]["pool"] == begun["start"]["pool"] | {"limit": 60}
+    begun["start"]["pool"] |= {"path": "folder", "limit": 500}
+    assert rescaled(begun, [])[0]["start"]["pool"] == begun["start"]["pool"] | {"limit": 60}
+    assert "pool" not in rescaled(PAPER | {"start": {"_target_": "nothing"}}, [])[0]["start"]
+
+
 def test_only_nlu_records_have_an_opposite():
     """On the embedded pool the opposite instruction gives way to padding; on an NLU data set it stays."""
     noised = copy.deepcopy(PAPER) | {"noising": {"_target_": "a.Opposite"}}
     assert rescaled(noised, [])[1]["noising._target_"] == ["a.Opposite", "a.Padding"]
     noised["data"] |= {"dataset": "sst2", "path": "folder"}
     assert "noising._target_" not in rescaled(noised, [])[1]
+    noised["start"] = {"pool": {"source": "a/b", "path": None, "limit": None}}
+    assert rescaled(noised, [])[1]["noising._target_"] == ["a.Opposite", "a.Padding"]
 
 
 def test_paper_scale_changes_nothing(capsys):

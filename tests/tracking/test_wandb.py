@@ -12,66 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from offline_runs import artifacts_of, config_of, exit_code_of, parse, read_offline, run_of, summary_of
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from winnow.errors import UserError
-from winnow.tracking.wandb_run import has_key, resolve_mode, track
-
-BLOCK, HEADER = 32768, 7
-
-
-def read_offline(folder: Path) -> list:
-    """The protobuf records of the one offline run under `folder`, once its exit record is there (W&B's
-    service writes the file's end some milliseconds after the run is finished)."""
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        records = parse(path.read_bytes())
-        if any(record.HasField("exit") for record in records):
-            return records
-        time.sleep(0.02)
-    raise AssertionError(f"{path} never got its exit record")
-
-
-def parse(data: bytes) -> list:
-    """A .wandb file is a LevelDB log: a 7-byte file header, then blocks of 32 KiB that hold fragments of
-    records (crc32, 2-byte length, type 1 = whole, 2 = first, 3 = middle, 4 = last)."""
-    from wandb.proto import wandb_internal_pb2
-
-    assert data[:4] == b":W&B"
-    position, whole, records = HEADER, b"", []
-    while position + HEADER <= len(data):
-        if BLOCK - position % BLOCK < HEADER:
-            position += BLOCK - position % BLOCK
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        position += HEADER
-        if position + length > len(data):
-            break
-        whole += data[position : position + length]
-        position += length
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(whole)
-            records.append(record)
-            whole = b""
-    return records
-
-
-def summary_of(records: list) -> dict:
-    """The final summary: all updates applied in order."""
-    summary = {}
-    for record in records:
-        for item in record.summary.update:
-            summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
-    return summary
-
-
-def exit_code_of(records: list) -> int:
-    (code,) = [record.exit.exit_code for record in records if record.HasField("exit")]
-    return code
-
+from winnow.tracking.wandb_mode import has_key, resolve_mode
+from winnow.tracking.wandb_run import track
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -116,7 +63,7 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
     counts = history["scores/histogram.values"]
     assert len(counts) == 64 and sum(counts) == 4
     assert history["best.nrows"] == 2
-    (run,) = [record.run for record in records if record.HasField("run")]
+    run = run_of(records)
     assert (run.project, run.run_group, run.job_type, run.display_name, list(run.tags)) == (
         "p",
         "g",
@@ -124,11 +71,7 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
         "n",
         ["ifd", "5%"],
     )
-    logged = {
-        item.key: json.loads(item.value_json)
-        for r in records
-        for item in (*r.run.config.update, *r.config.update)
-    }
+    logged = config_of(records)
     assert logged["method"] == {"name": "ifd"}
     assert logged["tracking"] == {"api_key": "***"}
     assert logged["git"] == {"commit": "c0ffee"}
@@ -158,6 +101,46 @@ def test_two_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
         first.summary({"who": "a"})
     assert summary_of(read_offline(tmp_path / "a"))["who"] == "a"
     assert summary_of(read_offline(tmp_path / "b"))["who"] == "b"
+
+
+def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
+    """A job that failed and is repeated in its folder: a second offline file of the same run id, whose summary takes
+    the error back; another folder has another id."""
+    with pytest.raises(UserError):
+        with track(folder=tmp_path / "a", mode="offline") as first:
+            raise UserError("no such pool")
+    assert not first.continued and summary_of(read_offline(tmp_path / "a"))["error"] == "no such pool"
+    time.sleep(1.1)  # the folder of an offline run is named by the second
+    with track(folder=tmp_path / "a", mode="offline") as second, track(folder=tmp_path / "b", mode="offline") as other:
+        assert second.continued and second.run.id == first.run.id != other.run.id
+    assert len(list((tmp_path / "a").glob("wandb/offline-run-*"))) == 2
+    records = read_offline(tmp_path / "a")
+    assert run_of(records).run_id == first.run.id == (tmp_path / "a" / "wandb" / "run_id").read_text().strip()
+    assert summary_of(records)["error"] is None and exit_code_of(records) == 0
+
+
+def test_artifacts_are_kept_if_they_are_named(tmp_path: Path) -> None:
+    """A subset is copied, so that the file may change until it is sent; of an adapter only the place is noted, its
+    files stay where they are; what `artifacts` does not name is left out, and a name that is none is refused."""
+    subset, adapter = tmp_path / "subset.jsonl", tmp_path / "adapter"
+    subset.write_text('{"a": 1}\n')
+    adapter.mkdir()
+    (adapter / "weights.bin").write_bytes(b"w")
+    with track(folder=tmp_path / "run", mode="offline", artifacts=["subset", "adapter"]) as tracker:
+        tracker.save_artifact("subset", subset, {"n_selected": 1})
+        tracker.save_artifact("adapter", adapter, {"steps": 3})
+        tracker.save_artifact("model", adapter, {})
+    subset.write_text("changed")
+    found = artifacts_of(read_offline(tmp_path / "run"))
+    run_id = tracker.run.id
+    assert set(found) == {f"subset-{run_id}", f"adapter-{run_id}"}
+    kind, metadata, files = found[f"subset-{run_id}"]
+    assert (kind, metadata) == ("dataset", {"n_selected": 1}) and list(files) == ["subset.jsonl"]
+    assert Path(files["subset.jsonl"]).read_text() == '{"a": 1}\n'
+    kind, metadata, files = found[f"adapter-{run_id}"]
+    assert (kind, metadata) == ("model", {"steps": 3}) and files == {"weights.bin": str(adapter / "weights.bin")}
+    with pytest.raises(UserError, match="tracking.artifacts: found 'weights'"):
+        track(folder=tmp_path / "no", mode="offline", artifacts=["weights"])
 
 
 def test_writes_nothing_outside_the_run_folder_and_prints_nothing(tmp_path: Path, no_account: Path) -> None:

@@ -42,8 +42,9 @@ def build_workspace(project: str, group: str | None = None) -> str:
 def workspace(entity: str, project: str, metrics: Sequence[str], group: str | None) -> Any:
     """The workspace as an object of wandb-workspaces, not yet saved; needs no network.
 
-    metrics: summary keys, `tuned/<task>/<metric>`. Sections: a bar chart of each metric over job types (the methods); each
-    metric against the number of selected records; what the stages cost; the training loss; the best and worst records.
+    metrics: summary keys, `tuned/<task>/<metric>`. Sections: a bar chart of each metric over job types (the methods);
+    each metric against the number of selected records; what the stages cost; the training loss; the best and worst
+    records.
     The table of runs is grouped by method and selected share, so that the seeds of a setting stand together.
     """
     import wandb_workspaces.reports.v2 as wr

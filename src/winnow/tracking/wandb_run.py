@@ -6,12 +6,15 @@
 
 Everything is written inside the run folder (`wandb/`, `metrics/`); nothing is printed and nothing is ever
 asked. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
+
+One run folder is one W&B run: its id is kept in `wandb/run_id`, and a later start in the same folder continues it.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,65 +24,39 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from winnow.errors import UserError
+from winnow.files import write_atomically
 from winnow.tracking.run_card import error_sentence, masked
+from winnow.tracking.wandb_mode import resolve_mode
 
 if TYPE_CHECKING:
     from wandb import Run
 
-MODES = ("auto", "online", "offline", "disabled")
 STEP = "trainer/global_step"  # the x-axis that Lightning's WandbLogger logs under
-
-
-def has_key() -> bool:
-    """Whether W&B credentials are configured, by W&B's own lookup: environment (WANDB_API_KEY,
-    WANDB_IDENTITY_TOKEN_FILE), netrc file, settings file. Looks only: neither asks, nor connects, nor writes.
-
-    Raises UserError when credentials are found that cannot be valid."""
-    import wandb
-
-    # Internal to wandb, but the public `wandb.login(prompt=False)` prints and rewrites the user's settings.
-    from wandb.sdk import wandb_setup
-    from wandb.sdk.lib import wbauth
-
-    host = wandb_setup.singleton().settings.base_url
-    try:
-        found = wbauth.authenticate_session(host=host, source="winnow", prompt=False, update_session=False)
-    except wandb.Error as error:
-        raise UserError(f"W&B credentials: {error}; mend them, or set tracking.mode=offline.") from error
-    return found is not None
-
-
-def resolve_mode(mode: str) -> str:
-    """`online`, `offline` or `disabled` for a configured mode. `auto` follows WANDB_MODE when that is set,
-    and otherwise is online exactly when a key is configured.
-
-    Raises UserError for an unknown mode, and for `online` without a key (W&B would ask for one)."""
-    source = "tracking.mode"
-    if mode == "auto" and os.environ.get("WANDB_MODE"):
-        # wandb itself still accepts these two older words.
-        mode = {"dryrun": "offline", "run": "online"}.get(os.environ["WANDB_MODE"], os.environ["WANDB_MODE"])
-        source = "WANDB_MODE"
-    if mode not in MODES:
-        raise UserError(f"{source}: found {mode!r}, expected one of {', '.join(MODES)}.")
-    if mode == "auto":
-        return "online" if has_key() else "offline"
-    if mode == "online" and not has_key():
-        raise UserError(
-            f"{source}: found 'online', but no W&B key is configured; "
-            "set WANDB_API_KEY, run `wandb login`, or use tracking.mode=offline."
-        )
-    return mode
+ID_FILE = "run_id"  # inside <run folder>/wandb
+ARTIFACTS = {"subset": "dataset", "adapter": "model", "model": "model"}  # what can be kept: its type in W&B
 
 
 class Tracker:
     """One tracked run; made by `track`. A context manager: leaving it finishes the W&B run, with exit code 1
     on an error.
 
-    `run` is the wandb run, or None when W&B is disabled; `mode` is online, offline or disabled."""
+    `run` is the wandb run, or None when W&B is disabled; `mode` is online, offline or disabled; `artifacts` are the
+    kinds that are kept; `continued` says that an earlier start in the same folder began this W&B run."""
 
-    def __init__(self, run: Run | None, mode: str, folder: Path, csv: bool, variables: Sequence[str]) -> None:
+    def __init__(
+        self,
+        run: Run | None,
+        mode: str,
+        folder: Path,
+        csv: bool,
+        variables: Sequence[str],
+        artifacts: Sequence[str] = (),
+        continued: bool = False,
+    ) -> None:
         self.run = run
         self.mode = mode
+        self.continued = continued
+        self.artifacts = tuple(artifacts)
         self._variables = tuple(variables)
         self._loggers: list[Logger] = []
         self._csv_steps = 0
@@ -96,8 +73,9 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self.run is not None:
-            self.run.summary["error"] = error_sentence(error)
+        if self.run is not None and (error is not None or self.continued):
+            # An earlier start may have left its error.
+            self.run.summary["error"] = None if error is None else error_sentence(error)
         self.finish(0 if error is None else 1)
 
     def lightning_loggers(self) -> list[Logger]:
@@ -165,6 +143,26 @@ class Tracker:
             target.write_bytes(path.read_bytes())
             self.run.save(str(target), base_path=self.run.dir, policy="now")
 
+    def save_artifact(self, kind: str, path: str | Path, about: Mapping[str, Any]) -> None:
+        """Keep a file or folder as version of the artifact `<kind>-<run id>`, if `artifacts` names its kind.
+
+        kind: subset, adapter or model. about: the artifact's metadata. A subset is copied into `wandb/local` until it
+        is sent; an adapter or model is sent from where it is, because the store never changes it."""
+        if self.run is None or kind not in self.artifacts:
+            return
+        import wandb
+
+        path = Path(path)
+        artifact = wandb.Artifact(f"{kind}-{self.run.id}", ARTIFACTS[kind], metadata=masked(about))
+        # Without skip_cache W&B would keep a further copy of what it has sent.
+        if path.is_dir():  # one by one: `add_dir` prints
+            for file in sorted(one for one in path.resolve().rglob("*") if one.is_file()):
+                name = file.relative_to(path.resolve()).as_posix()
+                artifact.add_file(str(file), name, skip_cache=True, policy="immutable")
+        else:
+            artifact.add_file(str(path), skip_cache=True)
+        self.run.log_artifact(artifact)
+
     def finish(self, exit_code: int = 0) -> None:
         """End the run: 0 = finished, anything else = failed. A second call does nothing. W&B's service
         process writes the last records of the file some milliseconds later; the end of this process waits for
@@ -194,27 +192,29 @@ def track(
     group: str | None = None,
     job_type: str | None = None,
     tags: Sequence[str] = (),
+    artifacts: Sequence[str] = (),
 ) -> Tracker:
     """Start tracking a run whose files go under `folder`; use the result as a context manager.
 
     mode: auto (online when a key is configured, otherwise offline), online, offline, disabled (no W&B). csv:
-    also keep metrics in CSV files. config: the resolved configuration, logged with its secrets masked. The
-    others are W&B's own fields. Only the process of rank 0 tracks.
+    also keep metrics in CSV files. config: the resolved configuration, logged with its secrets masked. artifacts:
+    some of subset, adapter, model. The others are W&B's own fields. Only the process of rank 0 tracks.
 
-    Raises UserError for an unknown mode, `online` without a key, a folder that cannot be written, a setting
-    that W&B refuses, and a server that cannot be reached."""
+    Online, a folder that was tracked before continues its W&B run. Offline it gets a further file with the same run
+    id, which W&B joins when the files are sent.
+
+    Raises UserError for an unknown mode or artifact, `online` without a key, a folder that cannot be written, a
+    setting that W&B refuses, and a server that cannot be reached."""
     folder = Path(folder).resolve()
+    for kind in artifacts:
+        if kind not in ARTIFACTS:
+            raise UserError(f"tracking.artifacts: found {kind!r}, expected some of {', '.join(ARTIFACTS)}.")
     if rank_zero_only.rank != 0:
         return Tracker(None, "disabled", folder, csv=False, variables=())
     mode = resolve_mode(mode)
     if mode == "disabled":
         return Tracker(None, mode, folder, csv, variables=())
-    try:
-        (folder / "wandb").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to."
-        ) from error
+    run_id, continued = _run_id(folder / "wandb" / ID_FILE)
     variables = _keep_inside(folder / "wandb" / "local")
     import wandb
 
@@ -233,6 +233,8 @@ def track(
     try:
         run = wandb.init(
             dir=str(folder),
+            id=run_id,
+            resume="allow",
             mode=mode,
             project=project,
             entity=entity,
@@ -246,13 +248,26 @@ def track(
     except (wandb.Error, ValueError, OSError) as error:
         Tracker(None, mode, folder, csv=False, variables=variables).finish(1)
         said = " ".join(str(error).split())
+        anew = f", delete {folder / 'wandb' / ID_FILE} to begin a new W&B run" if continued else ""
         raise UserError(
             f"tracking.mode={mode}: W&B could not start ({said}); "
-            "mend the tracking settings, or use tracking=csv."
+            f"mend the tracking settings{anew}, or use tracking=csv."
         ) from error
+    if run.resumed:  # W&B then prefers what it knew
+        run.config.update(masked(config if config is not None else {}), allow_val_change=True)
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP, step_sync=True)
-    return Tracker(run, mode, folder, csv, variables)
+    return Tracker(run, mode, folder, csv, variables, artifacts, continued)
+
+
+def _run_id(file: Path) -> tuple[str, bool]:
+    """(the folder's W&B run id, whether it was there already). Drawn once, not derived from the job's name: the same
+    experiment of two people must not become one run."""
+    if file.exists():
+        return file.read_text(encoding="utf-8").strip(), True
+    run_id = secrets.token_hex(5)
+    write_atomically(file, run_id + "\n")
+    return run_id, False
 
 
 def _keep_inside(folder: Path) -> list[str]:

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.tuning.trainable import shared_copy
 
 
-def save_tuned(
-    model: PeftModel | PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    base: str,
-    name: str,
-    facts: dict[str, Any],
-    revision: str | None = None,
-) -> Path:
-    """Writes adapter or model (safetensors), tokenizer and model card to `folder`, all or nothing.
+BACKBONE_FILE = "backbone.json"  # in a saved model's folder: the identity of the backbone that it was tuned from
 
-    base: what `from_pretrained` of the base model takes. name: what the backbone is called. facts: lines of
-    the model card. revision: of the base model on the hub, so that the adapter is never put on another one. All is written to a folder beside it that is renamed when complete, replacing an old one.
+
+def save_tuned(
+    model: PeftModel | PreTrainedModel, backbone: Backbone, folder: Path, facts: dict[str, Any]
+) -> Path:
+    """Writes adapter or model (safetensors), tokenizer, the backbone's identity and model card to `folder`, all or
+    nothing.
+
+    facts: lines of the model card. An adapter names the backbone as `from_pretrained` takes it, with its revision on
+    the hub, so that it is never put on another one. All is written to a folder beside it that is renamed when complete,
+    replacing an old one.
     """
+    base, revision = backbone.model.config._name_or_path or backbone.name, backbone.identity.get("revision")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -41,9 +42,11 @@ def save_tuned(
         model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
     else:
         model.save_pretrained(temporary, safe_serialization=True)
-    tokenizer.save_pretrained(temporary)
+    backbone.tokenizer.save_pretrained(temporary)
     adapter = isinstance(model, PeftModel)
-    (temporary / "README.md").write_text(model_card(base, name, adapter, facts, revision), encoding="utf-8")
+    (temporary / BACKBONE_FILE).write_text(json.dumps(backbone.identity, indent=1), encoding="utf-8")
+    card = model_card(base, backbone.name, adapter, facts, revision)
+    (temporary / "README.md").write_text(card, encoding="utf-8")
     retired = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
@@ -86,13 +89,18 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def tuned_identity(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The backbone's identity and a hash of the tuned weights; needs no model in memory."""
+def weights_digest(folder: Path) -> str:
+    """A hash of the weights of a saved adapter or model: 16 hex digits; needs no model in memory."""
     digest = hashlib.sha256()
     for path in weight_files(folder):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return {**identity, "tuned": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
+
+
+def tuned_identity(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The backbone's identity and the hash of the tuned weights."""
+    return {**identity, "tuned": weights_digest(folder)}
 
 
 def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:

@@ -33,8 +33,9 @@ from winnow.tuning.data import (
 )
 from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.module import SCHEDULES, InstructionTuner
-from winnow.tuning.saving import save_tuned
-from winnow.tuning.trainable import check_finite, full_copy, with_adapters
+from winnow.tuning.saving import save_tuned, weights_digest
+from winnow.tuning.start import trainable_model
+from winnow.tuning.trainable import check_finite
 
 if TYPE_CHECKING:
     from winnow.data.templates import Encoded
@@ -142,6 +143,7 @@ class Tuner:
         loggers: Sequence[Logger] = (),
         trainer_args: Mapping[str, Any] | None = None,
         noising: dict[str, Any] | None = None,
+        start: Path | None = None,
     ) -> dict[str, Any]:
         """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`.
 
@@ -150,16 +152,18 @@ class Tuner:
         out and counted. Their order does not matter.
         noising: what examples that differ per epoch depend on, JSON-able; needed with them, and only then.
         trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
-        The backbone is not altered, nor is torch's random state on the CPU.
+        start: folder of a model that was tuned before from the same backbone, in the same mode; training goes on from
+        its weights. The backbone is not altered, nor is torch's random state on the CPU.
 
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
         the first epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this
-        process: records that kept their raw form), path. Under several processes the first one writes; all return
+        process: records that kept their raw form), start (hash of the weights it started from, None for the
+        backbone), path. Under several processes the first one writes; all return
         the same.
-        Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, or the
-        folder holds checkpoints of another run.
+        Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
+        not fit, or the folder holds checkpoints of another run.
         """
         started = time.monotonic()
         folder, adversary = Path(folder), adversary or NoAdversary()
@@ -177,7 +181,7 @@ class Tuner:
                 f"inside the window ({dropped or 'the selection is empty'}); raise selection.ratio or "
                 f"template.max_length."
             )
-        dtype = self._dtype(backbone.model)
+        dtype, began = self._dtype(backbone.model), None if start is None else weights_digest(start)
         with quiet_lightning(), torch.random.fork_rng(devices=[]):
             trainer = self._trainer(dtype, folder, loggers, trainer_args or {})
             check_sizes(self.batch_size, self.micro_batch_size, trainer.world_size)
@@ -193,7 +197,7 @@ class Tuner:
                 records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank
             )
             trainer.accumulate_grad_batches = data.per_step
-            saved, causal = self._trainable(backbone.model)
+            saved, causal = self._trainable(backbone, start)
             module = InstructionTuner(
                 causal,
                 adversary,
@@ -209,12 +213,12 @@ class Tuner:
                     "noising": noising,
                     "records": digest(records),
                     "processes": trainer.world_size,
+                    "start": began,
                 },
             )
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
             trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate)
-        base = backbone.model.config._name_or_path or backbone.name
         parameters = {id(p): p.numel() for p in backbone.model.parameters()}
         result = {
             "steps": len(steps),
@@ -231,16 +235,15 @@ class Tuner:
             "adversary": adversary.settings(),
             "noising": noising,
             "noise_fallbacks": {str(k): n for k, n in getattr(examples, "fallbacks", {}).items()},
+            "start": began,
             "path": str(folder / "model"),
         }
         if trainer.is_global_zero:
             facts = {"records": len(records), **self.settings(), "adversary": adversary.settings()["name"]}
-            if noising is not None:
-                facts["noising"] = noising
+            facts |= {key: told for key, told in (("noising", noising), ("start", began)) if told is not None}
             # Trained in fp32; saved in the dtype in which the backbone is evaluated.
             kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
-            revision = backbone.identity.get("revision")
-            save_tuned(kept, backbone.tokenizer, folder / "model", base, backbone.name, facts, revision)
+            save_tuned(kept, backbone, folder / "model", facts)
             write_atomically(folder / "tuning.json", json.dumps(result, indent=1))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
@@ -251,13 +254,10 @@ class Tuner:
             return self.dtype
         return "bf16" if next(model.parameters()).dtype == torch.bfloat16 else "fp32"
 
-    def _trainable(self, model: nn.Module) -> tuple[Any, Any]:
+    def _trainable(self, backbone: Backbone, start: Path | None) -> tuple[Any, Any]:
         """(what is saved, the causal language model that is trained)."""
-        if self.mode == "lora":
-            saved = with_adapters(model, **self.lora, seed=self.seed)
-            causal = saved.get_base_model()
-        else:
-            saved = causal = full_copy(model)
+        saved = trainable_model(backbone, self.mode, self.lora, self.seed, start)
+        causal = saved.get_base_model() if self.mode == "lora" else saved
         causal.train()
         if self.gradient_checkpointing:
             # The non-reentrant kind works with frozen input embeddings and with torch.autograd.grad, which

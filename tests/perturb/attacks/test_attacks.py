@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import string
 
-import editdistance
+import Levenshtein
 import numpy as np
 import pytest
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, six
@@ -54,10 +54,10 @@ def test_stop_words_are_kept_and_few_words_changed(name):
 def test_edit_distance_stays_below_the_limit():
     """DeepWordBug makes one edit per word, a swap counting two; with all words allowed the limit of 5 decides."""
     attack = KINDS["deepwordbug"](max_edit_distance=5, share=1.0, cache=CACHE)
-    distances = [editdistance.eval(t, o.prompt) for t, o in zip(INSTRUCTIONS, outcomes(attack), strict=True)]
+    distances = [Levenshtein.distance(t, o.prompt) for t, o in zip(INSTRUCTIONS, outcomes(attack), strict=True)]
     assert max(distances) <= 5
     loose = KINDS["deepwordbug"](share=1.0, cache=CACHE)
-    assert any(editdistance.eval(t, o.prompt) > 5 for t, o in zip(INSTRUCTIONS, outcomes(loose), strict=True))
+    assert any(Levenshtein.distance(t, o.prompt) > 5 for t, o in zip(INSTRUCTIONS, outcomes(loose), strict=True))
 
 
 @pytest.mark.parametrize("name", list(SIMILARITY))
@@ -143,7 +143,7 @@ def test_a_long_instruction_is_attacked_in_few_places():
     """300 words, of which max_words = 20 may be changed although the share would allow 60."""
     text = " ".join(f"{w} number{i}" for i, w in enumerate(["remarkable", "sentence", "describe"] * 50))
     outcome = six()["deepwordbug"].attack("r", text)
-    assert outcome.words_changed == 20 or editdistance.eval(text, outcome.prompt) == 30
+    assert outcome.words_changed == 20 or Levenshtein.distance(text, outcome.prompt) == 30
 
 
 @pytest.mark.parametrize(("name", "options"), [("stresstest", TAUTOLOGIES), ("checklist", random_strings())])

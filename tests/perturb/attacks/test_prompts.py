@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
+import editdistance
+import Levenshtein
 import pytest
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, record
 
@@ -33,6 +37,18 @@ def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "_make", None)
     again = attacked_prompts(attack, records[::-1], store, progress=False)
     assert rows(again) == rows(table)[::-1] and again.fingerprint == table.fingerprint
+
+
+def test_edit_distance_is_textattacks():
+    """`kitten` to `sitting` takes 3 edits, two substitutions and an insertion. TextAttack's constraints count with another
+    package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of such a
+    letter stands alone."""
+    assert Levenshtein.distance("kitten", "sitting") == editdistance.eval("kitten", "sitting") == 3
+    draw = random.Random(0)
+    letters = "ab \u00e9e\u0301\U0001f600\ud83d\n"
+    texts = [*INSTRUCTIONS, "", *("".join(draw.choices(letters, k=draw.randrange(40))) for _ in range(200))]
+    for a, b in zip(texts, texts[1:]):
+        assert Levenshtein.distance(a, b) == editdistance.eval(a, b)
 
 
 def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):

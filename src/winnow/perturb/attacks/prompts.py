@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 
-import editdistance
+import Levenshtein
 import pyarrow as pa
 import torch
 from tqdm import tqdm
@@ -211,7 +211,7 @@ def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] 
         "words_changed": [outcome.words_changed for outcome in outcomes],
         "similarity": [similarity.get(i) for i in range(len(texts))],
         "edit_distance": [
-            None if outcome.prompt is None else editdistance.eval(text, outcome.prompt)
+            None if outcome.prompt is None else Levenshtein.distance(text, outcome.prompt)
             for (_, text), outcome in zip(texts, outcomes, strict=True)
         ],
         "queries": [outcome.queries for outcome in outcomes],

@@ -1,0 +1,54 @@
+"""The folder of a run: what each stage leaves there, and that it never holds the outputs of two different runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from winnow.errors import UserError
+
+# Stage -> what it writes into the run folder.
+OUTPUTS = {
+    "score": ("scores.parquet", "attacks.*", "answers.parquet"),
+    "select": ("selection.json", "subset.*", "detection.json", "diversity.json"),
+    "tune": ("tuning.json", "model", "start"),
+    "evaluate": ("results.json",),
+    "report": ("report.html",),
+}
+STAGES = tuple(OUTPUTS)
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """Where this run writes: Hydra's folder for the job, or `paths.run` when called without Hydra."""
+    folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else cfg.paths.run
+    path = Path(folder).expanduser().resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ".writable").touch()
+        (path / ".writable").unlink(missing_ok=True)  # another process may have been quicker
+    except OSError as error:
+        raise UserError(
+            f"paths.run={path} cannot be written ({error.strerror}); choose another folder with paths.run=..."
+        ) from None
+    return path
+
+
+def needed(folder: Path, file: str, stage: str) -> Path:
+    """The path of what an earlier stage left. Raises UserError if it is not there."""
+    path = folder / file
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing: the stage `{stage}` makes it; add it to stages, or name the folder of an "
+            f"earlier run with paths.run=..."
+        )
+    return path
+
+
+def drop_outputs_from(folder: Path, stage: str) -> None:
+    """Files of this and later stages told of something else; their artifacts stay in the store."""
+    for later in STAGES[STAGES.index(stage) :]:
+        for pattern in OUTPUTS[later]:
+            for path in folder.glob(pattern):
+                path.unlink()

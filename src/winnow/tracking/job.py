@@ -1,0 +1,121 @@
+"""What a run tells the tracker: what it is called, where it comes from, and what each stage made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from winnow.experiments.names import identity, text
+from winnow.tracking.run_card import RunCard, StageRecord
+
+if TYPE_CHECKING:
+    from winnow.pipeline import Run
+
+SHOWN = 10  # best and worst records in the tracker's table
+LONGEST = 500  # characters of an instruction or answer in that table
+LONGEST_TAG = 64  # characters that W&B takes
+
+
+def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> dict[str, Any]:
+    """Name, group, job type and tags of a run: what `tracking` sets, or what the run is.
+
+    group: the experiment at its scale; in a sweep of another kind the name of the sweep's folder. job_type: the method
+    as the experiment's table calls it; elsewhere the method, with the adversary if there is one. name: the job's name,
+    which says what varies between jobs; elsewhere job type and selected share. tags: `tracking.tags`, method, backbone
+    and pool in use, and `key=value` for the selected share and whatever tells the rows of the table apart.
+
+    config: resolved. backbone, pool: a name or a path, of which the last part counts.
+    """
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    choices = {} if hydra is None else {str(key): str(value) for key, value in hydra.runtime.choices.items()}
+    row, table, own = config.get("row") or {}, config.get("table"), config["tracking"]
+    known = {"method": method} | share(config)
+    if table and choices:
+        known |= identity(row, choices, table["paper"])
+    elif choices.get("adversary", "none") != "none":
+        known["method"] = f"{method}+{choices['adversary']}"
+    job_type = own.get("job_type") or known["method"]
+    group = own.get("group")
+    if group is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
+        group = Path(hydra.sweep.dir).name
+    words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in known.items())]
+    tags = [*own.get("tags", []), *words]
+    return {
+        "name": own.get("name") or row.get("job") or " ".join([job_type, *share(config).values()]),
+        "group": group,
+        "job_type": job_type,
+        "tags": list(dict.fromkeys(str(tag)[:LONGEST_TAG] for tag in tags)),
+    }
+
+
+def share(config: Mapping[str, Any]) -> dict[str, str]:
+    """What is selected: `count` or `ratio`, as the budget takes them."""
+    selection = config.get("selection") or {}
+    key = "count" if selection.get("count") is not None else "ratio"
+    return {} if selection.get(key) is None else {key: text(selection[key])}
+
+
+def track_start(run: Run, card: RunCard) -> None:
+    """Provenance, at once, so that a run that fails has it too."""
+    told = card.as_dict()
+    run.tracker.update_config({key: told[key] for key in ("command", "git", "packages", "hardware", "data")})
+
+
+def track_stage(run: Run, stage: str, record: StageRecord) -> None:
+    """Seconds and status of a finished stage, and what it made: the best and worst records and the subset, the training
+    curve and the model, all metrics of the evaluation.
+
+    Summary keys: `stages/<stage>/seconds`, `stages/<stage>/status`, `<base or tuned>/<task>/<metric>`,
+    `delta/<task>/<metric>`, tuned minus base.
+    """
+    run.tracker.summary({f"stages/{stage}/seconds": record.seconds, f"stages/{stage}/status": record.status})
+    if record.status == "skipped":
+        return
+    if stage == "select":
+        _track_selection(run)
+    elif stage == "tune":
+        _track_tuning(run, record)
+    elif stage == "evaluate":
+        results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        for name, model in results["models"].items():
+            run.tracker.summary({f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()})
+        run.tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})
+
+
+def track_results(run: Run, card: RunCard) -> None:
+    """Headline numbers, and the pages that tell the rest."""
+    run.tracker.summary(card.results)
+    for name in ("run_card.json", "report.html"):
+        if (run.folder / name).exists():
+            run.tracker.save_file(run.folder / name)
+
+
+def _track_selection(run: Run) -> None:
+    ranked = sorted((d for d in run.manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
+    records = {record.row: record for record in run.pool.records}
+    ends = {decision["rank"]: decision for decision in ranked[:SHOWN] + ranked[-SHOWN:]}.values()
+    rows = []
+    for decision in ends:
+        record = records[decision["row"]]
+        texts = record.instruction[:LONGEST], record.output[:LONGEST]
+        rows.append([decision["rank"], decision["score"], decision["selected"], *texts])
+    run.tracker.log_table("best and worst", ["rank", "score", "selected", "instruction", "answer"], rows)
+    about = {key: run.manifest[key] for key in ("method", "ratio", "count", "n_records", "n_valid", "n_selected")}
+    for path in run.folder.glob("subset.*"):
+        run.tracker.save_artifact("subset", path, about | {"pool": run.pool.fingerprint})
+
+
+def _track_tuning(run: Run, record: StageRecord) -> None:
+    tuned = json.loads((run.folder / "tuning.json").read_text(encoding="utf-8"))
+    if record.status == "reused":  # no trainer logged its curve in this run
+        for point in tuned["train_loss"]:  # Lightning calls the first step 0
+            run.tracker.log_metrics({"train/loss": point["loss"], "train/lr": point["lr"]}, step=point["step"] - 1)
+    model = (run.folder / "model").resolve()
+    kind = "adapter" if (model / "adapter_config.json").exists() else "model"
+    about = {key: tuned[key] for key in ("steps", "records", "answer_tokens", "trainable_parameters")}
+    run.tracker.save_artifact(kind, model, about | {"fingerprint": record.fingerprint})

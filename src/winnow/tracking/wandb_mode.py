@@ -1,0 +1,50 @@
+"""Whether a run is tracked online or offline, from the configuration, the environment and W&B's credentials."""
+
+from __future__ import annotations
+
+import os
+
+from winnow.errors import UserError
+
+MODES = ("auto", "online", "offline", "disabled")
+
+
+def has_key() -> bool:
+    """Whether W&B credentials are configured, by W&B's own lookup: environment (WANDB_API_KEY,
+    WANDB_IDENTITY_TOKEN_FILE), netrc file, settings file. Looks only: neither asks, nor connects, nor writes.
+
+    Raises UserError when credentials are found that cannot be valid."""
+    import wandb
+
+    # Internal to wandb, but the public `wandb.login(prompt=False)` prints and rewrites the user's settings.
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib import wbauth
+
+    host = wandb_setup.singleton().settings.base_url
+    try:
+        found = wbauth.authenticate_session(host=host, source="winnow", prompt=False, update_session=False)
+    except wandb.Error as error:
+        raise UserError(f"W&B credentials: {error}; mend them, or set tracking.mode=offline.") from error
+    return found is not None
+
+
+def resolve_mode(mode: str) -> str:
+    """`online`, `offline` or `disabled` for a configured mode. `auto` follows WANDB_MODE when that is set,
+    and otherwise is online exactly when a key is configured.
+
+    Raises UserError for an unknown mode, and for `online` without a key (W&B would ask for one)."""
+    source = "tracking.mode"
+    if mode == "auto" and os.environ.get("WANDB_MODE"):
+        # wandb itself still accepts these two older words.
+        mode = {"dryrun": "offline", "run": "online"}.get(os.environ["WANDB_MODE"], os.environ["WANDB_MODE"])
+        source = "WANDB_MODE"
+    if mode not in MODES:
+        raise UserError(f"{source}: found {mode!r}, expected one of {', '.join(MODES)}.")
+    if mode == "auto":
+        return "online" if has_key() else "offline"
+    if mode == "online" and not has_key():
+        raise UserError(
+            f"{source}: found 'online', but no W&B key is configured; "
+            "set WANDB_API_KEY, run `wandb login`, or use tracking.mode=offline."
+        )
+    return mode
