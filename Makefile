@@ -9,8 +9,10 @@ READY := $(VENV)/.ready
 run: setup
 	$(BIN)/python -m winnow
 
+# Two processes of one thread each take half the time of one; WORKERS=0 runs the tests in this process.
+WORKERS ?= 2
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 setup: $(READY)
 

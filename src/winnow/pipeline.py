@@ -216,7 +216,7 @@ class Run:
     def _scoring_settings(self) -> dict[str, Any]:
         """The method's configuration without what only changes the selection."""
         settings = OmegaConf.to_container(self.cfg.method, resolve=True)
-        return {key: settings[key] for key in settings if key not in getattr(self.method, "only_filters", ())}
+        return {key: settings[key] for key in settings if key not in getattr(self.method, "free_settings", ())}
 
     def _score_table(self) -> tuple[pa.Table, dict]:
         """The scores of this process, or those of an earlier run in the same folder if they are what is asked for."""

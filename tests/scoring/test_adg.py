@@ -221,7 +221,7 @@ def test_configuration():
     )
     assert pass_.seed == 3 and method.weights == (0.6, 0.4) and method.normalise == "none" and not method.filters
     faster = instantiate(config("method=adg", "seed=3", "method.tokens_per_batch=99").method)
-    assert faster.passes["answers"].settings() == pass_.settings() and "tokens_per_batch" in method.only_filters
+    assert faster.passes["answers"].settings() == pass_.settings() and "tokens_per_batch" in method.free_settings
 
 
 @pytest.mark.parametrize(

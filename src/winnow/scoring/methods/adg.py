@@ -59,7 +59,7 @@ class AnswerDivergence:
         self.weights = (dispersion_weight, anisotropy_weight)
         self.passes: dict[str, Pass] = {"answers": SampledAnswers(answers=drawn, **sampling)}
         self.filters: list = []
-        self.only_filters = ("tokens_per_batch",)  # it changes the speed, not the scores
+        self.free_settings = ("tokens_per_batch",)  # it changes the speed, not the scores
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["answers"]

@@ -44,7 +44,7 @@ class AIFD:
     ) -> None:
         self.name, self.first_token = name, first_token
         self.attacks = checked_attacks(attacks)
-        self.only_filters = ("max_aifd", "max_ifd")  # these change the selection, not the scores
+        self.free_settings = ("max_aifd", "max_ifd")  # these change the selection, not the scores
         self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")} | {
             key: Likelihood("clean", attack) for key, attack in self.attacks.items()
         }

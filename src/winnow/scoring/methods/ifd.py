@@ -39,7 +39,7 @@ class IFD:
         if ratio not in ("loss", "perplexity"):
             raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
         self.name, self.ratio, self.first_token = name, ratio, first_token
-        self.only_filters = ("max_ifd", "strict")  # these change the selection, not the scores
+        self.free_settings = ("max_ifd", "strict")  # these change the selection, not the scores
         self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
         self.filters = []
         if max_ifd is not None:
