@@ -152,19 +152,10 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path):
 
 OTHER = [{"instruction": f"Count to {n}", "input": "", "output": " ".join(map(str, range(n)))} for n in range(2, 14)]
 QUICK = [
-    "data.limit=20",
-    "method=random",
-    "tuning.max_steps=2",
-    "tuning.batch_size=4",
-    "tuning.micro_batch_size=2",
-    "evaluation=none",
-    "stages=[score,select,tune]",
-    "trainer=cpu",
-    "trainer.enable_progress_bar=false",
-    "tracking=none",
+    *("data.limit=20", "method=random", "evaluation=none", "stages=[score,select,tune]", "tracking=none"),
+    *("tuning.max_steps=2", "tuning.batch_size=4", "tuning.micro_batch_size=2"),
+    *("trainer=cpu", "trainer.enable_progress_bar=false", "backbone=hub", "backbone.dtype=fp32"),
     "template.max_length=1500",  # one token per byte
-    "backbone=hub",
-    "backbone.dtype=fp32",
 ]
 
 
@@ -275,8 +266,8 @@ def sentences(person: str, place: str, count: int) -> str:
 
 @pytest.mark.slow
 def test_table_4_of_anit(tiny_folder, tmp_path):
-    """The sweep itself on two small data sets in one folder, its 10% jobs with NRM: transfer in both directions. Two jobs
-    and two starts, each row of the table beside the paper's, the other data set asked as well."""
+    """The sweep itself on two small data sets in one folder, narrowed to one job: 10% of OntoNotes after CoNLL03, with
+    NRM. Its row stands beside the paper's 84.67, and the model that it starts from and both test sets are asked."""
     for name, person, place in (("conll2003", "PER", "LOC"), ("ontonotes", "PERSON", "GPE")):
         (tmp_path / "nlu" / name).mkdir(parents=True)
         (tmp_path / "nlu" / name / "train.txt").write_text(sentences(person, place, 40))
@@ -284,7 +275,8 @@ def test_table_4_of_anit(tiny_folder, tmp_path):
     arguments = [
         *("+experiment=anit/table4", "scale=smoke", "selection.ratio=0.1", f"data.path={tmp_path / 'nlu'}"),
         *("backbone=hub", f"backbone.name={tiny_folder}", "backbone.dtype=fp32", "template.max_length=1500"),
-        *("row.backbone=llama2_7b", "adversary=nrm", "noising=replacement"),  # the row that the tiny backbone stands for
+        *("data=ontonotes", "data@start.pool=conll03", "adversary=nrm", "noising=replacement"),
+        "row.backbone=llama2_7b",  # the row that the tiny backbone stands for
         *("trainer=cpu", "tracking=none", f"paths.store={tmp_path / 'store'}"),
         *(f"hydra.sweep.dir={tmp_path / 'sweep'}", f"table.folder={tmp_path / 'table'}"),
     ]
@@ -292,13 +284,12 @@ def test_table_4_of_anit(tiny_folder, tmp_path):
     command = [sys.executable, "-m", "winnow", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert len(list((tmp_path / "store" / "models").iterdir())) == 4
+    assert len(list((tmp_path / "store" / "models").iterdir())) == 2
     lines = [line.split(",") for line in (tmp_path / "table" / "smoke.csv").read_text().splitlines()]
-    for pool, expected in (("conll03", 90.45), ("ontonotes", 84.67)):
-        (found,) = [line for line in lines if line[3:5] == [pool, "anit"] and line[6:8] == ["0.1", "micro_f1"]]
-        printed, ours = float(found[8]), float(found[10])
-        assert printed == expected and 0 <= ours <= 100 and "protocol=few_shot_transfer" in found[5]
-    (file,) = (tmp_path / "sweep").glob("ontonotes-*/results.json")
+    (found,) = [line for line in lines if line[3:5] == ["ontonotes", "anit"] and line[6:8] == ["0.1", "micro_f1"]]
+    printed, ours = float(found[8]), float(found[10])
+    assert printed == 84.67 and 0 <= ours <= 100 and "protocol=few_shot_transfer" in found[5]
+    (file,) = (tmp_path / "sweep").glob("*/results.json")
     results = json.loads(file.read_text())
     assert list(results["models"]) == ["base", "start", "tuned"]
     for model in results["models"].values():
