@@ -24,7 +24,7 @@ PLOTS = {
 SMOKE = {"WINNOW_NOTEBOOK_RECORDS": "8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 LARGEST = 400_000  # bytes of a notebook
 # A place on somebody's machine: /home/..., C:\..., a temporary folder, an environment's packages.
-PLACES = re.compile(r"(?<![\w.])/(home|root|Users|tmp|var|mnt|opt|usr|work)/|[A-Z]:\\\\|site-packages|ipykernel_")
+PLACES = re.compile(r"(?<![\w.])/(home|root|Users|tmp|var|mnt|opt|usr)/|[A-Z]:\\\\|site-packages|ipykernel_")
 
 
 def read(name: str):
