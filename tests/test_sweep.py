@@ -64,7 +64,7 @@ def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tm
     found = statuses(tmp_path)
     assert sorted(status for status, _ in found.values()) == ["failed"] * 3 + ["finished"] * 3
     assert "scale=smoke changes" in first.stdout and "The table has" in first.stdout
-    assert "is no record at all" in (tmp_path / "table" / "smoke.md").read_text()
+    assert "is no record at all" in (tmp_path / "table" / "results-smoke.md").read_text()
     again = call(command(TABLE, table, "selection.ratio=0.5,0.25"))
     assert again.returncode == 0, again.stderr
     noise = {job: how for job, how in statuses(tmp_path).items() if job.startswith("noise") and "0.01" not in job}

@@ -145,11 +145,11 @@ def test_files_say_what_is_missing_and_what_failed(tmp_path):
     (tmp_path / "runs" / "a" / "wandb" / "run_card.json").write_text("a copy that W&B keeps")
     settings = commands.table_settings("noise/table3") | {"folder": str(tmp_path / "out")}
     page = publish(settings, tmp_path / "runs", "smoke").read_text()
-    lines = list(csv.DictReader((tmp_path / "out" / "smoke.csv").open()))
+    lines = list(csv.DictReader((tmp_path / "out" / "results-smoke.csv").open()))
     cell = next(line for line in lines if line["method"] == "random" and line["metric"] == "mmlu")
     assert (cell["printed"], cell["ours"], cell["std"], cell["seeds"]) == ("45.97", "50", "", "1")
     assert float(cell["difference"]) == pytest.approx(4.03) and cell["commit"] == "0123456789ab" and cell["n"] == "50"
-    text = (tmp_path / "out" / "smoke.md").read_text()
+    text = (tmp_path / "out" / "results-smoke.md").read_text()
     assert "50.00 (45.97; +4.03)" in text and "missing (" in text and "no such <pool>" in text
     assert "Not the paper's setting" in text and "`data.limit=60`" in text and "+experiment=noise/table3" in text
     assert (
@@ -157,10 +157,22 @@ def test_files_say_what_is_missing_and_what_failed(tmp_path):
     )
 
 
+def test_the_printed_numbers_are_never_written_over(tmp_path):
+    """At scale=paper the table goes into the folder where `paper.csv` lies: that file stays as it is."""
+    printed = tmp_path / "out" / "paper.csv"
+    printed.parent.mkdir()
+    printed.write_text("as printed")
+    run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5}, **TABLE3)
+    settings = commands.table_settings("noise/table3") | {"folder": str(printed.parent)}
+    publish(settings, tmp_path / "runs", "paper")
+    assert printed.read_text() == "as printed"
+    assert {path.name for path in printed.parent.iterdir()} >= {f"results-paper.{kind}" for kind in ("csv", "md", "html")}
+
+
 def markdown(tmp_path, runs) -> str:
     settings = commands.table_settings("noise/table3") | {"folder": str(tmp_path / "out")}
     publish(settings, runs, "smoke")
-    return (tmp_path / "out" / "smoke.md").read_text()
+    return (tmp_path / "out" / "results-smoke.md").read_text()
 
 
 def test_failures_of_an_earlier_sweep_say_so(tmp_path):
@@ -213,7 +225,7 @@ def test_figures_have_the_papers_points(tmp_path):
     """Table 8 is a curve over beta: the paper's four points are drawn before anything has been run."""
     settings = commands.table_settings("noise/table8") | {"folder": str(tmp_path)}
     publish(settings, tmp_path, "paper")
-    drawn = (tmp_path / "paper-beta.svg").read_text()
+    drawn = (tmp_path / "results-paper-beta.svg").read_text()
     assert "noise_consistency+diversity, paper" in drawn and ", ours" not in drawn
 
 

@@ -285,7 +285,7 @@ def test_table_4_of_anit(tiny_folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(list((tmp_path / "store" / "models").iterdir())) == 2
-    lines = [line.split(",") for line in (tmp_path / "table" / "smoke.csv").read_text().splitlines()]
+    lines = [line.split(",") for line in (tmp_path / "table" / "results-smoke.csv").read_text().splitlines()]
     (found,) = [line for line in lines if line[3:5] == ["ontonotes", "anit"] and line[6:8] == ["0.1", "micro_f1"]]
     printed, ours = float(found[8]), float(found[10])
     assert printed == 84.67 and 0 <= ours <= 100 and "protocol=few_shot_transfer" in found[5]

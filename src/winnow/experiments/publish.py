@@ -25,25 +25,26 @@ CSV_COLUMNS = (
 
 
 def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
-    """Write `<scale>.csv`, `<scale>.md`, `<scale>.html` and `<scale>-<figure>.svg` of an experiment; returns the
-    page's path.
+    """Write `results-<scale>.csv`, `.md`, `.html` and `results-<scale>-<figure>.svg` of an experiment; returns the
+    page's path. `paper.csv`, the printed numbers, lies in the same folder and is never written.
 
     settings: the experiment's resolved `table`. runs: the sweep's folder.
     """
+    stem = f"results-{scale}"
     folder = Path(settings["folder"]).expanduser()
     printed = read_paper(REPOSITORY / "experiments" / settings["paper"] / settings["name"] / "paper.csv")
     table = build(settings, printed, read_jobs(runs, settings))
     page = content(table, settings, scale)
     figures = {one["name"]: draw(table, one) for one in settings["figures"]}
     for name, svg in figures.items():
-        write_atomically(folder / f"{scale}-{name}.svg", svg)
-    write_atomically(folder / f"{scale}.csv", as_csv(table, scale))
-    write_atomically(folder / f"{scale}.md", _render("table.md.j2", page, escape=False))
+        write_atomically(folder / f"{stem}-{name}.svg", svg)
+    write_atomically(folder / f"{stem}.csv", as_csv(table, scale))
+    write_atomically(folder / f"{stem}.md", _render("table.md.j2", page, escape=False))
     page["figures"] = [Markup(svg) for svg in figures.values()]
-    write_atomically(folder / f"{scale}.html", _render("table.html.j2", page, escape=True))
+    write_atomically(folder / f"{stem}.html", _render("table.html.j2", page, escape=True))
     measured = sum(any(cell.mean is not None for cell in row.cells.values()) for row in table.rows)
-    print(f"The table has {measured} of {len(table.rows)} rows measured: {folder / scale}.html, .md, .csv")
-    return folder / f"{scale}.html"
+    print(f"The table has {measured} of {len(table.rows)} rows measured: {folder / stem}.html, .md, .csv")
+    return folder / f"{stem}.html"
 
 
 def as_csv(table: Table, scale: str) -> str:
