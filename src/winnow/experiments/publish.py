@@ -99,6 +99,7 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
         },
         "keys": varying,
         "metrics": shown,
+        "compared": any(row.printed for row in table.rows),
         "rows": [
             {
                 "names": [row.identity.get(key, "") for key in varying],
