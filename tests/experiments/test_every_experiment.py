@@ -127,9 +127,9 @@ def test_every_kind_of_row_runs_and_the_table_is_written(name, experiment, place
     for card in done:
         assert set(card["stages"]) - {k for k, v in card["stages"].items() if v["status"] == "skipped"}
         assert card["config"]["scale"]["name"] == "tiny" and card["data"]["n_records"] <= 24
-    written = (place / name / "tiny.md").read_text()
+    written = (place / name / "results-tiny.md").read_text()
     assert f"\n{len(done)} jobs" in written and "failed or unfinished" not in written
-    measured = [line for line in (place / name / "tiny.csv").read_text().splitlines() if ",tiny," in line]
+    measured = [line for line in (place / name / "results-tiny.csv").read_text().splitlines() if ",tiny," in line]
     assert any(line.rsplit(",", 1)[1] for line in measured) or name == "noise/table6"
 
 
