@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 run: setup
 	$(BIN)/python -m winnow
 
-# Two processes of one thread each take half the time of one; WORKERS=0 runs the tests in this process.
+# Tests run in two processes of one thread each; WORKERS=0 runs them in this one.
 WORKERS ?= 2
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
