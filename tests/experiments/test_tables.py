@@ -122,6 +122,22 @@ def test_the_best_noise_of_a_cell(tmp_path):
     assert best.cells["micro_f1_gain"].mean == pytest.approx(1.0)
 
 
+def test_clean_and_noised_instructions_are_columns_of_their_own(tmp_path):
+    """A robustness evaluation's shares 0.8 (clean) and 0.6, 0.7 (means over noised ones) are 80, 60 and 70 percent, under
+    names that do not hang on the data set, so that the rows of two data sets share their columns."""
+    measured = {"lap14/clean/micro_f1": 0.8, "average/lap14/noisy": 0.6, "average/lap14/replacement": 0.7}
+    folder = run_folder(tmp_path / "one", choices={"data": "lap14"}, metrics=measured, table="anit/robustness", row={})
+    card = json.loads((folder / "run_card.json").read_text())
+    card["config"]["data"] = {"dataset": "lap14"}
+    (folder / "run_card.json").write_text(json.dumps(card))
+    cells = table("anit/robustness", tmp_path).rows[0].cells
+    assert {name: cells[name].mean for name in ("micro_f1", "micro_f1_noisy", "micro_f1_replacement")} == {
+        "micro_f1": 80.0,
+        "micro_f1_noisy": 60.0,
+        "micro_f1_replacement": 70.0,
+    }
+
+
 def test_times_of_reused_stages_are_not_shown(tmp_path):
     """10 records in 4 + 1 seconds: 2 a second, 5/3600 hours. A job that found its pass in the store tells no time."""
     fresh, reused = (
