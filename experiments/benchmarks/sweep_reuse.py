@@ -55,7 +55,8 @@ def main() -> None:
         "shared": sweep(settings, folder / "first", str(shared)),
         "again": sweep(settings, folder / "second", str(shared)),
     }
-    numbers = {"jobs": JOBS, "sweep": SWEEP, "settings": settings, "threads": os.environ.get("OMP_NUM_THREADS")} | found
+    kept = [word if not word.startswith("data.path=") else f"data.path={Path(given.pool).name}" for word in settings]
+    numbers = {"jobs": JOBS, "sweep": SWEEP, "settings": kept, "threads": os.environ.get("OMP_NUM_THREADS")} | found
     for side in ("shared", "again"):
         seconds = found["cold"]["seconds"] / found[side]["seconds"]
         numbers[f"cold_over_{side}"] = {"seconds": round(seconds, 2)}
