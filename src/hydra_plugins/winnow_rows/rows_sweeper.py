@@ -12,14 +12,19 @@ class RowSweeper(BasicSweeper):
     """Hydra's basic sweeper over `winnow.experiments.rows.expand`; every launcher works with it.
 
     rows: lines of overrides, one or more jobs each. params: swept with every row. max_batch_size: jobs handed to the
-    launcher at once; None for all.
+    launcher at once; None for all. only: key -> value or values: the other jobs are left out.
     """
 
     def __init__(
-        self, max_batch_size: int | None = None, params: dict[str, str] | None = None, rows: Sequence[str] | None = None
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        rows: Sequence[str] | None = None,
+        only: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(max_batch_size, params)
         self.rows = list(rows or [])
+        self.only = {str(key): list(one) if isinstance(one, Sequence) and not isinstance(one, str) else one for key, one in (only or {}).items()}
         self.arguments: list[str] = []
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -35,5 +40,5 @@ class RowSweeper(BasicSweeper):
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         params = {str(key): str(value) for key, value in self.params.items()}
-        jobs = expand(self.rows, params, self.arguments, parser.parse_overrides)
+        jobs = expand(self.rows, params, self.arguments, parser.parse_overrides, self.only)
         return list(self.split_overrides_to_chunks(jobs, max_batch_size))

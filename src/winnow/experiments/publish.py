@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from winnow.experiments.collect import Job, read_jobs
+from winnow.experiments.collect import read_jobs
 from winnow.experiments.figures import draw
+from winnow.experiments.provenance import changes, commands, commits, stand_ins, unfinished
 from winnow.experiments.tables import COLUMNS, Cell, Row, Table, build, read_paper
 from winnow.files import write_atomically
-from winnow.tracking.card_page import show_number
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CSV_COLUMNS = (
@@ -52,7 +51,7 @@ def as_csv(table: Table, scale: str) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    commits = _commits(table)
+    made_at = commits(table.jobs)
     for row in table.rows:
         about = {key: row.identity.get(key, "") for key in COLUMNS}
         setting = ";".join(f"{key}={value}" for key, value in row.identity.items() if key not in COLUMNS)
@@ -75,7 +74,7 @@ def as_csv(table: Table, scale: str) -> str:
                     "difference": _plain(cell.difference),
                     "n": "" if cell.n is None else cell.n,
                     "scale": scale,
-                    "commit": commits if cell.mean is not None else "",
+                    "commit": made_at if cell.mean is not None else "",
                 }
             )
     return out.getvalue()
@@ -87,6 +86,7 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
     settings_shown = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
     varying = [key for key in (*COLUMNS, *settings_shown) if len({row.identity.get(key) for row in table.rows}) > 1]
     shown = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
+    told = commands(finished, f"python -m winnow +experiment={table.paper}/{table.name} scale={scale}")
     why = {id(row): _why(row, settings["not_run"]) for row in table.rows}
     return {
         "paper": table.paper,
@@ -110,62 +110,16 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
             }
             for row in table.rows
         ],
-        "footnotes": [*_stand_ins(finished), *table.footnotes, *settings["notes"]],
-        "failed": [{"job": job.folder.name, "error": _unfinished(job)} for job in table.failed],
-        "commits": _commits(table),
-        "command": _command(settings, scale, finished),
-        "changes": _changes(finished),
+        "reasons": _reasons(table.rows, settings["not_run"]),
+        "footnotes": [*stand_ins(finished), *table.footnotes, *settings["notes"]],
+        "failed": [{"job": job.folder.name, "error": unfinished(job)} for job in table.failed],
+        "commits": commits(table.jobs),
+        "commands": told,
+        "local_data": any("paths." in command for command in told),
+        "changes": changes(finished),
         "seeds": sorted({job.seed for job in finished}),
         "n_jobs": len(finished),
     }
-
-
-def _unfinished(job: Job) -> str:
-    """What is known of a job that is not finished, and how to be rid of one that the last sweep did not have."""
-    told = job.error or job.status
-    if not job.earlier:
-        return told
-    when = datetime.fromtimestamp(job.started).strftime("%Y-%m-%d %H:%M")
-    return f"{told} (of an earlier sweep, {when}; the last one did not have it: run it again, or delete {job.folder})"
-
-
-def _stand_ins(jobs: list[Job]) -> list[str]:
-    return [f"Data: {words}." for words in dict.fromkeys(job.stand_in for job in jobs if job.stand_in)]
-
-
-def _changes(jobs: list) -> list[tuple[str, str]]:
-    """(key, value) that the scale set in every job: the same for all of them, so one list tells it."""
-    shared: dict[str, str] = {}
-    for job in jobs:
-        for key, (_, after) in job.changes.items():
-            if key.startswith(
-                (
-                    "data.source",
-                    "data.limit",
-                    "backbone.name",
-                    "tuning.max_steps",
-                    "tuning.mode",
-                    "tuning.batch_size",
-                    "evaluation.name",
-                    "evaluation.limit",
-                    "template.max_length",
-                )
-            ):
-                shared[key] = show_number(after)
-    return sorted(shared.items())
-
-
-def _command(settings: Mapping[str, Any], scale: str, jobs: list) -> str:
-    """The command that ran the jobs; the newest one where there were several."""
-    return (
-        max(jobs, key=lambda job: job.started).command
-        if jobs
-        else f"python -m winnow +experiment={settings['paper']}/{settings['name']} scale={scale}"
-    )
-
-
-def _commits(table: Table) -> str:
-    return " ".join(sorted({job.commit for job in table.jobs if job.status == "finished"}))
 
 
 def _why(row: Row, not_run: list[Mapping[str, Any]]) -> str | None:
@@ -174,6 +128,15 @@ def _why(row: Row, not_run: list[Mapping[str, Any]]) -> str | None:
         if all(row.identity.get(key) == str(value) for key, value in one["rows"].items()):
             return one["why"]
     return None
+
+
+def _reasons(rows: list[Row], not_run: list[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each reason that some row of the table has: which rows, and why."""
+    told: dict[str, list[str]] = {}
+    for one in not_run:
+        if any(_why(row, [one]) for row in rows):
+            told.setdefault(one["why"], []).append(", ".join(f"{key} {value}" for key, value in one["rows"].items()))
+    return [f"{'; '.join(which)}: {why}." for why, which in told.items()]
 
 
 def _has(row: Row, metric: str) -> bool:
@@ -197,7 +160,7 @@ def show_printed(cell: Cell) -> str:
     """The paper's number, a range where it gives one, and a mark where a footnote belongs to it."""
     values = sorted(set(cell.paper))
     words = [f"{value:.2f}" for value in (values if len(values) < 3 else (values[0], values[-1]))]
-    return " to ".join(words) + ("*" if cell.instead is not None else "")
+    return " to ".join(words) + ("*" if cell.doubtful or cell.instead is not None else "")
 
 
 def show_difference(cell: Cell) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+
+from winnow.errors import UserError
 
 
 def expand(
@@ -15,12 +18,15 @@ def expand(
     params: Mapping[str, str],
     arguments: Sequence[str],
     parse: Callable[[list[str]], list[Override]],
+    only: Mapping[str, Any] | None = None,
 ) -> list[list[str]]:
     """One list of overrides for each job, without repetitions.
 
     rows: each a line of overrides, `method=random,length selection.ratio=0.12`; a list of values is swept. params:
     key -> values, crossed with every row. arguments: the command line's overrides; they take the place of a row's or
-    a parameter's own for the same key, and further ones are added to every job. parse: Hydra's parser.
+    a parameter's own for the same key, and further ones are added to every job. parse: Hydra's parser. only: key -> a
+    value or a list of them: jobs in which a row or a parameter says otherwise, or nothing, are left out. Raises UserError
+    where none is left.
 
     Each job gets two overrides more: `row.job`, a name made of what varies between jobs, so that the same job has the
     same folder in a later sweep; and `scale.keep`, the keys of the command line, which no scale changes.
@@ -35,9 +41,26 @@ def expand(
         varying = [key for key in merged if key in own or key in swept]
         for job in BasicSweeper.split_arguments(list(merged.values()), None)[0]:
             named = dict(zip(merged, job, strict=True))
+            if not _wanted(named, only or {}):
+                continue
             name = _name([named[key] for key in varying])
             jobs.setdefault(tuple(sorted(job)), [*job, f"row.job='{name}'", f"scale.keep=[{kept}]"])
+    if only and not jobs:
+        asked = ", ".join(f"{key}={value}" for key, value in only.items())
+        raise UserError(
+            f"hydra.sweeper.only: no row of this experiment has {asked}; its rows are: {'; '.join(rows)}; and for each: "
+            f"{' '.join(f'{key}={value}' for key, value in params.items())}."
+        )
     return list(jobs.values())
+
+
+def _wanted(job: Mapping[str, str], only: Mapping[str, Any]) -> bool:
+    """Whether a job's overrides (key -> `key=value`) have one of the wanted values for every key of `only`."""
+    for key, values in only.items():
+        found = job[key].split("=", 1)[1] if key in job else None
+        if found not in [str(value) for value in (values if isinstance(values, list) else [values])]:
+            return False
+    return True
 
 
 def _key(override: Override) -> str:

@@ -22,10 +22,12 @@ ALWAYS_OURS = ("selection_hours", "examples_per_second", "tuning_seconds", "sele
 @dataclass
 class Cell:
     """One number of a table. paper: as printed; more than one where the paper gives a range. instead: the mean of the
-    cells where the printed average does not follow from them. ours: {seed: value}. n: items, the same for all seeds."""
+    cells where the printed average does not follow from them. doubtful: printed, but known to be wrong: nothing is
+    compared with it. ours: {seed: value}. n: items, the same for all seeds."""
 
     paper: list[float] = field(default_factory=list)
     instead: float | None = None
+    doubtful: bool = False
     ours: dict[int, float] = field(default_factory=dict)
     n: int | None = None
     derived: float | None = None  # of ours, where it is made of other cells and has no spread
@@ -42,7 +44,10 @@ class Cell:
 
     @property
     def expected(self) -> float | None:
-        """What ours is compared with: the printed number, or the mean of the cells where that is another."""
+        """What ours is compared with: the printed number, or the mean of the cells where that is another; None where
+        the printed number is wrong."""
+        if self.doubtful:
+            return None
         if self.instead is not None:
             return self.instead
         return self.paper[0] if len(self.paper) == 1 else None
@@ -104,16 +109,24 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
 
     table: `average` (ours), `members` (metrics whose mean the paper's `average` is), `derived` ({metric: {of, over}}:
     the difference from the row in which the columns of `over` have those values), `best` (a setting: the best over it
-    is a row of its own).
+    is a row of its own), `doubtful` ([{rows, metrics, why}]: printed cells that are known to be wrong), `theirs`
+    (settings that say how the paper measured, which a row of ours does not take over).
     """
-    footnotes = _check_averages(printed, table.get("members") or [])
+    doubts = _mark_doubtful(printed, table.get("doubtful") or [])
+    footnotes = doubts + _check_averages(printed, table.get("members") or [])
     found: dict[tuple, Row] = {}
+    last: dict[tuple, Job] = {}
     for job in sorted(jobs, key=lambda job: job.started):  # of two jobs for one row and seed the later one counts
         if job.status == "finished":
-            row = found.setdefault(tuple(sorted(job.identity.items())), Row(dict(job.identity), printed=False))
-            for metric, one in job.metrics.items():
-                cell = row.cells.setdefault(metric, Cell())
-                cell.ours[job.seed], cell.n = one.value, one.n
+            key = (*sorted(job.identity.items()), job.seed)
+            if key in last:
+                footnotes.append(f"Job {last[key].folder.name} is not shown: {job.folder.name} is the same row, later.")
+            last[key] = job
+    for job in last.values():
+        row = found.setdefault(tuple(sorted(job.identity.items())), Row(dict(job.identity), printed=False))
+        for metric, one in job.metrics.items():
+            cell = row.cells.setdefault(metric, Cell())
+            cell.ours[job.seed], cell.n = one.value, one.n
     ours = [*found.values(), *_best(list(found.values()), table.get("best"))]
     for metric, rule in (table.get("derived") or {}).items():
         _derive(ours, metric, rule)
@@ -127,17 +140,30 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
             for metric, cell in row.cells.items():
                 own = one.cells.setdefault(metric, Cell())
                 own.paper = [*own.paper, *cell.paper]
-                own.instead = cell.instead
+                own.instead, own.doubtful = cell.instead, cell.doubtful
     rows += [one for one in ours if id(one) not in stated]
     for one in ours:
         if id(one) in stated:  # it is called as the paper calls it; of several rows, as they all do
             shared = set.intersection(*(set(row.identity.items()) for row in stated[id(one)]))
-            one.identity |= {key: value for key, value in sorted(shared) if key not in one.identity}
+            one.identity |= {
+                key: value for key, value in sorted(shared) if key not in (*one.identity, *(table.get("theirs") or []))
+            }
             one.printed = True
     metrics = list(dict.fromkeys(metric for row in printed for metric in row.cells))
     extra = dict.fromkeys(metric for row in rows for metric in row.cells if metric not in (*metrics, *ALWAYS_OURS))
     shown = [*metrics, *extra, *(metric for metric in table.get("also") or [] if metric not in metrics)]
     return Table(table["paper"], table["name"], rows, shown, footnotes, list(jobs))
+
+
+def _mark_doubtful(rows: Sequence[Row], doubtful: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mark printed cells that are known to be wrong; footnotes that say why."""
+    for one in doubtful:
+        wanted = {key: text(value) for key, value in one["rows"].items()}
+        for row in rows:
+            if all(row.identity.get(key) == value for key, value in wanted.items()):
+                for metric in one["metrics"]:
+                    row.cells[metric].doubtful = True
+    return [f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}" for one in doubtful]
 
 
 def _check_averages(rows: Sequence[Row], members: Sequence[str]) -> list[str]:
@@ -147,6 +173,8 @@ def _check_averages(rows: Sequence[Row], members: Sequence[str]) -> list[str]:
         cells = [row.cells[name].paper[0] for name in members if name in row.cells]
         average = row.cells.get("average")
         if average is None or len(cells) < len(members) or not cells:
+            continue
+        if any(row.cells[name].doubtful for name in members):
             continue
         mean = statistics.fmean(cells)
         if abs(mean - average.paper[0]) > ROUNDING + 1e-9:
