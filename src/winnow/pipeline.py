@@ -117,9 +117,7 @@ class Run:
         """Passes, formula, `scores.parquet`."""
         runner = self.scorer
         if self.pre_experience is not None and self.method.passes:
-            tuned = self.pre_experience.prepare(
-                runner, self.pool.records, self.scoring_template, self.trainer_args
-            )
+            tuned = self.pre_experience.prepare(runner, self.pool.records, self.scoring_template, self.trainer_args)
             runner = self._pass_runner(tuned)
             runner.used, runner.computed = self.scorer.used, self.scorer.computed
         attacks = getattr(self.method, "attacks", {})

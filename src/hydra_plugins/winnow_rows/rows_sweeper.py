@@ -24,7 +24,10 @@ class RowSweeper(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size, params)
         self.rows = list(rows or [])
-        self.only = {str(key): list(one) if isinstance(one, Sequence) and not isinstance(one, str) else one for key, one in (only or {}).items()}
+        self.only = {
+            str(key): list(one) if isinstance(one, Sequence) and not isinstance(one, str) else one
+            for key, one in (only or {}).items()
+        }
         self.arguments: list[str] = []
 
     def sweep(self, arguments: list[str]) -> Any:

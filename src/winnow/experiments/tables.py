@@ -163,7 +163,9 @@ def _mark_doubtful(rows: Sequence[Row], doubtful: Sequence[Mapping[str, Any]]) -
             if all(row.identity.get(key) == value for key, value in wanted.items()):
                 for metric in one["metrics"]:
                     row.cells[metric].doubtful = True
-    return [f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}" for one in doubtful]
+    return [
+        f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}" for one in doubtful
+    ]
 
 
 def _check_averages(rows: Sequence[Row], members: Sequence[str]) -> list[str]:
