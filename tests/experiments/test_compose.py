@@ -19,7 +19,7 @@ PAPER = CONF.parent / "experiments"
 TABLES = {
     "cherry": {"main"},
     "aifd": {"headline", "levels"},
-    "noise": {"table1", "table2", "table3", "table4", "table6", "table7", "table8", "figure_beta", "figure_ratio"},
+    "noise": {*(f"table{n}" for n in (1, 2, 3, 4, 6, 7, 8)), "figure_beta", "figure_pools", "figure_ratio"},
     "adg": {"main", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
     "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness"},
     "search": {"noise", "anit"},

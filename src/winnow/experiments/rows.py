@@ -25,8 +25,8 @@ def expand(
     rows: each a line of overrides, `method=random,length selection.ratio=0.12`; a list of values is swept. params:
     key -> values, crossed with every row. arguments: the command line's overrides; they take the place of a row's or
     a parameter's own for the same key, and further ones are added to every job. parse: Hydra's parser. only: key -> a
-    value or a list of them: jobs in which a row or a parameter says otherwise, or nothing, are left out. Raises
-    UserError where none is left.
+    value or a list of them: jobs in which a row or a parameter says otherwise, or nothing, are left out. Raises UserError
+    where none is left.
 
     Each job gets two overrides more: `row.job`, a name made of what varies between jobs, so that the same job has the
     same folder in a later sweep; and `scale.keep`, the keys of the command line, which no scale changes.
@@ -48,8 +48,8 @@ def expand(
     if only and not jobs:
         asked = ", ".join(f"{key}={value}" for key, value in only.items())
         raise UserError(
-            f"hydra.sweeper.only: no row of this experiment has {asked}; its rows are: {'; '.join(rows)}; and for "
-            f"each: {' '.join(f'{key}={value}' for key, value in params.items())}."
+            f"hydra.sweeper.only: no row of this experiment has {asked}; its rows are: {'; '.join(rows)}; and for each: "
+            f"{' '.join(f'{key}={value}' for key, value in params.items())}."
         )
     return list(jobs.values())
 
