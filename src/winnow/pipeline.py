@@ -119,7 +119,7 @@ class Run:
         if self.pre_experience is not None and self.method.passes:
             tuned = self.pre_experience.prepare(runner, self.pool.records, self.scoring_template, self.trainer_args)
             runner = self._pass_runner(tuned)
-            runner.used, runner.computed = self.scorer.used, self.scorer.computed
+            runner.used, runner.computed, runner.origin = self.scorer.used, self.scorer.computed, self.scorer.origin
         attacks = getattr(self.method, "attacks", {})
         prompts = runner.prompts(attacks, self.pool.records, self.scoring_template) if attacks else {}
         tables = {
@@ -128,6 +128,7 @@ class Run:
         }
         record.status = "computed" if runner.computed or not runner.used else "reused"
         record.fingerprint = " ".join(runner.used) or None
+        record.reused, record.resumed = runner.counts()
         if not is_leader():
             return {}
         scores = self.method.score(tables, self.pool.records)
@@ -177,6 +178,7 @@ class Run:
         tuned = self.tuning.run(subset, lambda: self.tracker.lightning_loggers())
         record.fingerprint = " ".join(tuned.used)
         record.status = "computed" if tuned.computed else "reused"
+        record.reused, record.resumed = tuned.reused, tuned.resumed
         if not is_leader():
             return {}
         drop_outputs_from(self.folder, "tune")
@@ -236,9 +238,11 @@ class Run:
         """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""
         passes = self.selection.passes
         tables = {name: self.scorer.compute(passes[name], self.pool.records, self.template) for name in passes}
+        used = self.scorer.used[len(self.scorer.used) - len(tables) :]
+        record.reused, record.resumed = self.scorer.counts(used)
         if not tables:
             return None
-        record.fingerprint = " ".join(self.scorer.used[-len(tables) :])
+        record.fingerprint = " ".join(used)
         return dense(tables["embedding"].table["vector"])
 
     def _detect(self, table, higher_is_better: bool, manifest: dict) -> dict | None:

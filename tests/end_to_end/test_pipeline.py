@@ -50,6 +50,12 @@ def stages(folder):
     return {name: stage["status"] for name, stage in card["stages"].items()}
 
 
+def counts(folder, stage):
+    """Status, and how many artifacts came from the store or go on from an interrupted run."""
+    card = json.loads((folder / "run_card.json").read_text())["stages"][stage]
+    return card["status"], card["reused"], card["resumed"]
+
+
 def test_five_stages_and_their_files(run):
     """Every file that the documentation names is there and agrees with the others."""
     results, folder = run()
@@ -161,7 +167,8 @@ def test_pre_experience_changes_the_scorer(run):
     a, b = (pq.read_table(folder / "scores.parquet")["score"].to_pylist() for folder in (plain, tuned))
     assert sum(abs(x - y) > 1e-4 for x, y in zip(a, b, strict=True) if x and y) > 20
     _, again = run(*small, folder="again")
-    assert stages(again)["score"] == "reused"
+    assert counts(tuned, "score") == ("computed", 0, 0)
+    assert counts(again, "score") == ("reused", 4, 0)  # the vectors, the scorer, two passes
 
 
 def test_tracked_offline(run, tmp_path):
@@ -180,3 +187,41 @@ def test_failed_run_says_so_in_its_card(run, tmp_path):
     assert (tmp_path / "run" / "scores.parquet").exists()
     _, folder = run("stages=[score]")
     assert stages(folder)["score"] == "reused"
+
+
+def test_the_card_counts_what_was_not_computed_as_a_whole(run, tmp_path, monkeypatch):
+    """perplexity needs one of ifd's two passes, so ifd then reuses one. Of an interrupted run's 20 records and
+    of a tuning that stopped after its checkpoint the next run's card says that it resumed them."""
+    few = "stages=[score,select]"
+    _, folder = run(few, "method=perplexity")
+    assert counts(folder, "score") == ("computed", 0, 0) and counts(folder, "select") == ("computed", 0, 0)
+    (first,) = (tmp_path / "store" / "passes").iterdir()
+    assert counts(run(few, "method=ifd", folder="b")[1], "score") == ("computed", 1, 0)
+    assert counts(run(few, "method=ifd", folder="c")[1], "score") == ("reused", 2, 0)
+
+    (first / "DONE").unlink()
+    (first / "parts").mkdir(exist_ok=True)
+    pq.write_table(pq.read_table(first / "columns.parquet").slice(0, 20), first / "parts" / "a.parquet")
+    (first / "columns.parquet").unlink()
+    assert counts(run(few, "method=perplexity", folder="d")[1], "score") == ("computed", 0, 1)
+
+    tuning = ["stages=[score,select,tune]", "method=random", "tuning.checkpoint_every_steps=1"]
+
+    def stop(*_):
+        raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("winnow.tuning.tuner.check_finite", stop)
+        with pytest.raises(RuntimeError, match="stopped"):
+            run(*tuning, folder="e")
+    assert counts(run(*tuning, folder="f")[1], "tune") == ("computed", 0, 1)
+    assert counts(run(*tuning, folder="g")[1], "tune") == ("reused", 1, 0)
+
+
+def test_the_vectors_of_a_selection_are_counted(run):
+    """selection=k_center needs an embedding pass: the first run computes it, the second finds it in the store."""
+    found = []
+    for folder in ("a", "b"):
+        _, folder = run("stages=[score,select]", "method=random", "selection=k_center", folder=folder)
+        found.append(counts(folder, "select"))
+    assert found == [("computed", 0, 0), ("computed", 1, 0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,48 +30,66 @@ def run_folder(
     seed: int = 0,
     metrics: dict[str, float] | None = None,
     base: dict[str, float] | None = None,
-    table: str = "noise/table3",
+    table: str | None = "noise/table3",
     status: str = "finished",
     error: str | None = None,
     scores: list[float | None] | None = None,
-    selected: list[int] = (),
-    seconds: dict[str, tuple[float, str]] | None = None,
+    selected: Sequence[int] = (),
+    seconds: dict[str, tuple] | None = None,
     started: str = "2026-01-01T12:00:00+00:00",
     stand_in: str | None = None,
+    config: dict | None = None,
+    given: Sequence[str] = (),
+    scale: str = "smoke",
+    changes: dict[str, list] | None = None,
+    commit: str = "0123456789abcdef",
+    command: str | None = None,
+    n: int = 50,
 ) -> Path:
-    """A finished job of an experiment with a value for each `<task>/<metric>`, all on 50 items."""
+    """A finished job of an experiment with a value for each `<task>/<metric>`, all on `n` items.
+
+    seconds: stage -> (seconds, status[, artifacts from the store, artifacts resumed]). config: dotted keys over the
+    configuration. given: keys of the sweep's command line. table: None for a run of no experiment.
+    """
     folder.mkdir(parents=True)
     chosen = CHOICES | (choices or {})
-    paper, name = table.split("/")
     (folder / ".hydra").mkdir()
-    OmegaConf.save({"hydra": {"runtime": {"choices": chosen}}}, folder / ".hydra" / "hydra.yaml")
-    stages = {
-        key: {"seconds": value, "status": status, "fingerprint": None}
-        for key, (value, status) in (seconds or {}).items()
+    told = {"runtime": {"choices": chosen}, "overrides": {"task": [f"scale.keep=[{','.join(map(repr, given))}]"]}}
+    OmegaConf.save({"hydra": told}, folder / ".hydra" / "hydra.yaml")
+    stages = {}
+    for key, (value, how, *counts) in (seconds or {}).items():
+        reused, resumed = counts or (int(how == "reused"), 0)
+        stages[key] = {"seconds": value, "status": how, "fingerprint": None, "reused": reused, "resumed": resumed}
+    plain = {
+        "seed": seed,
+        "table": None,
+        "row": row or {},
+        "method": {"name": chosen["method"]},
+        "backbone": {"name": "packaged:small"},
+        "data": {},
+        "scale": {"name": scale, "changes": {"data.limit": [None, 60]} if changes is None else changes},
     }
+    if table is not None:
+        paper, name = table.split("/")
+        plain["table"] = {"paper": paper, "name": name, "data": stand_in}
+    plain = OmegaConf.create(plain)
+    for key, value in (config or {}).items():
+        OmegaConf.update(plain, key, value)
     card = {
-        "command": f"python -m winnow +experiment={table} scale=smoke",
+        "command": command or f"python -m winnow +experiment={table} scale={scale}",
         "started": started,
         "status": status,
         "error": error,
         "stages": stages,
-        "git": {"commit": "0123456789abcdef", "dirty": False},
+        "git": {"commit": commit, "dirty": False},
         "data": {"source": "pool", "n_records": 10, "fingerprint": "f"},
-        "config": {
-            "seed": seed,
-            "table": {"paper": paper, "name": name, "data": stand_in},
-            "row": row or {},
-            "method": {"name": chosen["method"]},
-            "backbone": {"name": "packaged:small"},
-            "data": {},
-            "scale": {"name": "smoke", "changes": {"data.limit": [None, 60]}},
-        },
+        "config": OmegaConf.to_container(plain),
     }
     (folder / "run_card.json").write_text(json.dumps(card))
     if metrics is not None:
         models = {"tuned": metrics} | ({"base": base} if base else {})
         entries = {
-            model: {"metrics": {key: {"value": value, "stderr": None, "n": 50} for key, value in values.items()}}
+            model: {"metrics": {key: {"value": value, "stderr": None, "n": n} for key, value in values.items()}}
             for model, values in models.items()
         }
         (folder / "results.json").write_text(json.dumps({"suite": "s", "models": entries, "headline": list(metrics)}))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from winnow.errors import UserError
 from winnow.experiments.names import identity, text
 from winnow.experiments.rows import expand
 
 PARSE = OverridesParser.create().parse_overrides
 
 
-def jobs(rows, params, arguments=()):
+def jobs(rows, params, arguments=(), only=None):
     """Each job's overrides without the two that every job gets."""
-    return [job[:-2] for job in expand(rows, params, list(arguments), PARSE)]
+    return [job[:-2] for job in expand(rows, params, list(arguments), PARSE, only)]
 
 
 def test_rows_are_crossed_with_parameters_and_not_with_each_other():
@@ -38,6 +40,24 @@ def test_the_command_line_wins_and_repetitions_fall_out():
         for ratio in ("0.1", "0.2")
         for seed in (7, 8)
     ]
+
+
+def test_only_picks_jobs_by_what_a_row_or_a_parameter_says():
+    """method=ifd with seed 0 or 1 of three seeds: two jobs. A number is found as it is written; the command line's
+    value counts where it takes a row's place."""
+    rows, params = ["method=full", "method=random,ifd selection.ratio=0.12"], {"seed": "0,1,2"}
+    assert jobs(rows, params, only={"method": "ifd", "seed": [0, 1]}) == [
+        ["method=ifd", "selection.ratio=0.12", "seed=0"],
+        ["method=ifd", "selection.ratio=0.12", "seed=1"],
+    ]
+    assert len(jobs(rows, params, only={"selection.ratio": 0.12})) == 6  # `full` says no ratio
+    assert jobs(rows, params, ["seed=7"], {"method": "full"}) == [["method=full", "seed=7"]]
+    assert len(jobs(rows, params, only={})) == 9
+
+
+def test_only_that_picks_nothing_says_what_there_is():
+    with pytest.raises(UserError, match="has method=aifd; its rows are: method=full; method=ifd"):
+        jobs(["method=full", "method=ifd"], {"seed": "0,1"}, only={"method": "aifd"})
 
 
 def test_lists_are_values_and_not_sweeps():
@@ -68,3 +88,4 @@ def test_names_are_those_of_the_paper():
     found = identity({"job": "x", "ratio": None, "beta": None}, choices | {"noising": "padding"}, "anit")
     assert found == {"backbone": "gemma_2b", "pool": "14lap", "method": "anit", "noise": "in_context_padding"}
     assert identity({"ratio": 0.1}, choices, "noise")["ratio"] == "1"
+    assert "ratio" not in identity({"method": "lima", "ratio": ""}, choices, "noise")  # all of another pool

@@ -186,6 +186,7 @@ def test_jobs_share_the_pool_that_they_start_from(run, other, tmp_path):
     first, a = run(*begun, "selection.ratio=0.25", folder="a")
     second, b = run(*begun, "selection.ratio=0.5", folder="b")
     assert a["status"] == b["status"] == "computed"
+    assert (a["reused"], b["reused"], a["resumed"], b["resumed"]) == (0, 1, 0, 0)  # the start of b came from the store
     assert len(list((tmp_path / "store" / "models").iterdir())) == 3
     assert a["fingerprint"].split()[0] == b["fingerprint"].split()[0] and a["fingerprint"] != b["fingerprint"]
     assert (first / "start").resolve() == (second / "start").resolve() != (first / "model").resolve()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +15,7 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.experiments.names import METRICS, NOISES, identity
+from winnow.experiments.settings import settings_of
 from winnow.sweep import FAILURE, LAST_SWEEP, failure
 
 
@@ -32,8 +35,9 @@ class Job:
     identity: backbone, pool, method, ratio and settings, as the paper's table writes them. metrics: by paper.csv's
     names; those that it does not have under our own. error: the sentence that ended a failed job. started: when its
     last attempt began, in seconds since 1970. earlier: it is not finished, and no job of the folder's last sweep.
-    stand_in: what stood in for the data of the table (`table.data`). A job that failed before it had a run card has no
-    identity.
+    stand_in: what stood in for the data of the table (`table.data`). settings, choices: of its configuration, see
+    `experiments.settings`. given: the keys of the sweep's command line. A job that failed before it had a run card has
+    no identity.
     """
 
     folder: Path
@@ -48,25 +52,41 @@ class Job:
     started: float = 0.0
     earlier: bool = False
     stand_in: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
 
 
-def read_jobs(folder: str | Path, table: Mapping[str, Any]) -> list[Job]:
-    """All jobs below a sweep's folder that belong to `table`, sorted by folder. Raises UserError for a file that
-    cannot be read."""
+def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[Job]:
+    """All jobs below a sweep's folder that belong to `table` at `scale`, sorted by folder; how many of another scale
+    there are is printed. Raises UserError for a file that cannot be read."""
     folder = Path(folder)
     last = folder / LAST_SWEEP
     began = read_json(last)["began"] if last.is_file() else None
-    jobs = []
+    jobs, others = [], Counter()
     for path in run_cards(folder):
         card = read_json(path)
         if _is_of(card["config"], table):
-            jobs.append(_job(path.parent, card, table, began))
+            if _scale(card["config"]) == scale:
+                jobs.append(_job(path.parent, card, table, began))
+            else:
+                others[_scale(card["config"])] += 1
     for path in sorted(folder.rglob(FAILURE)):  # jobs that failed before they had a run card
-        config = path.parent / ".hydra" / "config.yaml"
-        if not (path.parent / "run_card.json").is_file() and config.is_file() and _is_of(OmegaConf.load(config), table):
+        file = path.parent / ".hydra" / "config.yaml"
+        if (path.parent / "run_card.json").is_file() or not file.is_file():
+            continue
+        config = OmegaConf.load(file)
+        if _is_of(config, table) and _scale(config) == scale:
             when = path.stat().st_mtime
             jobs.append(Job(path.parent, "failed", failure(path), started=when, earlier=_is_earlier(when, began)))
+    for other, count in others.items():
+        which = f"{count} job{'s' if count > 1 else ''} of scale={other}"
+        print(f"{folder}: {which} left out; this table is scale={scale}.")
     return sorted(jobs, key=lambda job: job.folder)
+
+
+def _scale(config: Mapping[str, Any]) -> str:
+    return (config.get("scale") or {}).get("name") or "paper"
 
 
 def _is_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
@@ -98,10 +118,13 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
     started = datetime.fromisoformat(card["started"]).timestamp()
     if (folder / FAILURE).is_file():  # the last attempt; it may have ended before it touched the card of the one before
         status, error, started = "failed", failure(folder / FAILURE), (folder / FAILURE).stat().st_mtime
-    hydra_file = folder / ".hydra" / "hydra.yaml"
-    if not hydra_file.is_file():
-        raise UserError(f"{hydra_file}: not there, so nothing says which options the job had; run the sweep again.")
-    choices = OmegaConf.load(hydra_file).hydra.runtime.choices
+    told = hydra_of(folder)
+    if told is None:
+        raise UserError(
+            f"{folder / '.hydra' / 'hydra.yaml'}: not there, so nothing says which options the job had; "
+            f"run the sweep again."
+        )
+    choices, given = told
     metrics = _times(card)
     if "selected" in (card.get("results") or {}):
         metrics["selected"] = Measured(card["results"]["selected"])
@@ -113,7 +136,7 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
         folder=folder,
         status=status,
         error=error,
-        identity=identity(config.get("row") or {}, {str(k): str(v) for k, v in choices.items()}, table["paper"]),
+        identity=identity(config.get("row") or {}, choices, table["paper"]),
         seed=config["seed"],
         metrics=metrics,
         command=card["command"],
@@ -122,7 +145,22 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
         started=started,
         earlier=status != "finished" and _is_earlier(started, began),
         stand_in=config["table"].get("data"),
+        settings=settings_of(config),
+        choices=choices,
+        given=given,
     )
+
+
+def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
+    """({group: chosen option}, keys of the sweep's command line) of a job; None if Hydra did not start it."""
+    file = folder / ".hydra" / "hydra.yaml"
+    if not file.is_file():
+        return None
+    hydra = OmegaConf.load(file).hydra
+    words = OmegaConf.select(hydra, "overrides.task") or []
+    kept = next((word for word in words if word.startswith("scale.keep=")), "")  # written by the sweeper for each job
+    choices = {str(key): str(value) for key, value in hydra.runtime.choices.items()}
+    return choices, tuple(re.findall(r"'([^']*)'", kept))
 
 
 def _metrics(results: Mapping[str, Any], config: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Measured]:
@@ -145,21 +183,24 @@ def _metrics(results: Mapping[str, Any], config: Mapping[str, Any], table: Mappi
     return metrics
 
 
+def whole(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage's seconds are those of all its work: nothing of it came from the store or from an interrupted
+    run. A card that does not tell is not taken for one that says so."""
+    return stage["status"] == "computed" and (stage.get("reused"), stage.get("resumed")) == (0, 0)
+
+
 def _times(card: Mapping[str, Any]) -> dict[str, Measured]:
-    """Selection's time, where it was measured: a stage that was taken from the store tells nothing of it."""
+    """Times of selection and tuning, where they were measured as a whole."""
     stages = card["stages"]
-    if "tune" in stages and stages["tune"]["status"] == "computed":
-        tuning = {"tuning_seconds": Measured(stages["tune"]["seconds"])}
-    else:
-        tuning = {}
-    if not all(stages.get(stage, {}).get("status") == "computed" for stage in ("score", "select")):
-        return tuning
+    timed = {}
+    if "tune" in stages and whole(stages["tune"]):
+        timed["tuning_seconds"] = Measured(stages["tune"]["seconds"])
+    if not all(stage in stages and whole(stages[stage]) for stage in ("score", "select")):
+        return timed
     seconds = stages["score"]["seconds"] + stages["select"]["seconds"]
     records = (card.get("data") or {}).get("n_records")
     if not seconds or not records:
-        return tuning
-    timed = {
-        "selection_hours": Measured(seconds / 3600, records),
-        "examples_per_second": Measured(records / seconds, records),
-    }
-    return tuning | timed
+        return timed
+    timed["selection_hours"] = Measured(seconds / 3600, records)
+    timed["examples_per_second"] = Measured(records / seconds, records)
+    return timed

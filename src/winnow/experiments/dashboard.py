@@ -16,29 +16,36 @@ import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 from markupsafe import Markup
-from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 
 from winnow.errors import UserError
 from winnow.experiments import dashboard_plots as plots
-from winnow.experiments.collect import read_json, run_cards
+from winnow.experiments.collect import hydra_of, read_json, run_cards, whole
+from winnow.experiments.names import identity
+from winnow.experiments.settings import differences, settings_of, shown
 from winnow.files import write_atomically
+from winnow.sweep import FAILURE
 from winnow.tracking.card_page import show_measure, show_number, show_seconds
 from winnow.tracking.plots import lower_is_better
 
 STAGES = ("score", "select", "tune", "evaluate")
+SHARES = ("ratio", "budget", "selection.ratio", "selection.count")  # the selected share has an axis of its own
 
 
 @dataclass
 class Seen:
-    """What the page knows of one run. metrics: of the tuned model (of the base model where none was tuned); base: of
-    the
-    base model. subset, scores: by record id. seconds: by stage, for stages that were computed and not taken from the
-    store."""
+    """What the page knows of one run. identity: what it is, in its experiment's words, but for the selected share.
+    settings, choices: of its configuration, see `experiments.settings`. label: the method, with whatever tells it apart
+    from other runs of the page that are no repetitions of it. metrics: of the tuned model (of the base model where none
+    was tuned); base: of the base model. subset, scores: by record id. seconds: by stage, for stages that were computed
+    and not taken from the store. cost: of scoring and selection in seconds, None where a part came from the store."""
 
     name: str
     folder: Path
     method: str
+    identity: dict[str, str]
+    settings: dict[str, str]
+    choices: dict[str, str]
     pool: str
     fingerprint: str | None
     backbone: str
@@ -49,6 +56,8 @@ class Seen:
     base: dict[str, float]
     headline: list[str]
     seconds: dict[str, float]
+    cost: float | None = None
+    label: str = ""
     subset: frozenset[str] = frozenset()
     scores: dict[str, float] = field(default_factory=dict)
 
@@ -74,12 +83,13 @@ def write_dashboard(folder: Path, to: str | None = None) -> Path:
 
 
 def read_runs(folder: Path) -> list[Seen]:
-    """The finished runs below a folder, by path."""
+    """The runs below a folder whose last attempt is finished, by path."""
     found = []
     for path in run_cards(folder):
         card = read_json(path)
-        if card["status"] == "finished":
+        if card["status"] == "finished" and not (path.parent / FAILURE).is_file():
             found.append(_seen(path.parent, folder, card))
+    _label(found)
     return found
 
 
@@ -146,13 +156,19 @@ def _seen(folder: Path, root: Path, card: Mapping[str, Any]) -> Seen:
     decisions = selection.get("decisions") or []
     chosen = frozenset(one["id"] for one in decisions if one["selected"])
     n_valid = selection.get("n_valid")
+    choices, _ = hydra_of(folder) or ({}, ())
+    pool, backbone = Path(str(card["data"].get("source", ""))).stem, Path(str(config["backbone"]["name"])).name
+    selecting = [card["stages"].get(stage) for stage in ("score", "select")]
     return Seen(
         name=folder.relative_to(root).as_posix() if folder != root else folder.name,
         folder=folder,
-        method=_label(folder, config["method"]["name"]),
-        pool=Path(str(card["data"].get("source", ""))).stem,
+        method=config["method"]["name"],
+        identity=_identity(config, choices, backbone, pool),
+        settings={key: value for key, value in settings_of(config).items() if key not in SHARES},
+        choices=choices,
+        pool=pool,
         fingerprint=card["data"].get("fingerprint"),
-        backbone=Path(str(config["backbone"]["name"])).name,
+        backbone=backbone,
         ratio=len(chosen) / n_valid if n_valid else None,
         selected=len(chosen) or None,
         seed=config["seed"],
@@ -164,17 +180,41 @@ def _seen(folder: Path, root: Path, card: Mapping[str, Any]) -> Seen:
             for stage in STAGES
             if card["stages"].get(stage, {}).get("status") == "computed"
         },
+        cost=sum(one["seconds"] for one in selecting) if all(one and whole(one) for one in selecting) else None,
         subset=chosen,
         scores=_scores(folder / "scores.parquet"),
     )
 
 
-def _label(folder: Path, method: str) -> str:
-    """The method, with its selection rule where that is not the plain top of the ranking."""
-    hydra_file = folder / ".hydra" / "hydra.yaml"
-    choices = OmegaConf.load(hydra_file).hydra.runtime.choices if hydra_file.is_file() else {}
-    rule = choices.get("selection", "top")
-    return method if rule in ("top", method) else f"{method}, {rule}"
+def _identity(config: Mapping[str, Any], choices: Mapping[str, str], backbone: str, pool: str) -> dict[str, str]:
+    """A run in the words of its experiment's table; elsewhere its method with the selection rule where that is not the
+    plain top of the ranking, adversary and noising."""
+    table = config.get("table")
+    if table and choices:
+        found = identity(config.get("row") or {}, choices, table["paper"])
+        return {key: value for key, value in found.items() if key not in SHARES}
+    method, rule = config["method"]["name"], choices.get("selection", "top")
+    found = {"method": method if rule in ("top", method) else f"{method}, {rule}", "backbone": backbone, "pool": pool}
+    also = {group: choices.get(group, "none") for group in ("adversary", "noising")}
+    return found | {group: option for group, option in also.items() if option != "none"}
+
+
+def _label(runs: Sequence[Seen]) -> None:
+    """Give each run its label: the method; pool and backbone where the page has several; what else runs of the method
+    differ in; and settings in which runs of one identity differ. Runs with one label differ in share and seed alone."""
+    alike: dict[tuple, list[Seen]] = {}
+    for run in runs:
+        kin = [one for one in runs if one.identity["method"] == run.identity["method"]]
+        words = [run.identity["method"]]
+        for key, value in run.identity.items():
+            among = runs if key in ("backbone", "pool") else kin
+            if key != "method" and len({one.identity.get(key) for one in among}) > 1:
+                words.append(value if key in ("backbone", "pool") else f"{key}={value}")
+        run.label = ", ".join(words)
+        alike.setdefault(tuple(sorted(run.identity.items())), []).append(run)
+    for group in alike.values():
+        for run, settings in zip(group, differences(group), strict=True):
+            run.label = ", ".join([run.label, *(f"{key}={shown(value)}" for key, value in settings.items())])
 
 
 def _scores(path: Path) -> dict[str, float]:

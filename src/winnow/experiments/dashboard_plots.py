@@ -23,13 +23,12 @@ BOTH = LinearSegmentedColormap.from_list("agreement", [RED, "#f2f5f9", BLUE])
 
 def against_ratio(runs: Sequence[Seen], metric: str, low: bool) -> str:
     """The metric over the selected share of the valid records: each run a point, a line through the means of each
-    method; the base model as a dashed line."""
+    label; the base model as a dashed line."""
     title = f"{metric} against the selected share"
     curves: dict[str, dict[float, list[float]]] = {}
     for run in runs:
         if run.ratio is not None and metric in run.metrics:
-            label = f"{run.method}, {run.backbone}" if len({one.backbone for one in runs}) > 1 else run.method
-            curves.setdefault(label, {}).setdefault(run.ratio, []).append(run.metrics[metric]["value"])
+            curves.setdefault(run.label, {}).setdefault(run.ratio, []).append(run.metrics[metric]["value"])
     if not curves:
         return message(title, "No run has both a subset and this metric.")
     bases = sorted({run.base[metric] for run in runs if metric in run.base})
@@ -95,13 +94,13 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
 
 def cost_against_gain(runs: Sequence[Seen], metric: str, low: bool) -> str:
     """Improvement over the base model against the seconds of scoring and selection; runs whose passes came from the
-    store have no cost of their own and are left out."""
+    store, if only in part, have no cost of their own and are left out."""
     title = f"Cost of the selection against gain in {metric}"
     points = []
     for run in runs:
-        if metric in run.metrics and metric in run.base and "score" in run.seconds:
+        if metric in run.metrics and metric in run.base and run.cost is not None:
             gain = (run.metrics[metric]["value"] - run.base[metric]) * (-1 if low else 1)
-            points.append((run.seconds["score"] + run.seconds.get("select", 0.0), gain, run.method))
+            points.append((run.cost, gain, run.label))
     if not points:
         return message(title, "No run has computed its scores itself and has a base model to compare with.")
     with matplotlib.rc_context(STYLE):

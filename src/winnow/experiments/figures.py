@@ -24,7 +24,7 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
     series: dict[str, list[Row]] = {}
     for row in table.rows:
         if _x(row, figure["x"]) is not None and figure["y"] in row.cells:
-            series.setdefault(", ".join(row.identity.get(key, "") for key in figure["by"]).strip(", "), []).append(row)
+            series.setdefault(_label(row, figure["by"]), []).append(row)
     if not series:
         return message(title, "There is no point to draw yet.")
     places = list(dict.fromkeys(_x(row, figure["x"]) for rows in series.values() for row in rows))
@@ -46,6 +46,14 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
         axes.margins(x=0.06, y=0.12)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         return to_svg(plot, title)
+
+
+def _label(row: Row, by: Sequence[str]) -> str:
+    """What `by` says of a row; settings that are not the experiment's own are told too, so that they have a curve."""
+    words = [row.identity.get(key, "") for key in by]
+    if not row.own:
+        words += [f"{key}={row.identity[key]}" for key in row.apart if key not in by]
+    return ", ".join(words).strip(", ")
 
 
 def _points(

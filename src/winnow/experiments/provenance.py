@@ -12,7 +12,8 @@ from winnow.experiments.collect import Job
 # Changes of a scale that no number hangs on, or that another one says: speed, memory, what is shown first.
 UNTOLD = re.compile(
     r"_target_$|\.attn_implementation$|\.tokens_per_batch$|\.micro_batch_size$|\.gradient_checkpointing$"
-    r"|\.checkpoint_every_steps$|^evaluation\.(headline|averages|_|batch_size|bootstrap_iters)|^paths\.|^(data|start\.pool)\.(license|hub|split)"
+    r"|\.checkpoint_every_steps$|^evaluation\.(headline|averages|_|batch_size|bootstrap_iters)|^paths\."
+    r"|^(data|start\.pool)\.(license|hub|split)"
 )
 ABSENT = "absent"  # as `experiments.scale` writes what a configuration does not have
 

@@ -32,7 +32,7 @@ def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
     stem = f"results-{scale}"
     folder = Path(settings["folder"]).expanduser()
     printed = read_paper(REPOSITORY / "experiments" / settings["paper"] / settings["name"] / "paper.csv")
-    table = build(settings, printed, read_jobs(runs, settings))
+    table = build(settings, printed, read_jobs(runs, settings, scale))
     page = content(table, settings, scale)
     figures = {one["name"]: draw(table, one) for one in settings["figures"]}
     for name, svg in figures.items():
@@ -51,7 +51,6 @@ def as_csv(table: Table, scale: str) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    made_at = commits(table.jobs)
     for row in table.rows:
         about = {key: row.identity.get(key, "") for key in COLUMNS}
         setting = ";".join(f"{key}={value}" for key, value in row.identity.items() if key not in COLUMNS)
@@ -72,9 +71,9 @@ def as_csv(table: Table, scale: str) -> str:
                     "std": _plain(cell.std),
                     "seeds": len(cell.ours) or "",
                     "difference": _plain(cell.difference),
-                    "n": "" if cell.n is None else cell.n,
+                    "n": " ".join(map(str, sorted(cell.n))),
                     "scale": scale,
-                    "commit": made_at if cell.mean is not None else "",
+                    "commit": " ".join(sorted(cell.commits)),
                 }
             )
     return out.getvalue()

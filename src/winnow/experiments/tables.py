@@ -13,6 +13,7 @@ from typing import Any
 from winnow.errors import UserError
 from winnow.experiments.collect import Job
 from winnow.experiments.names import text
+from winnow.experiments.settings import differences, is_named, shown
 
 COLUMNS = ("backbone", "pool", "method", "ratio")
 ROUNDING = 0.01  # cells have two decimals: a printed mean may be so far from the mean of its cells
@@ -23,13 +24,15 @@ ALWAYS_OURS = ("selection_hours", "examples_per_second", "tuning_seconds", "sele
 class Cell:
     """One number of a table. paper: as printed; more than one where the paper gives a range. instead: the mean of the
     cells where the printed average does not follow from them. doubtful: printed, but known to be wrong: nothing is
-    compared with it. ours: {seed: value}. n: items, the same for all seeds."""
+    compared with it. ours: {seed: value}. n: numbers of items, one if it is the same for all seeds. commits: of the
+    jobs that the cell is made of."""
 
     paper: list[float] = field(default_factory=list)
     instead: float | None = None
     doubtful: bool = False
     ours: dict[int, float] = field(default_factory=dict)
-    n: int | None = None
+    n: set[int] = field(default_factory=set)
+    commits: set[str] = field(default_factory=set)
     derived: float | None = None  # of ours, where it is made of other cells and has no spread
 
     @property
@@ -60,11 +63,15 @@ class Cell:
 
 @dataclass
 class Row:
-    """identity: column or setting -> text. printed: whether the paper has the row. cells: metric -> Cell."""
+    """identity: column or setting -> text. printed: whether the paper has the row. cells: metric -> Cell. apart:
+    settings of the identity that only tell jobs of one row apart. own: with its settings
+    the experiment's own, so that it may be compared with the paper."""
 
     identity: dict[str, str]
     printed: bool
     cells: dict[str, Cell] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
+    own: bool = True
 
 
 @dataclass
@@ -114,26 +121,15 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     """
     doubts = _mark_doubtful(printed, table.get("doubtful") or [])
     footnotes = doubts + _check_averages(printed, table.get("members") or [])
-    found: dict[tuple, Row] = {}
-    last: dict[tuple, Job] = {}
-    for job in sorted(jobs, key=lambda job: job.started):  # of two jobs for one row and seed the later one counts
-        if job.status == "finished":
-            key = (*sorted(job.identity.items()), job.seed)
-            if key in last:
-                footnotes.append(f"Job {last[key].folder.name} is not shown: {job.folder.name} is the same row, later.")
-            last[key] = job
-    for job in last.values():
-        row = found.setdefault(tuple(sorted(job.identity.items())), Row(dict(job.identity), printed=False))
-        for metric, one in job.metrics.items():
-            cell = row.cells.setdefault(metric, Cell())
-            cell.ours[job.seed], cell.n = one.value, one.n
-    ours = [*found.values(), *_best(list(found.values()), table.get("best"))]
+    found, notes = _measured(jobs, printed)
+    footnotes += notes
+    ours = [*found, *_best(found, table.get("best"))]
     for metric, rule in (table.get("derived") or {}).items():
         _derive(ours, metric, rule)
     rows: list[Row] = []
     stated: dict[int, list[Row]] = {}  # id of a row of ours -> the rows of the paper that it is
     for row in printed:
-        partners = [one for one in ours if matches(one.identity, row.identity)]
+        partners = [one for one in ours if one.own and matches(one.identity, row.identity)]
         rows += [one for one in partners if id(one) not in stated] or ([] if partners else [row])
         for one in partners:
             stated.setdefault(id(one), []).append(row)
@@ -155,6 +151,54 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     return Table(table["paper"], table["name"], rows, shown, footnotes, list(jobs))
 
 
+def _measured(jobs: Sequence[Job], printed: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """(rows of the finished jobs, footnotes). Jobs of one identity are one row where their settings are alike, with a
+    value for each seed; of two for one seed the later one counts. Otherwise they are a row for each of the settings,
+    and the experiment's own is that of which the command line set none; it is none where that is not exactly one."""
+    groups: dict[tuple, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.started):
+        if job.status == "finished":
+            groups.setdefault(tuple(sorted(job.identity.items())), []).append(job)
+    rows, notes = [], []
+    for group in groups.values():
+        alike: dict[tuple, list[Job]] = {}
+        for job, settings in zip(group, differences(group), strict=True):
+            alike.setdefault(tuple(settings.items()), []).append(job)
+        made = []
+        for settings, members in alike.items():
+            last: dict[int, Job] = {}
+            for job in members:
+                if job.seed in last:
+                    before = last[job.seed].folder.name
+                    notes.append(f"Job {before} is not shown: {job.folder.name} is the same row, later.")
+                last[job.seed] = job
+            row = Row(members[0].identity | {key: shown(value) for key, value in settings}, printed=False)
+            row.apart = tuple(key for key, _ in settings)
+            row.own = any(not any(is_named(key, job.given) for key in row.apart) for job in members)
+            for job in last.values():
+                _add(row, job)
+            made.append(row)
+        rows += made
+        if sum(row.own for row in made) != 1:
+            for row in made:
+                row.own = False
+            if any(matches(group[0].identity, row.identity) for row in printed):
+                notes.append(
+                    f"{', '.join(group[0].identity.values())}: the jobs differ in {', '.join(made[0].apart)}, and which of "
+                    f"the {len(made)} rows is the experiment's own cannot be told: none is compared with the paper."
+                )
+    return rows, notes
+
+
+def _add(row: Row, job: Job) -> None:
+    for metric, one in job.metrics.items():
+        cell = row.cells.setdefault(metric, Cell())
+        cell.ours[job.seed] = one.value
+        cell.commits.add(job.commit)
+        if one.n is not None:
+            cell.n.add(one.n)
+
+
 def _mark_doubtful(rows: Sequence[Row], doubtful: Sequence[Mapping[str, Any]]) -> list[str]:
     """Mark printed cells that are known to be wrong; footnotes that say why."""
     for one in doubtful:
@@ -164,7 +208,8 @@ def _mark_doubtful(rows: Sequence[Row], doubtful: Sequence[Mapping[str, Any]]) -
                 for metric in one["metrics"]:
                     row.cells[metric].doubtful = True
     return [
-        f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}" for one in doubtful
+        f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}"
+        for one in doubtful
     ]
 
 
@@ -195,15 +240,16 @@ def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         if setting is not None and setting in row.identity:
-            rest = {key: value for key, value in row.identity.items() if key != setting}
+            free = {setting, *(row.apart if row.own else ())}
+            rest = {key: value for key, value in row.identity.items() if key not in free}
             groups.setdefault(tuple(sorted(rest.items())), []).append(row)
     made = []
     for rest, members in groups.items():
-        best = Row(dict(rest) | {setting: "best"}, printed=False)
+        best = Row(dict(rest) | {setting: "best"}, printed=False, own=all(row.own for row in members))
         for metric in dict.fromkeys(metric for row in members for metric in row.cells):
             cells = [row.cells[metric] for row in members if metric in row.cells]
             top = max(cells, key=lambda cell: cell.mean)
-            best.cells[metric] = Cell(ours=dict(top.ours), n=top.n)
+            best.cells[metric] = Cell(ours=dict(top.ours), n=set(top.n), commits=set(top.commits))
         made.append(best)
     return made
 
@@ -215,15 +261,19 @@ def _derive(rows: Sequence[Row], metric: str, rule: Mapping[str, Any]) -> None:
             continue
         partners = [one for one in rows if one is not row and _is_reference(one, row, over) and rule["of"] in one.cells]
         if len(partners) == 1:
-            difference = row.cells[rule["of"]].mean - partners[0].cells[rule["of"]].mean
-            row.cells[metric] = Cell(derived=difference, n=row.cells[rule["of"]].n)
+            own, other = row.cells[rule["of"]], partners[0].cells[rule["of"]]
+            row.cells[metric] = Cell(
+                derived=own.mean - other.mean, n=own.n | other.n, commits=own.commits | other.commits
+            )
 
 
 def _is_reference(one: Row, row: Row, over: Mapping[str, str]) -> bool:
     """Whether `one` is what `row` is measured against: it has the values of `over`, and shares all else that both
-    state; all data has another ratio by nature."""
+    state; all data has another ratio by nature, and the experiment's own rows may have settings of their own."""
     if any(one.identity.get(key) != value for key, value in over.items()):
         return False
     free = {*over, "ratio"} if over.get("method") == "full" else set(over)
+    if one.own and row.own:
+        free |= {*one.apart, *row.apart}
     shared = (one.identity.keys() & row.identity.keys()) - free
     return all(one.identity[key] == row.identity[key] for key in shared)

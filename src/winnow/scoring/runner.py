@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,7 @@ class PassRunner:
         self.attack_processes = attack_processes
         self.computed: list[str] = []  # fingerprints of the passes that were not in the store yet
         self.used: list[str] = []
+        self.origin: dict[str, str] = {}  # of passes and prompts when first asked for: computed, resumed or reused
         self._backbone: Backbone | None = None
 
     @property
@@ -77,11 +78,17 @@ class PassRunner:
         self.used.append(artifact.fingerprint)
         if compute_once(artifact, lambda: self._work(artifact, pass_, unique, template)):
             self.computed.append(artifact.fingerprint)
+        self.origin.setdefault(artifact.fingerprint, "computed" if artifact.fingerprint in self.computed else "reused")
         columns = ColumnParts(artifact.path, pass_.schema)
         if is_leader():
             columns.drop()
         table = columns.table()
         return PassTable(table, [record.id for record in records])
+
+    def counts(self, fingerprints: Iterable[str] | None = None) -> tuple[int, int]:
+        """(reused, resumed): how many of these artifacts, by default of all so far, the store had, whole or in part."""
+        origins = [self.origin[one] for one in (self.origin if fingerprints is None else fingerprints)]
+        return origins.count("reused"), origins.count("resumed")
 
     def artifact(self, pass_: Pass, records: Sequence[Record], template: Template) -> Artifact:
         """Where the columns live. The key holds the records' ids as a set: neither file order nor copies matter."""
@@ -101,6 +108,8 @@ class PassRunner:
 
     def _work(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
         parts = ColumnParts(artifact.path, pass_.schema)
+        if parts.done_ids():
+            self.origin[artifact.fingerprint] = "resumed"
         encoded = self._encoded(pass_, records, template)
         if hasattr(pass_, "module"):
             self._predict(pass_, encoded, parts)
@@ -134,6 +143,7 @@ class PassRunner:
                         tables[name] = attacked_prompts(
                             attack, records, self.store, *led, self.attack_processes, shown, pool
                         )
+                        self.origin.setdefault(tables[name].fingerprint, tables[name].origin)
             barrier()
         return tables
 

@@ -171,11 +171,15 @@ def error_sentence(error: BaseException) -> str:
 @dataclass
 class StageRecord:
     """What one stage reports: wall-clock seconds, `computed`, `reused`, `skipped` or `failed`, and its
-    artifact's fingerprint (16 hex digits, None when it makes no artifact)."""
+    artifact's fingerprint (16 hex digits, None when it makes no artifact). reused, resumed: how many of the artifacts
+    that it needed came from the store, and how many go on from an interrupted run: only where both are 0 do the seconds
+    tell what all of it takes. None where nothing is counted."""
 
     seconds: float = 0.0
     status: str = "computed"
     fingerprint: str | None = None
+    reused: int | None = None
+    resumed: int | None = None
 
 
 @dataclass

@@ -135,8 +135,10 @@ class PreExperience:
             if is_leader():
                 print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
             examples = template.encode(picked, runner.source.tokenizer, eos=True)
-            self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
+            told = self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
+            runner.origin[artifact.fingerprint] = "computed" if told["resumed_from"] is None else "resumed"
 
         if compute_once(artifact, tune):
             runner.computed.append(artifact.fingerprint)
+        runner.origin.setdefault(artifact.fingerprint, "reused")
         return TunedSource(runner, artifact.path / "model")

@@ -34,12 +34,15 @@ Start = ModelStart | PoolStart
 @dataclass(frozen=True)
 class Tuned:
     """A tuned model. artifact: where it is. start: folder of the model that its training started from, None for the
-    backbone. computed: whether it was tuned now. used: fingerprints of what was asked of the store, its own last."""
+    backbone. computed: whether it was tuned now. used: fingerprints of what was asked of the store, its own last.
+    reused, resumed: how many of these the store had, and how many an interrupted run had begun."""
 
     artifact: Artifact
     start: Path | None
     computed: bool
     used: list[str]
+    reused: int
+    resumed: int
 
 
 def tune_stage(tuner: Tuner | None, start: Start | None, runner: PassRunner, **parts: Any) -> TuneStage | None:
@@ -85,7 +88,10 @@ class TuneStage:
 
         folder = None if self.start is None else self.start.model(tune_on)
         steps = [*firsts, self._tuned(records, folder, loggers)]
-        return Tuned(steps[-1][0], folder, steps[-1][1], [artifact.fingerprint for artifact, _ in steps])
+        (last, computed), used = steps[-1], [artifact.fingerprint for artifact, _ in steps]
+        fresh = [artifact for artifact, now in steps if now]
+        resumed = sum(_told(artifact)["resumed_from"] is not None for artifact in fresh)
+        return Tuned(last, folder, computed, used, reused=len(steps) - len(fresh), resumed=resumed)
 
     def _tuned(self, records: Sequence[Record], start: Path | None, loggers: Loggers) -> tuple[Artifact, bool]:
         """(the model's artifact, whether it was tuned now)."""
@@ -120,6 +126,10 @@ class TuneStage:
             None if self.noising is None else self.noising.settings(),
             start,
         )
+
+
+def _told(artifact: Artifact) -> dict[str, Any]:
+    return json.loads((artifact.path / "tuning.json").read_text(encoding="utf-8"))
 
 
 def selected_records(pool: Pool, manifest: Mapping[str, Any], file: Path) -> list[Record]:

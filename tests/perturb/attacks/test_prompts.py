@@ -37,6 +37,7 @@ def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "_make", None)
     again = attacked_prompts(attack, records[::-1], store, progress=False)
     assert rows(again) == rows(table)[::-1] and again.fingerprint == table.fingerprint
+    assert (table.origin, again.origin) == ("computed", "reused")
 
 
 def test_edit_distance_is_textattacks():
@@ -71,7 +72,7 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "CHUNK", 1000)
     table = attacked_prompts(attack, RECORDS, store, progress=False)
     assert len(first) == 32 and sorted(first + seen) == sorted(r.id for r in RECORDS)
-    assert rows(table) == whole
+    assert rows(table) == whole and table.origin == "resumed"
 
 
 @pytest.mark.slow

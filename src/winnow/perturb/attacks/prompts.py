@@ -52,13 +52,14 @@ class PromptTable:
 
     Columns: `prompt`, the attacked instruction or null; `words_changed`; `similarity`, cosine of MiniLM's vectors of
     the two instructions; `edit_distance`, Levenshtein, in characters; `queries`, instructions whose loss was asked;
-    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the artifact's.
+    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the artifact's. origin:
+    `computed` now, `resumed` from what an interrupted run left, or `reused` from the store.
     """
 
-    def __init__(self, table: pa.Table, ids: Sequence[str], fingerprint: str) -> None:
+    def __init__(self, table: pa.Table, ids: Sequence[str], fingerprint: str, origin: str = "reused") -> None:
         place = {record_id: i for i, record_id in enumerate(table["id"].to_pylist())}
         places = pa.array([place[record_id] for record_id in ids], pa.int64())
-        self.table, self.fingerprint = table.take(places), fingerprint
+        self.table, self.fingerprint, self.origin = table.take(places), fingerprint, origin
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -94,11 +95,12 @@ def attacked_prompts(
         raise ValueError("search=greedy needs answer_loss and loss_identity")
     unique = list({record.id: record for record in records}.values())
     artifact = _artifact(attack, unique, store, loss_identity if greedy else None)
-    parts = ColumnParts(artifact.path, SCHEMA)
+    parts, origin = ColumnParts(artifact.path, SCHEMA), "reused"
     if not artifact.finished:
         with artifact.claim() as must_compute:
             if must_compute:
                 done = parts.done_ids()
+                origin = "resumed" if done else "computed"
                 if done:
                     print(f"Resuming {attack.name}: {len(done)} of {len(unique)} records are there already.")
                 pending = [record for record in unique if record.id not in done]
@@ -114,7 +116,7 @@ def attacked_prompts(
                 parts.merge([record.id for record in unique])
                 artifact.finish()
     parts.drop()
-    return PromptTable(parts.table(), [record.id for record in records], artifact.fingerprint)
+    return PromptTable(parts.table(), [record.id for record in records], artifact.fingerprint, origin)
 
 
 def _artifact(attack: PromptAttack, records: Sequence[Record], store: Store, loss_identity: dict | None) -> Artifact:
