@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,12 @@ import torch.distributed as dist
 
 if TYPE_CHECKING:
     from winnow.scoring.store import Artifact
+
+
+# How long a process may wait for the others (ours). The leader evaluates alone, and may wait for another job's artifact,
+# while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on CPUs, would end the run. A process
+# that dies is noticed by what started it, not by this.
+PATIENCE = timedelta(days=7)
 
 
 def rank() -> int:
@@ -47,7 +54,7 @@ def join() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group()
+        dist.init_process_group(timeout=PATIENCE)
 
 
 def compute_once(artifact: Artifact, work: Callable[[], None]) -> bool:

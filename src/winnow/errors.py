@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 # What a user can mend about a file or folder; anything else that the system reports is a defect of ours.
 _MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EDQUOT)
@@ -21,6 +22,11 @@ def user_sentence(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
+        if isinstance(cause, OSError) and cause.errno == errno.EEXIST and Path(str(cause.filename)).is_file():
+            return (
+                f"{cause.filename} is a file; a folder is expected: give another one with paths.run=... "
+                f"(a sweep: hydra.sweep.dir=...)."
+            )
         if isinstance(cause, OSError) and cause.errno in _MENDABLE:
             place = f"{cause.filename}: " if cause.filename else ""
             return f"{place}{cause.strerror}; give another place with paths.run=... or paths.store=..., or make room."

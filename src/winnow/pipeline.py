@@ -11,7 +11,7 @@ import pyarrow as pa
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.data.records import Pool
+from winnow.data.records import Pool, Record
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import from_leader, is_leader, join
@@ -19,7 +19,8 @@ from winnow.errors import UserError
 from winnow.evaluation.stage import EvaluateStage
 from winnow.experiments.scale import scaled
 from winnow.files import write_atomically
-from winnow.run_folder import STAGES, drop_outputs_from, needed, run_folder
+from winnow.made_with import differences, read_selection, scored_with, selected_with, told
+from winnow.run_folder import STAGES, drop_outputs_from, held, needed, run_folder
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
 from winnow.scoring.store import Store
@@ -33,6 +34,7 @@ from winnow.tracking.report import write_report
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 from winnow.tuning.stage import selected_records, show_in, tune_stage
+from winnow.value_types import check_types
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -40,14 +42,19 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
-    cfg = scaled(cfg)
-    run = Run(cfg)
+    check_types(cfg)
+    run = Run(scaled(cfg))
     if not is_leader():  # further processes help with passes and tuning; the first one writes
         for stage in ("score", "select", "tune"):
             if stage in run.stages:
                 getattr(run, stage)(StageRecord())
         return {}
-    card = RunCard(OmegaConf.to_container(cfg, resolve=True))
+    with held(run.folder):
+        return _lead(run)
+
+
+def _lead(run: Run) -> dict[str, Any]:
+    card = RunCard(OmegaConf.to_container(run.cfg, resolve=True))
     with card.recording(run.folder), run.tracker:
         card.data = data_summary(run.pool)
         announce(run, card.data)
@@ -89,6 +96,7 @@ class Run:
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
         self.scored: pa.Table | None = None  # filled by `score`
         self.manifest: dict | None = None  # filled by `select`
+        self.has_tuned = False  # set by `tune`
         self.runner = self._pass_runner(self.source)
         # Another backbone may score and select for the one that is tuned.
         scorer = cfg.get("scorer")
@@ -132,7 +140,8 @@ class Run:
         if not is_leader():
             return {}
         scores = self.method.score(tables, self.pool.records)
-        about = {"method": self.method.name, "settings": self._scoring_settings(), "passes": runner.used}
+        about = {"method": self.method.name, "settings": self.scoring_settings(), "passes": runner.used}
+        about["made_with"] = {key: value for key, value in scored_with(self).items() if key != "method"}
         self.scored = scores.table(self.pool.records, about)
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
@@ -155,7 +164,8 @@ class Run:
             return {}
         takes_all = getattr(self.method, "takes_all", False)
         chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
-        self.manifest = manifest = from_leader({"method": about["method"]} | chosen.manifest())
+        manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
+        self.manifest = manifest = from_leader(manifest)
         drop_outputs_from(self.folder, "select")
         write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
         write_subset(self.pool, chosen.chosen, self.folder)
@@ -172,10 +182,8 @@ class Run:
         if self.tuning is None:
             record.status = "skipped"
             return {}
-        if self.manifest is None:
-            self.manifest = json.loads(needed(self.folder, "selection.json", "select").read_text(encoding="utf-8"))
-        subset = selected_records(self.pool, self.manifest, self.folder / "selection.json")
-        tuned = self.tuning.run(subset, lambda: self.tracker.lightning_loggers())
+        tuned = self.tuning.run(self._subset(), lambda: self.tracker.lightning_loggers())
+        self.has_tuned = True
         record.fingerprint = " ".join(tuned.used)
         record.status = "computed" if tuned.computed else "reused"
         record.reused, record.resumed = tuned.reused, tuned.resumed
@@ -194,6 +202,8 @@ class Run:
         if self.tuning is not None:
             tuned, start = needed(self.folder, "model", "tune").resolve(), (self.folder / "start").resolve()
             start = start if start.exists() else None
+            if not self.has_tuned:
+                self.tuning.check(tuned, start, self._subset())
         results = EvaluateStage(self.runner, self.suite, self.template, self.trainer_args).run(tuned, start, record)
         drop_outputs_from(self.folder, "evaluate")
         write_atomically(self.folder / "results.json", json.dumps(results, indent=1))
@@ -215,7 +225,7 @@ class Run:
         processes = self.cfg.attack.processes
         return PassRunner(source, self.store, self.trainer_args, attack_processes=processes, **self.cfg.scoring)
 
-    def _scoring_settings(self) -> dict[str, Any]:
+    def scoring_settings(self) -> dict[str, Any]:
         """The method's configuration without what only changes the selection."""
         settings = OmegaConf.to_container(self.cfg.method, resolve=True)
         return {key: settings[key] for key in settings if key not in getattr(self.method, "free_settings", ())}
@@ -227,12 +237,22 @@ class Run:
         path = needed(self.folder, "scores.parquet", "score")
         table = Scores.read(path)
         about = Scores.about(table)
-        again = "run the stage `score` again with this run folder."
-        if about["method"] != self.method.name or about["settings"] != self._scoring_settings():
-            raise UserError(f"{path} holds scores of method={about['method']} with other settings; {again}")
+        again = "run stages=[score,select] again with this run folder"
+        found = differences({"method": about["settings"]} | about.get("made_with", {}), scored_with(self))
+        if found:
+            raise UserError(
+                f"{path} holds scores of method={about['method']} that were made with other settings ({told(found)}); "
+                f"{again}, or set them back."
+            )
         if table["id"].to_pylist() != [row.id for row in self.pool.records]:
-            raise UserError(f"{path} was made from other records than data={self.pool.source}; {again}")
+            raise UserError(f"{path} was made from other records than data={self.pool.source}; {again}.")
         return table, about
+
+    def _subset(self) -> list[Record]:
+        """The selected records: those of this process, or of an earlier run in the same folder with these settings."""
+        if self.manifest is None:
+            self.manifest = read_selection(self, needed(self.folder, "selection.json", "select"))
+        return selected_records(self.pool, self.manifest, self.folder / "selection.json")
 
     def _vectors(self, record: StageRecord) -> np.ndarray | None:
         """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""

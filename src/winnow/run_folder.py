@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -28,11 +31,33 @@ def run_folder(cfg: DictConfig) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         (path / ".writable").touch()
         (path / ".writable").unlink(missing_ok=True)  # another process may have been quicker
+    except FileExistsError:
+        raise UserError(f"paths.run={path} is a file; a folder is expected: give another one.") from None
     except OSError as error:
         raise UserError(
             f"paths.run={path} cannot be written ({error.strerror}); choose another folder with paths.run=..."
         ) from None
     return path
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep the run folder for one run: its files would tell of two. Raises UserError if another run holds it.
+
+    The lock is the operating system's, so that of a killed process is gone.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"Another run is writing to {folder}; wait for its end, or give this one another folder with paths.run=... "
+            f"(a sweep: hydra.sweep.dir=...)."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def needed(folder: Path, file: str, stage: str) -> Path:

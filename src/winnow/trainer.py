@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from winnow.distributed import PATIENCE
 from winnow.errors import UserError
 
 SETTINGS = ("accelerator", "devices", "strategy", "num_nodes", "enable_progress_bar")
@@ -31,10 +33,14 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
         "use_distributed_sampler": False,  # batches are dealt out by us
     }
     try:
-        return pl.Trainer(**{"accelerator": "auto", "devices": 1, **settings, **fixed, **options})
+        trainer = pl.Trainer(**{"accelerator": "auto", "devices": 1, **settings, **fixed, **options})
     except MisconfigurationException as error:
         told = " ".join(str(error).split())
         raise UserError(f"The trainer settings {dict(settings)} cannot be used on this machine: {told}") from error
+    if isinstance(trainer.strategy, DDPStrategy):
+        # Lightning forms the process group where nobody else did, and has no argument for this beside `strategy=ddp`.
+        trainer.strategy._timeout = PATIENCE
+    return trainer
 
 
 def device_of(settings: Mapping[str, Any]) -> str:

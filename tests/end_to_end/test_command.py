@@ -44,6 +44,8 @@ def call(arguments, **options):
         (["data=file", "data.path=/no/such.json"], "/no/such.json"),
         (["paths.run=/dev/null/nowhere"], "/dev/null/nowhere"),
         (["paths.store=/dev/null/nowhere"], "paths.store"),
+        ([f"paths.run={__file__}"], "test_command.py is a file; a folder is expected"),
+        (["seed=abc"], "seed=abc is not a whole number"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

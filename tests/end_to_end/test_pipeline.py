@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +14,7 @@ from composed import config
 from winnow import pipeline
 from winnow.data.readers import read_pool
 from winnow.errors import UserError
+from winnow.run_folder import held
 
 SMALL = [
     "data.limit=40",
@@ -137,6 +141,101 @@ def test_selection_of_other_data_is_not_tuned_on(run):
     run("stages=[score,select]")
     with pytest.raises(UserError, match="selection.json was made from other records"):
         run("stages=[tune]", "data.limit=3")
+
+
+def test_scores_of_another_model_or_template_are_refused(run):
+    """What entered the passes is compared; what changes only their speed is not, nor what no pass read."""
+    run("stages=[score]")
+    for change, told in (
+        ("backbone.dtype=bf16", "conditioned.backbone.dtype: fp32 there, bf16 here"),
+        ("template.max_length=1400", "conditioned.template.max_length: 1500 there, 1400 here"),
+        ("pre_experience=cherry", "pre_experience.clusters: none there, 100 here"),
+    ):
+        with pytest.raises(UserError, match=rf"{told}.*run stages=\[score,select\] again"):
+            run("stages=[select]", change)
+    run("stages=[select]", "scoring.tokens_per_batch=64", "attack.processes=2", "tuning.seed=1", "trainer=auto")
+    run("stages=[score]", "method=length")  # counts tokens
+    run("stages=[select]", "method=length", "backbone.dtype=bf16")
+
+
+def test_a_selection_of_other_settings_is_not_tuned_on(run):
+    """The manifest holds what it was made with, down to the passes behind its scores."""
+    run("stages=[score,select]")
+    for change, told, stages in (
+        ("selection.ratio=0.5", "selection.ratio: 0.25 there, 0.5 here", "select,tune"),
+        ("method.max_ifd=0.9", "filters: ", "select,tune"),
+        ("method=perplexity", "method._target_: ", "score,select,tune"),
+        ("backbone.dtype=bf16", "backbone.dtype: fp32 there, bf16 here", "score,select,tune"),
+    ):
+        with pytest.raises(UserError, match=rf"selection.json was made with other.*{told}.*stages=\[{stages}\]"):
+            run("stages=[tune,evaluate]", change)
+
+
+def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
+    """What made the model counts, up to the selection; suites, and what changes only speed, may be others."""
+    _, folder = run("stages=[score,select,tune]")
+    for change, told in (
+        ("tuning.learning_rate=0.001", r"tuned with other settings \(tuner.learning_rate: 0.0001 there, 0.001 here\)"),
+        ("adversary=fgm", "adversary.name: none there, fgm here"),
+        ("noising=replacement", "noising.name: none there, replacement here"),
+        ("selection.ratio=0.5", "selection.ratio: 0.25 there, 0.5 here"),
+    ):
+        with pytest.raises(UserError, match=told):
+            run("stages=[evaluate]", change)
+    speed = ["tuning.micro_batch_size=1", "tuning.checkpoint_every_steps=3", f"paths.cache={tmp_path}"]
+    results, _ = run("stages=[evaluate]", "evaluation.limit=2", *speed)
+    assert any(key.startswith("tuned/") for key in results)
+    ((folder / "model").resolve().parent / "meta.json").unlink()
+    with pytest.raises(UserError, match="meta.json, which tells how the model was tuned, cannot be read"):
+        run("stages=[evaluate]")
+
+
+def test_a_broken_selection_is_one_sentence(run):
+    _, folder = run("stages=[score,select]")
+    (folder / "selection.json").write_text("{")
+    with pytest.raises(UserError, match="selection.json cannot be read"):
+        run("stages=[tune]")
+
+
+def test_a_run_folder_belongs_to_one_run(run, tmp_path):
+    """The second one is refused and leaves no trace; the lock ends with the run."""
+    (tmp_path / "run").mkdir()
+    with held(tmp_path / "run"), pytest.raises(UserError, match="Another run is writing to .*/run; wait"):
+        run("stages=[score]", "method=random")
+    assert not (tmp_path / "run" / "run_card.json").exists()
+    run("stages=[score]", "method=random")
+
+
+def _hold(folder, ready):
+    with held(folder):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_killed_run_holds_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(UserError, match="Another run"), held(tmp_path):
+        pass
+    process.kill()
+    process.join()
+    with held(tmp_path):
+        pass
+
+
+def test_damaged_artifacts_of_finished_stages(run, tmp_path):
+    """A model without its tuning.json, an evaluation whose result is cut: which folder to delete; then all goes on."""
+    run("stages=[score,select,tune,evaluate]", "method=random")
+    for kind, name in (("models", "tuning.json"), ("evaluations", "result.json")):
+        file = next((tmp_path / "store" / kind).glob(f"*/{name}"))
+        file.write_text(file.read_text()[:20])
+        with pytest.raises(UserError, match=f"{name} cannot be read.*delete the folder {file.parent} and start again"):
+            run("stages=[score,select,tune,evaluate]", "method=random")
+        shutil.rmtree(file.parent)
+    run("stages=[score,select,tune,evaluate]", "method=random")
 
 
 def test_a_folder_never_mixes_two_selections(run):

@@ -79,12 +79,15 @@ def test_missing_data_is_named(tokenizer, tmp_path):
 
 
 def test_settings_follow_the_data_not_its_place(tmp_path):
-    """A copy of a mirror has the same settings; one changed byte gives others."""
+    """A copy of a mirror has the same settings; one changed byte gives others, a data set of other tasks does not."""
     for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):
         (tmp_path / name / "arc_easy").mkdir(parents=True)
         (tmp_path / name / "arc_easy" / "test.jsonl").write_text(text)
     a, b, c = (suite(tmp_path / name, ("arc_easy", 0, ["acc"])).settings() for name in "abc")
     assert a == b != c and json.dumps(a)
+    (tmp_path / "b" / "hellaswag").mkdir()  # which no task of the suite reads
+    (tmp_path / "b" / "hellaswag" / "validation.jsonl").write_text("1\n")
+    assert suite(tmp_path / "b", ("arc_easy", 0, ["acc"])).settings() == a
 
 
 def test_multiple_choice_equals_the_harness_model(tokenizer, tmp_path, monkeypatch):

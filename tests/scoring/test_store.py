@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import time
 
 import pyarrow as pa
@@ -113,3 +114,47 @@ def test_lost_part_is_not_merged_over(tmp_path):
     parts.write({"id": ["a"], "x": [1.0]})
     with pytest.raises(UserError, match="lost the columns of 1 records"):
         parts.merge(["a", "b"])
+
+
+def test_two_jobs_drop_the_parts_of_one_pass(tmp_path, monkeypatch):
+    """Another job that shares the pass is quicker with one of the files."""
+    parts = ColumnParts(tmp_path, SCHEMA)
+    parts.write({"id": ["a"], "x": [1.0]})
+    parts.write({"id": ["b"], "x": [1.0]})
+    seen = parts._files()
+    seen[0].unlink()
+    monkeypatch.setattr(parts, "_files", lambda: seen)
+    parts.drop()
+    assert not list((tmp_path / "parts").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_damaged_columns_of_a_finished_pass(tmp_path, damage):
+    """DONE outlives the file: the folder is what must be deleted, and then the pass is computed again."""
+    artifact = Store(tmp_path).artifact("passes", {"a": 1})
+    with artifact.claim():
+        parts = ColumnParts(artifact.path, SCHEMA)
+        parts.write({"id": ["a"], "x": [1.0]})
+        parts.merge(["a"])
+        artifact.finish()
+    file = artifact.path / "columns.parquet"
+    file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(UserError, match=f"columns.parquet cannot be read.*delete the folder {artifact.path} and"):
+        parts.table()
+    shutil.rmtree(artifact.path)
+    with artifact.claim() as must_compute:
+        assert must_compute
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "is missing"), ("", "cannot be read"), ('{"a": ', "cannot be read"), ("[1]", "holds no JSON object")],
+)
+def test_damaged_result_of_a_finished_artifact(tmp_path, content, told):
+    artifact = Store(tmp_path).artifact("evaluations", {"a": 1})
+    with artifact.claim():
+        artifact.finish()
+    if content is not None:
+        (artifact.path / "result.json").write_text(content)
+    with pytest.raises(UserError, match=f"result.json {told}.*delete the folder {artifact.path} and start again"):
+        artifact.result("result.json")

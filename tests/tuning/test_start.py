@@ -234,6 +234,12 @@ def test_the_start_is_evaluated_too(run, other):
     for key, change in results["delta"].items():
         values = [results["models"][name]["metrics"][key]["value"] for name in ("tuned", "base")]
         assert change == pytest.approx(values[0] - values[1])
+    # The stage alone: the same start, and refused with another one.
+    asked[-1] = "stages=[evaluate]"
+    run(*begun, *asked)
+    for changed in ([*begun, "start.pool.limit=5"], begun[-1:]):
+        with pytest.raises(UserError, match=r"was tuned with other settings .*run stages=\[tune,evaluate\] again"):
+            run(*changed, *asked)
 
 
 def test_a_start_without_tuning_is_refused(tmp_path):

@@ -6,13 +6,15 @@ a YAML is written that includes the stock one and only names other data, so that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
 
 from winnow.errors import UserError
-from winnow.evaluation.catalogue import StockTask
+from winnow.evaluation.catalogue import StockTask, leaves
+from winnow.evaluation.embedded import HUB_NAME
 
 # (hub name, configuration) -> folder below the mirror. Elsewhere: the last part of the hub name in lower case,
 # followed by the configuration where there is one (`cais/mmlu` + `anatomy` -> `mmlu/anatomy`).
@@ -40,10 +42,29 @@ def data_folder(task: StockTask) -> str:
     return "/".join(part for part in (hub.rsplit("/", 1)[-1].lower(), configuration) if part)
 
 
-def mirrored_files(task: StockTask, mirror: Path) -> dict[str, Path]:
-    """{split: file} of a task's data in the mirror. Raises UserError when the evaluated split is not there."""
+def mirror_digest(mirror: Path, names: Iterable[str]) -> str:
+    """Hash of the names and contents of all that these tasks, groups and tags read of a mirror: 16 hex digits.
+
+    Our own tasks read nothing of it. Raises UserError if the mirror is no folder, or a name is unknown.
+    """
+    _check_folder(mirror)
+    stock = (leaf for name in names for leaf in leaves(name) if leaf.config["dataset_path"] != HUB_NAME)
+    folders = {data_folder(leaf) for leaf in stock}
+    total = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (mirror / folder).glob("*.jsonl")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(mirror).as_posix()} {content}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _check_folder(mirror: Path) -> None:
     if not mirror.is_dir():
         raise UserError(f"evaluation.mirror={mirror} is not a folder: name one that holds <data set>/<split>.jsonl.")
+
+
+def mirrored_files(task: StockTask, mirror: Path) -> dict[str, Path]:
+    """{split: file} of a task's data in the mirror. Raises UserError when the evaluated split is not there."""
+    _check_folder(mirror)
     folder = mirror.resolve() / data_folder(task)
     files = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
     if task.evaluated_split not in files:

@@ -66,7 +66,7 @@ class EvaluateStage:
                     record.status = "computed"
                     self._evaluate(artifact, name, folder)
                     artifact.finish()
-        return json.loads((artifact.path / "result.json").read_text(encoding="utf-8"))
+        return artifact.result("result.json")
 
     def _evaluate(self, artifact: Artifact, name: str, folder: Path | None) -> None:
         from winnow.evaluation.harness import evaluate_model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,19 +95,29 @@ class Suite:
     def settings(self) -> dict[str, Any]:
         """All that the results depend on besides model and template, JSON-able, for fingerprints.
 
-        Data counts by content: the digest of the mirror (not its place), and of the held-out records.
+        Data counts by content: the digest of what the tasks read of the mirror (not its place), and of the held-out
+        records.
         """
-        settings = {key: value for key, value in vars(self).items() if key != "nlu"}
+        settings = {key: value for key, value in vars(self).items() if key not in ("nlu", "_mirror_digest")}
         settings["tasks"] = [asdict(task) | {"metrics": list(task.metrics)} for task in self.tasks]
         settings["headline"] = list(self.headline)
         settings["averages"] = {name: list(keys) for name, keys in self.averages.items()}
         settings["lm_eval"] = version("lm-eval")
         settings["heldout"] = hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16]
         if self.mirror is not None:
-            settings["mirror"] = mirror_digest(Path(self.mirror).expanduser())
+            settings["mirror"] = self._mirror_digest
         if self.nlu is not None:
             settings["nlu"] = self.nlu.settings()
         return settings
+
+    @cached_property
+    def _mirror_digest(self) -> str:
+        # Which folders a task reads is known from its definition; imported here because lm-eval takes seconds.
+        from winnow.evaluation.mirror import mirror_digest
+
+        conditions = self.conditions()
+        names = [task.task for task in self.tasks if task.task not in conditions]
+        return mirror_digest(Path(self.mirror).expanduser(), names)
 
 
 def _task_spec(raw: Mapping[str, Any]) -> TaskSpec:
@@ -116,14 +127,3 @@ def _task_spec(raw: Mapping[str, Any]) -> TaskSpec:
             f"evaluation.tasks: an entry has the keys {sorted(raw)}; expected task, metrics and perhaps num_fewshot."
         )
     return TaskSpec(str(raw["task"]), tuple(raw["metrics"]), raw.get("num_fewshot"))
-
-
-def mirror_digest(mirror: Path) -> str:
-    """Hash of the names and contents of all JSON Lines files of a mirror: 16 hex digits."""
-    if not mirror.is_dir():
-        raise UserError(f"evaluation.mirror={mirror} is not a folder: name one that holds <data set>/<split>.jsonl.")
-    total = hashlib.sha256()
-    for path in sorted(mirror.rglob("*.jsonl")):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(mirror).as_posix()} {content}\n".encode())
-    return total.hexdigest()[:16]

@@ -93,15 +93,18 @@ class PassRunner:
     def artifact(self, pass_: Pass, records: Sequence[Record], template: Template) -> Artifact:
         """Where the columns live. The key holds the records' ids as a set: neither file order nor copies matter."""
         ids = sorted({record.id for record in records})
+        data = {"records": len(ids), "ids": fingerprint({"ids": ids})}
+        return self.store.artifact("passes", self.made_with(pass_, template) | {"data": data})
+
+    def made_with(self, pass_: Pass, template: Template) -> dict[str, Any]:
+        """All that the columns of a record depend on besides the record."""
         source = self._source(pass_)
-        meta = {
+        return {
             "pass": pass_.settings(),
-            "data": {"records": len(ids), "ids": fingerprint({"ids": ids})},
             "template": template.settings() if source is self.source else None,
             # The tokenizer alone decides where no backbone is run.
             "backbone": source.identity if hasattr(pass_, "module") else source.identity["tokenizer"],
         }
-        return self.store.artifact("passes", meta)
 
     def _source(self, pass_: Pass):
         return getattr(pass_, "encoder", self.source)

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,6 +104,19 @@ class Artifact:
         """Mark the artifact as complete."""
         write_atomically(self.path / "DONE", "")
 
+    def result(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file of the finished artifact. Raises UserError if it is missing or broken."""
+        file = self.path / name
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing; {_whole_folder(self.path)}.") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read ({error}); {_whole_folder(self.path)}.") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{file} holds no JSON object; {_whole_folder(self.path)}.")
+        return content
+
     def _check_meta(self) -> None:
         file = self.path / "meta.json"
         try:
@@ -155,22 +169,30 @@ class ColumnParts:
         os.replace(staging, self.folder / "columns.parquet")
 
     def drop(self) -> None:
-        """Remove the parts; to be called when the artifact is finished."""
+        """Remove the parts; to be called when the artifact is finished, also by several jobs at once."""
         for file in self._files():
-            file.unlink()
+            file.unlink(missing_ok=True)  # another job that shares the artifact may have been quicker
 
     def table(self) -> pa.Table:
-        """The merged table."""
-        return self._read(self.folder / "columns.parquet")
+        """The merged table of a finished artifact."""
+        file = self.folder / "columns.parquet"
+        return self._read(file, advice=_whole_folder(self.folder))
 
     def _files(self) -> list[Path]:
         return sorted((self.folder / "parts").glob("*.parquet"))
 
-    def _read(self, file: Path, columns: list[str] | None = None) -> pa.Table:
+    def _read(
+        self,
+        file: Path,
+        columns: list[str] | None = None,
+        advice: str = "delete it and start again: only its records are computed anew",
+    ) -> pa.Table:
         try:
             return pq.read_table(file, columns=columns)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(
-                f"{file} cannot be read ({' '.join(str(error).split())[:200]}); delete it and start again: "
-                f"only its records are computed anew."
-            ) from None
+            raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:200]}); {advice}.") from None
+
+
+def _whole_folder(folder: Path) -> str:
+    """What to do about a file of a finished artifact: its DONE would outlive the file."""
+    return f"delete the folder {folder} and start again: it is computed anew"

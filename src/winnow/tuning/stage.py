@@ -12,7 +12,8 @@ from winnow.data.records import Pool, Record
 from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.files import write_atomically
-from winnow.scoring.store import Artifact
+from winnow.made_with import differences, told
+from winnow.scoring.store import Artifact, fingerprint
 from winnow.tuning.noised import Distortion, examples_of, prepare
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
@@ -93,6 +94,32 @@ class TuneStage:
         resumed = sum(_told(artifact)["resumed_from"] is not None for artifact in fresh)
         return Tuned(last, folder, computed, used, reused=len(steps) - len(fresh), resumed=resumed)
 
+    def check(self, model: Path, start: Path | None, records: Sequence[Record]) -> None:
+        """Raises UserError unless `model`, tuned earlier from `start` (None: the backbone), is what `run` would make."""
+
+        def began_from(others: list[Record]) -> Path:
+            if start is not None:
+                self._check(start, others, None)
+            return model if start is None else start  # without a start the model's own settings tell the difference
+
+        self._check(model, records, None if self.start is None else self.start.model(began_from))
+
+    def _check(self, model: Path, records: Sequence[Record], start: Path | None) -> None:
+        prepare(self.adversary, records, self.noising, self.measure)
+        try:
+            then = json.loads((model.parent / "meta.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{model.parent / 'meta.json'}, which tells how the model was tuned, cannot be read ({error}); "
+                f"delete the folder {model.parent} and run stages=[tune,evaluate] again with this run folder."
+            ) from None
+        found = differences(then, self._meta(records, start))
+        if found:
+            raise UserError(
+                f"{model} was tuned with other settings ({told(found)}); run stages=[tune,evaluate] again with this "
+                f"run folder, or set them back."
+            )
+
     def _tuned(self, records: Sequence[Record], start: Path | None, loggers: Loggers) -> tuple[Artifact, bool]:
         """(the model's artifact, whether it was tuned now)."""
         # The distortion of the very records that are tuned on; the adversary's settings tell it to the fingerprint.
@@ -111,6 +138,9 @@ class TuneStage:
         }
         if self.noising is not None:
             meta["noising"] = self.noising.settings()
+            read = self.noising.read_besides(records)
+            if read:
+                meta["noising_reads"] = fingerprint({"records": read})
         if start is not None:
             meta["start"] = weights_digest(start)
         return meta
@@ -149,10 +179,10 @@ def show_in(folder: Path, tuned: Tuned) -> dict[str, Any]:
 
     Returns what `tuning.json` holds.
     """
-    told = (tuned.artifact.path / "tuning.json").read_text(encoding="utf-8")
-    write_atomically(folder / "tuning.json", told)
+    told = tuned.artifact.result("tuning.json")
+    write_atomically(folder / "tuning.json", json.dumps(told, indent=1))
     for name, target in (("model", tuned.artifact.path / "model"), ("start", tuned.start)):
         (folder / name).unlink(missing_ok=True)  # a link whose artifact was deleted
         if target is not None:
             (folder / name).symlink_to(target, target_is_directory=True)
-    return json.loads(told)
+    return told

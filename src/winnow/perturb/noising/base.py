@@ -33,6 +33,7 @@ class Noising:
 
     name: ClassVar[str]
     uses_omega: ClassVar[bool] = True
+    reads: ClassVar[str | None] = None  # column of a record's original row that the words depend on
     version: ClassVar[int] = 1  # raised when the same settings would give other words
 
     def __init__(self, omega: float = 0.2, phi: float = 0.5, seed: int = 0) -> None:
@@ -46,6 +47,13 @@ class Noising:
         """All that the noised instructions depend on besides the records, JSON-able, for fingerprints."""
         settings = {"name": self.name, "phi": self.phi, "seed": self.seed, "version": self.version}
         return settings | ({"omega": self.omega} if self.uses_omega else {})
+
+    def read_besides(self, records: Sequence[Record]) -> list[list[str]]:
+        """Sorted [id, value] of the records whose `reads` column, which their id does not tell of, has a value."""
+        if self.reads is None:
+            return []
+        found = [(record.id, record.raw.get(self.reads)) for record in records]
+        return sorted([record_id, str(value)] for record_id, value in found if value is not None)
 
     def touched(self, words: int) -> int:
         """m = ceil(omega n) of n words, and at least 1. Exact: omega is taken as the decimal number it was written as,

@@ -19,6 +19,7 @@ class Opposite(Noising):
     """
 
     name: ClassVar[str] = "opposite"
+    reads: ClassVar[str | None] = "dataset"
     uses_omega: ClassVar[bool] = False
 
     def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:

@@ -19,6 +19,7 @@ class Padding(Noising):
     """
 
     name: ClassVar[str] = "padding"
+    reads: ClassVar[str | None] = "dataset"
 
     def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         dataset = DATASETS.get(str(raw.get("dataset")))
