@@ -89,7 +89,7 @@ class TuneStage:
         return Tuned(steps[-1][0], folder, steps[-1][1], [artifact.fingerprint for artifact, _ in steps])
 
     def check(self, model: Path, start: Path | None, records: Sequence[Record]) -> None:
-        """Raises UserError unless `model`, tuned earlier from `start` (None: the backbone), is what `run` would make."""
+        """Raises UserError unless `model`, tuned from `start` (None: the backbone), is what `run` would make."""
 
         def began_from(others: list[Record]) -> Path:
             if start is not None:
