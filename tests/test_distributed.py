@@ -22,7 +22,8 @@ def test_a_group_of_torchrun_is_patient(monkeypatch):
 def test_a_group_of_lightning_is_patient(monkeypatch):
     """What Lightning hands to torch when it forms the group itself."""
     asked = []
-    monkeypatch.setattr("pytorch_lightning.strategies.ddp._init_dist_connection", lambda *_, **given: asked.append(given))
+    form = "pytorch_lightning.strategies.ddp._init_dist_connection"
+    monkeypatch.setattr(form, lambda *_, **given: asked.append(given))
     trainer = make_trainer({"accelerator": "cpu", "strategy": "ddp", "devices": 2}, logger=False)
     trainer.strategy.setup_distributed()
     assert [given["timeout"] for given in asked] == [PATIENCE]

@@ -74,7 +74,8 @@ def read_selection(run: Run, file: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         made_with = manifest.get("made_with", {})
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} cannot be read ({error}); run the stage `select` again with this run folder.") from None
+        again = "run stages=[select,tune] again with this run folder"
+        raise UserError(f"{file} cannot be read ({error}); {again}.") from None
     found = differences(made_with, selected_with(run))
     if found:
         scores = any(key.partition(".")[0] in OF_SCORES for key in found)

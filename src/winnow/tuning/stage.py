@@ -95,7 +95,7 @@ class TuneStage:
         return Tuned(last, folder, computed, used, reused=len(steps) - len(fresh), resumed=resumed)
 
     def check(self, model: Path, start: Path | None, records: Sequence[Record]) -> None:
-        """Raises UserError unless `model`, tuned earlier from `start` (None: the backbone), is what `run` would make."""
+        """Raises UserError unless `model`, tuned from `start` (None: the backbone), is what `run` would make."""
 
         def began_from(others: list[Record]) -> Path:
             if start is not None:
