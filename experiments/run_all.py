@@ -10,8 +10,9 @@ not given is stood in for: pools by the embedded pool, suites by the embedded on
 experiments/samples, which say nothing about those data sets; the tables therefore go to <out>/tables and not beside
 the papers' numbers, unless --tables=experiments says so. The same for WINNOW_NLU, WINNOW_POOLS, WINNOW_EVAL.
 
-An experiment whose jobs all finished is passed over when the same command comes again at the same commit (--again runs
-it); one that was interrupted goes on from the store. The exit status is 1 if a job failed.
+An experiment whose jobs all finished is passed over when the same command comes again at the same commit, without
+changes that are not committed, and its run folders are still there (--again runs it); one that was interrupted goes on
+from the store. The exit status is 1 if a job failed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from winnow.data.nlu import DATASETS
 from winnow.data.nlu.reading import nlu_file
 from winnow.errors import UserError
@@ -36,25 +39,29 @@ from winnow.sweep import FAILURE, failure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLES = REPOSITORY / "experiments" / "samples" / "nlu"
-SEARCHES = sorted(f"search/{path.stem}" for path in (REPOSITORY / "conf" / "experiment" / "search").glob("*.yaml"))
+CONF = REPOSITORY / "conf"
+SEARCHES = sorted(f"search/{path.stem}" for path in (CONF / "experiment" / "search").glob("*.yaml"))
+SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
+POOLS = [*OmegaConf.load(CONF / "paths" / "default.yaml").pools, "file"]  # file: adg/chinese's, a pool of the user's
 NLU = [name for name in DATASETS if name != "webnlg"]  # the data sets of ANIT's tables
 CHINESE = ("cmmlu", "ceval-exam")  # folders of adg/chinese's tasks in a mirror
 STAGES = ("score", "tune", "evaluate")
+UNKNOWN = "+"  # ends the commit of what ran from files that are not committed
 
 
 def main() -> None:
     given = arguments()
     out = Path(given.out).resolve()
     nlu, stand_ins = nlu_folder(given.nlu, out / "nlu")
-    commit = git("rev-parse", "--short", "HEAD")
+    commit = state()
     state_file = out / f"all-{given.scale}.json"
     done = read_json(state_file) if state_file.is_file() else {}
     names = chosen(given.only)
     for place, name in enumerate(names, 1):
         command = ["+experiment=" + name, *overrides(name, given, out, nlu, stand_ins)]
         before = done.get(name)
-        again = before and before["failed"] == before["exit"] == 0
-        if again and (before["command"], before["commit"]) == (command, commit) and not given.again:
+        same = before and (before["command"], before["commit"]) == (command, commit) and not commit.endswith(UNKNOWN)
+        if same and finished(before, out / name / given.scale) and not given.again:
             print(f"[{place}/{len(names)}] {name}: finished before, {before['jobs']} jobs", flush=True)
             continue
         done[name] = one(name, command, out, given.scale) | {"command": command, "commit": commit}
@@ -72,7 +79,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", default="smoke", help="smoke, small or paper (default: smoke)")
+    parser.add_argument("--scale", default="smoke", choices=SCALES, help="default: smoke")
     parser.add_argument("--only", nargs="+", default=[], help="experiments (noise/table1) or papers (noise)")
     parser.add_argument("--nlu", default=os.environ.get("WINNOW_NLU"), help="folder with NLU data sets")
     pools = os.environ.get("WINNOW_POOLS", "").split()
@@ -85,6 +92,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="for every experiment, after --")
     given = parser.parse_args()
     for word in given.pools:
+        if word.partition("=")[0] not in POOLS:
+            sys.exit(f"error: --pools {word}: no experiment has a pool of this name; choose {', '.join(POOLS)}.")
         if not Path(word.partition("=")[2]).is_file():
             sys.exit(f"error: --pools {word}: NAME=FILE with a file that exists was expected, as alpaca=pool.json.")
     for key in ("nlu", "eval"):
@@ -144,7 +153,7 @@ def overrides(name: str, given: argparse.Namespace, out: Path, nlu: Path, stand_
     else:
         tables = Path(given.tables or out / "tables").resolve()
         words.append(f"table.folder={_quoted(tables / name)}")
-    if paper == "anit" or name == "search/anit":
+    if asks_nlu(name):
         words.append(f"paths.nlu={_quoted(nlu)}")
         if stand_ins and paper == "anit":
             told = f"sentences written for this project stand in for {' '.join(stand_ins)}"
@@ -157,6 +166,10 @@ def overrides(name: str, given: argparse.Namespace, out: Path, nlu: Path, stand_
     if given.eval and (name != "adg/chinese" or all((Path(given.eval) / one).is_dir() for one in CHINESE)):
         words.append(f"paths.eval={_quoted(Path(given.eval).resolve())}")
     return [*words, *given.overrides]
+
+
+def asks_nlu(name: str) -> bool:
+    return name.startswith("anit/") or name == "search/anit"
 
 
 def _quoted(value: Path | str) -> str:
@@ -180,7 +193,7 @@ def one(name: str, command: Sequence[str], out: Path, scale: str) -> dict:
 def jobs_since(folder: Path, began: float) -> dict:
     """What the jobs of a sweep's folder did that were started since: number, failures with their reasons, and how many
     of their stages were computed or came from the store."""
-    failures, finished = {}, 0
+    failures, done, replaced = {}, [], set()
     stages = {stage: {"computed": 0, "reused": 0} for stage in STAGES}
     for file in folder.rglob(FAILURE) if folder.is_dir() else ():
         if file.stat().st_mtime >= began - 1:
@@ -192,12 +205,38 @@ def jobs_since(folder: Path, began: float) -> dict:
         if card["status"] != "finished":
             failures[file.parent.name] = card["error"] or card["status"]
             continue
-        finished += 1
+        done.append(str(file.parent.relative_to(folder)))
+        replaced |= stand_ins_of(file.parent, card)
         for stage in STAGES:
             how = card["stages"].get(stage, {}).get("status")
             if how in stages[stage]:
                 stages[stage][how] += 1
-    return {"jobs": finished + len(failures), "failed": len(failures), "failures": failures, "stages": stages}
+    about = {"jobs": len(done) + len(failures), "failed": len(failures), "failures": failures, "stages": stages}
+    return about | {"finished": done, "stand_ins": sorted(replaced)}
+
+
+def stand_ins_of(folder: Path, card: Mapping) -> set[str]:
+    """The `data=` and `evaluation=` of a job's command in whose place it had the embedded pool or suite."""
+    choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
+    config = card["config"]
+    start = (config.get("start") or {}).get("pool") or {}
+    found = set()
+    for group, used in (
+        ("data", config["data"].get("source")),
+        ("data@start.pool", start.get("source")),
+        ("evaluation", (config.get("evaluation") or {}).get("name")),
+    ):
+        own = choices.get(group)
+        if used == "embedded" and own not in (None, "embedded"):
+            found.add(f"{group.split('@')[0]}={own}")
+    return found
+
+
+def finished(about: Mapping, folder: Path) -> bool:
+    """Whether all jobs of an experiment ended well and still have their run folders below `folder`."""
+    cards = [folder / job / "run_card.json" for job in about.get("finished", ())]
+    there = bool(cards) and all(card.is_file() and read_json(card)["status"] == "finished" for card in cards)
+    return there and about["failed"] == about["exit"] == 0
 
 
 def line(name: str, about: Mapping) -> str:
@@ -218,9 +257,20 @@ def table(ran: Mapping[str, Mapping], scale: str, stand_ins: Sequence[str]) -> s
     jobs, failed, seconds = (sum(about[key] for about in ran.values()) for key in ("jobs", "failed", "seconds"))
     rows.append(f"| all | {jobs} | {failed} | {seconds:.0f} | | | | |")
     notes = [f"Scale {scale}: the numbers of these runs say nothing about a paper."] if scale != "paper" else []
-    if stand_ins:
+    if stand_ins and any(asks_nlu(name) for name in ran):
         notes.append(f"Sentences written for this project stood in for {', '.join(stand_ins)}.")
+    replaced = {word for about in ran.values() for word in about.get("stand_ins", ())}
+    if "data=embedded" in ran.get("adg/chinese", {"command": ()})["command"]:
+        replaced.add("the pool of adg/chinese")
+    if replaced:
+        notes.append(f"The embedded pool and suite stood in for {', '.join(sorted(replaced))}.")
     return "\n".join([f"# All experiments at scale={scale}", "", *rows, "", *notes]) + "\n"
+
+
+def state() -> str:
+    """The commit, with a + where files differ from it: nobody can say what has been run then."""
+    commit = git("rev-parse", "--short", "HEAD")
+    return commit if commit and not git("status", "--porcelain") else f"{commit or 'none'}{UNKNOWN}"
 
 
 def git(*words: str) -> str | None:

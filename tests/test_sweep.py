@@ -1,4 +1,4 @@
-"""A sweep of an experiment as a process: launchers, a failing job, and the same command once more."""
+"""A sweep of an experiment as a process: launchers, failing and killed jobs, and the same command once more."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import sys
 
 import pytest
 from composed import CONF
-
-from winnow.errors import UserError
 
 TABLE = "+experiment=noise/table3"
 
@@ -41,8 +39,8 @@ def command(tiny_folder, tmp_path):
     return build
 
 
-def call(arguments):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def call(arguments, more=None):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | (more or {})
     return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
 
 
@@ -60,7 +58,7 @@ def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tm
     table = f"table.folder={tmp_path / 'table'}"
     first = call(command(TABLE, table, "selection.ratio=0.5,0.01"))
     assert first.returncode == 1, first.stderr
-    assert first.stderr.count("is no record at all") == 3 and "3 jobs of the sweep failed" in first.stderr
+    assert first.stderr.count("is no record at all") == 1 and "3 jobs of the sweep failed" in first.stderr
     found = statuses(tmp_path)
     assert sorted(status for status, _ in found.values()) == ["failed"] * 3 + ["finished"] * 3
     assert "scale=smoke changes" in first.stdout and "The table has" in first.stdout
@@ -112,14 +110,29 @@ def test_optuna_minimises_an_objective(command, tmp_path):
     assert len(found) == 2 and best == pytest.approx(max(found))
 
 
-def test_an_objective_is_a_number_of_the_results():
-    """What a sweeper optimises; a name that is not there, or that has no number, is one sentence."""
-    from winnow.__main__ import _objective
+KILLER = """
+import os
+from hydra.experimental.callback import Callback
+class Killer(Callback):
+    def on_job_start(self, config, **kwargs):
+        if config.row.order == "low":
+            os._exit(9)
+"""
 
-    assert _objective({"detection_auc": 0.75}, "detection_auc") == 0.75
-    for name in ("speed", "cut"):
-        with pytest.raises(UserError, match=f"objective={name} is no number among the results of this run: cut"):
-            _objective({"cut": None}, name)
+
+@pytest.mark.slow
+def test_a_killed_job_is_named_and_the_table_has_what_there_is(command, tmp_path):
+    """Under joblib a process ends as if the system had killed it: the launcher's error is a sentence, the job is
+    named."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "killer.py").write_text(KILLER)
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+hydra.callbacks.killer._target_=killer.Killer"]
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = call(command(TABLE, *words, f"table.folder={tmp_path / 'table'}"), environment)
+    assert done.returncode == 1, done.stderr
+    assert "noise-bottom" in done.stderr and ": it did not finish" in done.stderr
+    assert "not brought to its end: TerminatedWorkerError" in done.stderr and "sweep_error.txt" in done.stderr
+    assert (tmp_path / "table" / "results-smoke.md").is_file() and (tmp_path / "sweep" / "sweep_error.txt").is_file()
 
 
 def test_single_runs_keep_their_mode():

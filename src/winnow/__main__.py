@@ -16,8 +16,8 @@ from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from winnow.errors import UserError, user_sentence  # noqa: E402
-from winnow.sweep import FAILED, FINISHED, note_failure  # noqa: E402
+from winnow.errors import user_sentence  # noqa: E402
+from winnow.sweep import SWEEPS, Sweep, note_failure  # noqa: E402
 
 _raised: list[Exception] = []
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -26,11 +26,17 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> dict | float | None:
     from winnow import pipeline
+    from winnow.distributed import is_leader
+    from winnow.experiments.scale import scaled
+    from winnow.objective import check_objective, objective
 
     quiet()  # Hydra's own logging set-up is in force only now
     try:
-        results = pipeline.run(cfg)
-        return results if cfg.get("objective") is None else _objective(results, cfg.objective)
+        if cfg.get("objective") is None or not is_leader():
+            return pipeline.run(cfg)
+        cfg = scaled(cfg)
+        check_objective(cfg)
+        return objective(pipeline.run(cfg), cfg.objective)
     except Exception as error:
         if HydraConfig.get().mode == RunMode.RUN:
             _raised.append(error)  # Hydra would print a report of its own before passing it on
@@ -40,44 +46,67 @@ def _job(cfg: DictConfig) -> dict | float | None:
         return None
 
 
-def _objective(results: dict, name: str) -> float:
-    """The number that a sweeper optimises."""
-    if not isinstance(results.get(name), (int, float)):
-        raise UserError(f"objective={name} is no number among the results of this run: {', '.join(results)}.")
-    return float(results[name])
+def _end(sweep: Sweep, error: Exception | None, told: list[str]) -> None:
+    """Adds to `told` what is wrong with a sweep that ended, a sentence each; writes the table of its experiment, with
+    whatever has been run so far. error: what ended its launcher or its sweeper."""
+    from winnow.distributed import is_leader
 
-
-def _table_of_sweep() -> None:
-    """After a sweep of an experiment: its table, with whatever has been run so far."""
+    if not is_leader():  # the first of several processes accounts for their jobs
+        if error is not None:
+            raise error
+        return
     from winnow.experiments.publish import publish
 
-    for sweep in FINISHED:
-        if sweep["table"] is not None:
-            publish(sweep["table"], sweep["folder"], sweep["scale"])
+    failed, begun = sweep.failed(), bool(sweep.jobs())
+    told += [failed] if failed else []
+    told += [sweep.trouble(error)] if error is not None else []
+    if sweep.table is not None and begun:
+        sweep.remember()
+        sweep.check_table()
+        publish(sweep.table, sweep.folder, sweep.scale)
+
+
+def _run(told: list[str]) -> None:
+    """One run or a sweep. Whatever ends a sweep, its jobs are accounted for."""
+    error = None
+    try:
+        _job()
+    except Exception as raised:
+        if not SWEEPS:
+            raise
+        error = raised
+    if _raised:
+        raise _raised[0]
+    for sweep in SWEEPS:
+        _end(sweep, error, told)
 
 
 def main() -> None:
     """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    SWEEPS.clear()
+    _raised.clear()
+    told: list[str] = []  # what went wrong, a sentence each
     try:
         if sys.argv[1:2] in (["table"], ["dashboard"]):
             from winnow.experiments import commands
 
             return getattr(commands, sys.argv[1])(sys.argv[2:])
-        _job()
-        if _raised:
-            raise _raised[0]
-        _table_of_sweep()
+        _run(told)
     except KeyboardInterrupt:
         sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
     except Exception as error:
         sentence = user_sentence(error)
         if sentence is None:
+            print("".join(f"error: {one}\n" for one in told), end="", file=sys.stderr)
             raise
-        sys.exit(f"error: {sentence}")
-    if FAILED:
-        sys.exit(f"error: {len(FAILED)} jobs of the sweep failed: {'; '.join(FAILED)}")
+        told.append(sentence)
+    finally:
+        for sweep in SWEEPS:
+            sweep.forget()
+    if told:
+        sys.exit("\n".join(f"error: {one}" for one in told))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from composed import CONF
 from tiny import tiny_model, tiny_tokenizer
 
 from winnow import __main__ as command_line
-from winnow import pipeline, sweep
+from winnow import pipeline
 from winnow.evaluation.greedy import greedy_answers
 from winnow.experiments import commands, rows
 
@@ -83,10 +83,6 @@ def experiment(place, monkeypatch):
     def run(name: str, *overrides: str) -> Path:
         if (place / "runs" / name.split("/")[0]).exists():  # one page for each paper; it takes as long as the rest
             monkeypatch.setattr(pipeline, "write_report", lambda *given: None)
-        monkeypatch.setattr(sweep, "FAILED", [])
-        monkeypatch.setattr(sweep, "FINISHED", [])
-        monkeypatch.setattr(command_line, "FAILED", sweep.FAILED)
-        monkeypatch.setattr(command_line, "FINISHED", sweep.FINISHED)
         folder = place / "runs" / name
         own = [
             f"+experiment={name}",

@@ -76,6 +76,24 @@ def test_a_job_has_the_same_folder_in_a_longer_sweep_and_its_own_among_others():
     assert names[1].startswith("row.job='ifd-0.1-0-")
 
 
+def test_only_compares_values_and_not_how_they_are_written():
+    """0.10 is 0.1, 1e-5 is 0.00001, a text that is a number is the number; a list in a list is one value; a job that
+    says nothing of a key is left out."""
+
+    def picked(**only):
+        rows = ["method=ifd selection.ratio=0.10 tuning.learning_rate=1e-5 attack=[a,b]", "method=full scorer=null"]
+        wanted = {key.replace("__", "."): value for key, value in only.items()}
+        return [job[0] for job in expand(rows, {"seed": "0,1"}, [], PARSE, wanted)]
+
+    for value in (0.1, "0.1", "0.10", [0.5, 0.1]):
+        assert picked(selection__ratio=value) == ["method=ifd"] * 2
+    assert picked(tuning__learning_rate=0.00001, seed=1) == ["method=ifd"]
+    assert picked(attack=[["a", "b"]]) == ["method=ifd"] * 2 and picked(scorer=None) == ["method=full"] * 2
+    for only in ({"seed": True}, {"selection__ratio": 0.11}, {"metod": "ifd"}):
+        with pytest.raises(UserError, match="no row of this experiment has"):
+            picked(**only)
+
+
 def test_the_keys_of_the_command_line_are_kept_from_scales():
     keep = expand(["method=random"], {}, ["+experiment=x", "data.limit=5"], PARSE)[0][-1]
     assert keep == "scale.keep=['experiment','data.limit']"

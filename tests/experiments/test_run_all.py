@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import sys
 
 import pytest
@@ -18,16 +20,28 @@ SPEC = importlib.util.spec_from_file_location("run_all", CONF.parent / "experime
 run_all = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(run_all)
 FINE = {"exit": 0, "seconds": 1.0, "log": "log", "jobs": 2, "failed": 0, "failures": {}}
+FINE |= {"finished": ["a", "b"], "stand_ins": ["data=alpaca", "evaluation=noise"]}
 FINE["stages"] = {stage: {"computed": 2, "reused": 0} for stage in run_all.STAGES}
 
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """Calls the script without running a job; returns {experiment: overrides} of what it would have run."""
+    """Calls the script without running a job, in a repository without changes; returns {experiment: overrides} of what
+    it would have run."""
 
-    def run(*words: str, about: dict = FINE) -> dict[str, list[str]]:
+    def run(*words: str, about: dict = FINE, changed: str = "") -> dict[str, list[str]]:
         ran: dict[str, list[str]] = {}
-        monkeypatch.setattr(run_all, "one", lambda name, command, *rest: ran.update({name: command}) or dict(about))
+
+        def one(name, command, out, scale):
+            ran[name] = command
+            for job in about["finished"]:
+                folder = out / name / scale / job
+                if not folder.exists():
+                    run_folder(folder)
+            return dict(about)
+
+        monkeypatch.setattr(run_all, "one", one)
+        monkeypatch.setattr(run_all, "git", lambda *words: changed if words[0] == "status" else "0123456")
         monkeypatch.setattr(sys, "argv", ["run_all.py", "--out", str(tmp_path / "out"), *words])
         run_all.main()
         return ran
@@ -80,10 +94,33 @@ def test_the_same_command_repeats_what_is_missing(call, tmp_path):
     only = ("--only", "noise/table3", "cherry")
     assert set(call(*only)) == {"noise/table3", "cherry/main"} and call(*only) == {}
     assert set(call(*only, "--again")) == set(call(*only, "--", "seed=1")) == {"noise/table3", "cherry/main"}
+    assert call(*only, "--", "seed=1") == {}
     with pytest.raises(SystemExit, match="2 of 2 experiments are not finished: cherry/main, noise/table3"):
         call(*only, about=FINE | {"failed": 1, "exit": 1, "failures": {"job": "no pool"}})
     assert "| noise/table3 | 2 | 1 |" in (tmp_path / "out" / "all-smoke.md").read_text()
     assert set(call(*only)) == {"noise/table3", "cherry/main"}
+
+
+def test_finished_is_what_is_still_there_and_was_committed(call, tmp_path):
+    """A run folder that was deleted, and files that differ from the commit, now or then: run again."""
+    only = ("--only", "noise/table3")
+    assert call(*only) and call(*only) == {}
+    shutil.rmtree(tmp_path / "out" / "noise" / "table3" / "smoke" / "b")
+    assert call(*only) and call(*only) == {}
+    assert call(*only, changed=" M src/winnow/pipeline.py") and call(*only, changed=" M src/winnow/pipeline.py")
+    assert "| 0123456+ |" in (tmp_path / "out" / "all-smoke.md").read_text()
+    assert call(*only) and call(*only) == {}
+
+
+def test_the_page_names_what_stood_in(call, tmp_path):
+    """Pools and suites of the jobs, the pool that adg/chinese wants, and the samples of the NLU data sets."""
+    call("--only", "noise/table3", "adg/chinese")
+    told = (tmp_path / "out" / "all-smoke.md").read_text()
+    assert "The embedded pool and suite stood in for data=alpaca, evaluation=noise, the pool of adg/chinese." in told
+    call("--only", "noise/table3", "--again", about=FINE | {"stand_ins": []})
+    assert "stood in" not in (tmp_path / "out" / "all-smoke.md").read_text()
+    call("--only", "anit/table4")
+    assert "Sentences written for this project stood in for conll03" in (tmp_path / "out" / "all-smoke.md").read_text()
 
 
 def test_jobs_of_this_sweep_are_counted(tmp_path):
@@ -92,6 +129,9 @@ def test_jobs_of_this_sweep_are_counted(tmp_path):
     for name, hour, how in (("old", 11, "computed"), ("new", 13, "computed"), ("store", 13, "reused")):
         done = {"score": (1.0, how), "evaluate": (1.0, "computed")}
         run_folder(tmp_path / name, seconds=done, started=f"2026-01-01T{hour}:00:00+00:00")
+    card = json.loads((tmp_path / "new" / "run_card.json").read_text())
+    card["config"]["data"] = {"source": "embedded"}
+    (tmp_path / "new" / "run_card.json").write_text(json.dumps(card))
     bad = {"status": "failed", "error": "no pool", "started": "2026-01-01T13:00:00+00:00"}
     run_folder(tmp_path / "bad", seconds={"score": (4.0, "computed")}, **bad)
     (tmp_path / "early").mkdir()
@@ -99,15 +139,20 @@ def test_jobs_of_this_sweep_are_counted(tmp_path):
     noon = 1767268800.0  # 2026-01-01 12:00 UTC
     found = run_all.jobs_since(tmp_path, noon)
     assert (found["jobs"], found["failed"]) == (4, 2) and found["failures"] == {"bad": "no pool", "early": "no ratio"}
+    assert found["finished"] == ["new", "store"] and found["stand_ins"] == ["data=alpaca"]
     assert found["stages"]["score"] == {"computed": 1, "reused": 1}
     assert found["stages"]["evaluate"] == {"computed": 2, "reused": 0}
 
 
-def test_wrong_words_are_one_sentence(call):
+def test_wrong_words_are_one_sentence(call, capsys):
     for words, told in (
         (["--only", "noise/table5"], "no such experiment or paper"),
         (["--nlu", "/no/such"], "no such folder"),
         (["--pools", "alpaca"], "NAME=FILE"),
+        (["--pools", f"alpacca={__file__}"], "no experiment has a pool of this name; choose alpaca, .*, file"),
     ):
         with pytest.raises(SystemExit, match=told):
             call(*words)
+    with pytest.raises(SystemExit):
+        call("--scale", "nosuch")
+    assert "invalid choice: 'nosuch'" in capsys.readouterr().err

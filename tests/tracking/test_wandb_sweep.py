@@ -14,7 +14,6 @@ from offline_runs import artifacts_of, config_of, exit_code_of, history_of, read
 from omegaconf import OmegaConf
 
 from winnow import __main__ as command_line
-from winnow import sweep
 from winnow.tracking.job import naming
 
 CURVE = ["train/loss", "trainer/global_step"]
@@ -27,9 +26,6 @@ def jobs(tiny_folder, tmp_path, monkeypatch):
         monkeypatch.delenv(key)
 
     def run(*overrides: str) -> dict[str, Path]:
-        for name in ("FAILED", "FINISHED"):
-            monkeypatch.setattr(sweep, name, [])
-            monkeypatch.setattr(command_line, name, getattr(sweep, name))
         own = [
             "+experiment=noise/table3",
             "scale=smoke",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
+
+from winnow.errors import UserError
 
 
 class RowSweeper(BasicSweeper):
@@ -24,10 +27,10 @@ class RowSweeper(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size, params)
         self.rows = list(rows or [])
-        self.only = {
-            str(key): list(one) if isinstance(one, Sequence) and not isinstance(one, str) else one
-            for key, one in (only or {}).items()
-        }
+        if only is not None and not isinstance(only, Mapping):
+            raise UserError(f"hydra.sweeper.only={only}: keys and values were expected, as {{method: noise, seed: 0}}.")
+        only = OmegaConf.to_container(only, resolve=True) if OmegaConf.is_config(only) else (only or {})
+        self.only = {str(key): value for key, value in only.items()}
         self.arguments: list[str] = []
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -51,7 +51,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     if not suite.tasks:
         return result  # without importing the harness
     with _left_as_found(model), _quiet():
-        specs, result["skipped"] = _runnable(suite)
+        specs, result["skipped"] = runnable(suite)
         for task, reason in result["skipped"].items():
             log.warning("Evaluation leaves out %s: %s", task, reason)
         if specs:
@@ -80,7 +80,7 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
     }
 
 
-def _runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
+def runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
     """(tasks to run, {task left out: why})."""
     from winnow.evaluation.catalogue import leaves
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
+from winnow.experiments.collect import read_json, run_cards
+from winnow.sweep import FAILURE
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -16,10 +19,10 @@ def table(words: Sequence[str]) -> None:
     """`winnow table noise/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table from its run
     folders.
 
-    runs: the sweep's folder, by default where the experiment puts it. to: where the table goes, by default
-    experiments/<paper>/<table>.
+    runs: the sweep's folder, by default where the experiment puts it. scale: with runs=... by default that of the jobs
+    there, paper without. to: where the table goes, by default experiments/<paper>/<table>.
     """
-    names, options = _options(words, {"scale": "paper", "runs": None, "to": None})
+    names, options = _options(words, {"scale": None, "runs": None, "to": None})
     known = experiments()
     if len(names) != 1 or names[0] not in known:
         raise UserError(
@@ -30,13 +33,14 @@ def table(words: Sequence[str]) -> None:
     settings = table_settings(names[0])
     if options["to"] is not None:
         settings["folder"] = options["to"]
-    runs = options["runs"] or f"outputs/experiments/{names[0]}/{options['scale']}"
+    wanted = options["scale"] or (None if options["runs"] else "paper")
+    runs = options["runs"] or f"outputs/experiments/{names[0]}/{wanted}"
     if not Path(runs).is_dir():
         raise UserError(
-            f"{runs}: no such folder; run `python -m winnow +experiment={names[0]} scale={options['scale']}` first, or "
-            f"name the folder of its sweep with runs=..."
+            f"{runs}: no such folder; run `python -m winnow +experiment={names[0]} scale={wanted or 'paper'}` first, "
+            f"or name the folder of its sweep with runs=..."
         )
-    publish(settings, Path(runs), options["scale"])
+    publish(settings, Path(runs), _scale(names[0], Path(runs), wanted))
 
 
 def dashboard(words: Sequence[str]) -> None:
@@ -58,6 +62,32 @@ def dashboard(words: Sequence[str]) -> None:
     if len(names) > 1:
         raise UserError(f"winnow dashboard wants one folder, found {' '.join(names)}.")
     print(f"The dashboard is {write_dashboard(Path(names[0] if names else 'outputs'), options['to'])}")
+
+
+def _scale(name: str, runs: Path, wanted: str | None) -> str:
+    """The scale of an experiment's jobs below a folder: the wanted one, or the only one. Raises UserError where none
+    has it, or where there are several to choose from."""
+    found = set()
+    for path in run_cards(runs):
+        found.add(_scale_of(read_json(path)["config"], name))
+    for path in runs.rglob(FAILURE):  # a job that failed early has no run card
+        config = path.parent / ".hydra" / "config.yaml"
+        if not (path.parent / "run_card.json").is_file() and config.is_file():
+            found.add(_scale_of(OmegaConf.load(config), name))
+    there = sorted(found - {None})
+    if not there:
+        raise UserError(f"{runs}: no job of {name} lies there; name the folder of its sweep with runs=...")
+    if wanted is not None and wanted not in there:
+        raise UserError(f"{runs}: the jobs of {name} there have scale={', '.join(there)}, none has scale={wanted}.")
+    if wanted is None and len(there) > 1:
+        raise UserError(f"{runs}: jobs of several scales lie there; say which with scale=, one of {', '.join(there)}.")
+    return wanted or there[0]
+
+
+def _scale_of(config: Mapping[str, Any], name: str) -> str | None:
+    """The scale of a job's configuration, None if it is not of the experiment."""
+    own = config.get("table") or {}
+    return config["scale"]["name"] if f"{own.get('paper')}/{own.get('name')}" == name else None
 
 
 def experiments() -> list[str]:

@@ -25,8 +25,8 @@ def expand(
     rows: each a line of overrides, `method=random,length selection.ratio=0.12`; a list of values is swept. params:
     key -> values, crossed with every row. arguments: the command line's overrides; they take the place of a row's or
     a parameter's own for the same key, and further ones are added to every job. parse: Hydra's parser. only: key -> a
-    value or a list of them: jobs in which a row or a parameter says otherwise, or nothing, are left out. Raises UserError
-    where none is left.
+    value or a list of them: jobs in which a row or a parameter says otherwise, or nothing, are left out; 0.10 is 0.1.
+    Raises UserError where none is left.
 
     Each job gets two overrides more: `row.job`, a name made of what varies between jobs, so that the same job has the
     same folder in a later sweep; and `scale.keep`, the keys of the command line, which no scale changes.
@@ -41,26 +41,40 @@ def expand(
         varying = [key for key in merged if key in own or key in swept]
         for job in BasicSweeper.split_arguments(list(merged.values()), None)[0]:
             named = dict(zip(merged, job, strict=True))
-            if not _wanted(named, only or {}):
+            if not _wanted(named, only or {}, parse):
                 continue
             name = _name([named[key] for key in varying])
             jobs.setdefault(tuple(sorted(job)), [*job, f"row.job='{name}'", f"scale.keep=[{kept}]"])
     if only and not jobs:
         asked = ", ".join(f"{key}={value}" for key, value in only.items())
         raise UserError(
-            f"hydra.sweeper.only: no row of this experiment has {asked}; its rows are: {'; '.join(rows)}; and for each: "
-            f"{' '.join(f'{key}={value}' for key, value in params.items())}."
+            f"hydra.sweeper.only: no row of this experiment has {asked}; its rows are: {'; '.join(rows)}; and for "
+            f"each: {' '.join(f'{key}={value}' for key, value in params.items())}."
         )
     return list(jobs.values())
 
 
-def _wanted(job: Mapping[str, str], only: Mapping[str, Any]) -> bool:
+def _wanted(job: Mapping[str, str], only: Mapping[str, Any], parse: Callable[[list[str]], list[Override]]) -> bool:
     """Whether a job's overrides (key -> `key=value`) have one of the wanted values for every key of `only`."""
     for key, values in only.items():
-        found = job[key].split("=", 1)[1] if key in job else None
-        if found not in [str(value) for value in (values if isinstance(values, list) else [values])]:
+        if key not in job:
+            return False
+        found = _plain(parse([job[key]])[0].value())
+        if found not in [_plain(value) for value in (values if isinstance(values, list) else [values])]:
             return False
     return True
+
+
+def _plain(value: Any) -> Any:
+    """A value for comparing: numbers are equal however they are written, true is no number."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _key(override: Override) -> str:
