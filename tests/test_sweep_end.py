@@ -145,6 +145,7 @@ def test_a_launcher_that_breaks(call, launcher, tmp_path):
     """The first job is finished, the second is still said to be running, the third never began: the second one is
     named, the launcher's error is one sentence, the table is written. A second time the card of the first attempt does
     not count: a job that ends before it writes one is named too."""
+
     def breaking(launch, jobs, initial_job_idx):
         launch(jobs[:2], initial_job_idx)
         raise RuntimeError("A worker is gone:\nkilled\n------\nits log")

@@ -54,7 +54,13 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
     assert (content["status"], content["error"]) == ("finished", None)
     assert content["stages"]["score"]["fingerprint"] == "0123456789abcdef"
     assert 0.05 <= content["stages"]["score"]["seconds"] <= content["seconds"]
-    assert content["stages"]["tune"] == {"seconds": 0.0, "status": "skipped", "fingerprint": None, "reused": None, "resumed": None}
+    assert content["stages"]["tune"] == {
+        "seconds": 0.0,
+        "status": "skipped",
+        "fingerprint": None,
+        "reused": None,
+        "resumed": None,
+    }
     assert content["results"] == {"arc_easy/acc": 0.61}
     assert content["packages"]["python"].startswith("3.") and content["packages"]["torch"]
     assert content["hardware"]["cores"] >= 1 and content["hardware"]["memory_gib"] > 0

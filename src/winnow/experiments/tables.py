@@ -208,8 +208,7 @@ def _mark_doubtful(rows: Sequence[Row], doubtful: Sequence[Mapping[str, Any]]) -
                 for metric in one["metrics"]:
                     row.cells[metric].doubtful = True
     return [
-        f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}"
-        for one in doubtful
+        f"{', '.join(one['metrics'])} of {', '.join(map(str, one['rows'].values()))}: {one['why']}" for one in doubtful
     ]
 
 
