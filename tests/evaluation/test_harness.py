@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from composed import CONF, template
+from composed import CONF, config, template
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from shared_data import shared
 from tiny import tiny_model, tiny_tokenizer
 from tokenizers import processors
@@ -37,7 +36,7 @@ def test_every_suite_is_built(path):
     """Each file builds a suite of its own name, whose settings can be stored, and whose tasks the harness knows."""
     from winnow.evaluation.catalogue import leaves
 
-    suite = instantiate(OmegaConf.load(path))
+    suite = instantiate(config(f"evaluation={path.stem}").evaluation)
     assert suite.name == path.stem and json.dumps(suite.settings())
     assert all(spec.task in suite.conditions() or leaves(spec.task) for spec in suite.tasks)
 
