@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from winnow.tracking.svg import AMBER, BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
+from winnow.tracking.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
 
 if TYPE_CHECKING:
     from winnow.experiments.dashboard import Seen
@@ -31,9 +31,11 @@ def against_ratio(runs: Sequence[Seen], metric: str, low: bool) -> str:
             curves.setdefault(run.label, {}).setdefault(run.ratio, []).append(run.metrics[metric]["value"])
     if not curves:
         return message(title, "No run has both a subset and this metric.")
+    if len({share for points in curves.values() for share in points}) == 1 and len(curves) > MOST // 2:
+        return message(title, "All runs have the same share of the records: the leaderboard compares them.")
     bases = sorted({run.base[metric] for run in runs if metric in run.base})
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.6)
+        figure, axes = new_figure(height_for(len(curves) + bool(bases), 3.6))
         for number, (label, points) in enumerate(sorted(curves.items())):
             colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
             shares = sorted(points)
@@ -65,7 +67,7 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
     """A square matrix of numbers in [-1, 1] with the names beside it; NaN cells are empty."""
     if len(names) < 2:
         return message(title, "There is nothing to compare: fewer than two runs have it.")
-    signed = bool(np.nanmin(values) < 0)
+    signed, size = bool(np.nanmin(values) < 0), 8.5 if len(names) <= MOST // 2 else 5.5
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(1.1 + 0.33 * len(names))
         # Cell by cell, not as an image: text and colours then follow the page.
@@ -79,7 +81,13 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
                     )
                     ink = "#fdfdfd" if abs(value) > 0.6 else "#1c1d21"  # on a cell's own colour, not on the page's
                     axes.text(
-                        j, i, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8.5, color=ink
+                        j,
+                        i,
+                        f"{value:.2f}".replace("-0.00", "0.00"),
+                        ha="center",
+                        va="center",
+                        fontsize=size,
+                        color=ink,
                     )
         axes.set_yticks(range(len(names)), names)
         axes.set_xticks(range(len(names)), [str(number + 1) for number in range(len(names))])
@@ -104,8 +112,9 @@ def cost_against_gain(runs: Sequence[Seen], metric: str, low: bool) -> str:
     if not points:
         return message(title, "No run has computed its scores itself and has a base model to compare with.")
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.4)
-        for number, method in enumerate(sorted({point[2] for point in points})):
+        labels = sorted({point[2] for point in points})
+        figure, axes = new_figure(height_for(len(labels), 3.4))
+        for number, method in enumerate(labels):
             own = [point[:2] for point in points if point[2] == method]
             axes.scatter(
                 *zip(*own, strict=True),

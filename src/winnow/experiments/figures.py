@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 from winnow.experiments.tables import Row, Table
-from winnow.tracking.svg import AMBER, BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
+from winnow.tracking.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
 
 COLOURS = (BLUE, RED, AMBER, INK, GREY)
 MARKS = "osD^vP*"
@@ -29,17 +29,20 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
         return message(title, "There is no point to draw yet.")
     places = list(dict.fromkeys(_x(row, figure["x"]) for rows in series.values() for row in rows))
     numeric = all(isinstance(place, float) for place in places)
+    curves = [
+        (number, label, printed, points)
+        for number, (label, rows) in enumerate(series.items())
+        for printed in (True, False)
+        if (points := _points(rows, figure, None if numeric else places, printed))
+    ]
     with matplotlib.rc_context(STYLE):
-        plot, axes = new_figure(3.6)
-        for number, (label, rows) in enumerate(series.items()):
+        plot, axes = new_figure(height_for(len(curves), 3.6))
+        for number, label, printed, points in curves:
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 6}
-            for printed in (True, False):
-                points = _points(rows, figure, None if numeric else places, printed)
-                if points:
-                    xs, ys, spreads = zip(*sorted(points), strict=True)
-                    name = f"{label}, {'paper' if printed else 'ours'}".strip(", ")
-                    fill = {"markerfacecolor": "none", "linestyle": "--"} if printed else {"linestyle": "-"}
-                    axes.errorbar(xs, ys, yerr=None if printed else spreads, label=name, linewidth=1.4, **style, **fill)
+            xs, ys, spreads = zip(*sorted(points), strict=True)
+            name = f"{label}, {'paper' if printed else 'ours'}".strip(", ")
+            fill = {"markerfacecolor": "none", "linestyle": "--"} if printed else {"linestyle": "-"}
+            axes.errorbar(xs, ys, yerr=None if printed else spreads, label=name, linewidth=1.4, **style, **fill)
         if not numeric:
             axes.set_xticks(range(len(places)), [str(place) for place in places])
         axes.set(title=title, xlabel=figure["x"].replace("_", " "), ylabel=figure["y"].replace("_", " "))

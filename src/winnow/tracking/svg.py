@@ -60,6 +60,11 @@ def new_figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def height_for(entries: int, least: float) -> float:
+    """Inches that a plot needs whose legend, beside it, has so many entries; at least `least`."""
+    return max(least, 0.7 + 0.22 * entries)
+
+
 def message(title: str, text: str) -> str:
     """A plot's place taken by a sentence."""
     with matplotlib.rc_context(STYLE):
