@@ -8,14 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from winnow.experiments.collect import Job
+from winnow.experiments.scale import ABSENT
+from winnow.experiments.settings import LEFT_OUT
 
-# Changes of a scale that no number hangs on, or that another one says: speed, memory, what is shown first.
-UNTOLD = re.compile(
-    r"_target_$|\.attn_implementation$|\.tokens_per_batch$|\.micro_batch_size$|\.gradient_checkpointing$"
-    r"|\.checkpoint_every_steps$|^evaluation\.(headline|averages|_|batch_size|bootstrap_iters)|^paths\."
-    r"|^(data|start\.pool)\.(license|hub|split)"
-)
-ABSENT = "absent"  # as `experiments.scale` writes what a configuration does not have
+# Changes of a scale that another one says, besides those that no number hangs on.
+UNTOLD = re.compile(r"\._(target|convert)_$|^evaluation\.averages\.")
 
 
 def commands(jobs: Sequence[Job], default: str) -> list[str]:
@@ -37,7 +34,7 @@ def changes(jobs: Sequence[Job]) -> list[str]:
     found: dict[str, dict[str, int]] = {}
     for job in jobs:
         for key, (_, after) in job.changes.items():
-            if after != ABSENT and not UNTOLD.search(key):
+            if after != ABSENT and not (UNTOLD.search(key) or LEFT_OUT.search(key)):
                 values = found.setdefault(key, {})
                 values[_value(after)] = values.get(_value(after), 0) + 1
     told = []

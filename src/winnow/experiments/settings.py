@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from winnow.experiments.names import text
+from winnow.experiments.scale import ABSENT
 from winnow.tracking.card_page import flatten
 
 # No number hangs on these: what a job is called, where its files lie, on what and how fast it runs.
@@ -17,7 +18,6 @@ LEFT_OUT = re.compile(
     r"|\.checkpoint_every_steps$|^attack\.processes$|^evaluation\.(headline|batch_size|bootstrap_iters)$"
 )
 SEED = re.compile(r"(^|[._])seed$")
-ABSENT = "absent"
 LONGEST = 50  # characters of a value that are shown
 
 

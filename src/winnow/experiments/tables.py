@@ -64,8 +64,8 @@ class Cell:
 @dataclass
 class Row:
     """identity: column or setting -> text. printed: whether the paper has the row. cells: metric -> Cell. apart:
-    settings of the identity that only tell jobs of one row apart. own: with its settings
-    the experiment's own, so that it may be compared with the paper."""
+    settings of the identity that only tell jobs of one row apart. own: its settings are the experiment's own, so that
+    it may be compared with the paper."""
 
     identity: dict[str, str]
     printed: bool

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -11,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BasePredictionWriter
-from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
 
 from winnow.backbone.loading import Backbone
-from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.distributed import barrier, compute_once, is_leader
 from winnow.scoring.answer_loss import AnswerLoss
+from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
 from winnow.scoring.passes import Pass
 from winnow.scoring.store import Artifact, ColumnParts, Store, fingerprint
 from winnow.trainer import make_trainer
@@ -171,10 +165,10 @@ class PassRunner:
         if settings.get("attack"):
             label += f" {pass_.attack.name}"
         budget = getattr(pass_, "tokens_per_batch", self.tokens_per_batch)
-        data = _Pending(pass_, encoded, parts, budget, label)
-        callbacks = [_PartWriter(parts, self.flush_seconds)]
+        data = Pending(pass_, encoded, parts, budget, label)
+        callbacks = [PartWriter(parts, self.flush_seconds)]
         if self.trainer.get("enable_progress_bar", True):
-            callbacks.append(_RecordProgress())
+            callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.
         trainer = make_trainer(self.trainer, enable_progress_bar=False, callbacks=callbacks, logger=False)
         model = self.backbone if self._source(pass_) is self.source else pass_.encoder.load()
@@ -209,107 +203,3 @@ class PassTable:
         lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         values = column.flatten().to_numpy(zero_copy_only=False)
         return values.astype(np.float64), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-class _Pending(pl.LightningDataModule):
-    """Ready-made batches of the records that the parts on disk do not hold yet."""
-
-    def __init__(self, pass_: Pass, encoded: list[Encoded], parts: ColumnParts, budget: int, label: str) -> None:
-        super().__init__()
-        self.pass_, self.encoded, self.parts, self.budget, self.label = pass_, encoded, parts, budget, label
-        self.pending: list[Encoded] = []
-
-    def setup(self, stage: str) -> None:
-        done = self.parts.done_ids()
-        if done:
-            print(f"Resuming {self.label}: {len(done)} of {len(self.encoded)} records are there already.")
-        # No rank may write a part before every rank has seen the same state of the folder.
-        self.trainer.strategy.barrier()
-        self.pending = [record for record in self.encoded if record.id not in done and record.flag is None]
-        flagged = [record for record in self.encoded if record.id not in done and record.flag is not None]
-        if flagged and is_leader():
-            rows = [{"id": r.id, "flag": r.flag} | self.pass_.flagged(r) for r in flagged]
-            self.parts.write({key: [row[key] for row in rows] for key in rows[0]})
-
-    def predict_dataloader(self) -> DataLoader:
-        rows = [record.ids for record in self.pending]
-        before_text = [record.spans.get("instruction", (0, 0))[0] for record in self.pending]
-        shared = shared_prefixes(rows, before_text)
-        # A pass that makes more tokens than it is given says itself what a record costs.
-        cost = getattr(self.pass_, "cost", lambda record, common: len(record.ids) - common)
-        batches = token_budget_batches(
-            [cost(record, common) for record, common in zip(self.pending, shared, strict=True)],
-            self.budget,
-            [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
-        )
-        dataset = _Batches([([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches], self.pass_)
-        # Dealt out like cards: neighbours are of about equal size, so every process has about equal work.
-        mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
-        return DataLoader(Subset(dataset, mine), batch_size=None, shuffle=False)
-
-
-class _Batches(Dataset):
-    """One item is one whole batch."""
-
-    def __init__(self, batches: list[tuple[list[Encoded], int]], pass_: Pass) -> None:
-        self.batches, self.pass_ = batches, pass_
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        records, shared = self.batches[index]
-        return self.pass_.collate(records) | {"shared": shared}
-
-
-class _PartWriter(BasePredictionWriter):
-    """Collects what `predict_step` returns and writes a part every few seconds."""
-
-    def __init__(self, parts: ColumnParts, flush_seconds: float) -> None:
-        super().__init__(write_interval="batch")
-        self.parts, self.flush_seconds = parts, flush_seconds
-        self.waiting: dict[str, list] = {}
-        self.flushed_at = time.monotonic()
-
-    def on_predict_start(self, trainer, module) -> None:
-        self.flushed_at = time.monotonic()
-
-    def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, loader_idx) -> None:
-        for name, values in prediction.items():
-            self.waiting.setdefault(name, []).extend(values)
-        if time.monotonic() - self.flushed_at >= self.flush_seconds:
-            self._flush()
-
-    def on_predict_end(self, trainer, module) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
-        if self.waiting:
-            self.parts.write(self.waiting)
-            self.waiting = {}
-        self.flushed_at = time.monotonic()
-
-
-class _RecordProgress(pl.Callback):
-    """A bar that counts records, not batches: batches differ in size."""
-
-    def on_predict_start(self, trainer, module) -> None:
-        data = trainer.datamodule
-        self.bar = tqdm(
-            total=len(data.encoded),
-            initial=len(data.encoded) - len(data.pending),
-            desc=f"Pass {data.label}",
-            unit="rec",
-            disable=trainer.global_rank != 0,
-        )
-        self.counts: Counter[str] = Counter()
-
-    def on_predict_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        counted = getattr(trainer.datamodule.pass_, "progress", None)
-        if counted:
-            self.counts.update(counted(outputs))
-            self.bar.set_postfix({name: f"{count * trainer.world_size:,}" for name, count in self.counts.items()})
-        self.bar.update(len(batch["columns"]) * trainer.world_size)
-
-    def on_predict_end(self, trainer, module) -> None:
-        self.bar.close()
