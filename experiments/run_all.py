@@ -29,13 +29,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from winnow.commands import experiments
 from winnow.data.nlu import DATASETS
 from winnow.data.nlu.reading import nlu_file
 from winnow.errors import UserError
-from winnow.experiments.collect import read_json, run_cards
-from winnow.experiments.commands import experiments
-from winnow.files import write_atomically
-from winnow.sweep import FAILURE, failure
+from winnow.reproduce.collect import read_json, run_cards
+from winnow.store.files import write_atomically
+from winnow.sweeps.summary import FAILURE, failure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLES = REPOSITORY / "experiments" / "samples" / "nlu"

@@ -24,9 +24,9 @@ from winnow.scoring.methods.adg import AnswerDivergence
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.scoring.store import Store
 from winnow.selection.budget import Budget, Selection
-from winnow.tracking.detection import detection
+from winnow.selection.detection import detection
+from winnow.store.artifacts import Store
 
 SIZES = (3, 5, 7, 10)
 RATIO = 0.1

@@ -27,9 +27,9 @@ from common import TRAINER, parts, save
 from winnow.backbone.generation import LAST_FOUR
 from winnow.backbone.likelihood import decoder
 from winnow.data.readers import read_pool
+from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassRunner
-from winnow.scoring.sampling_pass import SampledAnswers
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 SIDES = ("plain_fp32", "winnow_fp32", "winnow_bf16")
 ANSWERS, TEMPERATURE, TOP_P = 5, 1.4, 0.9

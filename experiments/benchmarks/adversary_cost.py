@@ -128,7 +128,12 @@ def main() -> None:
     if len(sys.argv) > 4:
         print(json.dumps(one_memory(pool, dtypes[0], rounds, sys.argv[4])))
         return
-    numbers: dict = {"rounds": rounds, "micro_batch": MICRO_BATCH, "max_length": WINDOW, "threads": torch.get_num_threads()}
+    numbers: dict = {
+        "rounds": rounds,
+        "micro_batch": MICRO_BATCH,
+        "max_length": WINDOW,
+        "threads": torch.get_num_threads(),
+    }
     for dtype in dtypes:
         found = times(pool, dtype, rounds)
         for row in ROWS:

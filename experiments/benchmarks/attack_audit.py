@@ -18,17 +18,22 @@ from common import HERE, TRAINER, Counter, parts, save
 from scipy.stats import spearmanr
 
 from winnow.data.readers import read_pool
+from winnow.pages.plots import score_histogram
 from winnow.perturb.attacks.audit import audit
 from winnow.scoring.methods.aifd import AIFD
 from winnow.scoring.methods.aioec import AIOEC
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
-from winnow.scoring.store import Store
 from winnow.selection.budget import Budget
-from winnow.tracking.detection import detection
-from winnow.tracking.plots import score_histogram
+from winnow.selection.detection import detection
+from winnow.store.artifacts import Store
 
-LAYERS = {"last token": {"pooling": "last"}, "layer 0": {"layer": 0}, "layer 15": {"layer": 15}, "layer 24": {"layer": 24}}
+LAYERS = {
+    "last token": {"pooling": "last"},
+    "layer 0": {"layer": 0},
+    "layer 15": {"layer": 15},
+    "layer 24": {"layer": 24},
+}
 
 
 def scored(method, runner, records, template):
@@ -75,8 +80,13 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
         usable = int(np.sum([reason is None for reason in scores["ifd"].flag]))
         numbers["forwards_per_record"] = round(counter.sequences / usable, 3)
         numbers["attacks"] = audit(prompts)["attacks"]
-        ratios = {name: scores["aifd"].components[f"nll_{name}"] / scores["aifd"].components["nll_direct"] for name in attacks}
-        kept = {name: table.table["similarity"].to_numpy(zero_copy_only=False).astype(float) for name, table in prompts.items()}
+        ratios = {
+            name: scores["aifd"].components[f"nll_{name}"] / scores["aifd"].components["nll_direct"] for name in attacks
+        }
+        kept = {
+            name: table.table["similarity"].to_numpy(zero_copy_only=False).astype(float)
+            for name, table in prompts.items()
+        }
         numbers["spearman_ratio_with_similarity"] = {name: correlation(ratios[name], kept[name]) for name in attacks}
         numbers["spearman"] = {
             "aifd_ifd": correlation(scores["aifd"].score, scores["ifd"].score),
@@ -91,13 +101,21 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
         chosen, cut = best(methods["aifd"], scores["aifd"], records, 0.05)
         values = scores["aifd"].score
         numbers["aifd"] = {f"percentile_{q}": round(float(np.nanpercentile(values, q)), 4) for q in (5, 25, 50, 75, 95)}
-        numbers["aifd"] |= {"cut_5_percent": round(cut, 4), "not_eligible": int(np.nansum(values > 3)), "null": int(np.isnan(values).sum())}
+        numbers["aifd"] |= {
+            "cut_5_percent": round(cut, 4),
+            "not_eligible": int(np.nansum(values > 3)),
+            "null": int(np.isnan(values).sum()),
+        }
         selected = [i in chosen for i in range(count)]
         shown = [None if np.isnan(value) else float(value) for value in values]
-        (HERE / "results" / "aifd_distribution.svg").write_text(score_histogram(shown, selected, cut, "AIFD"), encoding="utf-8")
+        (HERE / "results" / "aifd_distribution.svg").write_text(
+            score_histogram(shown, selected, cut, "AIFD"), encoding="utf-8"
+        )
         first = records[:few]
         numbers["aioec_spearman_with_default"] = {"records": few} | {
-            name: correlation(scored(AIOEC(attacks, **option), runner, first, template).score, scores["aioec"].score[:few])
+            name: correlation(
+                scored(AIOEC(attacks, **option), runner, first, template).score, scores["aioec"].score[:few]
+            )
             for name, option in LAYERS.items()
         }
     return numbers
@@ -112,7 +130,11 @@ def planted(source, template, attacks) -> dict:
         for method in (IFD(), AIFD(attacks), AIOEC(attacks)):
             scores = scored(method, runner, records, template)
             table = scores.table(records, {"method": method.name, "settings": {}})
-            out = {record.id for i, record in enumerate(records) if not all(rule.keeps(table)[i] for rule in method.filters)}
+            out = {
+                record.id
+                for i, record in enumerate(records)
+                if not all(rule.keeps(table)[i] for rule in method.filters)
+            }
             found = detection(table.select(["id", "score"]).to_pylist(), labels, scores.higher_is_better, out)
             numbers[method.name] = {"auc": round(found["overall"]["auc"], 3)} | {
                 kind: round(value["auc"], 3) for kind, value in found["by_kind"].items()
@@ -127,7 +149,10 @@ def main() -> None:
     few = int(sys.argv[3]) if len(sys.argv) > 3 else 100
     cfg, source, template = parts("method=aifd", "backbone.dtype=bf16")
     attacks = instantiate(cfg.attack.use)
-    numbers = {"alpaca": alpaca(cfg, source, template, attacks, pool, count, few), "planted_defects_auc": planted(source, template, attacks)}
+    numbers = {
+        "alpaca": alpaca(cfg, source, template, attacks, pool, count, few),
+        "planted_defects_auc": planted(source, template, attacks),
+    }
     save("attack_audit", f"python experiments/benchmarks/attack_audit.py alpaca_data.json {count} {few}", numbers)
 
 

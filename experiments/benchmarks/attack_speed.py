@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from winnow.data.readers import read_pool
 from winnow.perturb.attacks.audit import audit
 from winnow.perturb.attacks.prompts import CHUNK, attacked_prompts, worker_pool
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 PROCESSES = (1, 2)
 

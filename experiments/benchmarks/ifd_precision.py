@@ -1,6 +1,6 @@
 """Does bf16 rank records as fp32 does? Spearman's rank correlation of IFD over a pool.
 
-    python experiments/benchmarks/ifd_precision.py alpaca_data.json [records]
+python experiments/benchmarks/ifd_precision.py alpaca_data.json [records]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from winnow.data.readers import read_pool
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 
 def main() -> None:

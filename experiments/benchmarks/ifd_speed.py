@@ -21,7 +21,7 @@ from common import TRAINER, parts, save
 from winnow.data.readers import read_pool
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 
 @torch.no_grad()

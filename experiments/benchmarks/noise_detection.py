@@ -23,9 +23,9 @@ from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.methods.noise import NoiseConsistency
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.scoring.store import Store
 from winnow.selection.budget import Budget, Selection
-from winnow.tracking.detection import detection
+from winnow.selection.detection import detection
+from winnow.store.artifacts import Store
 
 BETAS = (1.0, 3.0, 5.0, 10.0, 15.0)
 RATIO = 0.1

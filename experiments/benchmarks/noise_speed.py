@@ -28,7 +28,7 @@ from winnow.data.readers import read_pool
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
 from winnow.scoring.methods.noise import NoiseConsistency
 from winnow.scoring.runner import PassRunner
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 SIDES = ("per_sample_fp32", "winnow_fp32", "winnow_bf16")
 DRAWS, BETA = 3, 10.0

@@ -17,7 +17,7 @@ from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from winnow.errors import user_sentence  # noqa: E402
-from winnow.sweep import SWEEPS, Sweep, note_failure  # noqa: E402
+from winnow.sweeps.summary import SWEEPS, Sweep, note_failure  # noqa: E402
 
 _raised: list[Exception] = []
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -27,8 +27,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def _job(cfg: DictConfig) -> dict | float | None:
     from winnow import pipeline
     from winnow.distributed import is_leader
-    from winnow.experiments.scale import scaled
-    from winnow.objective import check_objective, objective
+    from winnow.sweeps.objective import check_objective, objective
+    from winnow.sweeps.scale import scaled
 
     quiet()  # Hydra's own logging set-up is in force only now
     try:
@@ -55,7 +55,7 @@ def _end(sweep: Sweep, error: Exception | None, told: list[str]) -> None:
         if error is not None:
             raise error
         return
-    from winnow.experiments.publish import publish
+    from winnow.reproduce.publish import publish
 
     failed, begun = sweep.failed(), bool(sweep.jobs())
     told += [failed] if failed else []
@@ -90,7 +90,7 @@ def main() -> None:
     told: list[str] = []  # what went wrong, a sentence each
     try:
         if sys.argv[1:2] in (["table"], ["dashboard"]):
-            from winnow.experiments import commands
+            from winnow import commands
 
             return getattr(commands, sys.argv[1])(sys.argv[2:])
         _run(told)

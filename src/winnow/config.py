@@ -5,4 +5,4 @@ from __future__ import annotations
 
 def nothing() -> None:
     """The target of every `none` choice: the group builds nothing."""
-    return None
+    return

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 if TYPE_CHECKING:
-    from winnow.scoring.store import Artifact
+    from winnow.store.artifacts import Artifact
 
 
 # How long a process may wait for the others (ours). The leader evaluates alone, and may wait for another job's

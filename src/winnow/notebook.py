@@ -50,7 +50,7 @@ def begin(records: int) -> int:
     global _began
     import matplotlib
 
-    from winnow.tracking.svg import STYLE
+    from winnow.pages.svg import STYLE
 
     matplotlib.rcParams.update(STYLE | {"figure.dpi": DOTS_PER_INCH, "savefig.dpi": DOTS_PER_INCH})
     _began = time.perf_counter()
@@ -175,7 +175,7 @@ def show(frame: pd.DataFrame, decimals: int = 2, width: int = 90) -> HTML:
 
 def matrix(axes: Axes, names: Sequence[str], values: np.ndarray) -> None:
     """Draws a square matrix of numbers in [-1, 1], one number in each cell; NaN cells are empty."""
-    from winnow.experiments.dashboard_plots import BLUES, BOTH
+    from winnow.compare.plots import BLUES, BOTH
 
     signed = bool(np.nanmin(values) < 0)
     axes.imshow(values, cmap=BOTH if signed else BLUES, vmin=-1 if signed else 0, vmax=1)

@@ -11,29 +11,29 @@ import pyarrow as pa
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Pool, Record
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
-from winnow.evaluation.stage import EvaluateStage
-from winnow.experiments.scale import scaled
-from winnow.files import write_atomically
-from winnow.made_with import differences, read_selection, scored_with, selected_with, told
-from winnow.run_folder import STAGES, drop_outputs_from, held, needed, run_folder
+from winnow.pages.attack_page import write_attacks
+from winnow.pages.report import write_report
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.scoring.store import Store
-from winnow.summary import announce, data_summary, summarise
+from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.selection.vectors import dense
-from winnow.tracking.attack_page import write_attacks
-from winnow.tracking.detection import detection
+from winnow.stages.evaluate import EvaluateStage
+from winnow.stages.tune import selected_records, show_in, tune_stage
+from winnow.store.artifacts import Store
+from winnow.store.differences import differences, read_selection, scored_with, selected_with, told
+from winnow.store.files import write_atomically
+from winnow.store.run_folder import STAGES, drop_outputs_from, held, needed, run_folder
+from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
-from winnow.tracking.report import write_report
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
-from winnow.tuning.stage import selected_records, show_in, tune_stage
 from winnow.value_types import check_types
 
 

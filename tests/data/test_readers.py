@@ -89,9 +89,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 FLAT = ("alpaca", "dolly", "flan_cot", "cot_collection")
 FORMATS = ("json", "json.gz", "jsonl", "jsonl.gz", "csv", "parquet")
-CASES = [
-    (f, s) for f in FORMATS for s in SCHEMAS if f != "csv" or s in FLAT
-]  # a CSV cell holds no list of turns
+CASES = [(f, s) for f in FORMATS for s in SCHEMAS if f != "csv" or s in FLAT]  # a CSV cell holds no list of turns
 
 
 @pytest.mark.parametrize(("format", "schema"), CASES)
@@ -169,9 +167,7 @@ def test_parquet_keeps_its_types(tmp_path):
             ("at", pa.timestamp("ns")),
         ]
     )
-    table = pa.table(
-        [["a", "b", "c"], ["x", "y", "z"], [1, None, 3], ["k", "k", "l"], [7, 8, 9]], schema=schema
-    )
+    table = pa.table([["a", "b", "c"], ["x", "y", "z"], [1, None, 3], ["k", "k", "l"], [7, 8, 9]], schema=schema)
     pq.write_table(table, tmp_path / "pool.parquet")
     path = write_subset(read_pool(tmp_path / "pool.parquet"), [2, 1], tmp_path / "out")
     assert pq.ParquetFile(path).read() == table.take([2, 1])

@@ -160,9 +160,7 @@ def test_an_unknown_schema_lists_keys_schemas_and_the_way_out():
 def test_columns_stand_in_for_a_schema():
     schema = column_schema({"instruction": "q", "output": "a", "input": "text"})
     assert read_fields(schema, {"q": "x", "a": "y", "text": "z"}) == Fields("x", "z", "y")
-    assert read_fields(column_schema({"instruction": "q", "output": "a"}), {"q": "x", "a": "y"}) == Fields(
-        "x", "", "y"
-    )
+    assert read_fields(column_schema({"instruction": "q", "output": "a"}), {"q": "x", "a": "y"}) == Fields("x", "", "y")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ def test_sweep_goes_on_after_a_failed_job(command, tmp_path):
     their reason, the exit status is 1."""
     sweep = tmp_path / "sweep"
     arguments = command(
-        "stages=[score,select]", "data.limit=20", "method=random,length", "selection.ratio=0.5,0.001,7",
+        "stages=[score,select]",
+        "data.limit=20",
+        "method=random,length",
+        "selection.ratio=0.5,0.001,7",
         f"hydra.sweep.dir={sweep}",
     )
     arguments.insert(3, "-m")  # flags come before overrides
@@ -134,7 +137,9 @@ def test_two_processes_give_the_same_scores(command, tmp_path):
     made = [json.loads((tmp_path / run / "selection.json").read_text())["decisions"] for run in ("run", "one")]
     picked = [[(row["id"], row["class"], row["selected"]) for row in decisions] for decisions in made]
     assert picked[0] == picked[1] and sum(selected for _, _, selected in picked[0]) > 3
-    loss = [json.loads((tmp_path / run / "tuning.json").read_text())["train_loss"][-1]["loss"] for run in ("run", "one")]
+    loss = [
+        json.loads((tmp_path / run / "tuning.json").read_text())["train_loss"][-1]["loss"] for run in ("run", "one")
+    ]
     assert abs(loss[0] - loss[1]) < 1e-4
 
 
@@ -142,8 +147,18 @@ def test_two_processes_give_the_same_scores(command, tmp_path):
 def test_packaged_backbone_scores(tmp_path):
     """The default backbone on a few records: every loss is finite and above 0, and so is every ratio."""
     done = call(
-        [sys.executable, "-m", "winnow", "stages=[score,select]", "data.limit=16", "tracking=none", "trainer=cpu",
-         f"paths.run={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}", "selection.ratio=0.5"]
+        [
+            sys.executable,
+            "-m",
+            "winnow",
+            "stages=[score,select]",
+            "data.limit=16",
+            "tracking=none",
+            "trainer=cpu",
+            f"paths.run={tmp_path / 'run'}",
+            f"paths.store={tmp_path / 'store'}",
+            "selection.ratio=0.5",
+        ]
     )
     assert done.returncode == 0, done.stderr[-2000:]
     table = pq.read_table(tmp_path / "run" / "scores.parquet")

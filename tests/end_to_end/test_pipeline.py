@@ -14,7 +14,7 @@ from composed import config
 from winnow import pipeline
 from winnow.data.readers import read_pool
 from winnow.errors import UserError
-from winnow.run_folder import held
+from winnow.store.run_folder import held
 
 SMALL = [
     "data.limit=40",
@@ -79,7 +79,7 @@ def test_five_stages_and_their_files(run):
     compared = json.loads((folder / "results.json").read_text())
     assert set(compared["models"]) == {"base", "tuned"} and compared["delta"]
     page = (folder / "report.html").read_text()
-    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
 
 
 def test_second_run_computes_nothing(run):
@@ -87,7 +87,11 @@ def test_second_run_computes_nothing(run):
     _, first = run()
     _, second = run(folder="again")
     assert stages(second) | {"select": "", "report": ""} == {
-        "score": "reused", "select": "", "tune": "reused", "evaluate": "reused", "report": "",
+        "score": "reused",
+        "select": "",
+        "tune": "reused",
+        "evaluate": "reused",
+        "report": "",
     }
     assert pq.read_table(first / "scores.parquet").equals(pq.read_table(second / "scores.parquet"))
 
@@ -257,9 +261,13 @@ def test_pre_experience_changes_the_scorer(run):
     """k-means on the prompts, one short epoch, then IFD with that model: other scores than the base model's, and
     the tuned scorer is kept in the store."""
     small = [
-        "pre_experience=cherry", "pre_experience.clusters=3", "pre_experience.per_cluster=2",
-        "pre_experience.tuner.batch_size=2", "pre_experience.tuner.micro_batch_size=2",
-        "pre_experience.tuner.learning_rate=0.01", "stages=[score]",
+        "pre_experience=cherry",
+        "pre_experience.clusters=3",
+        "pre_experience.per_cluster=2",
+        "pre_experience.tuner.batch_size=2",
+        "pre_experience.tuner.micro_batch_size=2",
+        "pre_experience.tuner.learning_rate=0.01",
+        "stages=[score]",
     ]
     _, plain = run("stages=[score]", folder="plain")
     _, tuned = run(*small, folder="tuned")

@@ -16,7 +16,7 @@ import torch
 from composed import CONF, config, template
 from hydra.utils import instantiate
 from shared_data import shared
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_tokenizer
 from tokenizers import processors
 
 from winnow.errors import UserError
@@ -67,9 +67,7 @@ def test_wrong_settings_are_named(options, message):
 def test_unknown_task_and_metric_are_named(backbone, tmp_path, task, message):
     """The message says what there is instead."""
     with pytest.raises(UserError, match=message):
-        evaluate_model(
-            backbone.model, backbone.tokenizer, Suite("test", [task], limit=1), template("plain"), tmp_path
-        )
+        evaluate_model(backbone.model, backbone.tokenizer, Suite("test", [task], limit=1), template("plain"), tmp_path)
 
 
 def test_compare():
@@ -190,9 +188,7 @@ def test_answer_beyond_the_window_is_refused(backbone, tmp_path):
     """A 64-token window cannot score an answer of 315 bytes; the sentence says so."""
     backbone.model.config.max_position_embeddings = 64
     with pytest.raises(UserError, match="does not fit the model's window of 64"):
-        evaluate_model(
-            backbone.model, backbone.tokenizer, Suite("t", [ANSWERS], limit=1), template("plain"), tmp_path
-        )
+        evaluate_model(backbone.model, backbone.tokenizer, Suite("t", [ANSWERS], limit=1), template("plain"), tmp_path)
 
 
 def test_no_tasks(backbone, tmp_path):

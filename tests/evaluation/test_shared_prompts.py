@@ -75,7 +75,12 @@ def test_adapter_counts():
 def test_sliding_window_takes_the_plain_way(window, shares):
     """Padding between prompt and answer would fill a fixed look-back window, so such models are not shared."""
     config = MistralConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, sliding_window=window,
+        vocab_size=16,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=window,
     )
     assert can_share_prompts(MistralForCausalLM(config)) is shares

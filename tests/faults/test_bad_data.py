@@ -176,9 +176,7 @@ def test_bad_json_lines_are_quarantined_with_line_and_reason(tmp_path):
         "instruction and input are both empty",
         "JSON that cannot be read",
     ]
-    assert [bad.reason.startswith(start) for bad, start in zip(pool.quarantined, expected, strict=True)] == [
-        True
-    ] * 7
+    assert [bad.reason.startswith(start) for bad, start in zip(pool.quarantined, expected, strict=True)] == [True] * 7
 
     written = write_quarantine(pool, tmp_path / "out")
     rows = [json.loads(line) for line in written.read_text(encoding="utf-8").split("\n")[:-1]]
@@ -213,9 +211,7 @@ def test_bad_csv_rows_are_quarantined_with_their_real_line(tmp_path):
     """The good row 0 spans lines 2 and 3, so the row of two cells stands on line 4, the stray quote on line
     5, the Latin-1 byte on line 6 and the good row 4 on line 7."""
     path = tmp_path / "a.csv"
-    path.write_bytes(
-        b'instruction,input,output\n"two\nlines",,o\nonly,two\n"stray"quote,,o\ncaf\xe9,,o\ni,,o\n'
-    )
+    path.write_bytes(b'instruction,input,output\n"two\nlines",,o\nonly,two\n"stray"quote,,o\ncaf\xe9,,o\ni,,o\n')
     pool = read_pool(path)
     assert [(record.row, record.instruction) for record in pool.records] == [(0, "two\nlines"), (4, "i")]
     assert [(bad.line, bad.row, bad.reason) for bad in pool.quarantined] == [
@@ -264,9 +260,7 @@ def test_a_very_long_text_is_read(tmp_path):
 def test_half_a_surrogate_pair_is_refused_in_texts_and_kept_elsewhere(tmp_path):
     """JSON can spell U+D800 alone; UTF-8 cannot. In a text it is refused, elsewhere it stays escaped."""
     path = tmp_path / "a.jsonl"
-    path.write_text(
-        '{"instruction": "\\ud800", "output": "o"}\n{"instruction": "i", "output": "o", "x": "\\ud800"}\n'
-    )
+    path.write_text('{"instruction": "\\ud800", "output": "o"}\n{"instruction": "i", "output": "o", "x": "\\ud800"}\n')
     pool = read_pool(path)
     assert [bad.line for bad in pool.quarantined] == [1]
     assert write_quarantine(pool, tmp_path) is not None
@@ -331,9 +325,7 @@ def test_a_hub_name_without_cache_and_network_says_what_to_do(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(
-        "tatsu-lab/alpaca (split train) is no local file and could not be had from the"
-    )
+    assert done.stderr.startswith("tatsu-lab/alpaca (split train) is no local file and could not be had from the")
     assert "data.path=<file>" in done.stderr
 
 

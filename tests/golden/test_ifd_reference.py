@@ -12,9 +12,9 @@ from shared_data import shared
 from tokenizers import pre_tokenizers
 
 from winnow.data.records import Record, record_id
-from winnow.scoring.passes import Likelihood
+from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 pytestmark = pytest.mark.slow
 TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
@@ -30,7 +30,16 @@ def records(reference):
     pool = json.loads(shared("data/pools/alpaca_data.json").read_text())
     rows = [(entry["alpaca_index"], pool[entry["alpaca_index"]]) for entry in reference]
     return [
-        Record(record_id(r["instruction"], r["input"], r["output"]), i, r["instruction"], r["input"], r["output"], (), "alpaca", r)
+        Record(
+            record_id(r["instruction"], r["input"], r["output"]),
+            i,
+            r["instruction"],
+            r["input"],
+            r["output"],
+            (),
+            "alpaca",
+            r,
+        )
         for i, r in rows
     ]
 

@@ -15,8 +15,8 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.geometry import dispersion_anisotropy, normalised
 from winnow.scoring.methods.adg import AnswerDivergence
+from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassTable
-from winnow.scoring.sampling_pass import SampledAnswers
 from winnow.scoring.scores import Scores
 from winnow.selection.budget import Budget
 

@@ -14,7 +14,7 @@ from winnow.scoring.attack_levels import NO_ATTACK, by_level
 from winnow.scoring.methods.aifd import AIFD
 from winnow.scoring.methods.aioec import AIOEC, NO_DIRECTION
 from winnow.scoring.methods.ifd import IFD
-from winnow.scoring.passes import Likelihood
+from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassTable
 
 LEVELS = {
@@ -66,7 +66,11 @@ def test_aifd_by_hand():
     scores = AIFD(attacks()).score(tables, records(1))
     assert scores.score[0] == pytest.approx(2.5)
     parts = scores.components
-    assert parts["ifd"][0] == 0.5 and parts["attacks_found"][0] == 5 and parts["aifd_per_level"][0] == pytest.approx(2.5 / 3)
+    assert (
+        parts["ifd"][0] == 0.5
+        and parts["attacks_found"][0] == 5
+        and parts["aifd_per_level"][0] == pytest.approx(2.5 / 3)
+    )
     assert [parts[f"aifd_{level}"][0] for level in ("character", "word", "sentence")] == [0.5, 0.5, 1.5]
 
 
@@ -87,7 +91,9 @@ def test_all_attacks_failed_is_null_with_a_reason():
     """The record keeps its place, its own losses, and no number."""
     failed = likelihood([[], [1.0]], flags=["empty_instruction", None])
     tables = {"conditioned": likelihood([[1.0], [1.0]]), "direct": likelihood([[2.0], [2.0]])}
-    scores = AIFD(attacks("textbugger", "checklist")).score(tables | {"textbugger": failed, "checklist": failed}, records(2))
+    scores = AIFD(attacks("textbugger", "checklist")).score(
+        tables | {"textbugger": failed, "checklist": failed}, records(2)
+    )
     assert scores.flag == [NO_ATTACK, None] and np.isnan(scores.score[0]) and scores.score[1] == pytest.approx(1.0)
     assert scores.components["nll_conditioned"][0] == 1.0
 

@@ -55,4 +55,3 @@ def test_no_answer_has_no_loss(backbone):
     assert all(value != value for value in losses(record(""), ["a", "b"]))
     full = AnswerLoss(backbone, template("alpaca", max_length=64))
     assert all(value != value for value in full(record("answer"), ["a", "b"]))
-

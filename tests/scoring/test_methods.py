@@ -13,7 +13,8 @@ from winnow.errors import UserError
 from winnow.scoring.methods.baselines import Full, Length, Random
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.methods.perplexity import Perplexity
-from winnow.scoring.passes import Likelihood, TokenCount
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import answer_losses
 
@@ -139,7 +140,9 @@ def test_full_leaves_out_what_cannot_be_trained_on():
     assert Full().score({}, records(2, ["x", ""])).flag == [None, "empty_answer"]
 
 
-@pytest.mark.parametrize(("build", "key"), [(lambda: IFD(ratio="x"), "method.ratio=x"), (lambda: Perplexity(prefer="x"), "method.prefer=x")])
+@pytest.mark.parametrize(
+    ("build", "key"), [(lambda: IFD(ratio="x"), "method.ratio=x"), (lambda: Perplexity(prefer="x"), "method.prefer=x")]
+)
 def test_unknown_options(build, key):
     with pytest.raises(UserError, match=key):
         build()

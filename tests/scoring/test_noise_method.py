@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.methods.noise import NoiseConsistency
-from winnow.scoring.noise_pass import NoiseDivergence
+from winnow.scoring.passes.divergence import NoiseDivergence
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
 from winnow.selection.budget import Budget

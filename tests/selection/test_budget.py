@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from winnow.errors import UserError
+from winnow.scoring.filters import Range
 from winnow.selection.budget import Budget
-from winnow.selection.filters import Range
 
 
 def table(scores, flags=None, **columns):
@@ -32,7 +32,9 @@ def test_share_counts_valid_records():
     assert got.n_valid == 7 and got.budget == 2
     assert got.chosen == [1, 5] and got.cut == 0.8
     reasons = {d["row"]: d["reason"] for d in got.decisions}
-    assert reasons[4] == "ifd_above_1" and reasons[2] == "x" and reasons[1] == "selected" and reasons[0] == "beyond_budget"
+    assert (
+        reasons[4] == "ifd_above_1" and reasons[2] == "x" and reasons[1] == "selected" and reasons[0] == "beyond_budget"
+    )
     assert {d["row"]: d["rank"] for d in got.decisions}[1] == 1
 
 

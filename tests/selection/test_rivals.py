@@ -10,11 +10,11 @@ import pytest
 from vector_pool import clustered, on_circle
 
 from winnow.errors import UserError
-from winnow.selection.deita import Deita
-from winnow.selection.facility_location import FacilityLocation, stochastic_greedy
-from winnow.selection.k_center import KCenter, farthest_first
 from winnow.selection.rule import Candidates
-from winnow.selection.stratified import Stratified
+from winnow.selection.rules.deita import Deita
+from winnow.selection.rules.facility_location import FacilityLocation, stochastic_greedy
+from winnow.selection.rules.k_center import KCenter, farthest_first
+from winnow.selection.rules.stratified import Stratified
 from winnow.selection.vectors import directions
 
 

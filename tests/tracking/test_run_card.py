@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
-from winnow.tracking.card_page import show_measure, show_number, show_seconds
-from winnow.files import write_atomically
+from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.store.files import write_atomically
 from winnow.tracking.run_card import RunCard, command_line, git_state, masked
 
 ARGV = ["/opt/env/lib/winnow/__main__.py", "method=ifd", "selection.ratio=0.05"]
@@ -86,10 +86,8 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
 )
 def test_card_of_a_failed_run(tmp_path: Path, error: BaseException, sentence: str) -> None:
     """The exception reaches the caller; the card says which stage failed and why."""
-    with pytest.raises(type(error)):
-        with RunCard({}, argv=ARGV).recording(tmp_path) as card:
-            with card.stage("score"):
-                raise error
+    with pytest.raises(type(error)), RunCard({}, argv=ARGV).recording(tmp_path) as card, card.stage("score"):
+        raise error
     content = read(tmp_path)
     assert (content["status"], content["error"]) == ("failed", sentence)
     assert content["stages"]["score"]["status"] == "failed"

@@ -20,6 +20,7 @@ from winnow.errors import UserError
 from winnow.tracking.wandb_mode import has_key, resolve_mode
 from winnow.tracking.wandb_run import track
 
+
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine on which nobody has set up W&B; returns its home."""
@@ -56,9 +57,7 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
     summary = summary_of(records)
     assert summary["auc"] == 0.75
     assert (summary["scores/null"], summary["scores/mean"]) == (1, 2.0)
-    history = {
-        ".".join(item.nested_key): json.loads(item.value_json) for r in records for item in r.history.item
-    }
+    history = {".".join(item.nested_key): json.loads(item.value_json) for r in records for item in r.history.item}
     assert history["loss"] == 1.5 and history["trainer/global_step"] == 3
     counts = history["scores/histogram.values"]
     assert len(counts) == 64 and sum(counts) == 4
@@ -81,10 +80,9 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
 def test_run_is_finished_with_exit_code_1_on_error(tmp_path: Path) -> None:
     """The error goes on to the caller; the offline file still ends properly, with exit code 1 and the
     sentence in the summary."""
-    with pytest.raises(UserError, match="no such pool"):
-        with track(folder=tmp_path, mode="offline") as tracker:
-            tracker.summary({"auc": 0.5})
-            raise UserError("no such pool")
+    with pytest.raises(UserError, match="no such pool"), track(folder=tmp_path, mode="offline") as tracker:
+        tracker.summary({"auc": 0.5})
+        raise UserError("no such pool")
     records = read_offline(tmp_path)
     assert exit_code_of(records) == 1
     assert summary_of(records)["error"] == "no such pool"
@@ -106,9 +104,8 @@ def test_two_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
     """A job that failed and is repeated in its folder: a second offline file of the same run id, whose summary takes
     the error back; another folder has another id."""
-    with pytest.raises(UserError):
-        with track(folder=tmp_path / "a", mode="offline") as first:
-            raise UserError("no such pool")
+    with pytest.raises(UserError), track(folder=tmp_path / "a", mode="offline") as first:
+        raise UserError("no such pool")
     assert not first.continued and summary_of(read_offline(tmp_path / "a"))["error"] == "no such pool"
     time.sleep(1.1)  # the folder of an offline run is named by the second
     with track(folder=tmp_path / "a", mode="offline") as second, track(folder=tmp_path / "b", mode="offline") as other:

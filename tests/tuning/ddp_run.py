@@ -19,7 +19,5 @@ if __name__ == "__main__":
     folder, mode, stop, *named = sys.argv[1:]
     two = CPU | {"strategy": "ddp", "devices": 2}
     adversary = ALL[named[0]] if named else Stop(int(stop) or None)
-    result = Tuner(mode=mode, **SETTINGS).fit(
-        tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two
-    )
+    result = Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two)
     Path(folder, f"rank_{os.environ['RANK']}.json").write_text(json.dumps(result))

@@ -36,6 +36,4 @@ class Killer(NoAdversary):
 
 if __name__ == "__main__":
     target, chosen_mode, at = sys.argv[1:]
-    Tuner(mode=chosen_mode, **SETTINGS).fit(
-        tiny_backbone(), tiny_records(), target, Killer(int(at)), trainer_args=CPU
-    )
+    Tuner(mode=chosen_mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), target, Killer(int(at)), trainer_args=CPU)

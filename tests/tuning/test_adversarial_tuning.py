@@ -24,9 +24,7 @@ SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 8, "micro_batch_size": 4,
 
 
 def tune(folder, adversary, **settings):
-    return Tuner(**{**SETTINGS, **settings}).fit(
-        tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU
-    )
+    return Tuner(**{**SETTINGS, **settings}).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
 
 
 def difference(tmp_path, one: str, other: str) -> float:

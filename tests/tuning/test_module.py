@@ -46,9 +46,7 @@ def test_training_equals_a_plain_loop(tmp_path):
     model = tiny_backbone().model.train()
     matrices = [p for p in model.parameters() if p.ndim == 2]
     vectors = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0}]
-    )
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0}])
     expected = []
     for t, step in enumerate(steps):
         rate = 1e-3 * (t / 2 if t < 2 else (1 + math.cos(math.pi * (t - 2) / 4)) / 2)
@@ -95,30 +93,19 @@ def test_accumulation_changes_nothing(mode, tmp_path):
     for micro in (4, 1):
         pairs = zip(results[8]["train_loss"], results[micro]["train_loss"], strict=True)
         assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-5
-        assert (
-            largest_difference(weights(tmp_path / "8" / "model"), weights(tmp_path / f"{micro}" / "model"))
-            < 1e-5
-        )
+        assert largest_difference(weights(tmp_path / "8" / "model"), weights(tmp_path / f"{micro}" / "model")) < 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     for name, on in (("plain", False), ("again", True)):
         tune(tmp_path / name, mode="lora", lora_dropout=0.1, gradient_checkpointing=on)
-    assert (
-        largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "again" / "model"))
-        < 1e-6
-    )
+    assert largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "again" / "model")) < 1e-6
 
 
 def test_the_order_of_the_records_changes_nothing(tmp_path):
     tune(tmp_path / "forwards")
     tune(tmp_path / "backwards", records=tiny_records()[::-1])
-    assert (
-        largest_difference(
-            weights(tmp_path / "forwards" / "model"), weights(tmp_path / "backwards" / "model")
-        )
-        == 0
-    )
+    assert largest_difference(weights(tmp_path / "forwards" / "model"), weights(tmp_path / "backwards" / "model")) == 0
 
 
 def test_the_seed_decides_the_run_and_the_callers_random_state_is_kept(tmp_path):
@@ -165,9 +152,7 @@ def test_the_adversary_decides_the_loss_and_leaves_no_other_trace(checkpointing,
     once, twice = Scaled(1.0), Scaled(2.0)
     tune(tmp_path / "once", adversary=once, **settings)
     doubled = tune(tmp_path / "twice", adversary=twice, **settings)
-    assert (
-        largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "once" / "model")) == 0
-    )
+    assert largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "once" / "model")) == 0
     assert doubled["train_loss"][0]["loss"] == pytest.approx(2 * plain["train_loss"][0]["loss"], rel=1e-6)
     assert all(shape[2] == 16 and real <= shape[0] * shape[1] for shape, real, _ in once.seen)
     assert any(real < shape[0] * shape[1] for shape, real, _ in once.seen)  # there is padding to look at

@@ -68,10 +68,7 @@ def test_killed_and_started_again(mode, tmp_path):
     report = json.loads((tmp_path / "killed" / "tuning.json").read_text())
     assert report["resumed_from"] == 4 and expected["resumed_from"] is None
     assert report["train_loss"] == expected["train_loss"] and len(report["train_loss"]) == 6
-    assert (
-        largest_difference(weights(tmp_path / "killed" / "model"), weights(tmp_path / "whole" / "model"))
-        < 1e-6
-    )
+    assert largest_difference(weights(tmp_path / "killed" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
 
 
 def test_two_epochs_are_one_and_one_more(tmp_path):
@@ -83,10 +80,7 @@ def test_two_epochs_are_one_and_one_more(tmp_path):
     expected = tune(tmp_path / "whole")
     assert report["resumed_from"] == 3
     assert report["train_loss"] == expected["train_loss"]
-    assert (
-        largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model"))
-        < 1e-6
-    )
+    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
 
 
 def test_only_the_rest_is_trained_on(tmp_path):
@@ -118,10 +112,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, tmp_pa
     assert report["resumed_from"] == 3
     expected = tune(tmp_path / "whole")
     assert report["train_loss"] == expected["train_loss"]
-    assert (
-        largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model"))
-        < 1e-6
-    )
+    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
 
 
 def test_all_checkpoints_damaged_means_from_the_beginning(tmp_path, caplog):
@@ -147,9 +138,7 @@ def test_a_checkpoint_holds_what_is_trained(mode, tmp_path):
     (_, path) = checkpoints(tmp_path / "checkpoints")[-1]
     names = set(torch.load(path, weights_only=True)["state_dict"])
     if mode == "lora":
-        assert len(names) == 2 * 7 * 2 and all(
-            "lora_" in name for name in names
-        )  # A and B, 7 matrices, 2 layers
+        assert len(names) == 2 * 7 * 2 and all("lora_" in name for name in names)  # A and B, 7 matrices, 2 layers
     else:
         assert names == {f"model.{name}" for name, _ in tiny_backbone().model.named_parameters()}
 

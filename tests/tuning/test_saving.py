@@ -61,9 +61,7 @@ def test_the_backbone_is_not_altered(mode, tmp_path):
     backbone = tiny_backbone()
     before, weights = look(backbone.model), copy.deepcopy(backbone.model.state_dict())
     first = logits(backbone.model)
-    Tuner(mode=mode, gradient_checkpointing=True, **SMALL).fit(
-        backbone, tiny_records(), tmp_path, trainer_args=CPU
-    )
+    Tuner(mode=mode, gradient_checkpointing=True, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
     tuned = load_tuned(backbone, tmp_path / "model")
     logits(tuned.model)
     assert look(backbone.model) == before

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from winnow import pipeline
 from winnow.errors import UserError
+from winnow.stages.tune import tune_stage
 from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weights_digest
-from winnow.tuning.stage import tune_stage
 from winnow.tuning.start import ModelStart
 from winnow.tuning.tuner import Tuner
 

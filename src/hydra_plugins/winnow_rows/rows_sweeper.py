@@ -12,7 +12,7 @@ from winnow.errors import UserError
 
 
 class RowSweeper(BasicSweeper):
-    """Hydra's basic sweeper over `winnow.experiments.rows.expand`; every launcher works with it.
+    """Hydra's basic sweeper over `winnow.sweeps.rows.expand`; every launcher works with it.
 
     rows: lines of overrides, one or more jobs each. params: swept with every row. max_batch_size: jobs handed to the
     launcher at once; None for all. only: key -> value or values: the other jobs are left out.
@@ -42,7 +42,7 @@ class RowSweeper(BasicSweeper):
         """Batches of jobs. `overrides`, where rows and command line can no longer be told apart, is not used."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        from winnow.experiments.rows import expand
+        from winnow.sweeps.rows import expand
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         params = {str(key): str(value) for key, value in self.params.items()}

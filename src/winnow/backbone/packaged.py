@@ -72,9 +72,7 @@ def _convert(gguf_path: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     print(f"Unpacking {gguf_path.name} into the cache (once, about 20 seconds) ...", flush=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(gguf_path.parent), gguf_file=gguf_path.name, dtype=torch.float32
-    )
+    model = AutoModelForCausalLM.from_pretrained(str(gguf_path.parent), gguf_file=gguf_path.name, dtype=torch.float32)
     tokenizer = tokenizer_from_gguf(gguf_path)
     model.config.bos_token_id = model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id

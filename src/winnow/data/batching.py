@@ -30,9 +30,7 @@ def token_budget_batches(
     return batches
 
 
-def shared_prefixes(
-    rows: Sequence[Sequence[int]], prefix_lengths: Sequence[int], at_least: int = 8
-) -> list[int]:
+def shared_prefixes(rows: Sequence[Sequence[int]], prefix_lengths: Sequence[int], at_least: int = 8) -> list[int]:
     """How many first tokens of each row are worth running once for many rows.
 
     prefix_lengths: tokens before the record's own text begins. A prefix counts if it has `at_least` tokens and

@@ -189,8 +189,7 @@ def _by_columns(
     for field, column in columns.items():
         if objects and column not in found:
             raise UserError(
-                f"{place}: data.columns maps {field} to `{column}`, but the columns are "
-                f"{', '.join(found) or 'none'}."
+                f"{place}: data.columns maps {field} to `{column}`, but the columns are {', '.join(found) or 'none'}."
             )
     return schema, rows
 

@@ -103,9 +103,7 @@ class Template:
         """The prompt as text, up to where the answer begins. A chat template needs the tokenizer."""
         return "".join(piece.text for piece in self._pieces(record, "clean", tokenizer))
 
-    def encode(
-        self, records: Sequence[Record], tokenizer, view: str = "clean", eos: bool = False
-    ) -> list[Encoded]:
+    def encode(self, records: Sequence[Record], tokenizer, view: str = "clean", eos: bool = False) -> list[Encoded]:
         """Token ids of every record's prompt and answer, in the order of `records`.
 
         view: `clean` (the whole prompt), or `direct` (the instruction removed). eos: append the tokenizer's EOS
@@ -239,8 +237,7 @@ class Template:
         if self.is_chat:
             raise UserError("template.boundary=joint works for text templates only; use separate with template=chat.")
         texts = [
-            "".join(piece.text for piece in parts) + record.output
-            for parts, record in zip(pieces, batch, strict=True)
+            "".join(piece.text for piece in parts) + record.output for parts, record in zip(pieces, batch, strict=True)
         ]
         return self._tokenise(texts, tokenizer)["input_ids"]
 

@@ -121,9 +121,7 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
     return raw, harness_model.truncated
 
 
-def _metrics(
-    raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) -> tuple[dict[str, Any], dict[str, Any]]:
     """The reported metrics, and all metrics of tasks that were run as part of a group."""
     conditions = suite.conditions()
     found = {name: _task_metrics(name, values, raw, conditions) for name, values in raw["results"].items()}

@@ -98,4 +98,3 @@ def write_overlay(task: StockTask, files: Mapping[str, Path], folder: Path, cach
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
     return path
-

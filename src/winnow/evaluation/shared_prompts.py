@@ -141,9 +141,7 @@ def _alike(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[list[Ids]
         yield sorted(prompts, key=cost, reverse=True)
 
 
-def _batches(
-    prompts: Sequence[Ids], answers: dict[Ids, list[Ids]], batch_size: int
-) -> Iterator[list[tuple[Ids, Ids]]]:
+def _batches(prompts: Sequence[Ids], answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[list[tuple[Ids, Ids]]]:
     rows = [(prompt, answer) for prompt in prompts for answer in answers[prompt]]
     for start in range(0, len(rows), batch_size):
         yield rows[start : start + batch_size]

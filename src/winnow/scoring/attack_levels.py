@@ -19,7 +19,9 @@ NO_ATTACK = "no_attack_succeeded"
 def checked_attacks(attacks: Mapping[str, PromptAttack]) -> dict[str, PromptAttack]:
     """The attacks themselves; UserError if there is none."""
     if not attacks:
-        raise UserError("attack=[] leaves nothing to attack with; name some, for instance attack=[textbugger,checklist].")
+        raise UserError(
+            "attack=[] leaves nothing to attack with; name some, for instance attack=[textbugger,checklist]."
+        )
     return dict(attacks)
 
 
@@ -28,7 +30,9 @@ def levels_of(attacks: Mapping[str, PromptAttack]) -> list[str]:
     return [level for level in LEVELS if any(attack.level == level for attack in attacks.values())]
 
 
-def by_level(values: Mapping[str, np.ndarray], attacks: Mapping[str, PromptAttack]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def by_level(
+    values: Mapping[str, np.ndarray], attacks: Mapping[str, PromptAttack]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Mean over levels of the mean over the level's attacks, and the means of the levels.
 
         m = 1/|L'| sum over l in L' of m_l,    m_l = 1/|A'_l| sum over a in A'_l of v_a

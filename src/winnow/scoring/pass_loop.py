@@ -14,8 +14,8 @@ from tqdm import tqdm
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.templates import Encoded
 from winnow.distributed import is_leader
-from winnow.scoring.passes import Pass
-from winnow.scoring.store import ColumnParts
+from winnow.scoring.protocols import Pass
+from winnow.store.artifacts import ColumnParts
 
 
 class Pending(pl.LightningDataModule):

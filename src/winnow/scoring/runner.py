@@ -16,8 +16,8 @@ from winnow.data.templates import Encoded, Template
 from winnow.distributed import barrier, compute_once, is_leader
 from winnow.scoring.answer_loss import AnswerLoss
 from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
-from winnow.scoring.passes import Pass
-from winnow.scoring.store import Artifact, ColumnParts, Store, fingerprint
+from winnow.scoring.protocols import Pass
+from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
 from winnow.trainer import make_trainer
 
 if TYPE_CHECKING:

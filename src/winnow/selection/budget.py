@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from winnow.errors import UserError
-from winnow.scoring.passes import Pass
+from winnow.scoring.filters import Range
+from winnow.scoring.protocols import Pass
 from winnow.selection import clusters
-from winnow.selection.filters import Range
 from winnow.selection.rule import NO_VECTOR, SELECTED, Candidates, Picks, Selection
 from winnow.selection.vectors import directions, present
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
-from winnow.files import write_atomically
 from winnow.selection.budget import Budget, draw
 from winnow.selection.rule import Selection
 from winnow.selection.vectors import directions, nearest_cosines, present
+from winnow.store.files import write_atomically
 
 DRAWS = 5  # random subsets of equal size that the subset is compared with
 COMPARED = 5000  # records whose nearest neighbour is looked for in each subset

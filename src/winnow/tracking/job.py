@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from winnow.experiments.names import identity, text
+from winnow.reproduce.names import identity, text
 from winnow.tracking.run_card import RunCard, StageRecord
 
 if TYPE_CHECKING:

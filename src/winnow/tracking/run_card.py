@@ -33,8 +33,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
-from winnow.files import write_atomically
-from winnow.tracking.card_page import card_markdown
+from winnow.pages.card import card_markdown
+from winnow.store.files import write_atomically
 
 MASK = "***"
 # Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
@@ -256,8 +256,7 @@ class RunCard:
             "status": self.status,
             "error": self.error,
             "stages": {
-                name: {**asdict(record), "seconds": round(record.seconds, 3)}
-                for name, record in self.stages.items()
+                name: {**asdict(record), "seconds": round(record.seconds, 3)} for name, record in self.stages.items()
             },
             "data": masked(self.data),
             "results": masked(self.results),

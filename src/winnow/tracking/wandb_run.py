@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from winnow.errors import UserError
-from winnow.files import write_atomically
+from winnow.store.files import write_atomically
 from winnow.tracking.run_card import error_sentence, masked
 from winnow.tracking.wandb_mode import resolve_mode
 
@@ -124,11 +124,7 @@ class Tracker:
         import wandb
 
         self.run.log(
-            {
-                name: wandb.Table(
-                    columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True
-                )
-            }
+            {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)}
         )
 
     def save_file(self, path: str | Path) -> None:
@@ -273,8 +269,6 @@ def _run_id(file: Path) -> tuple[str, bool]:
 def _keep_inside(folder: Path) -> list[str]:
     """Point W&B's cache and staging folders at `folder` where the user has not chosen them; returns the
     environment variables that were set."""
-    unset = [
-        key for key in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR") if key not in os.environ
-    ]
+    unset = [key for key in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR") if key not in os.environ]
     os.environ.update(dict.fromkeys(unset, str(folder)))
     return unset

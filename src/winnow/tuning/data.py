@@ -180,9 +180,7 @@ class MicroBatchLoader(DataLoader):
         self._given = 0
         # Micro-batches are made in this process: the count below is then exactly what was trained on, and the
         # work (filling a few small tensors) is far below that of a training step.
-        super().__init__(
-            micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is
-        )
+        super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is)
 
     def __iter__(self) -> Iterator[MicroBatch]:
         self._given = self._start.offset
@@ -205,8 +203,7 @@ def check_sizes(batch_size: int, micro_batch_size: int, world: int) -> None:
     """Raises UserError unless a global batch deals out evenly over accumulation and processes."""
     if batch_size < 1 or micro_batch_size < 1:
         raise UserError(
-            f"tuning.batch_size={batch_size} and tuning.micro_batch_size={micro_batch_size} must both be "
-            f"1 or more."
+            f"tuning.batch_size={batch_size} and tuning.micro_batch_size={micro_batch_size} must both be 1 or more."
         )
     if batch_size % (micro_batch_size * world):
         raise UserError(

@@ -23,7 +23,7 @@ from winnow.data.records import Record
 from winnow.data.templates import Template
 from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
-from winnow.scoring.passes import PromptEmbedding
+from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.runner import PassRunner
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
 

@@ -17,13 +17,10 @@ from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.tuning.trainable import shared_copy
 
-
 BACKBONE_FILE = "backbone.json"  # in a saved model's folder: the identity of the backbone that it was tuned from
 
 
-def save_tuned(
-    model: PeftModel | PreTrainedModel, backbone: Backbone, folder: Path, facts: dict[str, Any]
-) -> Path:
+def save_tuned(model: PeftModel | PreTrainedModel, backbone: Backbone, folder: Path, facts: dict[str, Any]) -> Path:
     """Writes adapter or model (safetensors), tokenizer, the backbone's identity and model card to `folder`, all or
     nothing.
 
@@ -83,9 +80,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a saved adapter or model. Raises UserError if there are none."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UserError(
-            f"{folder} holds no tuned model: expected *.safetensors as written by the tune stage."
-        )
+        raise UserError(f"{folder} holds no tuned model: expected *.safetensors as written by the tune stage.")
     return files
 
 

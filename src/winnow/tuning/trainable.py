@@ -17,9 +17,7 @@ def shared_copy(model: nn.Module) -> nn.Module:
     Adapters can be put into the result, and its parameters frozen, without the original noticing. Weights
     must not be changed in place: they are shared. (Moving the result to another device copies them.)
     """
-    memo: dict[int, object] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()
-    }
+    memo: dict[int, object] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.detach() for b in model.buffers()}
     return copy.deepcopy(model, memo)
 
@@ -45,9 +43,7 @@ def with_adapters(
     try:
         return get_peft_model(shared_copy(model), config)
     except ValueError as error:
-        raise UserError(
-            f"tuning.lora_target_modules={targets} does not fit this backbone: {error}"
-        ) from error
+        raise UserError(f"tuning.lora_target_modules={targets} does not fit this backbone: {error}") from error
 
 
 def full_copy(model: nn.Module) -> nn.Module:

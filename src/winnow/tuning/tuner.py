@@ -17,7 +17,7 @@ from torch import nn
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
-from winnow.files import write_atomically
+from winnow.store.files import write_atomically
 from winnow.trainer import make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
@@ -172,9 +172,7 @@ class Tuner:
         records_of = EpochRecords(examples)
         records, dropped = records_of.first, records_of.dropped
         if dropped:
-            log.warning(
-                "%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, dropped
-            )
+            log.warning("%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, dropped)
         if not records:
             raise UserError(
                 f"There is nothing to tune on: none of the {records_of.total} selected records has an answer "
@@ -193,9 +191,7 @@ class Tuner:
                 self.epochs,
                 self.max_steps,
             )
-            data = MicroBatches(
-                records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank
-            )
+            data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank)
             trainer.accumulate_grad_batches = data.per_step
             saved, causal = self._trainable(backbone, start)
             module = InstructionTuner(

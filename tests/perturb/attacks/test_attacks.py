@@ -131,7 +131,14 @@ def test_odd_instructions_have_a_reason(name):
     for text, flag in ODD.items():
         assert attack.attack("r", text).flag == flag
     assert attack.attack("r", "word " * 2001).flag == base.TOO_LONG
-    odd = ["Go", "a", "Translate: 请把这句话翻译成英文", "Écrivez un poème, s'il vous plaît !", "İstanbul'u anlat", "2 + 2 = ?"]
+    odd = [
+        "Go",
+        "a",
+        "Translate: 请把这句话翻译成英文",
+        "Écrivez un poème, s'il vous plaît !",
+        "İstanbul'u anlat",
+        "2 + 2 = ?",
+    ]
     odd += ["x" * 300, "don't-know e-mail@home_now", "line one\nline two\r\n\ttabbed  twice", "שלום עולם", "Ⅷ ﬁne ß"]
     for text in odd:
         outcome = attack.attack("r", text)

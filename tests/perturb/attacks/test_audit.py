@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from six_attacks import record
 
+from winnow.pages.attack_page import attack_page, marked, write_attacks
 from winnow.perturb.attacks.audit import audit
 from winnow.perturb.attacks.prompts import SCHEMA, PromptTable
-from winnow.tracking.attack_page import attack_page, marked, write_attacks
 
 RECORDS = [record("Name a <b>river</b>.", 0), record("Name a lake.", 1), record("", 2)]
 

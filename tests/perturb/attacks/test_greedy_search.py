@@ -12,7 +12,7 @@ from winnow.perturb.attacks import base
 from winnow.perturb.attacks.checklist import random_strings
 from winnow.perturb.attacks.prompts import attacked_prompts
 from winnow.scoring.answer_loss import AnswerLoss
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from winnow.errors import UserError
 from winnow.perturb.attacks import prompts
 from winnow.perturb.attacks.base import EMPTY_INSTRUCTION
 from winnow.perturb.attacks.prompts import attacked_prompts, worker_pool
-from winnow.scoring.store import Store
+from winnow.store.artifacts import Store
 
 RECORDS = [record(f"{text} Variant {i} of many.", i) for i, text in enumerate(INSTRUCTIONS * 6)]
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import Losses, PromptAttack
-from winnow.scoring.store import Artifact, ColumnParts, Store, fingerprint
+from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
 
 CHUNK = 16  # records that a process takes at once
 AHEAD = 32  # chunks handed out at once: enough to keep workers busy, little to throw away when a run is stopped

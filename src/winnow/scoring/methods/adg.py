@@ -17,9 +17,9 @@ import numpy as np
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.geometry import gram_geometry, normalised
-from winnow.scoring.passes import Pass
+from winnow.scoring.passes.sampling import SampledAnswers
+from winnow.scoring.protocols import Pass
 from winnow.scoring.runner import PassTable
-from winnow.scoring.sampling_pass import SampledAnswers
 from winnow.scoring.scores import Scores, first_reason
 
 NORMALISATIONS = ("none", "rank", "zscore")
@@ -108,7 +108,7 @@ class AnswerDivergence:
 
     def write_outputs(self, tables: dict[str, PassTable], records: Sequence[Record], folder: Path) -> None:
         """`answers.parquet`: the sampled answers, to be read and for the report."""
-        from winnow.tracking.answers_report import write_answers
+        from winnow.pages.answers import write_answers
 
         write_answers(folder, tables["answers"], records, self.answers)
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found, levels_of
-from winnow.scoring.passes import Likelihood, Pass
+from winnow.scoring.filters import Range
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.protocols import Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, first_reason
-from winnow.selection.filters import Range
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack

@@ -16,8 +16,9 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found
-from winnow.scoring.embedding_pass import BackboneEmbedding
-from winnow.scoring.passes import Likelihood, Pass
+from winnow.scoring.passes.embedding import BackboneEmbedding
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.protocols import Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
 from winnow.selection.vectors import dense

@@ -9,7 +9,8 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER
-from winnow.scoring.passes import Pass, TokenCount
+from winnow.scoring.passes.token_count import TokenCount
+from winnow.scoring.protocols import Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.noise_pass import NoiseDivergence
-from winnow.scoring.passes import Pass
+from winnow.scoring.passes.divergence import NoiseDivergence
+from winnow.scoring.protocols import Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
 

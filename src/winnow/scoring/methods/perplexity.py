@@ -11,7 +11,8 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.passes import Likelihood, Pass
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.protocols import Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, answer_losses
 

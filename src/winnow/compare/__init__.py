@@ -1,0 +1,1 @@
+"""Pages that compare runs: the dashboard and its W&B twin."""

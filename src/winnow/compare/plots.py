@@ -1,0 +1,158 @@
+"""The dashboard's plots: pure functions from runs to SVG text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
+from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
+
+if TYPE_CHECKING:
+    from winnow.compare.dashboard import Seen
+
+COLOURS = (BLUE, RED, AMBER, INK, GREY)
+MARKS = "osD^vP*X"
+MOST = 24  # rows of a matrix; more cannot be read
+BLUES = LinearSegmentedColormap.from_list("overlap", ["#f2f5f9", BLUE])
+BOTH = LinearSegmentedColormap.from_list("agreement", [RED, "#f2f5f9", BLUE])
+
+
+def against_ratio(runs: Sequence[Seen], metric: str, low: bool) -> str:
+    """The metric over the selected share of the valid records: each run a point, a line through the means of each
+    label; the base model as a dashed line."""
+    title = f"{metric} against the selected share"
+    curves: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        if run.ratio is not None and metric in run.metrics:
+            curves.setdefault(run.label, {}).setdefault(run.ratio, []).append(run.metrics[metric]["value"])
+    if not curves:
+        return message(title, "No run has both a subset and this metric.")
+    if len({share for points in curves.values() for share in points}) == 1 and len(curves) > MOST // 2:
+        return message(title, "All runs have the same share of the records: the leaderboard compares them.")
+    bases = sorted({run.base[metric] for run in runs if metric in run.base})
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(height_for(len(curves) + bool(bases), 3.6))
+        for number, (label, points) in enumerate(sorted(curves.items())):
+            colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+            shares = sorted(points)
+            flat = [(share, value) for share in shares for value in points[share]]
+            axes.scatter(*zip(*flat, strict=True), s=26, color=colour, marker=mark, alpha=0.6, linewidths=0)
+            axes.plot(
+                shares,
+                [np.mean(points[share]) for share in shares],
+                color=colour,
+                marker=mark,
+                markersize=4,
+                label=label,
+            )
+        for value in bases[:3]:
+            axes.axhline(
+                value, color=GREY, linestyle="--", linewidth=1.2, label="base model" if value == bases[0] else None
+            )
+        axes.set(
+            title=title,
+            xlabel="share of the valid records",
+            ylabel=f"{metric}\n({'lower' if low else 'higher'} is better)",
+        )
+        axes.margins(x=0.06, y=0.12)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        return to_svg(figure, title)
+
+
+def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
+    """A square matrix of numbers in [-1, 1] with the names beside it; NaN cells are empty."""
+    if len(names) < 2:
+        return message(title, "There is nothing to compare: fewer than two runs have it.")
+    signed, size = bool(np.nanmin(values) < 0), 8.5 if len(names) <= MOST // 2 else 5.5
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(1.1 + 0.33 * len(names))
+        # Cell by cell, not as an image: text and colours then follow the page.
+        for i in range(len(names)):
+            for j in range(len(names)):
+                value = values[i, j]
+                if not np.isnan(value):
+                    shade = BOTH((value + 1) / 2) if signed else BLUES(value)
+                    axes.add_patch(
+                        matplotlib.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=shade, edgecolor="none")
+                    )
+                    ink = "#fdfdfd" if abs(value) > 0.6 else "#1c1d21"  # on a cell's own colour, not on the page's
+                    axes.text(
+                        j,
+                        i,
+                        f"{value:.2f}".replace("-0.00", "0.00"),
+                        ha="center",
+                        va="center",
+                        fontsize=size,
+                        color=ink,
+                    )
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [str(number + 1) for number in range(len(names))])
+        axes.set_yticklabels([f"{name}  {number + 1}" for number, name in enumerate(names)])
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), title=title)
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        return to_svg(figure, title)
+
+
+def cost_against_gain(runs: Sequence[Seen], metric: str, low: bool) -> str:
+    """Improvement over the base model against the seconds of scoring and selection; runs whose passes came from the
+    store, if only in part, have no cost of their own and are left out."""
+    title = f"Cost of the selection against gain in {metric}"
+    points = []
+    for run in runs:
+        if metric in run.metrics and metric in run.base and run.cost is not None:
+            gain = (run.metrics[metric]["value"] - run.base[metric]) * (-1 if low else 1)
+            points.append((run.cost, gain, run.label))
+    if not points:
+        return message(title, "No run has computed its scores itself and has a base model to compare with.")
+    with matplotlib.rc_context(STYLE):
+        labels = sorted({point[2] for point in points})
+        figure, axes = new_figure(height_for(len(labels), 3.4))
+        for number, method in enumerate(labels):
+            own = [point[:2] for point in points if point[2] == method]
+            axes.scatter(
+                *zip(*own, strict=True),
+                s=42,
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKS[number % len(MARKS)],
+                label=method,
+                linewidths=0,
+            )
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set(
+            title=title,
+            xlabel="scoring and selection (seconds)",
+            ylabel=f"gain in {metric}\n(above 0: better than the base model)",
+        )
+        axes.margins(x=0.08, y=0.15)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        return to_svg(figure, title)
+
+
+def seconds_per_stage(runs: Sequence[Seen], stages: Sequence[str]) -> str:
+    """A bar for each run, its computed stages one behind the other."""
+    title = "Seconds per stage, without what came from the store"
+    shown = [run for run in runs if run.seconds][:MOST]
+    if not shown:
+        return message(title, "Every stage of every run came from the store.")
+    colours = dict(zip(stages, (BLUE, AMBER, RED, GREY), strict=False))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(0.9 + 0.3 * len(shown))
+        left = np.zeros(len(shown))
+        for stage in stages:
+            widths = np.array([run.seconds.get(stage, 0.0) for run in shown])
+            if widths.any():
+                axes.barh(range(len(shown)), widths, left=left, height=0.62, color=colours[stage], label=stage)
+                left += widths
+        axes.set_yticks(range(len(shown)), [run.name for run in shown])
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set(title=title, xlabel="seconds")
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        return to_svg(figure, title)

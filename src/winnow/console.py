@@ -1,0 +1,51 @@
+"""What a run says about itself on the screen, when it begins and when it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from winnow.data.records import Pool
+from winnow.tracking.run_card import RunCard
+
+if TYPE_CHECKING:
+    from winnow.pipeline import Run
+
+
+def data_summary(pool: Pool) -> dict[str, Any]:
+    """The pool as the run card shows it."""
+    return {
+        "source": pool.source,
+        "schema": pool.schema,
+        "format": pool.format,
+        "n_records": len(pool.records),
+        "n_quarantined": len(pool.quarantined),
+        "duplicates": pool.duplicates,
+        "fingerprint": pool.fingerprint,
+    }
+
+
+def announce(run: Run, data: dict[str, Any]) -> None:
+    """One line that says what is about to happen."""
+    extra = [
+        f"{data[key]} {word}" for key, word in (("duplicates",) * 2, ("n_quarantined", "quarantined")) if data[key]
+    ]
+    note = f" ({', '.join(extra)})" if extra else ""
+    print(
+        f"Winnow: {', '.join(run.stages)} | method {run.method.name} | pool {data['source']}, "
+        f"{data['n_records']} records{note} | backbone {run.source.name}, {run.source.dtype}",
+        flush=True,
+    )
+
+
+def summarise(run: Run, card: RunCard) -> None:
+    """What came out and where it is."""
+    print("\nDone.")
+    for stage, record in card.stages.items():
+        if record.status != "skipped":
+            print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
+    for name, value in card.results.items():
+        print(f"  {name:<38} {value:.4f}" if isinstance(value, float) else f"  {name:<38} {value}")
+    print(f"  run       {run.folder}")
+    print(f"  store     {run.store.root}")
+    if "report" in run.stages:
+        print(f"  report    {run.folder / 'report.html'}")

@@ -1,1 +1,0 @@
-"""Experiments: their jobs and scales, the papers' numbers beside ours, figures, and a page that compares runs."""

@@ -1,0 +1,183 @@
+"""The sampled answers as a file to read, and the report's section on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from scipy.stats import spearmanr
+
+from winnow.errors import UserError
+from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, to_svg
+
+if TYPE_CHECKING:
+    from winnow.data.records import Record
+    from winnow.scoring.runner import PassTable
+
+SHOWN = 5  # records at each end
+MANY = 3000  # more points than this are drawn as one image
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("row", pa.int64()),
+        ("instruction", pa.string()),
+        ("input", pa.string()),
+        ("draw", pa.int32()),
+        ("answer", pa.string()),
+        ("tokens", pa.int32()),
+        ("finish", pa.string()),
+        ("usable", pa.bool_()),
+        ("same_as", pa.int32()),
+    ]
+)
+
+
+def write_answers(folder: Path, table: PassTable, records: Sequence[Record], answers: int) -> Path:
+    """Write `answers.parquet`, one row per record and answer, in the order of the records.
+
+    Columns: `id`, `row`, `instruction` and `input` of the record; `draw`, the answer's number from 0; `answer`, its
+    text; `tokens`, without the end token; `finish`, `eos` or `length` (cut at the limit); `usable`, false for an empty
+    one and for one whose vector is not finite; `same_as`, the first draw with the same text, null for a text not seen
+    before. A record that could not be answered has no row. answers: K, how many of the sampled ones count.
+    """
+    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
+    names = ("answers", "tokens", "finish", "usable")
+    for record, texts, tokens, finish, usable in zip(
+        records, *(table.table[name].to_pylist() for name in names), strict=True
+    ):
+        first: dict[str, int] = {}
+        for draw, text in enumerate(texts[:answers]):
+            seen = first.setdefault(text, draw)
+            row = (record.id, record.row, record.instruction, record.input, draw, text, tokens[draw], finish[draw])
+            row += (usable[draw], None if seen == draw else seen)
+            for name, value in zip(SCHEMA.names, row, strict=True):
+                columns[name].append(value)
+    path = folder / "answers.parquet"
+    staging = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.table(columns, schema=SCHEMA), staging)
+    os.replace(staging, path)
+    return path
+
+
+def answers_section(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]] | None,
+    chosen: Mapping[int, bool] | None,
+    fold: Callable[[str], dict[str, Any]],
+) -> dict[str, Any] | None:
+    """What the page shows of `answers.parquet`; None when there is no such file or no score table that goes with it.
+
+    rows: those of scores.parquet. chosen: whether the record of a row is selected; None before selection. fold: cuts a
+    text for the page. Raises UserError if the file cannot be read.
+    """
+    if not path.is_file() or not rows or "dispersion" not in rows[0]:
+        return None
+    scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (-row["score"], row["row"]))
+    most = scored[:SHOWN]
+    least = scored[SHOWN:][-SHOWN:][::-1]
+    found = _answers_of(path, [row["id"] for row in most + least])
+    whole = max((row["usable_answers"] for row in scored), default=0)
+    place = {row["row"]: i for i, row in enumerate(scored, start=1)}
+    cards = [_card(place[row["row"]], row, found.get(row["id"], []), fold) for row in most + least]
+    values = {name: [row[name] for row in scored] for name in ("dispersion", "anisotropy", "score")}
+    return {
+        "most": cards[: len(most)],
+        "least": cards[len(most) :],
+        "n": len(scored),
+        "fewer": sum(row["usable_answers"] < whole for row in scored),
+        "same": sum(row["distinct_answers"] == 1 for row in scored),
+        "follows": {name: _correlation(values[name], values["score"]) for name in ("dispersion", "anisotropy")},
+        "plane": Markup(
+            divergence_plane(
+                values["dispersion"],
+                values["anisotropy"],
+                None if chosen is None else [chosen.get(row["row"], False) for row in scored],
+            )
+        ),
+    }
+
+
+def divergence_plane(
+    dispersion: Sequence[float], anisotropy: Sequence[float], selected: Sequence[bool] | None = None
+) -> str:
+    """Every record at (D, I), selected ones in blue, those whose answers are all the same as red crosses at (0, 0)."""
+    title = "Dispersion against anisotropy"
+    x, y = np.array(dispersion, dtype=float), np.array(anisotropy, dtype=float)
+    if not len(x):
+        return message(title, "No record has a score.")
+    same = (x == 0) & (y == 0)
+    chosen = np.zeros(len(x), bool) if selected is None else np.array(selected, dtype=bool)
+    others = "scored" if selected is None else "not selected"
+    groups = [(~chosen & ~same, GREY, others), (chosen & ~same, BLUE, "selected")]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(4.4)
+        for mask, colour, label in groups:
+            if mask.any():
+                axes.scatter(
+                    x[mask],
+                    y[mask],
+                    s=10 if len(x) > 1000 else 22,
+                    color=colour,
+                    alpha=0.7,
+                    linewidths=0,
+                    label=f"{label} ({mask.sum():,})",
+                    rasterized=len(x) > MANY,
+                )
+        if same.any():
+            label = f"all answers the same ({same.sum():,})"
+            axes.plot([0], [0], "x", color=RED, markersize=7, clip_on=False, label=label, linestyle="none")
+        axes.set(title=title, xlabel="dispersion D: how far apart", ylabel="anisotropy I: in how many directions")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        return to_svg(figure, title)
+
+
+def _answers_of(path: Path, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of some records by id, in the order of their draws; copies of a record have one set."""
+    try:
+        table = pq.read_table(path, filters=[("id", "in", sorted(set(ids)))] if ids else None)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run the score stage again.") from error
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        found.setdefault(row["id"], {})[row["draw"]] = row
+    return {record: [own[draw] for draw in sorted(own)] for record, own in found.items()}
+
+
+def _card(
+    place: int, row: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], fold: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
+    asked = [(name, fold(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
+    return {
+        "place": place,
+        "row": row["row"],
+        "id": row["id"],
+        "score": row["score"],
+        "dispersion": row["dispersion"],
+        "anisotropy": row["anisotropy"],
+        "asked": asked,
+        "answers": [(_label(one), fold(one["answer"].strip())) for one in answers],
+    }
+
+
+def _label(answer: Mapping[str, Any]) -> str:
+    """What stands beside an answer: its number, and what a reader must know of it."""
+    if answer["same_as"] is not None:
+        return f"{answer['draw'] + 1}, as {answer['same_as'] + 1}"
+    remark = "" if answer["usable"] else ", not usable"
+    return f"{answer['draw'] + 1}{', cut' if answer['finish'] == 'length' else ''}{remark}"
+
+
+def _correlation(values: Sequence[float], scores: Sequence[float]) -> float | None:
+    """Spearman correlation; None where it is not defined (fewer than 3 records, or all equal)."""
+    if len(values) < 3 or len(set(values)) == 1 or len(set(scores)) == 1:
+        return None
+    return float(spearmanr(values, scores).statistic)

@@ -1,0 +1,100 @@
+"""attacks.parquet, attacks.json and attacks.html: what the attacks made of a run's instructions."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from winnow.data.records import Record
+from winnow.perturb.attacks.audit import audit
+from winnow.perturb.attacks.prompts import PromptTable
+from winnow.store.files import write_atomically
+
+PROMPTS_SHOWN = 50
+CHARACTERS_SHOWN = 1500  # of one instruction
+_PIECES = re.compile(r"\s+|[^\W_]+|[\W_]", re.UNICODE)
+
+
+def write_attacks(folder: Path, tables: Mapping[str, PromptTable], records: Sequence[Record]) -> dict:
+    """Write the three files into a run folder and return the audit. Tables and records line up."""
+    numbers = audit(tables)
+    _write_table(folder / "attacks.parquet", tables, records)
+    write_atomically(folder / "attacks.json", json.dumps(numbers, indent=1) + "\n")
+    write_atomically(folder / "attacks.html", attack_page(tables, records, numbers))
+    return numbers
+
+
+def _write_table(path: Path, tables: Mapping[str, PromptTable], records: Sequence[Record]) -> None:
+    """One row per record and attack, in the order of the records."""
+    whole = []
+    for name, table in tables.items():
+        columns = table.table.drop_columns(["attack"])
+        columns = columns.add_column(1, "row", pa.array([record.row for record in records], pa.int64()))
+        columns = columns.add_column(2, "attack", pa.array([name] * len(table), pa.string()))
+        columns = columns.add_column(3, "instruction", pa.array([r.instruction for r in records], pa.string()))
+        whole.append(columns)
+    rows = pa.concat_tables(whole).sort_by([("row", "ascending"), ("attack", "ascending")])
+    staging = path.with_name(f".{path.name}.tmp")
+    pq.write_table(rows, staging)
+    os.replace(staging, path)
+
+
+def attack_page(tables: Mapping[str, PromptTable], records: Sequence[Record], numbers: dict) -> str:
+    """The HTML page: the audit, and attacked prompts side by side with their originals, changed words marked."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("winnow", "tracking"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["words"] = lambda text: str(text).replace("_", " ")
+    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.1%}"
+    environment.filters["decimals"] = lambda value, digits=2: "–" if value is None else f"{value:,.{digits}f}"
+    page = environment.get_template("attack_page.html.j2")
+    return page.render(numbers=numbers, groups=_groups(tables, records), pool=len(records))
+
+
+def _groups(tables: Mapping[str, PromptTable], records: Sequence[Record]) -> list[dict]:
+    """Records with what each attack made of them: evenly spaced ones, as many as make 50 prompts."""
+    wanted = -(-PROMPTS_SHOWN // max(len(tables), 1))
+    count = min(wanted, len(records))
+    chosen = [i * len(records) // count for i in range(count)] if count else []
+    rows = {name: table.table.take(chosen).to_pylist() for name, table in tables.items()}
+    groups, shown = [], 0
+    for place, i in enumerate(chosen):
+        variants = []
+        for name in list(tables)[: PROMPTS_SHOWN - shown]:
+            row = rows[name][place]
+            before, after = marked(records[i].instruction, row["prompt"] or "")
+            variants.append(row | {"attack": name, "before": before, "after": after})
+        shown += len(variants)
+        groups.append({"row": records[i].row, "id": records[i].id, "variants": variants})
+    return groups
+
+
+def marked(original: str, attacked: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
+    """Both texts as (changed, stretch) pairs, compared word by word, blanks and punctuation each on their own."""
+    before, after = _PIECES.findall(original), _PIECES.findall(attacked)
+    sides: tuple[list, list] = ([], [])
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        for side, stretch in zip(sides, ("".join(before[a:b]), "".join(after[c:d])), strict=True):
+            if stretch:
+                side.append((kind != "equal", stretch))
+    return _cut(sides[0]), _cut(sides[1])
+
+
+def _cut(stretches: list[tuple[bool, str]]) -> list[tuple[bool, str]]:
+    """No more than CHARACTERS_SHOWN characters."""
+    kept, room = [], CHARACTERS_SHOWN
+    for changed, text in stretches:
+        if len(text) > room:
+            kept.append((changed, text[:room] + " …"))
+            break
+        kept.append((changed, text))
+        room -= len(text)
+    return kept

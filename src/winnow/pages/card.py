@@ -1,0 +1,123 @@
+"""run_card.md from the content of run_card.json, and the small formatting rules that the report shares with
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+
+def show_number(value: Any) -> str:
+    """A value as people read it: floats to four significant digits, counts with thousands separators, None as
+    a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def show_measure(value: float | None) -> str:
+    """A measured value to four significant digits with its trailing zeros, so that a column of them lines
+    up."""
+    if value is None or not 1e-3 <= abs(value) < 1e4:
+        return show_number(value)
+    return f"{float(value):#.4g}".rstrip(".").replace("-", "−", 1)
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration: `0.4 s`, `38 s`, `2 min 05 s`, `3 h 12 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, leaf) pairs of nested mappings, in order."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value)) or "none"
+    return show_number(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> list[str]:
+    rule = ["---:" if column in right else "---" for column in range(len(head))]
+    lines = [head, rule, *([_cell(value) for value in row] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _fenced(text: str, language: str) -> list[str]:
+    fence = "```"
+    while fence in text:  # a setting may itself hold a fence
+        fence += "`"
+    return [fence + language, text.rstrip("\n"), fence]
+
+
+def git_phrase(git: Mapping[str, Any]) -> str:
+    """`0123456789ab`, `0123456789ab with uncommitted changes`, or `not in a git repository`."""
+    if not git.get("commit"):
+        return "not in a git repository"
+    return git["commit"][:12] + (" with uncommitted changes" if git.get("dirty") else "")
+
+
+def card_markdown(card: Mapping[str, Any]) -> str:
+    """The Markdown page of a run card; `card` is the content of run_card.json."""
+    lines = ["# Winnow run card", ""]
+    state = {"finished": "Finished", "failed": "**Failed**", "running": "Still running when written"}[card["status"]]
+    lines += [f"{state} after {show_seconds(card['seconds'])}; started {card['started']}.", ""]
+    if card["error"]:
+        lines += ["> **Error.** " + card["error"].replace("\n", "\n> "), ""]
+    lines += _fenced(card["command"], "bash") + [""]
+    if card["results"]:
+        lines += [
+            "## Results",
+            "",
+            *_table(("measure", "value"), list(flatten(card["results"])), right=(1,)),
+            "",
+        ]
+    if card["stages"]:
+        rows = [
+            (name, stage["status"], show_seconds(stage["seconds"]), stage["fingerprint"])
+            for name, stage in card["stages"].items()
+        ]
+        lines += ["## Stages", "", *_table(("stage", "status", "time", "fingerprint"), rows, right=(2,)), ""]
+    if card["data"]:
+        lines += ["## Data", "", *_table(("", ""), list(flatten(card["data"]))), ""]
+    machine = card["hardware"]
+    provenance = [
+        ("commit", git_phrase(card["git"])),
+        ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
+        ("memory", f"{machine['memory_gib']} GiB"),
+        ("GPUs", machine["gpus"]),
+        ("system", machine["system"]),
+    ]
+    lines += ["## Code and machine", "", *_table(("", ""), provenance), ""]
+    lines += [
+        "## Packages",
+        "",
+        ", ".join(f"{name} {version}" for name, version in card["packages"].items()),
+        "",
+    ]
+    lines += [
+        "## Configuration",
+        "",
+        *_fenced(yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True), "yaml"),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,271 @@
+"""report.html: the results of a run on one page that opens offline, built from the files of the run folder.
+
+The page's wording and layout are in `report.html.j2`, the plots in `plots.py`; this file reads the run folder
+and works out what the page says. A stage whose files are missing is reported as not run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pyarrow.parquet
+import yaml
+from markupsafe import Markup
+from scipy.stats import spearmanr
+
+from winnow.errors import UserError
+from winnow.pages import plots
+from winnow.pages.answers import answers_section
+from winnow.pages.card import flatten, git_phrase, show_measure, show_number, show_seconds
+from winnow.pages.diversity import diversity_section
+from winnow.pages.robustness import robustness_curves, robustness_table
+from winnow.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from winnow.data.records import Record
+
+SHOWN_RECORDS = 10
+FOLD = 600  # characters of a text that stay open on the page
+LONGEST = 8000  # characters of a text that are kept: one 100,000-token record must not swell the page
+MOST_METRICS = 16  # rows of the base-against-tuned plot
+NOT_COMPONENTS = ("id", "row", "score", "flag")
+
+
+def write_report(run_folder: str | Path, records: Sequence[Record] | None = None) -> Path:
+    """Build `report.html` in `run_folder` from the files in it and return its path. `records`, the pool,
+    gives the best and worst records their text; without it only their scores are shown. Rewriting replaces
+    the page atomically.
+
+    The run card is read like every other file: write it before the report.
+
+    Raises UserError when the folder is missing or not writable, or when a file in it cannot be read."""
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run folder; expected the folder that a run wrote its files to (paths.run).")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=show_number, measure=show_measure, seconds=show_seconds, words=_words, percent=_percent
+    )
+    page = environment.get_template("report.html.j2").render(report_content(folder, records))
+    path = folder / "report.html"
+    write_atomically(path, page)
+    return path
+
+
+def report_content(folder: Path, records: Sequence[Record] | None = None) -> dict[str, Any]:
+    """Everything the template shows, by section; a section is None when its file is not in the folder."""
+    card = _read_json(folder / "run_card.json")
+    selection = _read_json(folder / "selection.json")
+    results = _read_json(folder / "results.json")
+    tuning = _read_json(folder / "tuning.json")
+    found = _read_json(folder / "detection.json")
+    covered = _read_json(folder / "diversity.json")
+    rows, about = _read_scores(folder / "scores.parquet")
+    content = {
+        "folder": folder.resolve().name,
+        "card": card,
+        "stages": (card or {}).get("stages", {}),
+        "selection": selection,
+        "scores": None if rows is None else _scores_section(rows, about, selection, records),
+        "results": None if results is None else _results_section(results),
+        "tuning": None if tuning is None else {**tuning, "plot": Markup(plots.training_curve(tuning["train_loss"]))},
+        "detection": None if found is None else {**found, "plot": Markup(plots.detection_bars(found))},
+        "diversity": None if covered is None else diversity_section(covered),
+        "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
+        "has_texts": records is not None,
+    }
+    content["names"] = _names(card, about, selection)
+    if card is not None:
+        content["git"] = git_phrase(card["git"])
+        content["config"] = yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True)
+        content["data"] = list(flatten(card["data"]))
+        content["longest_stage"] = max((stage["seconds"] for stage in card["stages"].values()), default=0) or 1
+    return content
+
+
+def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | None:
+    return None if selection is None else {one["row"]: one["selected"] for one in selection["decisions"]}
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run its stage again.") from error
+
+
+def _read_scores(path: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
+    """The rows of scores.parquet and what its metadata says about them; (None, {}) when there is no such
+    file."""
+    if not path.is_file():
+        return None, {}
+    try:
+        table = pyarrow.parquet.read_table(path)
+        about = json.loads((table.schema.metadata or {})[b"winnow"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a score table ({error}); delete it and run the score stage again.") from error
+    return table.to_pylist(), about
+
+
+def _names(
+    card: Mapping[str, Any] | None, about: Mapping[str, Any], selection: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Short names of method, pool and backbone; None where the files do not tell."""
+    config = (card or {}).get("config", {})
+
+    def chosen(group: str) -> str | None:
+        setting = config.get(group)
+        if isinstance(setting, Mapping):
+            keys = ("name", "id", "model", "path", "source")
+            return next((str(setting[key]) for key in keys if isinstance(setting.get(key), str)), None)
+        return None if setting is None else str(setting)
+
+    source = (card or {}).get("data", {}).get("source")
+    return {
+        "method": about.get("method") or (selection or {}).get("method") or chosen("method"),
+        "pool": chosen("data") or (None if source is None else Path(str(source)).name),
+        "backbone": chosen("backbone"),
+    }
+
+
+def _scores_section(
+    rows: list[dict[str, Any]],
+    about: Mapping[str, Any],
+    selection: Mapping[str, Any] | None,
+    records: Sequence[Record] | None,
+) -> dict[str, Any]:
+    scores = [row["score"] for row in rows]
+    name = f"score ({about['method']})"
+    decisions = {} if selection is None else {one["row"]: one for one in selection["decisions"]}
+    selected = None if selection is None else [decisions.get(row["row"], {}).get("selected", False) for row in rows]
+    section: dict[str, Any] = {
+        "n": len(rows),
+        "n_scored": sum(score is not None for score in scores),
+        "higher_is_better": about["higher_is_better"],
+        "columns": about.get("columns", {}),
+        "histogram": Markup(plots.score_histogram(scores, selected, (selection or {}).get("cut"), name)),
+        "flags": Counter(row["flag"] or "no reason given" for row in rows if row["score"] is None).most_common(),
+        "against_length": None,
+        "correlation": None,
+    }
+    if rows and "answer_tokens" in rows[0]:
+        lengths = [row["answer_tokens"] for row in rows]
+        section["against_length"] = Markup(plots.score_against_length(scores, lengths, selected, name))
+        section["correlation"] = _rank_correlation(scores, lengths)
+    ranked = [row for row in rows if row["score"] is not None]
+    if any(one.get("rank") is not None for one in decisions.values()):
+        ranked = [row for row in ranked if decisions.get(row["row"], {}).get("rank") is not None]
+    ranked.sort(key=lambda row: (-row["score"] if about["higher_is_better"] else row["score"], row["row"]))
+    texts = {} if records is None else {record.id: record for record in records}
+    cards = [_record_card(place, row, decisions.get(row["row"]), texts.get(row["id"])) for place, row in _ends(ranked)]
+    section["best"] = cards[:SHOWN_RECORDS]
+    section["worst"] = cards[SHOWN_RECORDS:]
+    section["n_ranked"] = len(ranked)
+    return section
+
+
+def _ends(ranked: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """(place from 1, row) of the first ten, best first, then of the last ten of the others, worst first."""
+    numbered = list(enumerate(ranked, start=1))
+    return numbered[:SHOWN_RECORDS] + numbered[SHOWN_RECORDS:][-SHOWN_RECORDS:][::-1]
+
+
+def _record_card(
+    place: int, row: Mapping[str, Any], decision: Mapping[str, Any] | None, record: Record | None
+) -> dict[str, Any]:
+    parts = []
+    if record is not None:
+        earlier = "\n\n".join(f"{role}: {text}" for role, text in record.turns)
+        fields = (("earlier turns", earlier), ("instruction", record.instruction), ("input", record.input))
+        parts = [(label, _folded(text)) for label, text in fields if text]
+        parts.append(("answer", _folded(record.output)))
+    return {
+        "place": place,
+        "row": row["row"],
+        "id": row["id"],
+        "score": row["score"],
+        "decision": decision,
+        "parts": parts,
+        "defect": None if record is None else record.raw.get("defect"),
+        "components": [(key, value) for key, value in row.items() if key not in NOT_COMPONENTS and value is not None],
+    }
+
+
+def _folded(text: str) -> dict[str, Any]:
+    """A text cut into what stays open, what unfolds, and the number of characters that are left out."""
+    kept = text[:LONGEST]
+    opening = kept if len(kept) <= FOLD else kept[:FOLD].rsplit(maxsplit=1)[0]
+    return {"open": opening, "rest": kept[len(opening) :], "left_out": len(text) - len(kept)}
+
+
+def _rank_correlation(scores: Sequence[float | None], lengths: Sequence[int | None]) -> float | None:
+    """Spearman correlation of score and length; None where it is not defined (fewer than 3 pairs, or all
+    equal)."""
+    pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if None not in (score, length)]
+    if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
+    models = results["models"]
+    metrics = list(dict.fromkeys(metric for model in models.values() for metric in model["metrics"]))
+    headline = [metric for metric in results.get("headline") or [] if metric in metrics] or metrics[:MOST_METRICS]
+    rows = {metric: _comparison(metric, models, results.get("delta") or {}) for metric in metrics}
+    return {
+        "suite": results["suite"],
+        "settings": list(flatten(results.get("settings") or {})),
+        "headline": [rows[metric] for metric in headline],
+        "others": [rows[metric] for metric in metrics if metric not in headline],
+        "plot": Markup(plots.base_against_tuned(models, headline[:MOST_METRICS])),
+        "compared": {"base", "tuned"} <= set(models),
+        "noised": _noised(results),
+    }
+
+
+def _noised(results: Mapping[str, Any]) -> list[Markup]:
+    """A curve for each data set that was asked under noised instructions, and each model."""
+    datasets = dict.fromkeys(row["dataset"] for row in robustness_table(results))
+    return [Markup(robustness_curves(results, dataset, model)) for dataset in datasets for model in results["models"]]
+
+
+def _comparison(metric: str, models: Mapping[str, Any], deltas: Mapping[str, float]) -> dict[str, Any]:
+    """One row of the table. The change's standard error takes the two evaluations as independent,
+    sqrt(se_base^2 + se_tuned^2); both answer the same questions, so it errs on the wide side. A change below
+    1.96 standard errors is called unclear."""
+    base, tuned = (models.get(name, {}).get("metrics", {}).get(metric) for name in ("base", "tuned"))
+    row = {"metric": metric, "base": base, "tuned": tuned, "delta": None, "error": None, "verdict": ""}
+    if base and tuned and base["value"] is not None and tuned["value"] is not None:
+        delta = deltas.get(metric, tuned["value"] - base["value"])
+        spreads = [side.get("stderr") for side in (base, tuned)]
+        error = None if None in spreads else math.hypot(*spreads)
+        improved = (delta < 0) if plots.lower_is_better(metric, base) else (delta > 0)
+        clear = delta != 0 and (error is None or abs(delta) > 1.96 * error)
+        row |= {
+            "delta": delta,
+            "error": error,
+            "verdict": ("better" if improved else "worse") if clear else "unclear",
+        }
+    return row
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"

@@ -1,0 +1,74 @@
+"""Robustness under noised instructions: a table and curves from the content of `results.json`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.ticker import FuncFormatter
+
+from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
+
+_KEY = re.compile(r"(?P<dataset>[^/]+)/(?P<noise>[a-z_]+)(?:@(?P<omega>[\d.]+))?/(?P<metric>[a-z0-9_]+)")
+_CLEAN = "clean"
+_LOOKS = ((BLUE, "-"), (RED, "-"), (AMBER, "-"), (GREY, "-"), (BLUE, "--"), (RED, "--"), (AMBER, "--"))
+
+
+def robustness_table(results: Mapping[str, Any], metric: str = "micro_f1") -> list[dict[str, Any]]:
+    """One row for each data set, noise and omega of `results` (see `winnow.evaluation.compare`), in its order.
+
+    Keys: dataset, noise (`clean` first), omega (None where there is none), and for each model a mapping of value,
+    stderr and drop = value - clean value of the same model and data set. [] for results without noised conditions.
+    """
+    models = {name: model["metrics"] for name, model in results["models"].items()}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, metrics in models.items():
+        for key, entry in metrics.items():
+            found = None if key.startswith("average/") else _KEY.fullmatch(key)
+            if found is None or found["metric"] != metric:
+                continue
+            omega = None if found["omega"] is None else float(found["omega"])
+            row = rows.setdefault(key, {"dataset": found["dataset"], "noise": found["noise"], "omega": omega})
+            clean = metrics[f"{found['dataset']}/{_CLEAN}/{metric}"]["value"]
+            row[name] = {"value": entry["value"], "stderr": entry["stderr"], "drop": entry["value"] - clean}
+    return list(rows.values())
+
+
+def robustness_curves(results: Mapping[str, Any], dataset: str, model: str, metric: str = "micro_f1") -> str:
+    """`metric` against omega, one line for each noise, the clean value at omega 0 and as a thin line; a noise without
+    omega is a dotted line. One standard error up and down. An SVG."""
+    title = f"{dataset} under noised instructions, {model} model"
+    rows = [row for row in robustness_table(results, metric) if row["dataset"] == dataset and model in row]
+    noises = list(dict.fromkeys(row["noise"] for row in rows if row["noise"] != _CLEAN))
+    if not noises:
+        return message(title, "There are no results under noise.")
+    clean = next(row[model] for row in rows if row["noise"] == _CLEAN)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.8)
+        axes.axhline(clean["value"], color=INK, linewidth=0.8, label=f"clean ({clean['value']:.3f})")
+        for i, noise in enumerate(noises):
+            colour, line = _LOOKS[i % len(_LOOKS)]
+            points = [(row["omega"], row[model]) for row in rows if row["noise"] == noise]
+            if points[0][0] is None:
+                value = points[0][1]["value"]
+                axes.axhline(value, color=colour, linestyle=":", linewidth=1.6, label=f"{noise} ({value:.3f})")
+                continue
+            points = [(0.0, clean), *sorted(points, key=lambda point: point[0])]
+            axes.errorbar(
+                [omega for omega, _ in points],
+                [entry["value"] for _, entry in points],
+                [entry["stderr"] or 0.0 for _, entry in points],
+                color=colour,
+                linestyle=line,
+                marker="o",
+                markersize=3.5,
+                linewidth=1.5,
+                elinewidth=0.7,
+                label=noise,
+            )
+        axes.set(title=title, xlabel="omega, share of noised words", ylabel=metric.replace("_", " "))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        return to_svg(figure, title)

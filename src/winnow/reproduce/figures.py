@@ -1,0 +1,85 @@
+"""The curves of an experiment: ours with its spread, and the paper's points where they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
+from winnow.reproduce.tables import Row, Table
+
+COLOURS = (BLUE, RED, AMBER, INK, GREY)
+MARKS = "osD^vP*"
+
+
+def draw(table: Table, figure: Mapping[str, Any]) -> str:
+    """One curve for each value of `by` as SVG: y over x. Ours is filled, with the standard deviation over seeds; the
+    paper's points are open. Numbers make a number axis, anything else (layers 0-3) one place for each value.
+
+    figure: name, x (`ratio`, a setting, or a metric such as tuning_seconds), y (a metric), by (columns or settings).
+    """
+    title = f"{figure['y'].replace('_', ' ')} against {figure['x'].replace('_', ' ')}"
+    series: dict[str, list[Row]] = {}
+    for row in table.rows:
+        if _x(row, figure["x"]) is not None and figure["y"] in row.cells:
+            series.setdefault(_label(row, figure["by"]), []).append(row)
+    if not series:
+        return message(title, "There is no point to draw yet.")
+    places = list(dict.fromkeys(_x(row, figure["x"]) for rows in series.values() for row in rows))
+    numeric = all(isinstance(place, float) for place in places)
+    curves = [
+        (number, label, printed, points)
+        for number, (label, rows) in enumerate(series.items())
+        for printed in (True, False)
+        if (points := _points(rows, figure, None if numeric else places, printed))
+    ]
+    with matplotlib.rc_context(STYLE):
+        plot, axes = new_figure(height_for(len(curves), 3.6))
+        for number, label, printed, points in curves:
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 6}
+            xs, ys, spreads = zip(*sorted(points), strict=True)
+            name = f"{label}, {'paper' if printed else 'ours'}".strip(", ")
+            fill = {"markerfacecolor": "none", "linestyle": "--"} if printed else {"linestyle": "-"}
+            axes.errorbar(xs, ys, yerr=None if printed else spreads, label=name, linewidth=1.4, **style, **fill)
+        if not numeric:
+            axes.set_xticks(range(len(places)), [str(place) for place in places])
+        axes.set(title=title, xlabel=figure["x"].replace("_", " "), ylabel=figure["y"].replace("_", " "))
+        axes.margins(x=0.06, y=0.12)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        return to_svg(plot, title)
+
+
+def _label(row: Row, by: Sequence[str]) -> str:
+    """What `by` says of a row; settings that are not the experiment's own are told too, so that they have a curve."""
+    words = [row.identity.get(key, "") for key in by]
+    if not row.own:
+        words += [f"{key}={row.identity[key]}" for key in row.apart if key not in by]
+    return ", ".join(words).strip(", ")
+
+
+def _points(
+    rows: Sequence[Row], figure: Mapping[str, Any], places: Sequence | None, printed: bool
+) -> list[tuple[float, float, float]]:
+    """(x, y, spread) of the rows that have both; x is the place in `places` where these are words."""
+    points = []
+    for row in rows:
+        cell = row.cells[figure["y"]]
+        value = cell.expected if printed else cell.mean
+        x = _x(row, figure["x"])
+        if value is not None:
+            points.append((x if places is None else places.index(x), value, (cell.std or 0.0) if not printed else 0.0))
+    return points
+
+
+def _x(row: Row, key: str) -> float | str | None:
+    """A row's place on the axis: a number where it is one."""
+    value = row.identity.get(key)
+    if value is None:
+        cell = row.cells.get(key)
+        return None if cell is None else cell.mean
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,122 @@
+"""The likelihood pass: the loss of every answer token under one view of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+
+from winnow.backbone.likelihood import token_nll
+from winnow.backbone.loading import Backbone
+from winnow.backbone.prefix import SharedPrefix
+from winnow.data.batching import pad_right
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+
+if TYPE_CHECKING:
+    from winnow.perturb.attacks.base import PromptAttack
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Negative log-likelihood of every answer token under one view of the prompt.
+
+    view: `clean`, s(A|Q); or `direct`, s(A), the instruction removed. attack: s(A|Q_adv), the prompt with its
+    instruction attacked.
+
+    Columns per record: `nll`, one float per scored answer token, in nats; `skipped`, leading answer tokens that
+    have no predecessor and so no likelihood (1 for a bare answer under a tokenizer without BOS, else 0);
+    `prompt_vector`, the mean over the prompt's tokens of the final hidden states, which this forward has at hand
+    (rounded to 16 bits; none in the direct view); `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single
+    losses are kept, not their mean: a method can average the same answer tokens in every term of its ratio, whatever
+    each view's window had room for, and a formula can change without a new pass.
+    """
+
+    view: str = "clean"
+    attack: PromptAttack | None = None
+    version: ClassVar[int] = 2
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("id", pa.string()),
+            ("nll", pa.list_(pa.float32())),
+            ("skipped", pa.int32()),
+            ("prompt_vector", pa.list_(pa.float16())),
+            ("prompt_tokens", pa.int32()),
+            ("answer_tokens", pa.int32()),
+            ("flag", pa.string()),
+        ]
+    )
+
+    def settings(self) -> dict:
+        attack = None if self.attack is None else self.attack.settings()
+        return {"pass": "likelihood", "view": self.view, "attack": attack, "version": self.version}
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        return template.encode(records, tokenizer, self.view)
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return LikelihoodModule(backbone.model, vectors=self.view != "direct")
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        return answer_batch(batch)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        none = dict.fromkeys(("prompt_vector", "prompt_tokens"))
+        return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
+
+
+def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
+    """Padded ids and the places of the answers' predictions: position t - 1 predicts token t.
+
+    The runner adds `shared`, how many first tokens all rows of the batch have in common.
+    input_ids: (batch, length). row, position, target: (scored tokens,), record by record.
+    """
+    row, position, target, columns = [], [], [], []
+    for i, record in enumerate(batch):
+        first = max(record.answer_start, 1)  # the very first token of a text has no predecessor
+        row += [i] * (len(record.ids) - first)
+        position += range(first - 1, len(record.ids) - 1)
+        target += record.ids[first:]
+        columns.append(
+            {
+                "id": record.id,
+                "skipped": first - record.answer_start,
+                "prompt_tokens": record.answer_start,
+                "answer_tokens": record.answer_total,
+                "scored": len(record.ids) - first,
+            }
+        )
+    return {
+        "input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)),
+        "row": torch.tensor(row, dtype=torch.long),
+        "position": torch.tensor(position, dtype=torch.long),
+        "target": torch.tensor(target, dtype=torch.long),
+        "columns": columns,
+    }
+
+
+class LikelihoodModule(pl.LightningModule):
+    def __init__(self, model, vectors: bool = False) -> None:
+        super().__init__()
+        self.model, self.vectors = model, vectors
+        self.prefix = SharedPrefix(model)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
+        # Only rows that predict an answer token ever meet the head.
+        rows = hidden[batch["row"], batch["position"]]
+        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        losses = nll.split([record["scored"] for record in batch["columns"]])
+        names = ("id", "skipped", "prompt_tokens", "answer_tokens")
+        columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
+        columns["nll"] = [loss.tolist() for loss in losses]
+        columns["prompt_vector"] = [None] * len(losses)
+        if self.vectors:
+            means = [hidden[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
+            columns["prompt_vector"] = list(torch.stack(means).half().cpu().numpy())
+        columns["flag"] = [None] * len(losses)
+        return columns

@@ -1,0 +1,67 @@
+"""One vector per prompt and the prompt's own perplexity: what IFD's pre-experience stage reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytorch_lightning as pl
+
+from winnow.backbone.likelihood import token_nll
+from winnow.backbone.loading import Backbone
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+from winnow.scoring.passes.likelihood import LikelihoodModule, answer_batch
+
+
+@dataclass(frozen=True)
+class PromptEmbedding:
+    """One vector per prompt and the prompt's own perplexity, from one forward: IFD's pre-experience stage.
+
+        vector = mean over the prompt's tokens of the final hidden state (after the last norm)
+        prompt_nll = mean over the prompt's tokens but the first of -log p(token | tokens before), in nats
+
+    Source: Cherry_LLM, `--mod pre`. The answer is not read.
+    """
+
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("prompt_nll", pa.float32()), ("flag", pa.string())]
+    )
+
+    def settings(self) -> dict:
+        return {"pass": "prompt_embedding", "version": self.version}
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        encoded = template.encode(records, tokenizer)
+        return [
+            record if record.flag else Encoded(record.id, record.ids[: record.answer_start], 0, 0, record.spans)
+            for record in encoded
+        ]
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return _PromptEmbeddingModule(backbone.model)
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        return answer_batch(batch)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return {"vector": None, "prompt_nll": None}
+
+
+class _PromptEmbeddingModule(LikelihoodModule):
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
+        lengths = [record["scored"] + record["skipped"] for record in batch["columns"]]
+        vectors = [hidden[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
+        rows = hidden[batch["row"], batch["position"]]
+        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        losses = nll.split([record["scored"] for record in batch["columns"]])
+        return {
+            "id": [record["id"] for record in batch["columns"]],
+            "vector": vectors,
+            "prompt_nll": [float(loss.mean()) if len(loss) else None for loss in losses],
+            "flag": [None] * len(lengths),
+        }

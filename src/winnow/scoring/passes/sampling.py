@@ -1,0 +1,240 @@
+"""The pass behind answer divergence: K sampled answers per record, and the products of their vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from winnow.backbone.generation import LAST_FOUR, Answer, Engine, HuggingFaceEngine, Prompt, Sampling, pooled
+from winnow.backbone.loading import Backbone
+from winnow.data.batching import pad_right
+from winnow.data.records import Record
+from winnow.data.templates import Encoded, Template
+from winnow.errors import UserError
+from winnow.scoring.passes.embedding import EMPTY_TEXT
+
+POOLINGS = ("paper", "authors")
+PROMPTS = ("whole", "authors")
+AUTHORS_LAYERS = (-4, -3, -2)  # [code]
+AUTHORS_PROMPT = 80  # tokens of a prompt that are kept, BOS included [code]
+AUTHORS_WINDOW = 1024  # tokens of instruction and answer together [code]
+NUMBERS = re.compile(r"[\d%℃°]")
+PUNCTUATION = re.compile(r"[\s,.;:!?()\[\]{}\"'`~\-_/\\]+")
+
+
+@dataclass(frozen=True)
+class SampledAnswers:
+    """K answers per record, drawn at a temperature, and the Gram matrix of their vectors.
+
+    answers: K [paper: 5]. temperature, top_p, top_k, max_new_tokens, seed: see `Sampling`.
+
+    layers: hidden states averaged, the last four [paper]; 0 is the input embeddings, k what block k puts out, -1 the
+    state after the final norm, as transformers counts (ours).
+    pooling: `paper`, the mean over the answer's own tokens (without the end token) of these hidden states, taken while
+    decoding; or `authors`, for parity: the text `instruction + " " + answer` is run again, hidden states
+    -4, -3 and -2, all its tokens, weight 0 for one of punctuation or blanks alone and 1.3 for one with a digit, %, ℃
+    or °. prompt: `whole`; or `authors`, the template's form without input, cut to its first 80 tokens.
+    tokens_per_batch: prompt and answer tokens whose keys and values are held at once; about 40 rows keep a CPU at its
+    matrix limit. It changes speed and memory, never numbers, and is no part of the fingerprint.
+
+    Columns per record, K entries each: `answers`, texts; `tokens`, without the end token; `finish`, `eos` or `length`;
+    `usable`, whether there is a text and a finite vector; and `gram`, K x K products v_i . v_j in fp64, row by row, 0
+    where one of the two is not usable. Every measure that no rotation changes is a function of them, and they take 200
+    bytes where the vectors of an 8-billion-parameter model take 80 KB. `prompt_tokens`; `answer_tokens`, of the
+    record's own answer before any cut; `flag`.
+
+    Answers of a record with the same tokens have one and the same vector, so that rounding is no divergence.
+    """
+
+    answers: int = 5
+    temperature: float = 1.4
+    top_p: float = 0.9
+    top_k: int | None = None
+    max_new_tokens: int = 256
+    seed: int = 0
+    layers: tuple[int, ...] = LAST_FOUR
+    pooling: str = "paper"
+    prompt: str = "whole"
+    tokens_per_batch: int = 16384
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("id", pa.string()),
+            ("answers", pa.list_(pa.string())),
+            ("tokens", pa.list_(pa.int32())),
+            ("finish", pa.list_(pa.string())),
+            ("usable", pa.list_(pa.bool_())),
+            ("gram", pa.list_(pa.float64())),
+            ("prompt_tokens", pa.int32()),
+            ("answer_tokens", pa.int32()),
+            ("flag", pa.string()),
+        ]
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))  # a configuration gives a list
+        for name, ok, wanted in (
+            ("answers", self.answers >= 2, "at least 2, because divergence is between answers"),
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "null or at least 1"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("tokens_per_batch", self.tokens_per_batch >= 1, "at least 1"),
+            ("layers", len(self.layers) > 0, "one or more indices of hidden states"),
+            ("pooling", self.pooling in POOLINGS, " or ".join(POOLINGS)),
+            ("prompt", self.prompt in PROMPTS, " or ".join(PROMPTS)),
+        ):
+            if not ok:
+                raise UserError(f"method.{name}={getattr(self, name)} must be {wanted}.")
+
+    def settings(self) -> dict:
+        names = ("answers", "temperature", "top_p", "top_k", "max_new_tokens", "seed", "pooling", "prompt")
+        own = {name: getattr(self, name) for name in names} | {"layers": list(self.layers)}
+        if self.pooling == "authors":
+            del own["layers"]  # it has its own
+        return {"pass": "sampled_answers", "version": self.version} | own
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """What the engine is asked for."""
+        return Sampling(
+            self.answers, self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.seed, self.layers
+        )
+
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        """Prompts alone. A record with neither instruction nor input is flagged: answers to nothing diverge most."""
+        if self.prompt == "authors":
+            records = [replace(record, input="") for record in records]
+        limit = AUTHORS_PROMPT if self.prompt == "authors" else None
+        encoded = template.encode(records, tokenizer)
+        return [_asked(one, record, limit) for one, record in zip(encoded, records, strict=True)]
+
+    def cost(self, encoded: Encoded, shared: int) -> int:
+        """Tokens whose keys and values a record needs when its answers are at their longest."""
+        return self.answers * (len(encoded.ids) + self.max_new_tokens)
+
+    def progress(self, columns: dict[str, list]) -> dict[str, int]:
+        """What a finished batch adds to the counts beside the progress bar."""
+        return {
+            "answers": sum(len(texts) for texts in columns["answers"]),
+            "tokens": sum(sum(counts) for counts in columns["tokens"]),
+        }
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        blocks = backbone.model.config.num_hidden_layers
+        own = AUTHORS_LAYERS if self.pooling == "authors" else self.layers
+        if not all(-blocks - 1 <= layer <= blocks for layer in own):
+            raise UserError(
+                f"method.layers={list(own)} does not exist: {backbone.name} has {blocks} blocks, so give "
+                f"0 (input embeddings) to {blocks}, or -1 (final state) to {-blocks - 1}."
+            )
+        return _SamplingModule(backbone, self, HuggingFaceEngine(backbone.model, backbone.tokenizer))
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        """Prompts of different lengths, as they are: the engine pads them."""
+        keys = ("id", "ids", "answer_total", "instruction")
+        return {"columns": [{key: getattr(record, key) for key in keys} for record in batch]}
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        lists: dict[str, Any] = {name: [] for name in ("answers", "tokens", "finish", "usable", "gram")}
+        return lists | {"prompt_tokens": None, "answer_tokens": encoded.answer_total}
+
+
+@dataclass(frozen=True)
+class _Asked(Encoded):
+    """A prompt, with the instruction as text for `pooling=authors`."""
+
+    instruction: str = ""
+
+
+def _asked(encoded: Encoded, record: Record, limit: int | None) -> _Asked:
+    flag = encoded.flag or (None if encoded.spans else EMPTY_TEXT)
+    ids = [] if flag else encoded.ids[: encoded.answer_start][:limit]
+    return _Asked(encoded.id, ids, len(ids), encoded.answer_total, encoded.spans, flag, record.instruction)
+
+
+class _SamplingModule(pl.LightningModule):
+    def __init__(self, backbone: Backbone, settings: SampledAnswers, engine: Engine) -> None:
+        super().__init__()
+        self.model, self.tokenizer = backbone.model, backbone.tokenizer
+        self.settings, self.engine = settings, engine
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        records = batch["columns"]
+        prompts = [Prompt(record["id"], record["ids"]) for record in records]
+        sampled = self.engine.generate(prompts, self.settings.sampling, batch["shared"])
+        texts = [self.tokenizer.batch_decode([a.ids for a in own], skip_special_tokens=True) for own in sampled]
+        rows = [self._row(*one) for one in zip(records, sampled, texts, strict=True)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def _row(self, record: dict[str, Any], answers: list[Answer], texts: list[str]) -> dict[str, Any]:
+        vectors = self._vectors(record, answers, texts)
+        return {
+            "id": record["id"],
+            "answers": texts,
+            "tokens": [len(answer.ids) for answer in answers],
+            "finish": [answer.finish for answer in answers],
+            "usable": [vector is not None for vector in vectors],
+            "gram": gram(vectors).flatten().tolist(),
+            "prompt_tokens": len(record["ids"]),
+            "answer_tokens": record["answer_total"],
+            "flag": None,
+        }
+
+    def _vectors(self, record: dict[str, Any], answers: list[Answer], texts: list[str]) -> list[Tensor | None]:
+        """A vector per answer; None for one that has no text, no token that counts or no finite vector."""
+        made: dict[tuple[int, ...], Tensor | None] = {}
+        for answer, text in zip(answers, texts, strict=True):
+            key = tuple(answer.ids)
+            if key not in made:
+                vector = answer.vector if text.strip() else None
+                if vector is not None and self.settings.pooling == "authors":
+                    text = f"{record['instruction']} {text.strip()}"
+                    vector = authors_vectors(self.model, self.tokenizer, [text])[0]
+                finite = vector is not None and bool(torch.isfinite(vector).all()) and bool(vector.any())
+                made[key] = vector if finite else None
+        return [made[tuple(answer.ids)] for answer in answers]
+
+
+def gram(vectors: Sequence[Tensor | None]) -> Tensor:
+    """(K, K) products of the vectors in fp64; 0 wherever a vector is None."""
+    there = [vector for vector in vectors if vector is not None]
+    if not there:
+        return torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    rows = torch.stack([torch.zeros_like(there[0]) if v is None else v for v in vectors]).double()
+    return rows @ rows.T
+
+
+def authors_vectors(model, tokenizer, texts: Sequence[str]) -> list[Tensor | None]:
+    """Vectors as the published code makes them: layers -4, -3, -2, all tokens, weighted by `token_weight`.
+
+    Where all weights are 0 that code has a zero vector; here it is None. The arithmetic is the backbone's, not fp16.
+    """
+    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=AUTHORS_WINDOW)["input_ids"]
+    weights = [[token_weight(tokenizer.decode([token])) for token in ids] for ids in encoded]
+    counted = [i for i, own in enumerate(weights) if sum(own) > 0]
+    result: list[Tensor | None] = [None] * len(texts)
+    if counted:
+        device = next(model.parameters()).device
+        ids = torch.tensor(pad_right([encoded[i] for i in counted], 0), device=device)
+        own = torch.tensor(pad_right([weights[i] for i in counted], 0.0), device=device)
+        for i, vector in zip(counted, pooled(model, ids, own, AUTHORS_LAYERS).cpu(), strict=True):
+            result[i] = vector
+    return result
+
+
+def token_weight(text: str) -> float:
+    """What a token counts in the published code: 0 for punctuation and blanks alone, 1.3 with a number in it, else
+    1."""
+    text = text.strip()
+    if not text or PUNCTUATION.fullmatch(text):
+        return 0.0
+    return 1.3 if NUMBERS.search(text) else 1.0

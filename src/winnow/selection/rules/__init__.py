@@ -1,0 +1,1 @@
+"""Selection rules beyond the plain budget. One file and one YAML each."""

@@ -1,0 +1,1 @@
+"""The five stages, each a function of named parts."""

@@ -1,0 +1,172 @@
+"""The numbers of the dashboard, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from run_folders import run_folder
+
+from winnow.compare.dashboard import content, jaccard, read_runs, spearman, write_dashboard
+from winnow.errors import UserError
+from winnow.sweeps.summary import note_failure
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three runs on one pool: a and b select {0, 1, 2} and {1, 2, 3}; c, where low is wanted, {0, 1}."""
+    run_folder(
+        tmp_path / "a",
+        scores=[4.0, 3.0, 2.0, 1.0],
+        selected=[0, 1, 2],
+        metrics={"t/acc": 0.6},
+        base={"t/acc": 0.5},
+        seconds={"score": (3.0, "computed"), "select": (1.0, "computed")},
+    )
+    run_folder(
+        tmp_path / "b",
+        choices={"method": "ifd"},
+        scores=[4.0, 3.0, 1.0, 2.0],
+        selected=[1, 2, 3],
+        metrics={"t/acc": 0.7},
+        base={"t/acc": 0.5},
+        seconds={"score": (9.0, "reused")},
+    )
+    run_folder(tmp_path / "c", choices={"method": "noise"}, scores=[1.0, 2.0, 3.0, None], selected=[0, 1])
+    run_folder(tmp_path / "d", status="failed", error="no")
+    return tmp_path
+
+
+def test_jaccard_by_hand(folder):
+    """|{1, 2}| / |{0, 1, 2, 3}| = 1/2; |{0, 1}| / |{0, 1, 2}| = 2/3; |{1}| / |{0, 1, 2, 3}| = 1/4."""
+    wanted = [[1, 1 / 2, 2 / 3], [1 / 2, 1, 1 / 4], [2 / 3, 1 / 4, 1]]
+    assert np.allclose(jaccard(read_runs(folder)), wanted)
+
+
+def test_other_pools_are_not_compared(folder):
+    runs = read_runs(folder)
+    runs[0].fingerprint = "another"
+    assert np.isnan(jaccard(runs)[0, 1]) and jaccard(runs)[1, 2] == 1 / 4
+
+
+def test_spearman_by_hand(folder):
+    """Ranks 4 3 2 1 and 4 3 1 2: 1 - 6 (1 + 1) / (4 * 15) = 0.8. c is turned (low is wanted) and has three scores, 1
+    2 3 against a's 4 3 2: both fall, so 1; against b's 4 3 1: 1 as well."""
+    assert np.allclose(spearman(read_runs(folder)), [[1, 0.8, 1], [0.8, 1, 1], [1, 1, 1]])
+
+
+def test_constant_scores_have_no_rank(folder):
+    runs = read_runs(folder)
+    runs[0].scores = dict.fromkeys(runs[0].scores, 1.0)
+    assert math.isnan(spearman(runs)[0, 1])
+
+
+def test_leaderboard_order_and_cost(folder):
+    """0.7 before 0.6 before the run that was not evaluated; the failed run is not there; cost is 3 + 1 s, or unknown
+    where the pass came from the store."""
+    page = content(read_runs(folder), folder)
+    assert [run.name for run in page["runs"]] == ["b", "a", "c"] and page["best"] == {"t/acc": 0.7}
+    assert page["total"] == {"a": 4.0, "b": 0, "c": 0}
+    assert [run.ratio for run in page["runs"]] == [0.75, 0.75, 0.5]
+
+
+def test_the_page_stands_alone(folder):
+    page = write_dashboard(folder).read_text()
+    assert "<script" not in page and 'src="http' not in page and "url(http" not in page and page.count("<svg") == 5
+    assert "0.80" in page and "0.67" in page
+
+
+def labels(folder) -> dict[str, str]:
+    return {run.name: run.label for run in read_runs(folder)}
+
+
+def test_runs_are_called_by_what_tells_them_apart(tmp_path):
+    """An experiment's words: two noises of the adversary's three runs, and the plain baseline, which has no noise; two
+    seeds of one noise are one. Nothing is said of what all have in common."""
+    for name, adversary, noising, seed in (
+        ("a", "none", "none", 0),
+        ("b", "nrm", "shuffling", 0),
+        ("c", "nrm", "shuffling", 1),
+        ("d", "nrm", "opposite", 0),
+    ):
+        run_folder(
+            tmp_path / name,
+            choices={"method": "full", "data": "sst2", "adversary": adversary, "noising": noising},
+            row={"instruction": "detailed"},
+            config={"tuning.seed": seed},
+            seed=seed,
+            table="anit/table1",
+        )
+    assert labels(tmp_path) == {
+        "a": "none",
+        "b": "anit, noise=random_shuffling",
+        "c": "anit, noise=random_shuffling",
+        "d": "anit, noise=opposite",
+    }
+
+
+def test_pools_and_budgets_of_an_experiment(tmp_path):
+    """Pools are told where there are several, at a scale that read the embedded one for all of them as well; the budget
+    is the selected share, which has an axis of its own."""
+    for name, pool, count in (("a", "alpaca_gpt4", 5), ("b", "wizardlm", 5), ("c", "wizardlm", 8)):
+        run_folder(
+            tmp_path / name,
+            choices={"method": "adg", "data": pool},
+            row={"budget": count, "ratio": None},
+            config={"selection.count": count},
+            table="adg/main",
+        )
+    assert labels(tmp_path) == {"a": "adg, alpaca_gpt4", "b": "adg, wizardlm", "c": "adg, wizardlm"}
+
+
+def test_runs_of_no_experiment_are_told_apart_by_their_settings(tmp_path):
+    """Strengths of the noise, a selection rule, an adversary, and a learning rate in which two runs of ifd differ."""
+    for name, choices, config in (
+        ("a", {"method": "noise"}, {"method.beta": 3}),
+        ("b", {"method": "noise"}, {"method.beta": 10}),
+        ("c", {"method": "noise", "selection": "bottom"}, {"method.beta": 3}),
+        ("d", {"method": "ifd"}, {"tuning.learning_rate": 1e-5}),
+        ("e", {"method": "ifd"}, {"tuning.learning_rate": 2e-5}),
+        ("f", {"method": "ifd", "adversary": "fgm"}, {"tuning.learning_rate": 2e-5}),
+    ):
+        run_folder(tmp_path / name, choices=choices, config=config, table=None)
+    assert labels(tmp_path) == {
+        "a": "noise, method.beta=3",
+        "b": "noise, method.beta=10",
+        "c": "noise, bottom",
+        "d": "ifd, tuning.learning_rate=1e-05",
+        "e": "ifd, tuning.learning_rate=2e-05",
+        "f": "ifd, adversary=fgm",
+    }
+
+
+def test_unlike_runs_are_curves_of_their_own(tmp_path):
+    """Strengths 3 and 10 of the noise at one share, two seeds of 10: the plot's legend has two lines."""
+    for name, beta, seed in (("a", 3, 0), ("b", 10, 0), ("c", 10, 1)):
+        run_folder(
+            tmp_path / name,
+            choices={"method": "noise"},
+            row={"beta": beta},
+            seed=seed,
+            metrics={"t/acc": 0.5},
+            scores=[1.0, 2.0],
+            selected=[0],
+            table="noise/table8",
+        )
+    plot = str(content(read_runs(tmp_path), tmp_path)["ratio_plots"][0])
+    assert plot.count("noise_consistency, beta=3<") == 1 and plot.count("noise_consistency, beta=10<") == 1
+
+
+def test_a_run_whose_last_attempt_failed_is_not_ranked(folder):
+    """Its card is that of the attempt before."""
+    note_failure(folder / "b", UserError("the pool is gone"))
+    assert [run.name for run in read_runs(folder)] == ["a", "c"]
+
+
+def test_the_cost_of_a_run_is_that_of_all_its_work(tmp_path):
+    """4 seconds where nothing came from the store; none where one of two passes did, or where one was resumed."""
+    done = (1.0, "computed")
+    for name, score in (("a", (3.0, "computed")), ("b", (2.0, "computed", 1, 0)), ("c", (2.0, "computed", 0, 1))):
+        run_folder(tmp_path / name, seconds={"score": score, "select": done})
+    assert [run.cost for run in read_runs(tmp_path)] == [4.0, None, None]

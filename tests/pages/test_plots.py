@@ -1,0 +1,85 @@
+"""The report's plots: well-formed and labelled, also with degenerate data."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from winnow.pages import plots
+
+CURVE = [{"step": i, "loss": 2.0 - i / 100, "lr": 1e-4} for i in range(1, 61)]
+MODEL = {"metrics": {"a/acc": {"value": 0.5, "stderr": 0.1, "n": 9}}}
+DRAWN = {
+    "histogram, nothing": (plots.score_histogram([]), "No record has a score."),
+    "histogram, all null": (plots.score_histogram([None, None], [False, False]), "No record has a score."),
+    "histogram, one": (plots.score_histogram([0.5], [True], 0.5), "selected (1)"),
+    "histogram, all equal": (plots.score_histogram([2.0] * 9, [True] * 9, None), "selected (9)"),
+    "histogram, unselected": (plots.score_histogram([1.0, 2.0, None]), "scored (2)"),
+    "length, all null": (plots.score_against_length([None], [3]), "No record has both"),
+    "length, zero": (plots.score_against_length([1.0], [0]), "No record has both"),
+    "length, one": (plots.score_against_length([1.0], [1], [True]), "selected (1)"),
+    "length, all equal": (plots.score_against_length([1.0] * 200, [7] * 200), "median by length"),
+    "length, many": (
+        plots.score_against_length([i / 7 for i in range(4000)], range(1, 4001)),
+        "scored (4,000)",
+    ),
+    "metrics, none": (plots.base_against_tuned({}, []), "no metric"),
+    "metrics, base only": (plots.base_against_tuned({"base": MODEL}, ["a/acc"]), "a/acc"),
+    "metrics, null": (
+        plots.base_against_tuned({"base": {"metrics": {"a/acc": {"value": None}}}}, ["a/acc"]),
+        "no metric",
+    ),
+    "training, none": (plots.training_curve([]), "No loss"),
+    "training, one step": (plots.training_curve([{"step": 1, "loss": 2.0}]), "optimiser step"),
+    "training, smooth": (plots.training_curve(CURVE), "mean of 6 steps"),
+    "defects, one class": (
+        plots.detection_bars({"overall": {"auc": None, "n_defect": 0, "n_clean": 4}, "by_kind": {}}),
+        "needs",
+    ),
+    "defects, certain": (
+        plots.detection_bars({"overall": {"auc": 1.0, "n_defect": 2, "n_clean": 4}, "by_kind": {}}),
+        "1.00",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+def test_plots_of_degenerate_data(case: str) -> None:
+    """Every plot is well-formed SVG, labelled for screen readers, holds its legend or reason as text, and has
+    no id that could clash with another plot's."""
+    svg, expected = DRAWN[case]
+    root = ElementTree.fromstring(svg)
+    assert root.tag.endswith("svg") and root.get("role") == "img" and root.get("aria-label")
+    assert "width" not in root.attrib and root.get("viewBox")
+    assert expected in " ".join(root.itertext())
+    assert not re.search(r'id="(figure|axes|patch|text)_', svg)
+    assert not re.search(r"\bnan\b", svg)
+
+
+def test_far_outliers_are_counted_not_lost() -> None:
+    """Scores 0 to 1 in steps of 0.01 and one of 1000: an axis to 1000 would show a single bar. The inner 99%
+    is about 1 wide and 1000 lies farther away than that, 0 does not: one value is beyond the axis. With 1.5
+    in its place none is."""
+    scores = [i / 100 for i in range(101)]
+    assert "1 farther out, counted in the outermost bars" in plots.score_histogram([*scores, 1000.0])
+    assert "farther out" not in plots.score_histogram([*scores, 1.5])
+
+
+@pytest.mark.parametrize(
+    "metric, lower",
+    [
+        ("held/bits_per_byte", True),
+        ("wikitext/word_perplexity,none", True),
+        ("x/loss", True),
+        ("x/nll", True),
+        ("arc_easy/acc_norm", False),
+        ("closs/acc", False),
+        ("glossary/f1", False),
+    ],
+)
+def test_which_metrics_are_better_low(metric: str, lower: bool) -> None:
+    assert plots.lower_is_better(metric, {"value": 1.0}) is lower
+    # What the results themselves say counts more than the name.
+    assert plots.lower_is_better(metric, {"value": 1.0, "higher_is_better": lower}) is not lower

@@ -1,0 +1,294 @@
+"""The report: complete and offline, honest about missing stages, safe with hostile text, and its plots with
+degenerate data."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from winnow.errors import UserError
+from winnow.pages.report import report_content, write_report
+from winnow.tracking.run_card import RunCard
+
+N = 40
+
+
+@dataclass(frozen=True)
+class Rec:
+    """What the report reads of a record."""
+
+    id: str
+    row: int
+    instruction: str
+    input: str
+    output: str
+    turns: tuple[tuple[str, str], ...] = ()
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+def fill(folder: Path, n: int = N) -> list[Rec]:
+    """A run folder of n records: record i has score i / 100 and 10 + i answer tokens, record 0 has none; the
+    top 4 are selected, record n - 1 was taken out by a filter."""
+    records = [Rec(f"{i:016x}", i, f"Instruction {i}.", "", f"Answer {i}.") for i in range(n)]
+    rows = [
+        {
+            "id": one.id,
+            "row": i,
+            "score": i / 100 if i else None,
+            "flag": None if i else "empty_answer",
+            "nll_direct": 2.0,
+            "answer_tokens": 10 + i if i else 0,
+        }
+        for i, one in enumerate(records)
+    ]
+    about = {
+        "method": "ifd",
+        "settings": {},
+        "higher_is_better": True,
+        "columns": {"nll_direct": "mean answer NLL, nats per token"},
+    }
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({b"winnow": json.dumps(about).encode()})
+    pyarrow.parquet.write_table(table, folder / "scores.parquet")
+    decisions = []
+    for i, row in enumerate(rows):
+        rank = n - 2 - i if 0 < i < n - 1 else None
+        reason = (
+            "empty_answer" if i == 0 else "ratio_above_one" if i == n - 1 else "selected" if rank < 4 else "below_cut"
+        )
+        decisions.append(
+            {
+                **{key: row[key] for key in ("id", "row", "score")},
+                "selected": reason == "selected",
+                "reason": reason,
+                "rank": rank,
+            }
+        )
+    selection = {
+        "method": "ifd",
+        "ratio": 0.1,
+        "count": None,
+        "budget": 4,
+        "n_records": n,
+        "n_valid": n - 2,
+        "n_selected": 4,
+        "order": "top",
+        "cut": (n - 5) / 100,
+        "filters": ["ifd <= 1"],
+        "reasons": {"below_cut": n - 6, "empty_answer": 1, "ratio_above_one": 1},
+        "decisions": decisions,
+    }
+    metric = {"value": 0.5, "stderr": 0.03, "n": 60}
+    results = {
+        "suite": "embedded",
+        "models": {
+            "base": {
+                "metrics": {
+                    "choice/acc": metric,
+                    "held/bits_per_byte": {"value": 1.0, "stderr": 0.01, "n": 60},
+                },
+                "samples": None,
+            },
+            "tuned": {
+                "metrics": {
+                    "choice/acc": {**metric, "value": 0.54, "stderr": 0.04},
+                    "held/bits_per_byte": {"value": 0.9, "stderr": None, "n": 60},
+                },
+                "samples": None,
+            },
+        },
+        "delta": {"choice/acc": 0.04, "held/bits_per_byte": -0.1},
+        "headline": ["choice/acc"],
+        "settings": {"limit": None},
+    }
+    tuning = {
+        "steps": 2,
+        "epochs": 1,
+        "train_loss": [{"step": 1, "loss": 2.0, "lr": 1e-4}, {"step": 2, "loss": 1.5, "lr": 0.0}],
+        "seconds": 3.0,
+        "trainable_parameters": 10,
+        "total_parameters": 1000,
+        "records": 4,
+        "answer_tokens": 200,
+        "path": "models/x",
+    }
+    detection = {
+        "overall": {"auc": 0.75, "n_defect": 8, "n_clean": 32},
+        "by_kind": {"vague_prompt": {"auc": 0.4, "n": 8}},
+    }
+    for name, content in (
+        ("selection", selection),
+        ("results", results),
+        ("tuning", tuning),
+        ("detection", detection),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    card = RunCard(
+        {"data": {"name": "embedded"}, "backbone": {"name": "smollm2_135m"}},
+        argv=["/x/winnow/__main__.py", "method=ifd"],
+    )
+    card.data = {
+        "source": "embedded",
+        "n_records": n,
+        "n_quarantined": 1,
+        "duplicates": 0,
+        "fingerprint": "c0ffee",
+    }
+    with card.stage("score") as stage:
+        stage.fingerprint = "feedfacefeedface"
+    card.write(folder)
+    return records
+
+
+class Page(HTMLParser):
+    """Collects visible text, element names and attributes; checks that the tags nest."""
+
+    VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.texts: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(source)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not set(self.stack) & {"style", "script"}:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def test_complete_page(tmp_path: Path) -> None:
+    """Headline, five plots, best and worst records, reasons, comparison, provenance: the numbers of the
+    folder's files. The change of choice/acc is 0.54 - 0.50 with standard error sqrt(0.03^2 + 0.04^2) = 0.05,
+    below 1.96 of them: not clear. Bits per byte fell by 0.1, which is better; its standard error is
+    unknown."""
+    path = write_report(tmp_path, fill(tmp_path))
+    source = path.read_text(encoding="utf-8")
+    page = Page(source)
+    assert path == tmp_path / "report.html"
+    assert [tag for tag, _ in page.elements].count("svg") == 5
+    for expected in (
+        "ifd on embedded",
+        "smollm2_135m",
+        "10% of the 38 valid records",
+        "4 of 40 records; the cut is at score 0.3500",
+        "choice/acc: base 0.5000 , tuned 0.5400",
+        "+0.04 ± 0.05",
+        "no clear change",
+        "▲ better",
+        "75% of the time",
+        "training loss 2.000 at first, 1.500 at last",
+        "python -m winnow method=ifd",
+        "feedfacefeedface",
+        "1 bad row set aside",
+        "below cut",
+        "ratio above one",
+        "c0ffee",
+        "(1%)",
+    ):
+        assert expected in page.text, expected
+    # The filtered record 39 is not ranked: the best is 38, the worst is 1.
+    best, worst = page.text.split("Best ", 1)[1].split("Worst of", 1)
+    assert best.index("Answer 38.") < best.index("Answer 37.") < best.index("Answer 29.")
+    assert "Answer 39." not in page.text and "Answer 28." not in page.text
+    assert worst.index("Answer 1.") < worst.index("Answer 10.")
+
+
+def test_page_needs_nothing_from_outside(tmp_path: Path) -> None:
+    """No element loads or links to anything but an anchor of the page itself, and the styles fetch
+    nothing."""
+    source = write_report(tmp_path, fill(tmp_path)).read_text(encoding="utf-8")
+    for tag, attributes in Page(source).elements:
+        assert tag not in ("script", "link", "iframe", "object", "img")
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+    assert not re.search(r"@import|url\((?!#)", source)
+
+
+def test_same_input_same_page(tmp_path: Path) -> None:
+    records = fill(tmp_path)
+    assert write_report(tmp_path, records).read_bytes() == write_report(tmp_path, records).read_bytes()
+
+
+def test_hostile_text_is_only_text(tmp_path: Path) -> None:
+    """Markup in a record is shown, not obeyed; half a surrogate pair and a very long answer neither break nor
+    swell the page."""
+    records = fill(tmp_path)
+    evil = "</div></main><script>alert(1)</script><img src=x onerror=alert(2)>&amp; \ud83d"
+    records[38] = Rec(records[38].id, 38, evil, evil, "word " * 100_000, (("user", evil),), {"defect": "<b>x</b>"})
+    source = write_report(tmp_path, records).read_text(encoding="utf-8")
+    page = Page(source)
+    assert {"script", "img", "b"} & {tag for tag, _ in page.elements} == {"b"}
+    assert "<script>alert(1)</script><img src=x onerror=alert(2)>&amp;" in "".join(page.texts)
+    assert "planted defect: <b>x</b>" in page.text
+    assert "492,000 characters left out" in page.text
+    assert len(source) < 400_000
+
+
+def test_missing_stages_are_named(tmp_path: Path) -> None:
+    """An empty folder still gives a page, which says what was not run; a failed stage is called failed."""
+    text = Page(write_report(tmp_path).read_text()).text
+    for stage in ("score", "select", "evaluate", "tune"):
+        assert f"The {stage} stage was not run" in text
+    assert "There is no run_card.json" in text
+    with pytest.raises(ValueError, match="boom"):
+        with RunCard({}, argv=["winnow"]).recording(tmp_path) as card, card.stage("evaluate"):
+            raise ValueError("boom")
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "The evaluate stage failed" in text and "The run failed. ValueError: boom" in text
+
+
+def test_scores_without_selection_or_records(tmp_path: Path) -> None:
+    """After the score stage alone, the ranking is by score (39 first, as nothing is filtered yet) and has no
+    texts."""
+    fill(tmp_path)
+    (tmp_path / "selection.json").unlink()
+    section = report_content(tmp_path)["scores"]
+    assert [card["row"] for card in section["best"]] == list(range(39, 29, -1))
+    assert [card["row"] for card in section["worst"]] == list(range(1, 11))
+    assert section["correlation"] == pytest.approx(1.0)  # score i / 100 against 10 + i tokens
+    assert "only their scores are shown" in Page(write_report(tmp_path).read_text()).text
+
+
+def test_few_records_are_not_shown_twice(tmp_path: Path) -> None:
+    """Of 14 records 12 are ranked: ten best, and the two others as the worst, worst first."""
+    fill(tmp_path, 14)
+    section = report_content(tmp_path)["scores"]
+    assert [card["row"] for card in section["best"]] == list(range(12, 2, -1))
+    assert [card["row"] for card in section["worst"]] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["selection.json", "scores.parquet"])
+def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
+    """An earlier report stays as it was."""
+    fill(tmp_path)
+    before = write_report(tmp_path).read_bytes()
+    (tmp_path / name).write_text("{half")
+    with pytest.raises(UserError, match=name):
+        write_report(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+    with pytest.raises(UserError, match="no such run folder"):
+        write_report(tmp_path / "gone")

@@ -1,0 +1,94 @@
+"""Every experiment under conf/experiment is composed; the files are found by walking the tree."""
+
+from __future__ import annotations
+
+import pytest
+from composed import CONF
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
+
+from winnow import commands
+from winnow.reproduce.names import identity
+from winnow.reproduce.tables import matches, read_paper
+from winnow.sweeps.rows import expand
+from winnow.sweeps.scale import rescaled
+
+FILES = sorted(path.relative_to(CONF / "experiment") for path in (CONF / "experiment").glob("*/*.yaml"))
+PAPER = CONF.parent / "experiments"
+TABLES = {
+    "cherry": {"main"},
+    "aifd": {"headline", "levels"},
+    "noise": {*(f"table{n}" for n in (1, 2, 3, 4, 6, 7, 8)), "figure_beta", "figure_pools", "figure_ratio"},
+    "adg": {"main", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
+    "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness"},
+    "search": {"noise", "anit"},
+}
+
+
+def test_the_walk_finds_every_table():
+    """A renamed folder must not turn the tests below into empty ones."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        found.setdefault(path.parts[0], set()).add(path.stem)
+    assert found == TABLES
+
+
+def covering(jobs: list[list[str]]) -> list[list[str]]:
+    """Few of the jobs in which every override of all of them occurs; not the two that a job has for itself."""
+    left = {word for job in jobs for word in job[:-2]}
+    chosen = []
+    while left:
+        chosen.append(max(jobs, key=lambda job: len(left.intersection(job[:-2]))))
+        left.difference_update(chosen[-1])
+    return chosen
+
+
+@pytest.mark.parametrize("name", commands.experiments())
+def test_jobs_compose_at_smoke_scale_and_are_rows_of_the_paper(name):
+    """Every override of every job occurs in at least one job that is composed, resolved and scaled: whether an
+    override is legal does not hang on its neighbours, and 168 jobs of six noises and eight data sets need eight
+    compositions. No job is two rows of the paper unless the paper gives a range; where all jobs are composed, every row
+    of the paper has a job or a reason why not, and never both."""
+    given = [f"+experiment={name}", "scale=smoke"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        sweep = compose("config", overrides=given, return_hydra_config=True)
+        rows, params = list(sweep.hydra.sweeper.rows), {k: str(v) for k, v in sweep.hydra.sweeper.params.items()}
+        assert (
+            sweep.hydra.mode.name == "MULTIRUN"
+            and sweep.table.paper == name.split("/")[0]
+            and sweep.table.name == name.split("/")[1]
+        )
+        jobs = expand(rows, params, given, OverridesParser.create().parse_overrides)
+        assert len({job[-2] for job in jobs}) == len(jobs)  # folders
+        found = []
+        for job in jobs if len(jobs) <= 12 else covering(jobs):
+            cfg = compose("config", overrides=[*job, "paths.run=run"], return_hydra_config=True)
+            choices = {str(key): str(value) for key, value in cfg.hydra.runtime.choices.items()}
+            with open_dict(cfg):
+                del cfg["hydra"]
+            new, changes = rescaled(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), [])
+            assert new["backbone"]["name"].startswith("packaged:") and changes
+            found.append(identity(new["row"], choices, new["table"]["paper"]))
+    printed = read_paper(PAPER / name / "paper.csv")
+    settings = commands.table_settings(name)
+    for job in found:
+        assert name == "aifd/headline" or sum(matches(job, row.identity) for row in printed) <= 1, job
+    if len(found) == len(jobs):
+        for row in printed:
+            why = any(all(row.identity.get(k) == str(v) for k, v in one["rows"].items()) for one in settings["not_run"])
+            assert why != any(matches(job, row.identity) for job in found), row.identity
+
+
+@pytest.mark.parametrize("name", ["noise", "anit"])
+def test_searches_compose(name):
+    """Optuna's own keys and the objective are there; the values that a trial sets exist."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    trial = {
+        "noise": ["method.beta=3.0", "selection.limit=0.8"],
+        "anit": ["noising.omega=0.1", "adversary.epsilon=0.1", "adversary.alpha=0.01", "adversary.weight=1.0"],
+    }[name]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=[f"+experiment=search/{name}", *trial], return_hydra_config=True)
+    assert {word.split("=")[0] for word in trial} == set(cfg.hydra.sweeper.params)
+    assert cfg.objective.startswith("tuned/") and cfg.hydra.sweeper.direction in ("minimize", "maximize")

@@ -1,0 +1,171 @@
+"""Embedding passes: pooled hidden states of the backbone, and a sentence encoder in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from composed import template
+from tiny_passes import TRAINER, Loaded, column, compute, make_records, record
+from transformers import BertConfig, BertModel
+
+from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.errors import UserError
+from winnow.scoring.passes.embedding import BackboneEmbedding, SentenceEmbedding
+from winnow.scoring.runner import PassRunner
+from winnow.store.artifacts import Store
+
+
+@pytest.fixture
+def records():
+    return make_records()
+
+
+def plain(model, encoded, region, layer, pooling):
+    """The definition, one record at a time, on the whole text."""
+    ids = torch.tensor([encoded.ids])
+    # The last of the hidden states is the one after the norm.
+    states = model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
+    begin, stop = {"all": (0, len(encoded.ids)), "prompt": (0, encoded.answer_start)}.get(
+        region, (encoded.answer_start, len(encoded.ids))
+    )
+    part = states[begin:stop]
+    return (part[-1] if pooling == "last" else part.mean(0)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("region", "layer", "pooling"),
+    [
+        ("all", -1, "mean"),
+        ("prompt", -1, "mean"),
+        ("answer", -1, "mean"),
+        ("all", -1, "last"),
+        ("prompt", 1, "last"),
+        ("answer", -2, "mean"),
+        ("all", 0, "mean"),
+    ],
+)
+def test_equals_the_definition(backbone, records, tmp_path, region, layer, pooling):
+    """Batches, padding and the shared prefix change nothing. Record 5 has no answer: its prompt has a vector still."""
+    table = compute(backbone, records, tmp_path, BackboneEmbedding(region, layer, pooling))
+    vectors = column(table, "vector")
+    flags = table.flags()
+    assert [i for i, flag in enumerate(flags) if flag] == ([7] if region == "prompt" else [5, 7])
+    for i, encoded in enumerate(template("alpaca").encode(records, backbone.tokenizer)):
+        if flags[i] is None and encoded.ids:
+            assert np.allclose(vectors[i], plain(backbone.model, encoded, region, layer, pooling), atol=1e-5)
+
+
+def test_tokens_are_those_pooled(backbone, tmp_path):
+    """One token per byte: the answer's bytes, and the whole text's."""
+    one = record("hi", "", "blue")
+    assert compute(backbone, [one], tmp_path, BackboneEmbedding("answer")).numbers("tokens")[0] == 4
+    whole = len(template("alpaca").render(one).encode()) + 4
+    assert compute(backbone, [one], tmp_path, BackboneEmbedding()).numbers("tokens")[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"region": "top"}, "selection.embedding.region=top"), ({"pooling": "max"}, "selection.embedding.pooling=max")],
+)
+def test_unknown_options(options, key):
+    with pytest.raises(UserError, match=key):
+        BackboneEmbedding(**options)
+
+
+@pytest.mark.parametrize("layer", [3, -4])
+def test_a_layer_that_does_not_exist(backbone, layer):
+    """Two blocks: states 0, 1, 2, or -3, -2, -1."""
+    with pytest.raises(UserError, match=f"layer={layer} does not exist"):
+        BackboneEmbedding(layer=layer).module(backbone)
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory, tokenizer) -> Path:
+    """A tiny bidirectional encoder, saved as a local folder."""
+    folder = tmp_path_factory.mktemp("encoder") / "tiny"
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, records, tmp_path):
+    """Each text alone, without padding: mean of the last states, then length 1. Only a record without words has none;
+    an empty answer or a window that is too small for the prompt is no obstacle."""
+    pass_ = SentenceEmbedding(str(encoder_folder), max_length=50)
+    table = compute(backbone, records, tmp_path, pass_)
+    vectors = column(table, "vector")
+    assert {i: flag for i, flag in enumerate(table.flags()) if flag} == {9: "empty_instruction_and_input"}
+    loaded = pass_.encoder.load()
+    for i, one in enumerate(records):
+        text = f"{one.instruction}\n{one.input}" if one.input else one.instruction
+        ids = loaded.tokenizer(text)["input_ids"][:50]
+        if i == 9:
+            continue
+        mean = loaded.model(input_ids=torch.tensor([ids]))[0][0].mean(0).numpy()
+        assert np.allclose(vectors[i], mean / np.linalg.norm(mean), atol=1e-5)
+        assert table.numbers("tokens")[i] == len(ids)
+
+
+def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):
+    """Another backbone, another template or a renamed folder is no new artifact, and the backbone is never loaded;
+    another encoder or window is."""
+    some, pass_ = [record("hi", "", "blue")], SentenceEmbedding(str(encoder_folder))
+    source = Loaded(backbone)
+    runner = PassRunner(source, Store(tmp_path), TRAINER)
+    runner.compute(pass_, some, template("alpaca"))
+    other = Loaded(backbone)
+    other.identity = {"name": "another", "tokenizer": "bytes"}
+    again = PassRunner(other, Store(tmp_path), TRAINER)
+    again.compute(SentenceEmbedding(str(encoder_folder)), some, template("plain"))
+    assert again.computed == [] and again.used == runner.used
+    assert source.loads == other.loads == 0
+    copy = tmp_path / "renamed"
+    copy.mkdir()
+    for file in encoder_folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    again.compute(SentenceEmbedding(str(copy)), some, template("plain"))
+    assert again.computed == []
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    runner.compute(SentenceEmbedding(str(copy)), some, template("alpaca"))
+    runner.compute(SentenceEmbedding(str(encoder_folder), max_length=7), some, template("alpaca"))
+    assert len(set(runner.computed)) == 3
+
+
+def test_passes_of_the_backbone_keep_its_identity(backbone, tmp_path):
+    """Their artifacts hang on backbone and template as before."""
+    runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
+    meta = runner.artifact(BackboneEmbedding(), [], template("alpaca")).meta
+    assert meta["backbone"] == backbone.identity and meta["template"] == template("alpaca").settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("packaged:none", "packaged sentence encoders are"), ("no/such-encoder", "could not be loaded")]
+)
+def test_unknown_encoder_is_one_sentence(name, part, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=part) as caught:
+        SentenceEncoder(name).load()
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_package_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="requirements-models.txt"):
+        _ = SentenceEncoder().folder
+
+
+@pytest.mark.slow
+def test_packaged_encoder(backbone, tmp_path):
+    """A paraphrase lies nearer than another subject. MiniLM's card: 384 dimensions; vectors have length 1."""
+    texts = ["How do I bake bread?", "What is the way to make a loaf of bread?", "Name the capital of France."]
+    some = [record(text, "", "x") for text in texts]
+    vectors = column(compute(backbone, some, tmp_path, SentenceEmbedding()), "vector")
+    assert vectors.shape == (3, 384) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    cosine = vectors @ vectors.T
+    assert cosine[0, 1] > 0.6 > 0.3 > cosine[0, 2]

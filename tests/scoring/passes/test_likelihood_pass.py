@@ -1,0 +1,203 @@
+"""Passes: a record's columns are a property of the record, not of the batch, the order, or an interruption."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from composed import template
+from tiny_passes import TRAINER, Loaded
+
+from winnow.backbone.likelihood import final_hidden
+from winnow.data.records import Record, record_id
+from winnow.perturb.attacks.checklist import CheckList
+from winnow.scoring.passes.embedding import BackboneEmbedding
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.passes.prompt_embedding import PromptEmbedding
+from winnow.scoring.passes.token_count import TokenCount
+from winnow.scoring.runner import PassRunner
+from winnow.store.artifacts import Store
+
+
+@pytest.fixture
+def records():
+    """40 records of very different lengths, two of them without an answer, one copy, one too long for the window."""
+    draw = random.Random(3)
+    words = ["alpha", "beta", "gamma", "delta", "12", "?", "né", "🙂"]
+    made = []
+    for row in range(40):
+        instruction = " ".join(draw.choices(words, k=draw.randint(1, 12)))
+        output = "" if row in (5, 6) else " ".join(draw.choices(words, k=draw.randint(1, 40)))
+        if row == 7:
+            instruction = "long " * 200
+        if row == 9:
+            instruction, output = made[8].instruction, made[8].output
+        made.append(Record(record_id(instruction, "", output), row, instruction, "", output, (), "test", {}))
+    return made
+
+
+def compute(backbone, records, folder, budget=256, pass_=None, name="alpaca", **options):
+    runner = PassRunner(Loaded(backbone), Store(folder), TRAINER, tokens_per_batch=budget)
+    return runner.compute(pass_ or Likelihood("clean"), records, template(name, **options))
+
+
+def means(table):
+    values, offsets = table.ragged("nll")
+    return np.array([values[a:b].mean() if b > a else np.nan for a, b in zip(offsets, offsets[1:], strict=False)])
+
+
+def test_equals_the_models_own_loss(backbone, records, tmp_path):
+    """The reference is transformers' loss with the prompt masked, one record at a time."""
+    alpaca = template("alpaca")
+    got = means(compute(backbone, records, tmp_path))
+    for i, encoded in enumerate(alpaca.encode(records, backbone.tokenizer)):
+        if encoded.flag:
+            assert np.isnan(got[i])
+            continue
+        ids = torch.tensor([encoded.ids])
+        labels = ids.clone()
+        labels[:, : encoded.answer_start] = -100
+        assert got[i] == pytest.approx(backbone.model(input_ids=ids, labels=labels).loss.item(), abs=1e-5)
+
+
+def test_batch_size_and_order_do_not_matter(backbone, records, tmp_path):
+    """Batches of one, of many, and the records shuffled: the same numbers to 1e-5."""
+    reference = means(compute(backbone, records, tmp_path / "a", budget=1))
+    assert np.allclose(
+        reference, means(compute(backbone, records, tmp_path / "b", budget=4096)), atol=1e-5, equal_nan=True
+    )
+    order = random.Random(1).sample(range(len(records)), len(records))
+    shuffled = means(compute(backbone, [records[i] for i in order], tmp_path / "c"))
+    assert np.allclose(reference[order], shuffled, atol=1e-5, equal_nan=True)
+
+
+def test_context_free_model_gives_ifd_one(backbone, records, tmp_path):
+    """A model whose blocks add nothing sees the last token only; with zero embeddings not even that. Every token
+    then has probability 1/259 whatever the prompt, so s(A|Q) = s(A) = ln 259 and their ratio is 1."""
+    with torch.no_grad():
+        backbone.model.get_input_embeddings().weight.zero_()
+    conditioned = means(compute(backbone, records, tmp_path / "a"))
+    direct = means(compute(backbone, records, tmp_path / "b", pass_=Likelihood("direct")))
+    valid = ~np.isnan(conditioned)
+    assert np.allclose(conditioned[valid], np.log(259), atol=1e-5)
+    assert np.allclose(conditioned[valid] / direct[valid], 1.0, atol=1e-6)
+
+
+def test_flags_and_copies(backbone, records, tmp_path):
+    """Rows 5 and 6 have no answer, row 7 fills the window, row 9 is a copy of row 8."""
+    table = compute(backbone, records, tmp_path)
+    flags = table.flags()
+    assert flags[5] == flags[6] == "empty_answer" and flags[7] == "prompt_fills_window"
+    assert sum(flag is not None for flag in flags) == 3
+    values = means(table)
+    assert values[8] == values[9]
+
+
+def test_finished_pass_is_not_computed_again(backbone, records, tmp_path):
+    """The second run, also with the records in another order, does not even load the backbone."""
+    source = Loaded(backbone)
+    for given in (records, records[::-1]):
+        PassRunner(source, Store(tmp_path), TRAINER).compute(Likelihood("clean"), given, template("alpaca"))
+    assert source.loads == 1
+
+
+@pytest.mark.parametrize("change", [{"max_length": 300}, {"bos": True}])
+def test_other_settings_are_another_artifact(backbone, records, tmp_path, change):
+    """Nothing computed under other settings is ever mixed in."""
+    source = Loaded(backbone)
+    runner = PassRunner(source, Store(tmp_path), TRAINER)
+    runner.compute(Likelihood("clean"), records, template("alpaca"))
+    runner.compute(Likelihood("clean"), records, template("alpaca", **change))
+    assert len(set(runner.computed)) == 2
+
+
+class Killed(Exception):
+    pass
+
+
+def test_interrupted_pass_goes_on_where_it_stopped(backbone, records, tmp_path, monkeypatch, capsys):
+    """Stopped after 5 batches, started again: only the rest is computed, and the numbers equal an uninterrupted run."""
+    from winnow.scoring.passes import likelihood as passes
+
+    calls = []
+    original = passes._LikelihoodModule.predict_step
+
+    def dying(self, batch, batch_idx):
+        if len(calls) == 5:
+            raise Killed
+        calls.append(len(batch["columns"]))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(passes._LikelihoodModule, "predict_step", dying)
+    runner = PassRunner(Loaded(backbone), Store(tmp_path / "a"), TRAINER, tokens_per_batch=256, flush_seconds=0)
+    with pytest.raises(Killed):
+        runner.compute(Likelihood("clean"), records, template("alpaca"))
+    done = sum(calls)
+    again = []
+    monkeypatch.setattr(
+        passes._LikelihoodModule,
+        "predict_step",
+        lambda self, batch, i: again.append(len(batch["columns"])) or original(self, batch, i),
+    )
+    table = runner.compute(Likelihood("clean"), records, template("alpaca"))
+    assert "Resuming" in capsys.readouterr().out
+    assert done + sum(again) == len({r.id for r in records}) - 3  # two without an answer, one too long
+    monkeypatch.setattr(passes._LikelihoodModule, "predict_step", original)
+    whole = compute(backbone, records, tmp_path / "b")
+    assert np.allclose(means(table), means(whole), atol=1e-5, equal_nan=True)
+
+
+def test_token_count_needs_no_backbone(backbone, records, tmp_path):
+    """One token per byte: the count is the length of the text in UTF-8."""
+    source = Loaded(backbone)
+    table = PassRunner(source, Store(tmp_path), TRAINER).compute(TokenCount(), records, template("alpaca"))
+    assert source.loads == 0
+    assert table.numbers("answer_tokens").tolist() == [len(r.output.encode()) for r in records]
+
+
+def test_prompt_embedding(backbone, records, tmp_path):
+    """The vector is the mean final hidden state of the prompt's tokens, the perplexity the prompt's own; both from
+    the model run on the bare prompt."""
+    table = compute(backbone, records, tmp_path, pass_=PromptEmbedding())
+    encoded = template("alpaca").encode(records, backbone.tokenizer)[0]
+    ids = torch.tensor([encoded.ids[: encoded.answer_start]])
+    vector = final_hidden(backbone.model, input_ids=ids)[0].mean(0).numpy()
+    loss = backbone.model(input_ids=ids, labels=ids).loss.item()
+    values, offsets = table.ragged("vector")
+    assert np.allclose(values[offsets[0] : offsets[1]], vector, atol=1e-5)
+    assert table.numbers("prompt_nll")[0] == pytest.approx(loss, abs=1e-5)
+
+
+def test_prompt_vector_is_the_mean_of_the_prompts_final_states(backbone, records, tmp_path):
+    """The same vector as the embedding pass over the prompt gives, to the 16 bits that are kept; none in the direct view."""
+    table = compute(backbone, records, tmp_path / "a")
+    vectors = compute(backbone, records, tmp_path / "b", pass_=BackboneEmbedding("prompt")).table["vector"].to_pylist()
+    got = table.table["prompt_vector"].to_pylist()
+    for i, flag in enumerate(table.flags()):
+        assert (got[i] is None) == (flag is not None)
+        if flag is None:
+            assert np.allclose(np.array(got[i], np.float64), vectors[i], rtol=1e-3, atol=1e-3)
+    direct = compute(backbone, records, tmp_path / "c", pass_=Likelihood("direct")).table["prompt_vector"].to_pylist()
+    assert all(vector is None for vector in direct)
+
+
+def test_an_attacked_pass_is_the_clean_pass_of_the_attacked_records(backbone, tmp_path):
+    """CheckList appends a string to the instruction: the losses are those of records whose instruction says so, under the
+    old ids. An empty instruction has nothing to attack: flagged, with its answer's length."""
+    given = [
+        Record(record_id(text, "", "yes"), row, text, "", "yes", (), "test", {})
+        for row, text in enumerate(["Say yes.", "", "Do you agree?"])
+    ]
+    attack = CheckList(seed=1)
+    runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
+    table = runner.compute(Likelihood("clean", attack), given, template("alpaca"))
+    prompts = runner.prompts({"checklist": attack}, given, template("alpaca"))["checklist"].prompts()
+    assert prompts[0].startswith("Say yes. ") and len(prompts[0]) == len("Say yes. ") + 10
+    assert table.flags() == [None, "empty_instruction", None]
+    assert table.numbers("answer_tokens").tolist() == [3, 3, 3]
+    rewritten = [replace(one, instruction=prompt) for one, prompt in zip(given, prompts, strict=True) if prompt]
+    expected = means(compute(backbone, rewritten, tmp_path / "plain"))
+    assert np.allclose(means(table)[[0, 2]], expected, atol=1e-6)

@@ -1,0 +1,69 @@
+"""Planted defects: the AUC is the Mann-Whitney statistic, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from winnow.selection.detection import detection
+
+ROWS = [
+    {"id": "a", "score": 0.9},
+    {"id": "b", "score": 0.5},
+    {"id": "c", "score": 0.1},
+    {"id": "d", "score": 0.5},
+    {"id": "e", "score": 0.95},
+    {"id": "f", "score": None},
+]
+DEFECTS = {"a": None, "b": None, "c": None, "d": "vague", "e": "garbled", "f": "garbled"}
+
+
+def test_auc_by_hand() -> None:
+    """Clean scores 0.9, 0.5, 0.1. The pairs that clean wins, for higher is better:
+    d (0.5): beats it 0.9, ties 0.5, loses 0.1 -> 1 + 1/2 + 0 = 1.5 of 3 = 0.5;
+    e (0.95): none -> 0 of 3;  f (null, ranks last): all -> 3 of 3.
+    garbled = (0 + 3) / 6 = 0.5, overall = (1.5 + 0 + 3) / 9 = 0.5."""
+    assert detection(ROWS, DEFECTS, higher_is_better=True) == {
+        "overall": {"auc": pytest.approx(4.5 / 9), "n_defect": 3, "n_clean": 3},
+        "by_kind": {
+            "garbled": {"auc": pytest.approx(0.5), "n": 2},
+            "vague": {"auc": pytest.approx(0.5), "n": 1},
+        },
+    }
+
+
+def test_lower_is_better_turns_scores_around_but_not_the_nulls() -> None:
+    """With low wanted, d (0.5): 0.1 beats it, 0.5 ties, 0.9 loses -> 1.5 of 3; e (0.95): all three are lower
+    -> 3 of 3;  f (null) still last -> 3 of 3. Overall 7.5 / 9, garbled 6 / 6."""
+    found = detection(ROWS, DEFECTS, higher_is_better=False)
+    assert found["overall"]["auc"] == pytest.approx(7.5 / 9)
+    assert found["by_kind"]["garbled"]["auc"] == pytest.approx(1.0)
+
+
+def test_filtered_records_rank_last_and_tie_with_nulls() -> None:
+    """Dropping e (garbled) and a (clean): last are a, e, f; clean b 0.5, c 0.1. d: b ties, c and a lose ->
+    0.5 of 3;  e: b and c win, a ties -> 2.5;  f: the same 2.5. Overall 5.5 / 9, garbled 5 / 6."""
+    found = detection(ROWS, DEFECTS, higher_is_better=True, dropped={"a", "e"})
+    assert found["overall"]["auc"] == pytest.approx(5.5 / 9)
+    assert found["by_kind"]["garbled"]["auc"] == pytest.approx(5 / 6)
+    assert found["by_kind"]["vague"]["auc"] == pytest.approx(0.5 / 3)
+
+
+def test_a_constant_score_is_chance() -> None:
+    """All pairs tie: 1/2 each."""
+    rows = [{"id": key, "score": 1.0} for key in "abcd"]
+    assert detection(rows, {"a": None, "b": None, "c": "x", "d": "y"}, True)["overall"]["auc"] == 0.5
+
+
+@pytest.mark.parametrize("kind, counts", [(None, (0, 2)), ("vague", (2, 0))])
+def test_one_class_alone_has_no_auc(kind: str | None, counts: tuple[int, int]) -> None:
+    """There is no pair to compare, so the AUC is null, not a number."""
+    found = detection([{"id": "a", "score": 1.0}, {"id": "b", "score": 2.0}], {"a": kind, "b": kind}, True)
+    assert found["overall"] == {"auc": None, "n_defect": counts[0], "n_clean": counts[1]}
+
+
+def test_what_is_not_a_score_is_refused() -> None:
+    """NaN has no rank; a record without a label must not pass as clean."""
+    with pytest.raises(ValueError, match="record a has score nan"):
+        detection([{"id": "a", "score": float("nan")}], {"a": None}, True)
+    with pytest.raises(KeyError):
+        detection([{"id": "z", "score": 1.0}], {"a": None}, True)

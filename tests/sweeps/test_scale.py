@@ -1,0 +1,150 @@
+"""A scale changes what it says, and nothing that the user has set."""
+
+from __future__ import annotations
+
+import copy
+
+from composed import config
+from omegaconf import OmegaConf
+
+from winnow.sweeps.scale import rescaled, scaled
+
+SCALE = {
+    "name": "smoke",
+    "backbone": {"name": "packaged:small", "dtype": "fp32"},
+    "data": {"source": "embedded", "path": None, "limit": None},
+    "tuning": {"mode": "lora", "max_steps": None, "batch_size": 8},
+    "evaluation": {"name": "embedded", "tasks": [{"task": "embedded_answers"}], "limit": None},
+    "noising": {"_target_": "a.Padding"},
+    "at_most": {
+        "data.limit": 60,
+        "start.pool.limit": 60,
+        "tuning.max_steps": 3,
+        "tuning.batch_size": 4,
+        "method.draws": 1,
+        "evaluation.limit": 8,
+    },
+    "suite": {"leave_out": ["mmlu"], "num_fewshot": 0},
+}
+PAPER = {
+    "scale": SCALE,
+    "backbone": {"name": "big/model", "dtype": "bf16"},
+    "data": {"source": "pool/of-the-hub", "path": None, "limit": None},
+    "method": {"name": "noise", "draws": 3},
+    "selection": {"ratio": 0.1, "count": None},
+    "tuning": {"mode": "full", "max_steps": None, "batch_size": 128},
+    "evaluation": {
+        "name": "paper",
+        "limit": None,
+        "mirror": None,
+        "tasks": [
+            {"task": "mmlu", "num_fewshot": 5, "metrics": ["acc"]},
+            {"task": "arc", "num_fewshot": 25, "metrics": ["acc"]},
+        ],
+        "averages": {"both": ["mmlu/acc", "arc/acc"]},
+        "headline": ["average/both", "arc/acc"],
+    },
+    "seed": 0,
+}
+
+
+def test_every_change_is_named_with_both_values():
+    """Groups of the hub give way, numbers are cut; the seed, the ratio and the method's name stay."""
+    new, changes = rescaled(PAPER, [])
+    assert changes["backbone.name"] == ["big/model", "packaged:small"]
+    assert changes["data.source"] == ["pool/of-the-hub", "embedded"] and changes["data.limit"] == [None, 60]
+    assert changes["tuning.max_steps"] == [None, 3] and changes["tuning.batch_size"] == [128, 4]
+    assert changes["method.draws"] == [3, 1] and changes["evaluation.limit"] == [None, 8]
+    assert not {"seed", "selection.ratio", "method.name"} & changes.keys()
+    assert new["scale"] == {"name": "smoke", "changes": changes} and new["tuning"]["mode"] == "lora"
+    assert PAPER["backbone"]["name"] == "big/model"  # the given configuration is untouched
+
+
+def test_what_the_command_line_sets_stays():
+    """A named backbone keeps its group; data.limit goes along to the new pool; a kept number is not cut."""
+    kept = copy.deepcopy(PAPER)
+    kept["data"]["limit"] = 500
+    new, changes = rescaled(kept, ["backbone.name", "data.limit", "method.draws", "tuning"])
+    assert new["backbone"] == PAPER["backbone"] and new["tuning"]["mode"] == "full"
+    assert new["data"]["source"] == "embedded" and new["data"]["limit"] == 500 and new["method"]["draws"] == 3
+    assert "method.draws" not in changes and changes["tuning.batch_size"] == [128, 4]
+
+
+def test_local_data_stays_and_its_suite_is_trimmed():
+    """With data.path and evaluation.mirror nothing comes from the hub: the long task goes, and the mean that needs
+    it."""
+    local = copy.deepcopy(PAPER)
+    local["data"]["path"], local["evaluation"]["mirror"] = "pool.json", "eval"
+    new, _ = rescaled(local, [])
+    assert new["data"]["path"] == "pool.json" and new["data"]["limit"] == 60
+    assert new["evaluation"]["tasks"] == [{"task": "arc", "num_fewshot": 0, "metrics": ["acc"]}]
+    assert new["evaluation"]["averages"] == {} and new["evaluation"]["headline"] == ["arc/acc"]
+
+
+def test_smaller_numbers_stay_smaller():
+    small = copy.deepcopy(PAPER)
+    small["data"] |= {"path": "pool.json", "limit": 10}
+    assert rescaled(small, [])[0]["data"]["limit"] == 10
+
+
+def test_a_budget_in_records_keeps_its_share():
+    """10,000 of 52,002 records is 19.2%; of 60 records that is 11.5, rounded to 12."""
+    counted = copy.deepcopy(PAPER)
+    counted["selection"]["count"], counted["table"] = 10_000, {"records": 52_002}
+    assert rescaled(counted, [])[1]["selection.count"] == [10_000, 12]
+    assert rescaled(counted, ["selection.count"])[0]["selection"]["count"] == 10_000
+
+
+def test_a_scorer_shrinks_too():
+    with_scorer = copy.deepcopy(PAPER) | {"scorer": {"name": "other/model"}}
+    assert rescaled(with_scorer, [])[0]["scorer"]["name"] == "packaged:small"
+
+
+def test_a_share_of_less_than_a_record_becomes_two():
+    """1% of 60 records is none at all, so the ratio becomes 2 / 60; 5%, three records, stays. One that is set stays."""
+    few = copy.deepcopy(PAPER)
+    few["selection"]["ratio"] = 0.01
+    assert rescaled(few, [])[1]["selection.ratio"] == [0.01, 2 / 60] and int(60 * (2 / 60)) == 2
+    assert rescaled(few, ["selection.ratio"])[0]["selection"]["ratio"] == 0.01
+    few["selection"]["ratio"] = 0.05
+    assert "selection.ratio" not in rescaled(few, [])[1]
+
+
+def test_the_pool_to_start_from_shrinks_too():
+    """One of the hub gives way to the embedded pool, whatever the run's own; a local one is cut. What is set stays."""
+    begun = copy.deepcopy(PAPER) | {"start": {"pool": {"source": "a/b", "path": None, "limit": None, "style": "short"}}}
+    new, changes = rescaled(begun, [])
+    assert new["start"]["pool"] == SCALE["data"] | {"limit": 60} and changes["start.pool.style"] == ["short", "absent"]
+    assert rescaled(begun, ["start.pool.limit"])[0]["start"]["pool"] == SCALE["data"]  # null: all, and kept
+    for kept in ("data@start.pool", "start.pool.source"):
+        assert rescaled(begun, [kept])[0]["start"]["pool"] == begun["start"]["pool"] | {"limit": 60}
+    begun["start"]["pool"] |= {"path": "folder", "limit": 500}
+    assert rescaled(begun, [])[0]["start"]["pool"] == begun["start"]["pool"] | {"limit": 60}
+    assert "pool" not in rescaled(PAPER | {"start": {"_target_": "nothing"}}, [])[0]["start"]
+
+
+def test_only_nlu_records_have_an_opposite():
+    """On the embedded pool the opposite instruction gives way to padding; on an NLU data set it stays."""
+    noised = copy.deepcopy(PAPER) | {"noising": {"_target_": "a.Opposite"}}
+    assert rescaled(noised, [])[1]["noising._target_"] == ["a.Opposite", "a.Padding"]
+    noised["data"] |= {"dataset": "sst2", "path": "folder"}
+    assert "noising._target_" not in rescaled(noised, [])[1]
+    noised["start"] = {"pool": {"source": "a/b", "path": None, "limit": None}}
+    assert rescaled(noised, [])[1]["noising._target_"] == ["a.Opposite", "a.Padding"]
+
+
+def test_paper_scale_changes_nothing(capsys):
+    cfg = config("paths.run=run")
+    assert scaled(cfg) is cfg and not capsys.readouterr().out
+
+
+def test_smoke_is_printed_once(capsys):
+    """Each change is a line `key: from -> to`; a configuration that was scaled before comes back as it is."""
+    cfg = config("scale=smoke", "paths.run=run", "backbone=qwen2_7b", "method=noise")
+    new = scaled(cfg)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"scale=smoke changes {len(new.scale.changes)} settings:" and len(told) == 1 + len(
+        new.scale.changes
+    )
+    assert "  backbone.name: Qwen/Qwen2-7B -> packaged:smollm2_135m" in told and "  method.draws: 3 -> 1" in told
+    assert scaled(new) is new and not OmegaConf.is_missing(new, "backbone")

@@ -1,0 +1,255 @@
+"""How a sweep ends: what it refuses, which jobs it names, and when it writes its table. The jobs are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+from composed import config
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+
+from winnow import __main__ as command_line
+from winnow import pipeline
+from winnow.errors import UserError
+from winnow.sweeps.objective import check_objective, objective, results_of
+
+TABLE = "+experiment=noise/table3"  # method=random, noise, noise
+
+
+@dataclass
+class Seen:
+    """What a command did: its jobs' configurations, the tables that it wrote, what it said at its end."""
+
+    jobs: list = field(default_factory=list)
+    tables: list = field(default_factory=list)
+    told: str = ""
+
+
+def job(cfg, status: str = "finished") -> dict:
+    """Leaves a run card."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / "run_card.json").write_text(json.dumps({"status": status, "error": None}))
+    return {"selected": 3}
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls `python -m winnow` in this process, with a stand-in for the pipeline and for the writing of tables."""
+
+    def run(*words: str, run_job=job, publish=None) -> Seen:
+        seen = Seen()
+        monkeypatch.setattr(pipeline, "run", lambda cfg: seen.jobs.append(cfg) or run_job(cfg))
+        note = lambda settings, folder, scale: seen.tables.append((settings["name"], str(folder), scale))  # noqa: E731
+        monkeypatch.setattr("winnow.reproduce.publish.publish", publish or note)
+        own = [] if any(word.startswith("hydra.sweep.dir") for word in words) else [f"hydra.sweep.dir={tmp_path / 's'}"]
+        monkeypatch.setattr(sys, "argv", ["winnow", *words, *own])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        try:
+            command_line.main()
+        except SystemExit as ended:
+            seen.told = str(ended.code)
+        return seen
+
+    return run
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    """Puts a function (the launcher's own launch, jobs, first number) in the place of the launcher's."""
+    make = Plugins.instantiate_launcher
+
+    def put(function) -> None:
+        def made(*given, **named):
+            one = make(*given, **named)
+            one.launch = partial(function, one.launch)
+            return one
+
+        monkeypatch.setattr(Plugins, "instantiate_launcher", made)
+
+    return put
+
+
+def test_a_sweep_that_ends_well(call, tmp_path):
+    """Three jobs, one table, nothing to tell, no notes left."""
+    seen = call(TABLE, "scale=smoke")
+    assert len(seen.jobs) == 3 and seen.told == "" and seen.tables == [("table3", str(tmp_path / "s"), "smoke")]
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["began"] > 0
+    assert not list((tmp_path / "s").glob(".jobs*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (TABLE, "scale=smoke,small"),
+        ("-m", TABLE + ",noise/table4", "scale=smoke"),
+        ("-m", TABLE, "scale=choice(smoke,small)"),
+    ],
+)
+def test_several_experiments_or_scales_are_refused(call, words, tmp_path):
+    """In one sentence, before any job; the sweep's folder and table are those of one experiment at one scale."""
+    seen = call(*words)
+    assert not seen.jobs and not seen.tables and not (tmp_path / "s").exists()
+    assert "give one command for each" in seen.told and "run_all.py" in seen.told and "\n" not in seen.told
+
+
+def test_scales_of_a_sweep_without_an_experiment(call):
+    """Its folder has no scale, and it has no table."""
+    seen = call("-m", "scale=smoke,small", "method=random")
+    assert [cfg.scale.name for cfg in seen.jobs] == ["smoke", "small"] and seen.told == "" and not seen.tables
+
+
+def test_jobs_outside_of_the_sweeps_folder_are_named_and_make_no_table(call, tmp_path):
+    """The sweep's folder hangs on a setting that the rows change: a failure in another folder is found all the same."""
+
+    def bad(cfg):
+        if cfg.method.name == "random":
+            raise UserError("no ratio")
+        return job(cfg)
+
+    seen = call(TABLE, "scale=smoke", f"hydra.sweep.dir={tmp_path}/${{method.name}}", run_job=bad)
+    first, second = seen.told.split("\n")
+    assert first.startswith(f"error: 1 job of the sweep failed: {tmp_path}/random/") and first.endswith(": no ratio")
+    assert "no table of noise/table3 is written: 1 of 3 jobs, as " in second and not seen.tables
+
+
+def test_no_table_without_a_job_of_its_scale(call):
+    """Rows that set the scale themselves: the table of the command's scale would be an empty one."""
+    seen = call(TABLE, "hydra.sweeper.rows=['scale=smoke', 'scale=smoke method=random']")
+    assert len(seen.jobs) == 2 and not seen.tables
+    assert seen.told.startswith("error: no table of noise/table3 at scale=paper is written")
+
+
+def test_failed_jobs_are_named_when_the_table_cannot_be_written(call, capsys):
+    """The user's error and ours; the same reason is told once."""
+
+    def bad(cfg):
+        raise UserError("no ratio")
+
+    def publish(*given):
+        raise UserError("disk full")
+
+    told = call(TABLE, "scale=smoke", run_job=bad, publish=publish).told.split("\n")
+    assert len(told) == 2 and told[0].startswith("error: 3 jobs of the sweep failed: ")
+    assert told[1] == "error: disk full" and told[0].count("no ratio") == 1
+    with pytest.raises(ZeroDivisionError):
+        call(TABLE, "scale=smoke", run_job=bad, publish=lambda *given: 1 / 0)
+    assert "3 jobs of the sweep failed" in capsys.readouterr().err
+
+
+def test_a_launcher_that_breaks(call, launcher, tmp_path):
+    """The first job is finished, the second is still said to be running, the third never began: the second one is
+    named, the launcher's error is one sentence, the table is written. A second time the card of the first attempt does
+    not count: a job that ends before it writes one is named too."""
+
+    def breaking(launch, jobs, initial_job_idx):
+        launch(jobs[:2], initial_job_idx)
+        raise RuntimeError("A worker is gone:\nkilled\n------\nits log")
+
+    def half(cfg):
+        return job(cfg, "finished" if cfg.method.name == "random" else "running")
+
+    launcher(breaking)
+    seen = call(TABLE, "scale=smoke", run_job=half)
+    first, second = seen.told.split("\n")
+    assert first.startswith("error: 1 job of the sweep failed: noise-") and first.endswith("killed, or running still")
+    assert "not brought to its end: RuntimeError: A worker is gone: killed (" in second and "its log" not in second
+    assert len(seen.tables) == 1 and "ZeroDivision" not in (tmp_path / "s" / "sweep_error.txt").read_text()
+    seen = call(TABLE, "scale=smoke", run_job=lambda cfg: {})
+    assert seen.told.startswith("error: 2 jobs of the sweep failed: ") and len(seen.tables) == 1
+
+
+def test_a_launcher_that_does_not_begin(call, launcher):
+    """One sentence, and no table."""
+
+    def broken(launch, jobs, initial_job_idx):
+        raise FileNotFoundError("no sbatch")
+
+    launcher(broken)
+    seen = call(TABLE, "scale=smoke")
+    assert seen.told.startswith("error: FileNotFoundError: no sbatch (its traceback: ") and not seen.tables
+
+
+@pytest.mark.parametrize(
+    ("only", "jobs"),
+    [
+        ("{method: noise}", 2),
+        ("{method: [noise, random], seed: 0}", 3),
+        ("{selection.ratio: 0.120}", 3),
+        ("{row.order: [high, mid], seed: [0, 1]}", 1),
+    ],
+)
+def test_only_picks_rows(call, only, jobs):
+    """As it is written on the command line."""
+    seen = call(TABLE, "scale=smoke", f"hydra.sweeper.only={only}")
+    assert len(seen.jobs) == jobs and seen.told == ""
+
+
+def test_only_knows_keys_with_an_at(call):
+    rows = "hydra.sweeper.rows=['method=random', 'method=ifd backbone@scorer=qwen2_0_5b', 'method=ifd']"
+    seen = call(TABLE, "scale=smoke", rows, "hydra.sweeper.only={backbone@scorer: qwen2_0_5b}")
+    assert [cfg.scorer.name for cfg in seen.jobs] == ["Qwen/Qwen2-0.5B"]
+
+
+@pytest.mark.parametrize(
+    ("only", "told"), [("{method: noisy}", "no row of this experiment"), ("noise", "keys and values")]
+)
+def test_only_that_picks_nothing_is_one_sentence(call, only, told):
+    seen = call(TABLE, "scale=smoke", f"hydra.sweeper.only={only}")
+    assert told in seen.told and seen.told.count("error:") == 1 and "\n" not in seen.told and not seen.jobs
+
+
+def test_a_search_with_a_wrong_objective(call):
+    """Every trial is refused before its first stage; the sweep names them all with one sentence, and the names that
+    there are."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    seen = call("+experiment=search/noise", "scale=smoke", "hydra.sweeper.n_trials=2", "objective=tuned/speed")
+    assert not seen.jobs
+    first, second = seen.told.split("\n")
+    assert first.startswith("error: 2 jobs of the sweep failed: 0, 1: objective=tuned/speed is nothing that a run")
+    assert "tuned/embedded_choice/acc_norm" in first and first.count("objective=") == 1
+    assert "not brought to its end: ValueError: No trials are completed yet." in second
+
+
+def test_a_search_returns_its_objective(call, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    seen = call("+experiment=search/noise", "scale=smoke", "hydra.sweeper.n_trials=1", "objective=selected")
+    assert seen.told == "" and "best_value: 3.0" in (tmp_path / "s" / "optimization_results.yaml").read_text()
+
+
+def test_an_objective_is_a_number_of_the_results():
+    """What a sweeper optimises; a name that is not there, or that has no number, is one sentence."""
+    assert objective({"detection_auc": 0.75}, "detection_auc") == 0.75
+    for name in ("speed", "cut"):
+        with pytest.raises(UserError, match=f"objective={name} is no number among the results of this run: cut"):
+            objective({"cut": None}, name)
+
+
+def test_objectives_are_what_stages_and_suite_report():
+    """Nothing is tuned: the base model's alone. A stage less: nothing of it. NLU: the data set's micro-F1, and with
+    noises the mean over them. A start: its model's numbers too."""
+    names = results_of(config("paths.run=run"))
+    assert {"detection_auc", "final_loss", "base/embedded_choice/acc_norm"} <= {*names}
+    assert "tuned/embedded_answers/bits_per_byte" in names
+    assert "tuned/embedded_choice/acc" not in names and not any(name.startswith("start/") for name in names)
+    assert not any("tuned/" in name or name == "steps" for name in results_of(config("tuning=none", "paths.run=run")))
+    assert results_of(config("stages=[score]", "paths.run=run")) == ["scored", "records"]
+    start = ["start=pool", "data@start.pool=lap14"]
+    nlu = results_of(config("data=sst2", "evaluation=nlu_robust", *start, "paths.run=run"))
+    assert {"tuned/sst2/clean/micro_f1", "start/average/sst2/noisy"} <= {*nlu}
+    cfg = config("objective=tuned/sst2/micro_f1", "data=sst2", "evaluation=nlu", "stages=[evaluate]", "paths.run=run")
+    check_objective(cfg)
+    with pytest.raises(UserError, match="choose base/sst2/micro_f1, tuned/sst2/micro_f1"):
+        check_objective(config("objective=sst2", "data=sst2", "evaluation=nlu", "stages=[evaluate]", "paths.run=run"))
+
+
+def test_an_objective_that_needs_code_execution():
+    """HumanEval is left out unless it is allowed, and the average that needs it."""
+    common = ["evaluation=noise", "stages=[evaluate]", "tuning=none", "paths.run=run"]
+    left = results_of(config(*common))
+    assert "base/mmlu/acc" in left and not {"base/humaneval/pass@1", "base/average/small"} & {*left}
+    assert "base/average/small" in results_of(config(*common, "evaluation.allow_code_execution=true"))

@@ -1,0 +1,81 @@
+"""A tiny Llama with fixed weights, a tiny tokenizer and records: what the tuning tests train on."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from winnow.backbone.loading import Backbone
+from winnow.data.templates import Encoded
+from winnow.tuning.data import MicroBatch, MicroBatches, Step
+
+VOCABULARY = 48
+
+
+def tiny_model(tied: bool = True) -> LlamaForCausalLM:
+    """Two layers of width 16; the weights are a sine ramp, so that no random generator decides the
+    numbers."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=64,
+            tie_word_embeddings=tied,
+        )
+    )
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            if parameter.ndim == 2:
+                ramp = torch.arange(parameter.numel(), dtype=torch.float32).view_as(parameter)
+                parameter.copy_(0.3 * torch.sin(1.7 * ramp + number))
+    return model.eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    words = {"<pad>": 0, "<eos>": 1} | {f"w{i}": i for i in range(2, VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def tiny_backbone(tied: bool = True) -> Backbone:
+    return Backbone(model=tiny_model(tied), tokenizer=tiny_tokenizer(), identity={"name": "tiny"}, name="tiny")
+
+
+def tiny_records(count: int = 22) -> list[Encoded]:
+    """Prompts of 2 to 6 tokens and answers of 1 to 7 tokens that end in EOS; every record another length
+    mix. All but the first token of a prompt are its instruction."""
+    records = []
+    for number in range(count):
+        prompt = [2 + (number * 7 + k) % (VOCABULARY - 2) for k in range(2 + number % 5)]
+        answer = [2 + (number * 5 + 3 * k) % (VOCABULARY - 2) for k in range(number % 7)] + [1]
+        spans = {"instruction": (1, len(prompt))}
+        records.append(Encoded(f"{number:016x}", prompt + answer, len(prompt), len(answer) - 1, spans, None))
+    return records
+
+
+def micro_batch(records: list[Encoded], step: int = 0) -> MicroBatch:
+    """All the records as the one micro-batch of an optimizer step, in the order given."""
+    steps = [Step(0, [[0]])] * step + [Step(0, [list(range(len(records)))])]
+    return MicroBatches(records, steps, pad_id=0)[step]
+
+
+CPU = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    """All tensors of a saved adapter or model."""
+    from safetensors.torch import load_file
+
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys() and one
+    return max((one[name] - other[name]).detach().abs().max().item() for name in one)
