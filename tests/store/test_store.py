@@ -191,13 +191,13 @@ def test_replacing_leaves_the_old_one_when_the_block_fails(tmp_path):
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("old")
-    with pytest.raises(ValueError), replacing(tmp_path / "file") as partial:  # noqa: PT011
+    with pytest.raises(RuntimeError), replacing(tmp_path / "file") as partial:
         partial.write_text("new")
-        raise ValueError
-    with pytest.raises(ValueError), replacing(tmp_path / "folder") as partial:  # noqa: PT011
+        raise RuntimeError
+    with pytest.raises(RuntimeError), replacing(tmp_path / "folder") as partial:
         partial.mkdir()
         (partial / "a").write_text("new")
-        raise ValueError
+        raise RuntimeError
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "a").read_text() == "old"
     with replacing(tmp_path / "folder") as partial:
         partial.mkdir()
