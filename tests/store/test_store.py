@@ -7,13 +7,15 @@ import multiprocessing
 import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 
+from winnow.backbone import packaged
 from winnow.errors import UserError
 from winnow.store import files
 from winnow.store.artifacts import Store, fingerprint
-from winnow.store.files import cached, replacing, seal
+from winnow.store.files import replacing, seal
 
 TRIALS = int(os.environ.get("WINNOW_TRIALS", "20"))  # of each kind of damage
 
@@ -147,32 +149,30 @@ def test_no_flipped_bit_is_used(tmp_path, name):
     assert used == 0 and artifact.finished
 
 
-def test_a_cached_folder_is_made_once_and_again_when_damaged(tmp_path, capsys):
-    """As the unpacked backbone is: made, found, and made anew after each flip of a bit; also a folder of a version that
-    wrote no checksums."""
+def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, monkeypatch, capsys):
+    """Unpacked, found, and unpacked anew after each flip of a bit; also a folder of a version that wrote no checksums.
+    Nothing is left beside it."""
     made = []
 
-    def make(folder):
+    def convert(gguf, folder):
         made.append(folder)
         (folder / "model.safetensors").write_bytes(random.Random(2).randbytes(2000))
 
-    target = tmp_path / "cache" / "backbone-v1"
-    for _ in range(2):
-        assert cached(target, make) == target
+    monkeypatch.setattr(packaged, "packaged_identity", lambda name: {"package": "smol", "version": "1"})
+    monkeypatch.setattr(packaged, "_gguf_path", lambda name: None)
+    monkeypatch.setattr(packaged, "_convert", convert)
+    target = packaged.unpack("smol", tmp_path)
+    assert packaged.unpack("smol", tmp_path) == target and len(made) == 1 and capsys.readouterr().out == ""
     file, draw = target / "model.safetensors", random.Random(0)
     whole = file.read_bytes()
-    assert len(made) == 1 and capsys.readouterr().out == ""
     for trial in range(TRIALS):
         flip(file, draw)
-        cached(target, make)
+        packaged.unpack("smol", tmp_path)
         assert len(made) == 2 + trial and file.read_bytes() == whole
     assert f"Making {target} anew: {file} is damaged." in capsys.readouterr().out
     (target / "DONE").unlink()
-    cached(target, make)
-    assert len(made) == 2 + TRIALS and sorted(path.name for path in target.parent.iterdir()) == [
-        "backbone-v1",
-        "backbone-v1.lock",
-    ]
+    packaged.unpack("smol", tmp_path)
+    assert len(made) == 2 + TRIALS and sorted(tmp_path.iterdir()) == [target, Path(f"{target}.lock")]
 
 
 def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):

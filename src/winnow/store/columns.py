@@ -76,15 +76,19 @@ class Columns(Folder):
         The old ones go when the new one is there: a kill in between leaves rows twice, and a reader that finds one
         gone looks again.
         """
-        small = [file for file in self._parts() if file.stat().st_size < SMALL]
+        small: dict[Path, int] = {}
+        for file in self._parts():
+            with suppress(FileNotFoundError):  # a reader has found it damaged and put it aside
+                if (size := file.stat().st_size) < SMALL:
+                    small[file] = size
         while len(small) > MANY:
-            size, group = 0, {}
-            while small and size < SMALL:
-                file = small.pop()
+            total, group = 0, {}
+            while small and total < SMALL:
+                file, size = small.popitem()
                 part = self._open(file)
                 if part is not None:
                     group[file] = part.read()
-                    size += file.stat().st_size
+                    total += size
             table = pa.concat_tables([self.schema.empty_table(), *group.values()]).sort_by("id")
             ids = table["id"].to_pylist()
             merged = self.append(table.take([i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]))
