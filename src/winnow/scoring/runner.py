@@ -18,6 +18,7 @@ from winnow.scoring.answer_loss import AnswerLoss
 from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
 from winnow.scoring.protocols import Pass
 from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
+from winnow.store.describe import describe
 from winnow.trainer import make_trainer
 
 if TYPE_CHECKING:
@@ -34,11 +35,8 @@ class PassRunner:
     attack_processes: how many make attacked prompts at once.
     trainer: arguments of Lightning's Trainer.
 
-    A pass that runs a model of its own has that model's source as `encoder`. It reads the records and not the prompts,
-    so it is kept under that model's identity, whatever the backbone and the template.
-
-    A pass may have a `tokens_per_batch` of its own, `cost(encoded, shared)` in these tokens, and `progress(columns)`,
-    counts to show beside the records.
+    The columns of a pass with a model of its own (`encoder`) are kept under that model's identity, whatever the
+    backbone and the template.
     """
 
     def __init__(
@@ -94,21 +92,21 @@ class PassRunner:
         """All that the columns of a record depend on besides the record."""
         source = self._source(pass_)
         return {
-            "pass": pass_.settings(),
-            "template": template.settings() if source is self.source else None,
+            "pass": describe(pass_),
+            "template": describe(template) if source is self.source else None,
             # The tokenizer alone decides where no backbone is run.
-            "backbone": source.identity if hasattr(pass_, "module") else source.identity["tokenizer"],
+            "backbone": describe(source) if pass_.runs_model else source.identity["tokenizer"],
         }
 
     def _source(self, pass_: Pass):
-        return getattr(pass_, "encoder", self.source)
+        return self.source if pass_.encoder is None else pass_.encoder
 
     def _work(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
         parts = ColumnParts(artifact.path, pass_.schema)
         if parts.done_ids():
             self.origin[artifact.fingerprint] = "resumed"
         encoded = self._encoded(pass_, records, template)
-        if hasattr(pass_, "module"):
+        if pass_.runs_model:
             self._predict(pass_, encoded, parts)
         elif is_leader():
             parts.write(pass_.columns(encoded))
@@ -129,7 +127,7 @@ class PassRunner:
             return measure()(record, instructions)
 
         # What a greedy search finds depends on the model that leads it.
-        identity = {"backbone": self.source.identity, "template": template.settings()}
+        identity = {"backbone": describe(self.source), "template": describe(template)}
         shown = self.trainer.get("enable_progress_bar", True)
         tables = {}
         for leads in (True, False):  # the others find finished artifacts
@@ -146,7 +144,7 @@ class PassRunner:
 
     def _encoded(self, pass_: Pass, records: Sequence[Record], template: Template) -> list[Encoded]:
         """The records as the pass sees them: attacked, if it has an attack; flagged, where the attack found nothing."""
-        tokenizer, attack = self._source(pass_).tokenizer, getattr(pass_, "attack", None)
+        tokenizer, attack = self._source(pass_).tokenizer, pass_.attack
         if attack is None:
             return pass_.encode(records, template, tokenizer)
         table = self.prompts({attack.name: attack}, records, template)[attack.name]
@@ -160,18 +158,14 @@ class PassRunner:
         ]
 
     def _predict(self, pass_: Pass, encoded: list[Encoded], parts: ColumnParts) -> None:
-        settings = pass_.settings()
-        label = " ".join(str(settings[key]) for key in ("pass", "view") if key in settings)
-        if settings.get("attack"):
-            label += f" {pass_.attack.name}"
-        budget = getattr(pass_, "tokens_per_batch", self.tokens_per_batch)
-        data = Pending(pass_, encoded, parts, budget, label)
+        data = Pending(pass_, encoded, parts, pass_.tokens_per_batch or self.tokens_per_batch, pass_.label)
         callbacks = [PartWriter(parts, self.flush_seconds)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.
-        trainer = make_trainer(self.trainer, enable_progress_bar=False, callbacks=callbacks, logger=False)
-        model = self.backbone if self._source(pass_) is self.source else pass_.encoder.load()
+        quiet = {"enable_progress_bar": False, "callbacks": callbacks, "logger": False}
+        trainer = make_trainer(self.trainer, **quiet, inference_mode=not pass_.needs_gradients)
+        model = self.backbone if pass_.encoder is None else pass_.encoder.load()
         trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
 

@@ -23,6 +23,7 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import Losses, PromptAttack
 from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
+from winnow.store.describe import describe
 
 CHUNK = 16  # records that a process takes at once
 AHEAD = 32  # chunks handed out at once: enough to keep workers busy, little to throw away when a run is stopped
@@ -122,7 +123,7 @@ def attacked_prompts(
 def _artifact(attack: PromptAttack, records: Sequence[Record], store: Store, loss_identity: dict | None) -> Artifact:
     ids = sorted(record.id for record in records)
     meta = {
-        "attack": attack.settings(),
+        "attack": describe(attack),
         "data": {"records": len(ids), "ids": fingerprint({"ids": ids})},
         "loss": loss_identity,
         "version": VERSION,

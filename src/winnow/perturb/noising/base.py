@@ -41,12 +41,7 @@ class Noising:
             raise UserError(f"noising.omega={omega} must be above 0 and at most 1: it is the share of words touched.")
         if not 0 <= phi <= 1:
             raise UserError(f"noising.phi={phi} must lie between 0 and 1: it is the share of samples noised.")
-        self.omega, self.phi, self.seed = omega, phi, seed
-
-    def settings(self) -> dict[str, Any]:
-        """All that the noised instructions depend on besides the records, JSON-able, for fingerprints."""
-        settings = {"name": self.name, "phi": self.phi, "seed": self.seed, "version": self.version}
-        return settings | ({"omega": self.omega} if self.uses_omega else {})
+        self.omega, self.phi, self.seed = (omega if self.uses_omega else None), phi, seed
 
     def read_besides(self, records: Sequence[Record]) -> list[list[str]]:
         """Sorted [id, value] of the records whose `reads` column, which their id does not tell of, has a value."""
@@ -111,7 +106,8 @@ class Noising:
 
     def _noisy(self, instruction: str, key: str, epoch: int, raw: Mapping[str, Any]) -> str | None:
         words = instruction.split()
-        changed = self._change(words, self.touched(len(words)), self._draws(key, epoch, "words"), raw)
+        m = self.touched(len(words)) if self.uses_omega else 0
+        changed = self._change(words, m, self._draws(key, epoch, "words"), raw)
         if changed is None:
             return None
         if not changed or changed == words:
