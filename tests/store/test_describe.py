@@ -180,9 +180,7 @@ UNASKED = {
     "EmbeddingDistortion": {"name", "revision"},
     "BackboneSource": {"name", "revision", "trust_remote_code"},
     "Suite": {"mirror"},
-    **dict.fromkeys(
-        ("TextBugger", "DeepWordBug", "TextFooler", "BertAttack", "CheckList", "StressTest"), {"query_budget"}
-    ),
+    **{get_object(path).__name__: {"query_budget"} for path in NAMED if ".attacks." in path},  # search=random
 }
 CONTENT = {"ModelStart", "PoolStart"}
 
