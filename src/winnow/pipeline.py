@@ -19,6 +19,7 @@ from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
 from winnow.pages.attack_page import write_attacks
 from winnow.pages.report import write_report
+from winnow.perturb.noising import Noising
 from winnow.scoring.protocols import check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
@@ -36,6 +37,7 @@ from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
+from winnow.tuning.adversary.base import Adversary
 from winnow.value_types import check_types
 
 
@@ -107,13 +109,17 @@ class Run:
         # Another backbone may score and select for the one that is tuned.
         scorer = cfg.get("scorer")
         self.scorer = self.runner if scorer is None else self._pass_runner(instantiate(scorer))
+        adversary, noising = instantiate(cfg.adversary), instantiate(cfg.noising)
+        check_kind("adversary", adversary, Adversary, "loss")
+        if noising is not None:
+            check_kind("noising", noising, Noising, "change")
         self.tuning = tune_stage(
             runner=self.runner,
             template=self.template,
             tuner=instantiate(cfg.tuning),
             start=instantiate(cfg.start),
-            adversary=instantiate(cfg.adversary),
-            noising=instantiate(cfg.noising),
+            adversary=adversary,
+            noising=noising,
             measure=lambda: instantiate(cfg.distortion),
             trainer_args=self.trainer_args,
         )

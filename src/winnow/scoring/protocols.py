@@ -128,12 +128,16 @@ class Method:
 
 def check_method(method: Any) -> None:
     """Raises UserError, before anything is computed, for a method that could not be run to its end."""
+    from winnow.perturb.attacks.base import PromptAttack
+
     kind = type(method).__qualname__
     check_kind("method", method, Method, "score")
     if not isinstance(vars(method).get("name", vars(type(method)).get("name")), str):
         raise UserError(f"method={kind} has no name; set self.name to a text.")
     for name, pass_ in method.passes.items():
         check_pass(f"method={method.name}, pass {name}", pass_)
+    for name, attack in method.attacks.items():
+        check_kind(f"method={method.name}, attack {name}", attack, PromptAttack, "attack")
     for rule in method.filters:
         if not isinstance(rule, Range):
             raise UserError(f"method={method.name} filters by {rule!r}; give a winnow.scoring.filters.Range.")

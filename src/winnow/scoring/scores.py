@@ -81,7 +81,7 @@ class Scores:
 
 
 def _column(values: np.ndarray) -> pa.Array:
-    """Null where there is no number. Integers are written as integers, also where a missing one made floats of them."""
+    """As the array's type has it, whole numbers or floats; NaN is null."""
     values = np.asarray(values)
     return pa.array(values, pa.float64() if values.dtype.kind == "f" else pa.int64(), from_pandas=True)
 
