@@ -19,8 +19,11 @@ from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
 from winnow.pages.attack_page import write_attacks
 from winnow.pages.report import write_report
+from winnow.perturb.noising import Noising
+from winnow.scoring.protocols import check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
+from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.selection.vectors import dense
@@ -34,6 +37,7 @@ from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
+from winnow.tuning.adversary.base import Adversary
 from winnow.value_types import check_types
 
 
@@ -90,8 +94,12 @@ class Run:
         # Resolved first: taken out of the whole, its references to other parts would lead nowhere.
         parts = OmegaConf.to_container(cfg.method, resolve=True)
         self.method = instantiate({key: parts[key] for key in parts if key != "template"})
+        check_method(self.method)
         self.pre_experience = instantiate(cfg.pre_experience)
         self.selection = instantiate(cfg.selection)
+        check_kind("selection", self.selection, Budget)
+        for name, pass_ in self.selection.passes.items():
+            check_pass(f"selection.{name}", pass_)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
         self.scored: pa.Table | None = None  # filled by `score`
@@ -101,13 +109,17 @@ class Run:
         # Another backbone may score and select for the one that is tuned.
         scorer = cfg.get("scorer")
         self.scorer = self.runner if scorer is None else self._pass_runner(instantiate(scorer))
+        adversary, noising = instantiate(cfg.adversary), instantiate(cfg.noising)
+        check_kind("adversary", adversary, Adversary, "loss")
+        if noising is not None:
+            check_kind("noising", noising, Noising, "change")
         self.tuning = tune_stage(
             runner=self.runner,
             template=self.template,
             tuner=instantiate(cfg.tuning),
             start=instantiate(cfg.start),
-            adversary=instantiate(cfg.adversary),
-            noising=instantiate(cfg.noising),
+            adversary=adversary,
+            noising=noising,
             measure=lambda: instantiate(cfg.distortion),
             trainer_args=self.trainer_args,
         )
@@ -128,7 +140,7 @@ class Run:
             tuned = self.pre_experience.prepare(runner, self.pool.records, self.scoring_template, self.trainer_args)
             runner = self._pass_runner(tuned)
             runner.used, runner.computed, runner.origin = self.scorer.used, self.scorer.computed, self.scorer.origin
-        attacks = getattr(self.method, "attacks", {})
+        attacks = self.method.attacks
         prompts = runner.prompts(attacks, self.pool.records, self.scoring_template) if attacks else {}
         tables = {
             name: runner.compute(pass_, self.pool.records, self.scoring_template)
@@ -140,8 +152,7 @@ class Run:
         if not is_leader():
             return {}
         scores = self.method.score(tables, self.pool.records)
-        about = {"method": self.method.name, "settings": self.scoring_settings(), "passes": runner.used}
-        about["made_with"] = {key: value for key, value in scored_with(self).items() if key != "method"}
+        about = {"method": self.method.name, "passes": runner.used, "made_with": scored_with(self)}
         self.scored = scores.table(self.pool.records, about)
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
@@ -149,8 +160,7 @@ class Run:
         scores.write(self.scored, self.folder / "scores.parquet")
         if prompts:
             write_attacks(self.folder, prompts, self.pool.records)
-        if hasattr(self.method, "write_outputs"):  # what a method shows besides its scores
-            self.method.write_outputs(tables, self.pool.records, self.folder)
+        self.method.write_outputs(tables, self.pool.records, self.folder)
         self.tracker.log_scores([None if reason else value for value, reason in zip(scores.score, scores.flag)])
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
@@ -162,8 +172,9 @@ class Run:
             # Rounding may differ between processes, and with it who is just below a limit: there is one selection.
             self.manifest = from_leader(None)
             return {}
-        takes_all = getattr(self.method, "takes_all", False)
-        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
+        chosen = self.selection.select(
+            table, about["higher_is_better"], self.method.filters, self.method.takes_all, vectors
+        )
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
         self.manifest = manifest = from_leader(manifest)
         drop_outputs_from(self.folder, "select")
@@ -225,11 +236,6 @@ class Run:
         processes = self.cfg.attack.processes
         return PassRunner(source, self.store, self.trainer_args, attack_processes=processes, **self.cfg.scoring)
 
-    def scoring_settings(self) -> dict[str, Any]:
-        """The method's configuration without what only changes the selection."""
-        settings = OmegaConf.to_container(self.cfg.method, resolve=True)
-        return {key: settings[key] for key in settings if key not in getattr(self.method, "free_settings", ())}
-
     def _score_table(self) -> tuple[pa.Table, dict]:
         """The scores of this process, or those of an earlier run in the same folder if they are what is asked for."""
         if self.scored is not None:
@@ -238,7 +244,7 @@ class Run:
         table = Scores.read(path)
         about = Scores.about(table)
         again = "run stages=[score,select] again with this run folder"
-        found = differences({"method": about["settings"]} | about.get("made_with", {}), scored_with(self))
+        found = differences(about.get("made_with", {}), scored_with(self))
         if found:
             raise UserError(
                 f"{path} holds scores of method={about['method']} that were made with other settings ({told(found)}); "

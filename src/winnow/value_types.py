@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.errors import UserError
+from winnow.store.describe import plain
 
 # Keys that no target takes under their own name; many others refer to them, so they are told first.
 KEYS = {
@@ -70,7 +71,7 @@ def _kinds(target: str) -> dict[str, set[str]]:
     if inspect.isclass(found):
         makers = [vars(one)["__init__"] for one in reversed(found.__mro__[:-1]) if "__init__" in vars(one)]
     types = {
-        name: {one.strip() for one in str(parameter.annotation).split("|")}
+        name: {one.strip() for one in plain(str(parameter.annotation)).split("|")}
         for maker in makers
         for name, parameter in inspect.signature(maker).parameters.items()
     }

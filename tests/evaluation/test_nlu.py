@@ -16,6 +16,7 @@ from winnow.evaluation import evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, results
 from winnow.evaluation.nlu_suite import nlu_suite
+from winnow.store.describe import describe
 
 TARGET = "person: Ada Bell; organization: SRI"
 
@@ -176,7 +177,7 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
     """A moved folder has the same settings; a changed file, style or noise has not; other splits do not matter."""
 
     def settings(path=folder, **options) -> str:
-        return json.dumps(nlu_suite("nlu", ["sst2"], path=str(path), **options).settings(), sort_keys=True)
+        return json.dumps(describe(nlu_suite("nlu", ["sst2"], path=str(path), **options)), sort_keys=True)
 
     before = settings()
     assert before != settings(style="concise") and before != settings(noises=["opposite"])
@@ -194,7 +195,7 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
     [
         ({"datasets": ["sst3"]}, "evaluation.datasets names 'sst3'"),
         ({"datasets": []}, "evaluation.datasets is empty"),
-        ({"noises": ["typo"], "omegas": [0.1]}, "evaluation.noises names 'typo'"),
+        ({"noises": ["typo"], "omegas": [0.1]}, "Noise 'typo' is unknown"),
         ({"noises": ["padding"]}, "evaluation.omegas is empty"),
         ({"noises": ["padding"], "omegas": [3]}, "omega=3 must be"),
         ({"draws": 0}, "evaluation.draws=0"),

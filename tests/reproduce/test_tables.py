@@ -329,6 +329,7 @@ def test_every_command_and_every_change_is_told(tmp_path):
             changes=changes,
             started=f"2026-0{month}-01T12:00:00+00:00",
             metrics={"mmlu/acc": 0.5},
+            config={"tuning._target_": "winnow.tuning.tuner.Tuner"},
             **TABLE3,
         )
     text = markdown(tmp_path, tmp_path / "runs")

@@ -28,17 +28,19 @@ class Stopped(Exception):
     pass
 
 
-class Stop(NoAdversary):
-    """Raises at the first forward pass after `after` of them, and counts the records that went through."""
+def stopping(after: int | None = None) -> NoAdversary:
+    """No adversary, whose `calls` counts forward passes; the one after `after` of them raises."""
+    adversary = NoAdversary()
+    adversary.calls = 0
 
-    def __init__(self, after: int | None = None) -> None:
-        self.after, self.calls = after, 0
-
-    def loss(self, loss_of, embeds, mask):
-        if self.calls == self.after:
+    def loss(loss_of, embeds, mask):
+        if adversary.calls == after:
             raise Stopped
-        self.calls += 1
+        adversary.calls += 1
         return loss_of(embeds)
+
+    adversary.loss = loss
+    return adversary
 
 
 def tune(folder, adversary=None, loggers=(), **settings):
@@ -49,7 +51,7 @@ def tune(folder, adversary=None, loggers=(), **settings):
 
 def interrupted(folder, after, **settings):
     with pytest.raises(Stopped):
-        tune(folder, Stop(after), **settings)
+        tune(folder, stopping(after), **settings)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -86,7 +88,7 @@ def test_two_epochs_are_one_and_one_more(tmp_path):
 def test_only_the_rest_is_trained_on(tmp_path):
     """Stopped in step 5 with checkpoints every 2 steps: steps 5 and 6 (4 + 3 micro-batches) remain."""
     interrupted(tmp_path, after=17, checkpoint_every_steps=2)
-    rest = Stop()
+    rest = stopping()
     assert tune(tmp_path, rest, checkpoint_every_steps=2)["resumed_from"] == 4
     assert rest.calls == 7
 

@@ -14,6 +14,7 @@ import torch
 from winnow.backbone import packaged
 from winnow.backbone.likelihood import decoder
 from winnow.errors import UserError
+from winnow.store.describe import Free, Identified
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -32,7 +33,7 @@ class Backbone:
 
 
 @dataclass
-class BackboneSource:
+class BackboneSource(Identified):
     """Where a backbone comes from and how it is to be loaded. Nothing is loaded before it is asked for.
 
     name: `packaged:...`, a local folder, or a hub name. revision: branch, tag or commit on the hub.
@@ -45,7 +46,7 @@ class BackboneSource:
     dtype: str = "fp32"
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
-    cache: str = "~/.cache/winnow"
+    cache: Free[str] = "~/.cache/winnow"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from winnow.store.describe import Identified
+
 
 @dataclass(frozen=True)
 class Record:
@@ -40,7 +42,7 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Identified):
     """The records of one source, in its order.
 
     schema: a key of `schemas.SCHEMAS`, or `columns` where data.columns named them. format: json, json.gz,
@@ -57,6 +59,10 @@ class Pool:
     duplicates: int
     fingerprint: str
     layout: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"records": self.fingerprint}
 
 
 def record_id(instruction: str, input: str, output: str, turns: Sequence[tuple[str, str]] = ()) -> str:

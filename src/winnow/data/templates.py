@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from winnow.data.records import Record
 from winnow.errors import UserError
+from winnow.store.describe import Free
 
 # Reasons for which a record has nothing to score or to train on.
 PROMPT_FILLS_WINDOW = "prompt_fills_window"
@@ -71,7 +72,7 @@ class Template:
 
     def __init__(
         self,
-        name: str,
+        name: Free[str],
         with_input: str | None,
         without_input: str | None,
         direct: str | None = "",
@@ -94,10 +95,6 @@ class Template:
     def is_chat(self) -> bool:
         """True if the tokenizer's own chat template is used."""
         return self.with_input is None
-
-    def settings(self) -> dict:
-        """All that the produced ids depend on, for fingerprints."""
-        return {key: value for key, value in vars(self).items() if key != "name"}
 
     def render(self, record: Record, tokenizer=None) -> str:
         """The prompt as text, up to where the answer begins. A chat template needs the tokenizer."""

@@ -23,6 +23,7 @@ import torch
 from winnow.errors import UserError
 from winnow.evaluation import embedded, nlu
 from winnow.evaluation.suite import Suite, TaskSpec
+from winnow.store.describe import describe
 from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
         "models": models,
         "delta": {key: after[key]["value"] - before[key]["value"] for key in before if key in after},
         "headline": [key for key in suite.headline if key in before],
-        "settings": suite.settings(),
+        "settings": describe(suite),
     }
 
 

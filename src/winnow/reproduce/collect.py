@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.reproduce.names import METRICS, NOISES, identity
-from winnow.reproduce.settings import settings_of
+from winnow.reproduce.settings import free_keys, settings_of
 from winnow.sweeps.summary import FAILURE, LAST_SWEEP, failure
 
 
@@ -35,8 +35,8 @@ class Job:
     identity: backbone, pool, method, ratio and settings, as the paper's table writes them. metrics: by paper.csv's
     names; those that it does not have under our own. error: the sentence that ended a failed job. started: when its
     last attempt began, in seconds since 1970. earlier: it is not finished, and no job of the folder's last sweep.
-    stand_in: what stood in for the data of the table (`table.data`). settings, choices: of its configuration, see
-    `experiments.settings`. given: the keys of the sweep's command line. A job that failed before it had a run card has
+    stand_in: what stood in for the data of the table (`table.data`). settings, free, choices: of its configuration, see
+    `reproduce.settings`. given: the keys of the sweep's command line. A job that failed before it had a run card has
     no identity.
     """
 
@@ -53,6 +53,7 @@ class Job:
     earlier: bool = False
     stand_in: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
     choices: dict[str, str] = field(default_factory=dict)
     given: tuple[str, ...] = ()
 
@@ -146,6 +147,7 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
         earlier=status != "finished" and _is_earlier(started, began),
         stand_in=config["table"].get("data"),
         settings=settings_of(config),
+        free=free_keys(config),
         choices=choices,
         given=given,
     )

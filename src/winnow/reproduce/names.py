@@ -71,7 +71,7 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
         "ratio": None,
     }
     if choices.get("noising", "none") != "none":
-        found["noise"] = NOISES[choices["noising"]]
+        found["noise"] = NOISES.get(choices["noising"], choices["noising"])
     found |= {key: value for key, value in row.items() if value is not None and key != "job"}
     if found["method"] == "full":
         found["ratio"] = 1

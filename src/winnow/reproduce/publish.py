@@ -18,7 +18,25 @@ from winnow.reproduce.tables import COLUMNS, Cell, Row, Table, build, read_paper
 from winnow.store.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-CSV_COLUMNS = ["paper", "table", "backbone", "pool", "method", "setting", "ratio", "metric", "printed", "expected", "ours", "std", "seeds", "difference", "n", "scale", "commit"]
+CSV_COLUMNS = [
+    "paper",
+    "table",
+    "backbone",
+    "pool",
+    "method",
+    "setting",
+    "ratio",
+    "metric",
+    "printed",
+    "expected",
+    "ours",
+    "std",
+    "seeds",
+    "difference",
+    "n",
+    "scale",
+    "commit",
+]
 
 
 def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:

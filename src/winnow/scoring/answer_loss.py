@@ -33,14 +33,6 @@ class AnswerLoss:
         self._prefix = SharedPrefix(backbone.model)
         self._answer: tuple[Record, int] | None = None  # the record asked about last, and its n
 
-    def identity(self) -> dict:
-        """All that the losses depend on besides record and instructions, for fingerprints."""
-        return {
-            "backbone": self.backbone.identity,
-            "template": self.template.settings(),
-            "margin": [MARGIN_TOKENS, MARGIN_SHARE],
-        }
-
     @torch.inference_mode()
     def __call__(self, record: Record, instructions: Sequence[str]) -> list[float]:
         """Nats per answer token, one per instruction; NaN where the prompt does not leave room for the n tokens."""

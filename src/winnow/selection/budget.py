@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from winnow.scoring.protocols import Pass
 from winnow.selection import clusters
 from winnow.selection.rule import NO_VECTOR, SELECTED, Candidates, Picks, Selection
 from winnow.selection.vectors import directions, present
+from winnow.store.describe import arguments, describe, parameters
 
 ORDERS = ("top", "bottom", "random")
 
@@ -36,9 +38,10 @@ class Budget:
     centre: take the pool's mean vector off before lengths are set to 1 (ours). Mean hidden states all point one way:
     without it unlike records have a cosine of 0.9. seed: of the random order, of k-means, of what else a rule draws.
 
-    A further rule overrides `pick` and, if it has options, `options`; `classify` if it has classes of its own.
+    A further rule overrides `pick`, and `classify` if it has classes of its own.
     """
 
+    version: ClassVar[int] = 1
     name = "budget"
     needs_vectors = False
 
@@ -63,17 +66,14 @@ class Budget:
             raise UserError(f"selection.order={order} is unknown; choose {', '.join(ORDERS)}.")
         if classes < 1:
             raise UserError(f"selection.classes={classes} must be at least 1.")
-        self.ratio, self.count, self.order, self.filters = ratio, count, order, list(filters)
+        self.ratio, self.count = (ratio if count is None else None), count
+        self.order, self.filters = order, list(filters)
         self.embedding, self.classes, self.centre, self.seed = embedding, classes, centre, seed
 
     @property
     def passes(self) -> dict[str, Pass]:
         """What must be computed before `select`: the embedding, if there is one."""
         return {} if self.embedding is None else {"embedding": self.embedding}
-
-    def options(self) -> dict:
-        """The rule's own settings, for the manifest."""
-        return {}
 
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         """(records,) class of each record, -1 for one without a vector. points: (records, width) of unit length."""
@@ -127,15 +127,20 @@ class Budget:
             budget=budget,
             n_valid=len(valid),
             settings={
-                "ratio": None if takes_all or self.count is not None else self.ratio,
+                "ratio": None if takes_all else self.ratio,
                 "count": None if takes_all else self.count,
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
-                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self.options(),
-                "embedding": None if self.embedding is None else self.embedding.settings() | {"centre": self.centre},
+                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self._own(),
+                "embedding": None if self.embedding is None else describe(self.embedding) | {"centre": self.centre},
             },
             classes=None if labels is None else _class_counts(labels, ranked, picks),
         )
+
+    def _own(self) -> dict[str, Any]:
+        """The arguments that this rule has besides the frame's."""
+        frame = parameters(Budget)
+        return {key: describe(value) for key, value in arguments(self).items() if key not in frame}
 
     def _ineligible(self, table: pa.Table, filters: Sequence[Range], vectors: np.ndarray | None) -> list[str | None]:
         """Why a record cannot be selected at all: its flag, else the first filter, else that it has no vector."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow.store.describe import describe
 from winnow.store.files import write_atomically
 from winnow.trainer import device_of
 
@@ -45,18 +46,17 @@ class EvaluateStage:
         return results | {"models": {name: dict(one) for name, one in found.items()}}
 
     def _one(self, name: str, folder: Path | None, record: StageRecord) -> dict[str, Any]:
-        identity = self.runner.source.identity
+        identity = describe(self.runner.source)
         if folder is not None:
             from winnow.tuning.saving import tuned_identity
 
             identity = tuned_identity(identity, folder)
-        suite = self.suite.settings()
         meta = {
             "version": EVALUATION_VERSION,
-            "suite": {key: suite[key] for key in suite if key not in ("batch_size", "headline")},
+            "suite": describe(self.suite),
             "model": identity,
             # Stock tasks bring their own prompts.
-            "template": self.template.settings() if self.suite.uses_template else None,
+            "template": describe(self.template) if self.suite.uses_template else None,
         }
         artifact = self.runner.store.artifact("evaluations", meta)
         record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))

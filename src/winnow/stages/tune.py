@@ -12,6 +12,7 @@ from winnow.data.records import Pool, Record
 from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.store.artifacts import Artifact, fingerprint
+from winnow.store.describe import describe
 from winnow.store.differences import differences, told
 from winnow.store.files import write_atomically
 from winnow.tuning.noised import Distortion, examples_of, prepare
@@ -122,7 +123,7 @@ class TuneStage:
 
     def _tuned(self, records: Sequence[Record], start: Path | None, loggers: Loggers) -> tuple[Artifact, bool]:
         """(the model's artifact, whether it was tuned now)."""
-        # The distortion of the very records that are tuned on; the adversary's settings tell it to the fingerprint.
+        # The distortion of the very records that are tuned on; it is part of the adversary's description.
         prepare(self.adversary, records, self.noising, self.measure)
         artifact = self.runner.store.artifact("models", self._meta(records, start))
         return artifact, compute_once(artifact, lambda _: self._fit(artifact, records, start, loggers))
@@ -131,13 +132,13 @@ class TuneStage:
         meta = {
             "version": TUNED_VERSION,
             "records": sorted(record.id for record in records),
-            "tuner": self.tuner.settings(),
-            "adversary": self.adversary.settings(),
-            "backbone": self.runner.source.identity,
-            "template": self.template.settings(),
+            "tuner": describe(self.tuner),
+            "adversary": describe(self.adversary),
+            "backbone": describe(self.runner.source),
+            "template": describe(self.template),
         }
         if self.noising is not None:
-            meta["noising"] = self.noising.settings()
+            meta["noising"] = describe(self.noising)
             read = self.noising.read_besides(records)
             if read:
                 meta["noising_reads"] = fingerprint({"records": read})
@@ -153,7 +154,7 @@ class TuneStage:
             self.adversary,
             loggers(),
             self.trainer_args,
-            None if self.noising is None else self.noising.settings(),
+            None if self.noising is None else describe(self.noising),
             start,
         )
 

@@ -25,10 +25,11 @@ from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.runner import PassRunner
+from winnow.store.describe import Identified, describe
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
 
 
-class TunedSource:
+class TunedSource(Identified):
     """A tuned backbone as a source for passes: the runner of the base backbone, and the folder of the result."""
 
     def __init__(self, base: PassRunner, folder: Path) -> None:
@@ -38,7 +39,7 @@ class TunedSource:
     def identity(self) -> dict:
         from winnow.tuning.saving import tuned_identity
 
-        return tuned_identity(self.source.identity, self.folder)
+        return tuned_identity(describe(self.source), self.folder)
 
     @property
     def tokenizer(self):
@@ -76,10 +77,6 @@ class PreExperience:
             )
         self.tuner = tuner
         self.clusters, self.per_cluster, self.low, self.high, self.seed = clusters, per_cluster, low, high, seed
-
-    def settings(self) -> dict:
-        """What the chosen sample and the tuned weights depend on."""
-        return {key: value for key, value in vars(self).items() if key != "tuner"} | {"tuner": self.tuner.settings()}
 
     def sample(self, vectors: np.ndarray, perplexity: np.ndarray) -> list[int]:
         """Positions of the chosen records, in file order.
@@ -123,10 +120,10 @@ class PreExperience:
             "models",
             {
                 "version": TUNED_VERSION,
-                "pre_experience": self.settings(),
+                "pre_experience": describe(self),
                 "records": sorted(record.id for record in picked),
-                "backbone": runner.source.identity,
-                "template": template.settings(),
+                "backbone": describe(runner.source),
+                "template": describe(template),
             },
         )
         runner.used.append(artifact.fingerprint)

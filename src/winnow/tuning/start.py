@@ -14,7 +14,8 @@ from winnow.backbone.loading import Backbone
 from winnow.data.records import Pool, Record
 from winnow.distributed import is_leader
 from winnow.errors import UserError
-from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weight_files
+from winnow.store.describe import Identified
+from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weight_files, weights_digest
 from winnow.tuning.trainable import full_copy, with_adapters
 
 TuneOn = Callable[[list[Record]], Path]  # records -> the folder of the backbone tuned on them
@@ -29,7 +30,7 @@ KEYS = {"r": "lora_r", "lora_alpha": "lora_alpha"}
 SAME_WEIGHTS = ("dtype", "attention")  # of a backbone's identity: ways to run it
 
 
-class ModelStart:
+class ModelStart(Identified):
     """A model of an earlier run. path: its run folder, or the folder of the adapter or model itself.
 
     Raises UserError if there is no tuned model.
@@ -43,6 +44,10 @@ class ModelStart:
                 f"start.path={path} holds no tuned model: give the folder of a run whose tune stage is done, or of a "
                 f"model that it saved (*.safetensors)."
             )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"weights": weights_digest(self.path)}
 
     def model(self, tune_on: TuneOn) -> Path:
         """The folder of the model."""

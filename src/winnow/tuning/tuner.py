@@ -17,6 +17,7 @@ from torch import nn
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
+from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import write_atomically
 from winnow.trainer import make_trainer
 from winnow.tuning.adversary.base import Adversary
@@ -76,15 +77,15 @@ class Tuner:
         epochs: int = 3,
         max_steps: int | None = None,
         batch_size: int = 16,
-        micro_batch_size: int = 4,
+        micro_batch_size: Free[int] = 4,
         learning_rate: float = 1e-4,
         warmup_ratio: float = 0.04,
         schedule: str = "cosine",
         weight_decay: float = 0.0,
         gradient_clip: float | None = 1.0,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Free[bool] = False,
         dtype: str = "auto",
-        checkpoint_every_steps: int | None = 50,
+        checkpoint_every_steps: Free[int | None] = 50,
         seed: int = 0,
     ) -> None:
         for key, value, known in (
@@ -105,34 +106,15 @@ class Tuner:
         check_sizes(batch_size, micro_batch_size, world=1)
         self.mode = mode
         targets = lora_target_modules if isinstance(lora_target_modules, str) else sorted(lora_target_modules)
-        self.lora = {"r": lora_r, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": targets}
-        self.epochs, self.max_steps = epochs, max_steps
+        own = (lora_r, lora_alpha, lora_dropout, targets) if mode == "lora" else (None,) * 4
+        self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target_modules = own
+        self.lora = dict(zip(("r", "alpha", "dropout", "target_modules"), own, strict=True))
+        self.epochs, self.max_steps = (epochs if max_steps is None else None), max_steps
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.learning_rate, self.warmup_ratio = learning_rate, warmup_ratio
         self.schedule, self.weight_decay = schedule, weight_decay
         self.gradient_clip, self.gradient_checkpointing = gradient_clip, gradient_checkpointing
         self.dtype, self.checkpoint_every_steps, self.seed = dtype, checkpoint_every_steps, seed
-
-    def settings(self) -> dict[str, Any]:
-        """Every setting that the tuned weights depend on, JSON-able, for fingerprints.
-
-        Gradient checkpointing and the distance of checkpoints are left out: they change time and memory only.
-        """
-        return {
-            "mode": self.mode,
-            "lora": self.lora if self.mode == "lora" else None,
-            "epochs": self.epochs if self.max_steps is None else None,
-            "max_steps": self.max_steps,
-            "batch_size": self.batch_size,
-            "micro_batch_size": self.micro_batch_size,
-            "learning_rate": self.learning_rate,
-            "warmup_ratio": self.warmup_ratio,
-            "schedule": self.schedule,
-            "weight_decay": self.weight_decay,
-            "gradient_clip": self.gradient_clip,
-            "dtype": self.dtype,
-            "seed": self.seed,
-        }
 
     def fit(
         self,
@@ -204,8 +186,8 @@ class Tuner:
                 self.schedule,
                 self.seed,
                 run={
-                    "settings": {**self.settings(), "dtype": dtype},
-                    "adversary": adversary.settings(),
+                    "settings": describe(self) | {"dtype": dtype},
+                    "adversary": describe(adversary),
                     "noising": noising,
                     "records": digest(records),
                     "processes": trainer.world_size,
@@ -228,14 +210,14 @@ class Tuner:
             "dropped": dropped,
             "answer_tokens": sum(supervised_tokens(record) for record in records),
             "dtype": dtype,
-            "adversary": adversary.settings(),
+            "adversary": describe(adversary),
             "noising": noising,
             "noise_fallbacks": {str(k): n for k, n in getattr(examples, "fallbacks", {}).items()},
             "start": began,
             "path": str(folder / "model"),
         }
         if trainer.is_global_zero:
-            facts = {"records": len(records), **self.settings(), "adversary": adversary.settings()["name"]}
+            facts = {"records": len(records), **arguments(self), "adversary": type(adversary).__name__}
             facts |= {key: told for key, told in (("noising", noising), ("start", began)) if told is not None}
             # Trained in fp32; saved in the dtype in which the backbone is evaluated.
             kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)

@@ -21,6 +21,7 @@ from winnow.scoring.methods.adg import AnswerDivergence
 from winnow.scoring.passes.sampling import SampledAnswers, _SamplingModule, authors_vectors, gram, token_weight
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
+from winnow.store.describe import describe
 
 SMALL = SampledAnswers(answers=3, temperature=1.0, max_new_tokens=6, tokens_per_batch=10_000)
 FLAGS = {5: "empty_answer", 7: "prompt_fills_window", 9: "empty_instruction_and_input"}
@@ -239,5 +240,5 @@ def test_layers_are_part_of_the_pass(backbone, records, tmp_path):
     first = compute(backbone, records[:4], tmp_path, SMALL).table
     other = compute(backbone, records[:4], tmp_path, replace(SMALL, layers=(1, 2))).table
     assert first["answers"] == other["answers"] and first["gram"] != other["gram"]
-    own, same = (replace(SMALL, pooling="authors", layers=layers).settings() for layers in ((1,), (2,)))
-    assert own == same and SMALL.settings() != replace(SMALL, layers=(1, 2)).settings()
+    own, same = (describe(replace(SMALL, pooling="authors", layers=layers)) for layers in ((1,), (2,)))
+    assert own == same and describe(SMALL) != describe(replace(SMALL, layers=(1, 2)))

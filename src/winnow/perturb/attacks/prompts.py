@@ -24,6 +24,7 @@ from winnow.errors import UserError
 from winnow.perturb.attacks.base import Losses, PromptAttack
 from winnow.store.artifacts import Store
 from winnow.store.columns import Columns, origin
+from winnow.store.describe import describe
 
 CHUNK = 16  # records that a process takes at once
 AHEAD = 32  # chunks handed out at once: enough to keep workers busy, little to throw away when a run is stopped
@@ -95,7 +96,7 @@ def attacked_prompts(
     if greedy and (answer_loss is None or loss_identity is None):
         raise ValueError("search=greedy needs answer_loss and loss_identity")
     unique = {record.id: record for record in records}
-    meta = {"attack": attack.settings(), "loss": loss_identity if greedy else None, "version": VERSION}
+    meta = {"attack": describe(attack), "loss": loss_identity if greedy else None, "version": VERSION}
     columns = Columns(store, "prompts", meta, SCHEMA)
     missing = columns.missing(unique)
     if missing:

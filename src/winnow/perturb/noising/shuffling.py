@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from winnow.perturb.noising.base import Noising
 
@@ -16,9 +16,7 @@ class Shuffling(Noising):
     drawn that gives other words than before. Where there is none (two words), the block may go to the other end (ours).
     """
 
-    name: ClassVar[str] = "shuffling"
-
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         rest = len(words) - m
         cuts = ((words[:m], words[m:], rest), (words[-m:], words[:-m], 0))  # block, what remains, the other end
         inner = [left[:at] + block + left[at:] for block, left, _ in cuts for at in range(1, rest)]

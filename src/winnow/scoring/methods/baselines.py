@@ -10,18 +10,17 @@ import numpy as np
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER
 from winnow.scoring.passes.token_count import TokenCount
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
 
 
-class Length:
+class Length(Method):
     """Answer length in tokens of the backbone's tokenizer, before any cut; long is wanted."""
 
     def __init__(self, name: str = "length") -> None:
         self.name = name
-        self.passes: dict[str, Pass] = {"count": TokenCount()}
-        self.filters: list = []
+        self.passes = {"count": TokenCount()}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["count"]
@@ -36,27 +35,23 @@ class Length:
         )
 
 
-class Random:
+class Random(Method):
     """A uniform draw in [0, 1) that is a function of (seed, record id): the same in any order and any process."""
 
     def __init__(self, name: str = "random", seed: int = 0) -> None:
         self.name, self.seed = name, seed
-        self.passes: dict[str, Pass] = {}
-        self.filters: list = []
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         return _without_passes([_uniform(self.seed, record.id) for record in records], records, "uniform draw")
 
 
-class Full:
+class Full(Method):
     """All records: the selection's ratio is not asked."""
 
     takes_all = True
 
     def __init__(self, name: str = "full") -> None:
         self.name = name
-        self.passes: dict[str, Pass] = {}
-        self.filters: list = []
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         return _without_passes([1.0] * len(records), records, "the same for every record")

@@ -16,13 +16,14 @@ from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
+from winnow.scoring.protocols import Pass
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(Pass):
     """Negative log-likelihood of every answer token under one view of the prompt.
 
     view: `clean`, s(A|Q); or `direct`, s(A), the instruction removed. attack: s(A|Q_adv), the prompt with its
@@ -51,9 +52,9 @@ class Likelihood:
         ]
     )
 
-    def settings(self) -> dict:
-        attack = None if self.attack is None else self.attack.settings()
-        return {"pass": "likelihood", "view": self.view, "attack": attack, "version": self.version}
+    @property
+    def label(self) -> str:
+        return " ".join(["likelihood", self.view] + ([] if self.attack is None else [self.attack.name]))
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         return template.encode(records, tokenizer, self.view)

@@ -14,10 +14,11 @@ from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.scoring.passes.likelihood import LikelihoodModule, answer_batch
+from winnow.scoring.protocols import Pass
 
 
 @dataclass(frozen=True)
-class PromptEmbedding:
+class PromptEmbedding(Pass):
     """One vector per prompt and the prompt's own perplexity, from one forward: IFD's pre-experience stage.
 
         vector = mean over the prompt's tokens of the final hidden state (after the last norm)
@@ -31,9 +32,6 @@ class PromptEmbedding:
         [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("prompt_nll", pa.float32()), ("flag", pa.string())]
     )
 
-    def settings(self) -> dict:
-        return {"pass": "prompt_embedding", "version": self.version}
-
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         encoded = template.encode(records, tokenizer)
         return [
@@ -46,9 +44,6 @@ class PromptEmbedding:
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         return answer_batch(batch)
-
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return {"vector": None, "prompt_nll": None}
 
 
 class _PromptEmbeddingModule(LikelihoodModule):
