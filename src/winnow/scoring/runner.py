@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class PassRunner:
     """Computes passes for one backbone, or takes them from the store.
 
-    source: a BackboneSource (or anything with `.identity`, `.tokenizer` and `.load()`); its weights are loaded
+    source: a BackboneSource (or another `Identified` with `tokenizer` and `load()`); its weights are loaded
     when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch; it changes the speed,
     not the numbers, and is no part of any fingerprint. flush_seconds: how much work a kill may cost.
     attack_processes: how many make attacked prompts at once.

@@ -187,6 +187,7 @@ class Tuner:
                 self.seed,
                 run={
                     "settings": describe(self) | {"dtype": dtype},
+                    "micro_batch_size": self.micro_batch_size,  # a checkpoint's place in the data counts micro-batches
                     "adversary": describe(adversary),
                     "noising": noising,
                     "records": digest(records),

@@ -65,7 +65,6 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
         return KINDS["stresstest"].attack(attack, record_id, instruction, losses)
 
     monkeypatch.setattr(attack, "attack", stops, raising=False)
-    monkeypatch.setattr(attack, "settings", KINDS["stresstest"]().settings, raising=False)
     with pytest.raises(KeyboardInterrupt):
         attacked_prompts(attack, RECORDS, store, progress=False)
     first, seen[:] = list(seen), []
