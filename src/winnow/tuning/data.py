@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.tuning.examples import ExamplesOf, supervised_tokens
 
@@ -75,7 +76,7 @@ def plan_steps(
     total = epochs * math.ceil(len(lengths) / batch_size) if max_steps is None else max_steps
     steps: list[Step] = []
     for epoch in count():
-        order = np.random.default_rng((seed, epoch)).permutation(len(lengths)).tolist()
+        order = np.random.default_rng(draws.key("epoch", seed, epoch)).permutation(len(lengths)).tolist()
         for start in range(0, len(order), batch_size):
             if len(steps) == total:
                 return steps

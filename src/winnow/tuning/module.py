@@ -13,7 +13,7 @@ from transformers import get_scheduler
 from winnow.errors import UserError
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.data import MicroBatch
-from winnow.tuning.loss import MicroBatchLoss, draw_seed
+from winnow.tuning.loss import MicroBatchLoss
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -30,8 +30,8 @@ class InstructionTuner(pl.LightningModule):
     total_steps: length of the learning-rate schedule; warmup_ratio: share of it with a rising rate.
     run: what the run depends on, JSON-able; a checkpoint of another run is refused.
 
-    Dropout is a function of (seed, step, micro-batch), an adversary's noise of (seed, step, record): an interrupted
-    and resumed run is the same run, and the number of processes changes nothing.
+    Dropout and an adversary's noise are functions of (seed, step, record): micro-batches, processes, an interruption
+    and a resume change nothing but rounding.
     Raises UserError at a loss that is not finite, before the weights are touched by it.
     """
 
@@ -60,14 +60,15 @@ class InstructionTuner(pl.LightningModule):
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         if batch.step != self.global_step:
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
-        torch.manual_seed(draw_seed(self.seed, batch.step, batch.index))
         if batch.ids.numel() == 0:
             # Every process must take part in every backward pass; this one adds zeros to the gradients.
             share = sum(parameter.reshape(-1)[0] for _, parameter in self.trained()) * 0.0
         else:
             embeds = self.model.get_input_embeddings()(batch.ids)
             mask = batch.instruction if self.adversary.region == "instruction" else batch.mask
-            loss = self.adversary.loss(MicroBatchLoss(self.model, batch, self.seed), embeds, mask)
+            loss_of = MicroBatchLoss(self.model, batch, self.seed)
+            loss_of.same_dropout()
+            loss = self.adversary.loss(loss_of, embeds, mask)
             share = loss * (len(batch.targets) / batch.step_tokens)
         self._step_loss = self._step_loss + share.detach()
         # Lightning divides by the accumulation and averages gradients over processes; the shares are to be

@@ -31,6 +31,7 @@ from winnow.tuning.data import (
     pad_id,
     plan_steps,
 )
+from winnow.tuning.dropout import again, check_attention
 from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.module import SCHEDULES, InstructionTuner
 from winnow.tuning.saving import save_tuned, weights_digest
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TUNED_VERSION = 1  # raised when the same settings would give other weights; part of every tuned model's fingerprint
+TUNED_VERSION = 2  # raised when the same settings would give other weights; part of every tuned model's fingerprint
 MODES = ("lora", "full")
 DTYPES = ("auto", "fp32", "bf16")
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -116,7 +117,8 @@ class Tuner:
     def settings(self) -> dict[str, Any]:
         """Every setting that the tuned weights depend on, JSON-able, for fingerprints.
 
-        Gradient checkpointing and the distance of checkpoints are left out: they change time and memory only.
+        Micro-batches, gradient checkpointing and the distance of checkpoints are left out: they change time and memory
+        only.
         """
         return {
             "mode": self.mode,
@@ -124,7 +126,6 @@ class Tuner:
             "epochs": self.epochs if self.max_steps is None else None,
             "max_steps": self.max_steps,
             "batch_size": self.batch_size,
-            "micro_batch_size": self.micro_batch_size,
             "learning_rate": self.learning_rate,
             "warmup_ratio": self.warmup_ratio,
             "schedule": self.schedule,
@@ -205,6 +206,7 @@ class Tuner:
                 self.seed,
                 run={
                     "settings": {**self.settings(), "dtype": dtype},
+                    "micro_batch_size": self.micro_batch_size,
                     "adversary": adversary.settings(),
                     "noising": noising,
                     "records": digest(records),
@@ -255,10 +257,11 @@ class Tuner:
         saved = trainable_model(backbone, self.mode, self.lora, self.seed, start)
         causal = saved.get_base_model() if self.mode == "lora" else saved
         causal.train()
+        check_attention(causal.config.to_dict(), causal.config._attn_implementation)
         if self.gradient_checkpointing:
             # The non-reentrant kind works with frozen input embeddings and with torch.autograd.grad, which
             # adversaries call; the reentrant kind does neither.
-            causal.gradient_checkpointing_enable({"use_reentrant": False})
+            causal.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         return saved, causal
 
     def _trainer(
