@@ -17,15 +17,15 @@ ATTENTION = ("attention_dropout", "attn_pdrop")  # keys of a model's configurati
 
 
 class RecordDropout(TorchFunctionMode):
-    """While it is entered, every dropout of a forward pass drops an entry iff hash(call, record, position, channel) < p.
+    """While it is entered, every dropout of a forward pass drops an entry by a hash of record, position and channel.
 
         h(call, record, position)   64 bits, SplitMix64's finaliser of all three; its halves are a (made odd) and b
         c(call, channel)            32 bits, likewise
         dropped                     iff a c + b mod 2^32 < p 2^32
 
-    call: one number from torch's generator on the CPU for each dropout in the pass. Whoever seeds that generator decides
-    the draw; computing activations again, which restores it, meets the same masks. Attention with dropout is computed
-    by its formula, since no fused kernel takes a mask.
+    call: one number from torch's generator on the CPU for each dropout in the pass. Whoever seeds that generator
+    decides the draw; computing activations again, which restores it, meets the same masks. Attention with dropout is
+    computed by its formula, since no fused kernel takes a mask.
 
     keys: (rows,) int64, one for each row of the batch; None: no dropout at all. length: of the rows, padding included.
     Raises UserError where a layer does not say which tokens belong to which record.
