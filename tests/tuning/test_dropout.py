@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Mixt
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.adversary.nrm import NRM
 from winnow.tuning.dropout import RecordDropout, check_attention
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.tuner import Tuner
@@ -56,7 +57,8 @@ def test_neighbours_are_unrelated():
 
 
 def test_a_mask_belongs_to_the_record():
-    """Alone or among others, with more padding or in rows of one list: the same entries. Another record, call, seed: others."""
+    """Alone or among others, with more padding or in rows of one list: the same entries. Another record, call or seed:
+    others."""
     together = masks([7, 8, 9], (3, 5, 16), 0.5)[0]
     assert torch.equal(masks([8], (1, 5, 16), 0.5)[0, 0], together[1])
     assert torch.equal(masks([9, 7], (2, 11, 16), 0.5)[0, 0, :5], together[2])
@@ -121,7 +123,8 @@ def opt():
 @pytest.mark.parametrize("make", [gpt2, opt])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_backbones_own_dropouts_belong_to_the_record_too(make, attention):
-    """The loss of 6 records is the mean over their answer tokens, together or one by one; without dropout it is another."""
+    """The loss of 6 records is the mean over their answer tokens, together or one by one; without dropout it is
+    another."""
     model, records = make(), tiny_records(6)
     model.set_attn_implementation(attention)
 
@@ -182,10 +185,8 @@ def test_micro_batches_change_rounding_only(name, tmp_path):
 
 
 def test_copies_in_one_pass_and_checkpointed_activations(tmp_path):
-    """NRM's two terms as copies in one forward pass, with dropout in the ascent, activations computed again: micro-batches
-    of 2 and 8 train the same; and so does a run that keeps its activations."""
-    from winnow.tuning.adversary.nrm import NRM
-
+    """NRM's two terms as copies in one forward pass, with dropout in the ascent, activations computed again:
+    micro-batches of 2 and 8 train the same; and so does a run that keeps its activations."""
     adversary = NRM(epsilon=0.3, alpha=0.1, distortion=0.2, share_batch=True, ascent_dropout=True)
     losses, whole = tune(tmp_path / "8", 8, adversary, gradient_checkpointing=True)
     for name, micro, on in (("2", 2, True), ("kept", 8, False)):

@@ -66,12 +66,7 @@ class RecordDropout(TorchFunctionMode):
         if is_causal:
             attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         if attn_mask is not None:
-            bias = (
-                attn_mask
-                if attn_mask.dtype != torch.bool
-                else torch.zeros_like(scores).masked_fill(~attn_mask, -torch.inf)
-            )
-            scores = scores + bias
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         weights = torch.softmax(scores.float(), dim=-1).to(value.dtype)
         return self._dropout(weights, dropout_p) @ value
 
@@ -82,9 +77,9 @@ class RecordDropout(TorchFunctionMode):
         by_row = (rows, self.length, *shape[1:]) if len(shape) == 2 and shape[0] == rows * self.length else shape
         if len(by_row) < 3 or by_row[0] != rows:
             raise UserError(
-                f"This backbone puts tokens of several records into one list before a dropout (shape {shape}, as mixtures "
-                f"of experts do), so that no mask can belong to a record: set tuning.lora_dropout=0, or leave such layers "
-                f"out of tuning.lora_target_modules."
+                f"This backbone puts the tokens of several records into one list before a dropout (shape {shape}), as "
+                f"mixtures of experts do, so that no mask can belong to a record: set tuning.lora_dropout=0, or leave "
+                f"such layers out of tuning.lora_target_modules."
             )
         h = _mixed(keys ^ call)
         for size in by_row[1:-1]:
