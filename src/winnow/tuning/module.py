@@ -32,7 +32,7 @@ class InstructionTuner(pl.LightningModule):
 
     Dropout and an adversary's noise are functions of (seed, step, record): micro-batches, processes, an interruption
     and a resume change nothing but rounding.
-    Raises UserError at a loss that is not finite, before the weights are touched by it.
+    Raises UserError at a loss that is not finite or below 0, before the weights are touched by it.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class InstructionTuner(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
         self._step_loss: Tensor | float = 0.0
+        self._batches: list[MicroBatch] = []  # of the step
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         if batch.step != self.global_step:
@@ -64,6 +65,7 @@ class InstructionTuner(pl.LightningModule):
             # Every process must take part in every backward pass; this one adds zeros to the gradients.
             share = sum(parameter.reshape(-1)[0] for _, parameter in self.trained()) * 0.0
         else:
+            self._batches.append(batch)
             embeds = self.model.get_input_embeddings()(batch.ids)
             mask = batch.instruction if self.adversary.region == "instruction" else batch.mask
             loss_of = MicroBatchLoss(self.model, batch, self.seed)
@@ -79,15 +81,52 @@ class InstructionTuner(pl.LightningModule):
         loss = float(self.trainer.strategy.reduce(self._step_loss, reduce_op="sum"))
         self._step_loss = 0.0
         step, rate = self.global_step + 1, optimizer.param_groups[0]["lr"]
-        if not math.isfinite(loss):
-            raise UserError(
-                f"The tuning loss became {loss} at step {step} of {self.total_steps} (learning rate "
-                f"{rate:.3g}): lower tuning.learning_rate (now {self.learning_rate:g}), set "
-                f"tuning.gradient_clip=1, or use tuning.dtype=fp32."
-            )
+        if not math.isfinite(loss) or loss < 0:
+            raise UserError(f"The tuning loss became {loss} at step {step} of {self.total_steps}: {self._cause(loss)}")
+        self._batches = []
         self.history.append({"step": step, "loss": loss, "lr": rate})
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
         self.log("train/lr", rate, on_step=True, on_epoch=False, batch_size=1)
+
+    def _cause(self, loss: float) -> str:
+        """Why the loss of the step is no number, or below 0, and what to do; looked for only then."""
+        if loss < 0:
+            return (
+                f"a mean of -log p is never below 0, so the code of the adversary ({type(self.adversary).__name__}) or "
+                f"of the backbone is wrong."
+            )
+        trained = {name for name, _ in self.trained()}
+        damaged = [name for name, p in self.named_parameters() if not bool(torch.isfinite(p).all())]
+        if damaged and (not self.history or damaged[0] not in trained):
+            return f"the backbone's weights are not finite ({damaged[0]}); fetch or save it again."
+        lower = (
+            f"lower tuning.learning_rate (now {self.learning_rate:g}), set tuning.gradient_clip=1, or use "
+            f"tuning.dtype=fp32."
+        )
+        losses = {name: value for batch in self._batches for name, value in self._by_record(batch).items()}
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if damaged or not bad or len(bad) == len(losses) > 1:
+            return lower
+        some = ", ".join(bad[:5])
+        return f"{len(bad)} of its {len(losses)} records have no finite loss ({some}); leave them out, or {lower}"
+
+    @torch.no_grad()
+    def _by_record(self, batch: MicroBatch) -> dict[str, float]:
+        """The loss of each record of a micro-batch, without dropout and perturbation."""
+        self.model.eval()
+        length = batch.ids.shape[1]
+        losses = {}
+        for row, name in enumerate(batch.records):
+            own = batch.rows // length == row
+            alone = batch._replace(
+                records=(name,),
+                ids=batch.ids[row : row + 1],
+                rows=batch.rows[own] - row * length,
+                targets=batch.targets[own],
+            )
+            losses[name] = float(MicroBatchLoss(self.model, alone)(self.model.get_input_embeddings()(alone.ids)))
+        self.model.train()
+        return losses
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW (no decay on biases and norms) and a per-step schedule with linear warm-up."""
