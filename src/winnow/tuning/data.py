@@ -174,11 +174,12 @@ class MicroBatchLoader(DataLoader):
     Lightning stores `state_dict()` in its checkpoints and hands it back before the first batch is asked for.
     A plain DataLoader has no such state: Lightning then warns, counts on from the stored batch number, but
     reads the data from the beginning, so that the first records are trained on again instead of the last.
+    The state counts optimizer steps, which are the same in micro-batches of any size: save it between two of them.
     """
 
     def __init__(self, micro_batches: MicroBatches) -> None:
         self._start = _FromOffset(len(micro_batches))
-        self._given = 0
+        self._given, self._per_step = 0, micro_batches.per_step
         # Micro-batches are made in this process: the count below is then exactly what was trained on, and the
         # work (filling a few small tensors) is far below that of a training step.
         super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is)
@@ -190,10 +191,10 @@ class MicroBatchLoader(DataLoader):
             yield micro_batch
 
     def state_dict(self) -> dict:
-        return {"given": self._given}
+        return {"steps": self._given // self._per_step}
 
     def load_state_dict(self, state: dict) -> None:
-        self._start.offset = state["given"]
+        self._start.offset = state["steps"] * self._per_step
 
 
 def _as_it_is(micro_batch: MicroBatch) -> MicroBatch:

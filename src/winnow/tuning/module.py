@@ -167,3 +167,8 @@ class InstructionTuner(pl.LightningModule):
         if missing:
             raise RuntimeError(f"checkpoint lacks trained parameters: {sorted(missing)[:3]}")
         self.history = list(stored["history"])
+        # Lightning counts micro-batches; a resume may have others, and other processes.
+        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for count in (progress["current"], progress["total"]):
+            count.update(ready=done, started=done, processed=done, completed=done - 1)

@@ -210,11 +210,9 @@ class Tuner:
                 self.seed,
                 run={
                     "settings": {**self.settings(), "dtype": dtype},
-                    "micro_batch_size": self.micro_batch_size,
                     "adversary": adversary.settings(),
                     "noising": noising,
                     "records": digest(records),
-                    "processes": trainer.world_size,
                     "start": began,
                 },
             )
