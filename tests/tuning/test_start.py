@@ -258,6 +258,19 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
     assert not (tmp_path / "run" / "scores.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere; its linear layers are \[.*q_proj"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
+    ],
+)
+def test_tuning_that_cannot_work_is_refused_before_scoring(override, message, run, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(override)
+    assert not (tmp_path / "run" / "scores.parquet").exists()
+
+
 PEOPLE, PLACES = ("Ada", "Bo", "Cid", "Dee", "Eve", "Fay", "Gus"), ("Ulm", "Rome", "Oslo", "Bern", "Kiel")
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from winnow import draws
 from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
@@ -139,8 +140,7 @@ class NluData(Identified):
         return [replace(one, instruction=new.instruction) for one, new in zip(records, noised, strict=True)]
 
     def _draw(self, record_id: str) -> int:
-        digest = hashlib.sha256(f"{self.noise_seed}:{record_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % self.draws
+        return draws.key(self.noise_seed, record_id) % self.draws
 
     @property
     def identity(self) -> dict[str, Any]:

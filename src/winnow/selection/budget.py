@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 from winnow.scoring.protocols import Pass
@@ -178,8 +178,7 @@ class Budget:
 def draw(seed: int, record_id: str) -> float:
     """A uniform number in [0, 1) that is a function of (seed, record id)."""
     # Not the draw of the method `random`: with the same seed the two would be one order.
-    digest = hashlib.sha256(f"selection:{seed}:{record_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return draws.uniform("selection", seed, record_id)
 
 
 def _decisions(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from winnow import draws
 from winnow.data.formats import SourceRow
 from winnow.data.nlu.datasets import DATASETS, Dataset
 from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
@@ -176,9 +176,8 @@ def _record(dataset: Dataset, style: str, split: str, number: int, value: Any) -
 def _drawn(records: list[Record], limit: int, seed: int) -> list[Record]:
     """`limit` records in file order: those with the lowest hash of (seed, context, target)."""
 
-    def draw(record: Record) -> tuple[str, int]:
-        content = f"{seed}:{record_id('', record.input, record.output)}"
-        return hashlib.sha256(content.encode()).hexdigest(), record.row
+    def draw(record: Record) -> tuple[int, int]:
+        return draws.key(seed, record_id("", record.input, record.output)), record.row
 
     return sorted(sorted(records, key=draw)[:limit], key=lambda record: record.row)
 

@@ -6,7 +6,6 @@ resources are loaded when the first instruction is attacked, once per process.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.perturb.attacks import resources as sets
 from winnow.store.describe import Free, Identified, arguments
@@ -271,10 +271,10 @@ def drawn_from(seed: int, record_id: str, name: str) -> Iterator[None]:
 
     What they were before is put back, so that nothing else in the process is drawn differently.
     """
-    digest = hashlib.sha256(f"{seed}:{record_id}:{name}".encode()).digest()
+    drawn = draws.digest(seed, record_id, name)
     before, numpy_before = random.getstate(), np.random.get_state()
-    random.seed(int.from_bytes(digest[:8], "big"))
-    np.random.seed(int.from_bytes(digest[8:12], "big"))
+    random.seed(int.from_bytes(drawn[:8], "big"))
+    np.random.seed(int.from_bytes(drawn[8:12], "big"))
     try:
         yield
     finally:

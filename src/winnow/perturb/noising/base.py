@@ -7,7 +7,6 @@ n) of them are touched.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import random
@@ -16,6 +15,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+from winnow import draws
 from winnow.data.records import Record
 from winnow.errors import UserError
 
@@ -122,5 +122,4 @@ class Noising:
         raise NotImplementedError
 
     def _draws(self, key: str, epoch: int, purpose: str) -> random.Random:
-        digest = hashlib.sha256(f"{self.seed}:{key}:{epoch}:{self.name}:{purpose}".encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big"))
+        return random.Random(draws.key(self.seed, key, epoch, self.name, purpose))
