@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime
 import re
 import string
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,7 +41,8 @@ _REASON = 160  # characters of somebody else's error message that are kept in a 
 # A text is tokenised behind one of these where a tokenizer puts a blank before each text; the first that does not merge
 # with the text is taken, and which one that is changes nothing.
 _ANCHORS = ("\n", ":", "]", "?")
-_MARKER = re.compile(r"▁?(<\S+>|\[/?[A-Z_]+\])")  # what a token that opens or ends a turn looks like
+# What a token that opens or ends a turn looks like; `<0x0A>` is a byte.
+_MARKER = re.compile(r"<(?!0x[0-9A-F]{2}>)\S+>|\[/?[A-Z_]+\]")
 
 
 @dataclass(frozen=True)
@@ -532,7 +534,7 @@ def _in_parts(text: str, pieces: list[_Piece], tokenizer, markup: bool, continue
             whole.ids.extend(tokens.ids)
             whole.offsets.extend((a + begin, b + begin) for a, b in tokens.offsets)
         found = _control_in_record(whole, text, pieces, control)
-        cuts = {(a + b) // 2 for a, b in found}
+        cuts = sorted({(a + b) // 2 for a, b in found})
         if not cuts:
             return whole
         for a, b in found:
@@ -544,7 +546,7 @@ def _in_parts(text: str, pieces: list[_Piece], tokenizer, markup: bool, continue
         parts = [
             (begin, end, own)
             for start, stop, own in parts
-            for begin, end in pairwise([start, *sorted(cut for cut in cuts if start < cut < stop), stop])
+            for begin, end in pairwise([start, *cuts[bisect_right(cuts, start) : bisect_left(cuts, stop)], stop])
         ]
 
 
