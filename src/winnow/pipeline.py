@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Pool, Record
-from winnow.data.templates import Template
+from winnow.data.templates import Template, check_eos
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
@@ -123,6 +123,8 @@ class Run:
             measure=lambda: instantiate(cfg.distortion),
             trainer_args=self.trainer_args,
         )
+        if self.tuning is not None and "tune" in self.stages:
+            check_eos(self.source.tokenizer)
         self.pool: Pool = instantiate(cfg.data)
 
     @cached_property

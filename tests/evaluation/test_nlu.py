@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -11,10 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny import tiny_model
 
+from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation import evaluate_model
 from winnow.evaluation.model import HarnessModel
-from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, results
+from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, prompt_ids, results
 from winnow.evaluation.nlu_suite import nlu_suite
 from winnow.store.describe import describe
 
@@ -159,6 +161,29 @@ def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
     assert found["metrics"]["average/sst2/noisy"]["value"] == 0 and set(suite.headline) <= set(found["metrics"])
     assert len(asked) == 24 and sum(clean in prompt for prompt in asked) == 6
     assert all("Options: negative, positive\nText: film" in prompt for prompt in asked)
+
+
+def test_prompts_without_gold_answers_and_with_markers(tokenizer):
+    """A record without gold text is asked like any other; `<|eos|>` in it is text, here as in the model's batch, where
+    the shorter prompt is padded on the left."""
+    records = [Record(f"id{i}", i, "Say", given, "", (), "here", {}) for i, given in enumerate(["<|eos|>", "a"])]
+    plain = template("plain", max_length=3)
+    ids = prompt_ids(records, plain, tokenizer)
+    assert [tokenizer.decode(own) for own in ids] == ["Say\n<|eos|>\n", "Say\na\n"]
+    assert all(tokenizer.eos_token_id not in own for own in ids)
+    texts = [plain.render(record) for record in records]
+    model = HarnessModel(tiny_model(), tokenizer, 2, prompts=dict(zip(texts, ids, strict=True)))
+    batch, mask = model.tok_batch_encode(texts)
+    assert [row[seen.bool()].tolist() for row, seen in zip(batch, mask, strict=True)] == ids
+    assert mask[1].tolist() == [0] * (len(ids[0]) - len(ids[1])) + [1] * len(ids[1])
+
+
+def test_a_question_that_the_chat_template_refuses(tokenizer):
+    """One sentence with the record and the reason."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('not today') }}"
+    with pytest.raises(UserError, match="Record id0 cannot be asked .*not today"):
+        prompt_ids([Record("id0", 0, "Say", "a", "b", (), "here", {})], template("chat"), tokenizer)
 
 
 def test_noise_hangs_on_the_record(folder):

@@ -104,7 +104,12 @@ class HarnessModel(HFLM):
         return prompt in self.prompts and asked and 0 < settings["max_gen_toks"] < self.max_length
 
     def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
-        ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
+        if any(string in self.prompts for string in strings):  # the ids that the template makes, here as well
+            rows = [self.prompts[string] if string in self.prompts else self.tok_encode(string) for string in strings]
+            padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+            ids, mask = padded["input_ids"], padded["attention_mask"]
+        else:
+            ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
         if left_truncate_len:
             self.truncated += int((mask.sum(1) > left_truncate_len).sum())
             ids, mask = ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]

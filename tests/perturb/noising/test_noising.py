@@ -185,3 +185,19 @@ def test_settings_out_of_range(options):
 def test_the_word_list():
     """Different words in lower case, so that a replacement is a replacement."""
     assert len(set(WORDS)) == len(WORDS) >= 200 and all(word.isalpha() and word.islower() for word in WORDS)
+
+
+def test_a_rule_that_fails_on_one_text_leaves_it(caplog, monkeypatch):
+    """The record stays as it is, the log names it, and the other one is noised."""
+    noising = noising_of("insertion", phi=1.0)
+    change = noising._change
+
+    def fails(words, *given):
+        if "bad" in words:
+            raise IndexError("no such word")
+        return change(words, *given)
+
+    monkeypatch.setattr(noising, "_change", fails)
+    bad, good = noising.apply([record(0, "a bad text"), record(1, "a good text")])
+    assert bad.instruction == "a bad text" and good.instruction != "a good text"
+    assert bad.id in caplog.text and "no such word" in caplog.text

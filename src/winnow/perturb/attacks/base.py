@@ -36,6 +36,7 @@ NO_CANDIDATE = "no_candidate"
 NOTHING_KEPT = "no_candidate_kept_constraints"
 NO_LOSS = "no_answer_loss"
 LOSS_NOT_RAISED = "loss_not_raised"
+ATTACK_FAILS = "attack_fails"  # followed by a colon and the error
 
 Losses = Callable[[Sequence[str]], Sequence[float]]
 

@@ -110,7 +110,13 @@ class Noising:
     def _noisy(self, instruction: str, key: str, epoch: int, raw: Mapping[str, Any]) -> str | None:
         words = instruction.split()
         m = self.touched(len(words)) if self.uses_omega else 0
-        changed = self.change(words, m, self._draws(key, epoch, "words"), raw)
+        try:
+            changed = self.change(words, m, self._draws(key, epoch, "words"), raw)
+        except (UserError, MemoryError, OSError, RuntimeError):  # the settings' or the machine's, not this text's
+            raise
+        except Exception as error:
+            log.warning("noising=%s fails on record %s, which stays as it is: %r", self.name, key, error)
+            return None
         if changed is None:
             return None
         if not changed or changed == words:
