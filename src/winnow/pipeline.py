@@ -111,7 +111,19 @@ class Run:
             measure=lambda: instantiate(cfg.distortion),
             trainer_args=self.trainer_args,
         )
+        self._check_windows()
         self.pool: Pool = instantiate(cfg.data)
+
+    def _check_windows(self) -> None:
+        """Raises UserError if a text of the passes or of tuning may be longer than its backbone reads."""
+        runs = [pass_ for pass_ in self.method.passes.values() if hasattr(pass_, "module")]
+        if "score" in self.stages and runs:
+            answers = max(getattr(pass_, "max_new_tokens", 0) for pass_ in runs)
+            settings = f"template.max_length={self.scoring_template.max_length}"
+            settings += f" with method.max_new_tokens={answers}" if answers else ""
+            self.scorer.source.check_window(self.scoring_template.max_length + answers, settings)
+        if "tune" in self.stages and self.tuning is not None:
+            self.source.check_window(self.template.max_length, f"template.max_length={self.template.max_length}")
 
     @cached_property
     def tracker(self) -> Tracker:

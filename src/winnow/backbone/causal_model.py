@@ -70,6 +70,8 @@ class CausalModel:
         self.body: Any = self.model.base_model if body is None or body is self.model else body
         self.embed = self.model.get_input_embeddings()
         self._accepted = inspect.signature(self.body.forward).parameters
+        # A cache that nobody asked for costs memory, and some hold what the text before left there.
+        self._plain = {"use_cache": False} if "use_cache" in self._accepted else {}
         if self.model not in _FINDINGS:
             _FINDINGS[self.model] = self._tried()
         self._found = _FINDINGS[self.model]
@@ -99,8 +101,8 @@ class CausalModel:
         whole = self._found.readout == "whole"
         if past is not None:
             inputs |= {"past_key_values": past, "use_cache": True}
-        elif "use_cache" in self._accepted:
-            inputs["use_cache"] = False
+        else:
+            inputs |= self._plain
         if layers or whole:
             inputs["output_hidden_states"] = True
         out = (self.model if whole else self.body)(**inputs)
@@ -157,7 +159,7 @@ class CausalModel:
         states = rows.reshape(1, -1, rows.shape[-1])
         ids = torch.zeros(states.shape[:2], dtype=torch.long, device=rows.device)
         with _instead(self.body, states):
-            return self.model(input_ids=ids).logits.reshape(*rows.shape[:-1], -1)
+            return self.model(input_ids=ids, **self._plain).logits.reshape(*rows.shape[:-1], -1)
 
     # -- trials ------------------------------------------------------------------------------------------------
 
@@ -165,10 +167,10 @@ class CausalModel:
     def _tried(self) -> _Findings:
         with self._quiet():
             ids = self._ids(2, 8)
-            logits = self.model(input_ids=ids).logits
+            logits = self.model(input_ids=ids, **self._plain).logits
             if not bool(torch.isfinite(logits).all()):
                 raise UserError(f"backbone.name={self.name} gives logits that are not finite, even on eight tokens.")
-            part = self.model(input_ids=ids[:, :4]).logits
+            part = self.model(input_ids=ids[:, :4], **self._plain).logits
             if not self._equal(part, logits[:, :4], most=True):
                 raise UserError(
                     f"backbone.name={self.name} looks ahead: what follows a token changes its prediction, so it has no "
@@ -176,12 +178,16 @@ class CausalModel:
                 )
             self._found = _Findings("head", embeds=True)
             states = self.hidden(input_ids=ids)
-            if not (self._equal(states, states) and self._head_is_last(ids) and self._equal(self.head(states), logits)):
+            if not self._try(lambda: self._equal(self.hidden(input_ids=ids[:1]), states[:1], most=True)):
+                raise UserError(
+                    f"backbone.name={self.name} carries a state from one text to the next, so its numbers would hang "
+                    f"on what it read before; name another backbone."
+                )
+            if not (self._head_is_last(ids) and self._equal(self.head(states), logits)):
                 apart = self._try(lambda: self._equal(self._tail(states), logits))
                 self._found.readout = "tail" if apart else "whole"
                 states = self.hidden(input_ids=ids)
-            again = self._try(lambda: self._equal(self.hidden(inputs_embeds=self.embed(ids)), states))
-            self._found.embeds = again
+            self._found.embeds = self._try(lambda: self._equal(self.hidden(inputs_embeds=self.embed(ids)), states))
             return self._found
 
     def _head_is_last(self, ids: Tensor) -> bool:
@@ -197,7 +203,7 @@ class CausalModel:
 
         hook = self.head.register_forward_hook(numbers)
         try:
-            logits = self.model(input_ids=ids).logits
+            logits = self.model(input_ids=ids, **self._plain).logits
         finally:
             hook.remove()
         return bool(ramp) and logits.shape == ramp[0].shape and self._equal(logits, ramp[0])

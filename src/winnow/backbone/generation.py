@@ -170,7 +170,6 @@ class HuggingFaceEngine:
             prompt=rows,
             logits=self.causal.logits(last).repeat_interleave(copies, 0),
             draws=_draws(prompts, sampling, copies).to(ids.device),
-            width=self.causal.vectors(last).shape[-1],
         )
 
     def _advance(self, state: _Decoding, layers: Sequence[int], step: int, last: bool) -> None:
@@ -189,8 +188,7 @@ class HuggingFaceEngine:
         hidden, states = self.causal.run(state.cache, layers, **inputs)
         self.forwards += len(state.token)
         if layers:
-            mean = torch.stack([layer[rows, at] for layer in states]).float().mean(0)
-            state.sums[state.row] += mean * state.open[:, None]
+            state.add(torch.stack([layer[rows, at] for layer in states]).float().mean(0))
         if not last:
             state.logits = self.causal.logits(hidden[rows, at])
 
@@ -219,7 +217,6 @@ class _Decoding:
         prompt: Tensor,
         logits: Tensor,
         draws: Tensor,
-        width: int,
     ) -> None:
         rows, limit, _ = draws.shape
         self.cache, self.texts, self.mask = cache, texts, mask
@@ -231,7 +228,7 @@ class _Decoding:
         # Results, one per row of the whole batch.
         self.tokens = torch.zeros(rows, limit, dtype=torch.long, device=prompt.device)
         self.counts = torch.zeros(rows, dtype=torch.long, device=prompt.device)
-        self.sums = torch.zeros(rows, width, device=prompt.device)
+        self.sums = torch.zeros(rows, 0, device=prompt.device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
 
     def choose(self, step: int, sampling: Sampling, eos: Sequence[int]) -> None:
@@ -243,6 +240,12 @@ class _Decoding:
         self.tokens[self.row, step] = chosen
         self.counts[self.row] += self.open
         self.ended[self.row] = ~self.open
+
+    def add(self, vectors: Tensor) -> None:
+        """Vectors (rows going on, width) of the tokens chosen last."""
+        if not self.sums.shape[1]:  # not every layer is as wide as the last
+            self.sums = self.sums.new_zeros(len(self.sums), vectors.shape[1])
+        self.sums[self.row] += vectors * self.open[:, None]
 
     def drop_ended(self, stop: Stop | None) -> bool:
         """Take closed rows, and those that `stop` closes, out of the batch; False if none is left."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from winnow.backbone import packaged
 from winnow.backbone.causal_model import CausalModel, positions
@@ -191,7 +192,7 @@ class BackboneSource:
             return auto_class.from_pretrained(
                 self.folder, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
             raise self._refusal(auto_class, error) from error
 
     def _refusal(self, auto_class, error: Exception) -> UserError:
