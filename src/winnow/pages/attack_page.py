@@ -50,7 +50,7 @@ def _write_table(path: Path, tables: Mapping[str, PromptTable], records: Sequenc
 def attack_page(tables: Mapping[str, PromptTable], records: Sequence[Record], numbers: dict) -> str:
     """The HTML page: the audit, and attacked prompts side by side with their originals, changed words marked."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("winnow", "tracking"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("winnow", "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["words"] = lambda text: str(text).replace("_", " ")
     environment.filters["share"] = lambda value: "–" if value is None else f"{value:.1%}"
