@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from winnow import draws
-from winnow.backbone.likelihood import CHUNK_ROWS, final_hidden, token_nll
+from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.likelihood import CHUNK_ROWS, Logits, token_nll
 from winnow.tuning.data import MicroBatch
 from winnow.tuning.dropout import RecordDropout
 
@@ -22,12 +23,13 @@ class MicroBatchLoss:
 
     def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0) -> None:
         self.model, self.batch, self.seed = model, batch, seed
+        self.causal = CausalModel(model)
         self.weights = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, embeds: Tensor) -> Tensor:
         with self._dropout():
             predicting = self._predicting(embeds, self.batch.rows)
-        return token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets).mean()
+        return token_nll(predicting, self.causal.logits, self.batch.targets).mean()
 
     def copies(self, embeds: Tensor) -> Tensor:
         count, batch, length, _ = embeds.shape
@@ -35,7 +37,7 @@ class MicroBatchLoss:
         rows = (offsets[:, None] + self.batch.rows).flatten()
         with self._dropout(count):
             predicting = self._predicting(embeds.flatten(0, 1), rows)
-        nll = token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets.repeat(count))
+        nll = token_nll(predicting, self.causal.logits, self.batch.targets.repeat(count))
         return nll.view(count, -1).mean(1)
 
     def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
@@ -43,7 +45,7 @@ class MicroBatchLoss:
         # A weight that asks for a gradient makes its layer keep its input for one, wanted or not.
         with _without_gradients(self.weights), self._dropout() if dropout else RecordDropout(None, 0):
             predicting = self._predicting(point, self.batch.rows)
-            slope = _head_slope(predicting, self.model.get_output_embeddings(), self.batch.targets)
+            slope = _head_slope(predicting, self.causal.logits, self.batch.targets)
             return _gradients(predicting, [point], slope)[0]
 
     def keep(self, embeds: Tensor) -> KeptGradients:
@@ -70,7 +72,7 @@ class MicroBatchLoss:
         if not torch.is_autocast_enabled(embeds.device.type):
             # Perturbed embeddings are fp32. Where no autocast does it, they must be brought to the backbone's dtype.
             embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
-        return final_hidden(self.model, inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
+        return self.causal.hidden(inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
 
 
 class KeptGradients:
@@ -137,7 +139,7 @@ def _gradients(output: Tensor, inputs: Sequence[Tensor], slope: Tensor | None = 
         return torch.autograd.grad(output, inputs, slope, allow_unused=True)
 
 
-def _head_slope(predicting: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+def _head_slope(predicting: Tensor, logits: Logits, targets: Tensor) -> Tensor:
     """Gradient of the mean NLL with respect to the hidden states below the head, (answer tokens, width).
 
     As the head's weights want no gradient here, each chunk of logits can give its gradient at once: nothing is kept
@@ -146,6 +148,6 @@ def _head_slope(predicting: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     parts = []
     for rows, wanted in zip(predicting.detach().split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
         rows = rows.requires_grad_()
-        nll = nn.functional.cross_entropy(head(rows).float(), wanted, reduction="sum") / len(targets)
+        nll = nn.functional.cross_entropy(logits(rows).float(), wanted, reduction="sum") / len(targets)
         parts += _gradients(nll, [rows])
     return torch.cat(parts)
