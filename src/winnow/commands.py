@@ -16,7 +16,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def table(words: Sequence[str]) -> None:
-    """`winnow table noise/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table from its run
+    """`winnow table consistency/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table from its run
     folders.
 
     runs: the sweep's folder, by default where the experiment puts it. scale: with runs=... by default that of the jobs
@@ -37,7 +37,7 @@ def table(words: Sequence[str]) -> None:
     runs = options["runs"] or f"outputs/experiments/{names[0]}/{wanted}"
     if not Path(runs).is_dir():
         raise UserError(
-            f"{runs}: no such folder; run `python -m winnow +experiment={names[0]} scale={wanted or 'paper'}` first, "
+            f"{runs}: no such folder; run `python -m winnow experiment={names[0]} scale={wanted or 'paper'}` first, "
             f"or name the folder of its sweep with runs=..."
         )
     publish(settings, Path(runs), _scale(names[0], Path(runs), wanted))
@@ -97,9 +97,9 @@ def experiments() -> list[str]:
 
 
 def table_settings(name: str) -> dict:
-    """The resolved `table` of an experiment: common.yaml's with the experiment's own on top."""
+    """The resolved `table` of an experiment: _common.yaml's with the experiment's own on top."""
     folder = CONF / "experiment"
-    merged = OmegaConf.merge(OmegaConf.load(folder / "common.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
+    merged = OmegaConf.merge(OmegaConf.load(folder / "_common.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
     whole = OmegaConf.create({"table": merged.table})
     return OmegaConf.to_container(whole, resolve=True)["table"]
 
