@@ -16,11 +16,11 @@ from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
+from winnow.config import CONF  # noqa: E402
 from winnow.errors import user_sentence  # noqa: E402
 from winnow.sweeps.summary import SWEEPS, Sweep, note_failure  # noqa: E402
 
 _raised: list[Exception] = []
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

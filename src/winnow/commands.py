@@ -8,16 +8,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from winnow.config import CONF, choices
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_json, run_cards
 from winnow.sweeps.summary import FAILURE
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
 
 def table(words: Sequence[str]) -> None:
-    """`winnow table consistency/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table from its run
-    folders.
+    """`winnow table consistency/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table.
 
     runs: the sweep's folder, by default where the experiment puts it. scale: with runs=... by default that of the jobs
     there, paper without. to: where the table goes, by default experiments/<paper>/<table>.
@@ -92,8 +90,7 @@ def _scale_of(config: Mapping[str, Any], name: str) -> str | None:
 
 def experiments() -> list[str]:
     """Names of all experiments that are tables or figures of a paper."""
-    found = sorted((CONF / "experiment").glob("*/*.yaml"))
-    return [f"{path.parent.name}/{path.stem}" for path in found if "table" in OmegaConf.load(path)]
+    return [one for one in choices("experiment") if "table" in OmegaConf.load(CONF / "experiment" / f"{one}.yaml")]
 
 
 def table_settings(name: str) -> dict:
