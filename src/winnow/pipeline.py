@@ -35,6 +35,7 @@ from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
+from winnow.trainer import check_trainer
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -94,6 +95,8 @@ class Run:
         self.selection = instantiate(cfg.selection)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
+        check_trainer(self.trainer_args)
+        self.trainer_args["callbacks"] = list(instantiate(cfg.callbacks).values())
         self.scored: pa.Table | None = None  # filled by `score`
         self.manifest: dict | None = None  # filled by `select`
         self.has_tuned = False  # set by `tune`

@@ -13,7 +13,7 @@ from winnow.sweeps.scale import ABSENT
 
 # No number hangs on these: what a job is called, where its files lie, on what and how fast it runs.
 LEFT_OUT = re.compile(
-    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|hydra)\."
+    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\."
     r"|\.cache$|\.attn_implementation$|\.tokens_per_batch$|\.micro_batch_size$|\.gradient_checkpointing$"
     r"|\.checkpoint_every_steps$|^attack\.processes$|^evaluation\.(headline|batch_size|bootstrap_iters)$"
 )
