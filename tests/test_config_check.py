@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from composed import build, config
 from hydra.errors import HydraException
@@ -113,3 +116,13 @@ def test_build_is_the_option_with_changes():
         build("method/ifd", strickt=True)
     with pytest.raises(UserError, match="method.max_ifd=high is not a number; give a number, or null"):
         build("method/ifd", max_ifd="high")
+
+
+def test_help_is_quick_and_says_what_hydra_would(tmp_path):
+    """Our page is Hydra's, which any further word on the command line gives; and it is printed before Hydra is loaded."""
+    code = "import sys; from winnow.__main__ import main; main(); assert not {'hydra', 'torch'} & set(sys.modules)"
+    ours = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert ours.returncode == 0, ours.stderr
+    words = [sys.executable, "-m", "winnow", "seed=0", "--help"]
+    theirs = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ours.stdout.split() == theirs.stdout.split() and "experiment/ifd: main" in ours.stdout

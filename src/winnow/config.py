@@ -214,6 +214,24 @@ def choices(group: str) -> list[str]:
     return [path.relative_to(CONF / group).with_suffix("").as_posix() for path in paths if path.name[0] != "_"]
 
 
+def help_page() -> str:
+    """What `winnow --help` prints. Hydra fills the same page, but composes and lists everything for it, which takes
+    longer than all the rest."""
+    import yaml
+
+    page = yaml.safe_load((CONF / "hydra" / "help" / "winnow.yaml").read_text(encoding="utf-8"))
+    groups = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("[!_]*.yaml")} - {"."})
+    lines = [
+        f"{group}: {', '.join(sorted(path.stem for path in (CONF / group).glob('[!_]*.yaml')))}"
+        for group in groups
+        if not group.startswith("hydra/")
+    ]
+    text = page["template"].replace("$APP_CONFIG_GROUPS", "\n".join(lines))
+    for part in ("header", "footer"):
+        text = text.replace(f"${{hydra.help.{part}}}", page[part])
+    return text
+
+
 def _instead(name: str, known: Iterable[str], parent: str, sign: str = ".") -> str:
     """The end of a sentence about an unknown name: the likeliest known one, and all of them."""
     known = [one for one in known if not one.startswith("_")]
