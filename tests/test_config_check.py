@@ -119,7 +119,7 @@ def test_build_is_the_option_with_changes():
 
 
 def test_help_is_quick_and_says_what_hydra_would(tmp_path):
-    """Our page is Hydra's, which any further word on the command line gives; and it is printed before Hydra is loaded."""
+    """Our page is Hydra's, which any further word on the command line gives; it is printed before Hydra is loaded."""
     code = "import sys; from winnow.__main__ import main; main(); assert not {'hydra', 'torch'} & set(sys.modules)"
     ours = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=tmp_path)
     assert ours.returncode == 0, ours.stderr
