@@ -123,7 +123,7 @@ def test_interrupted_pass_goes_on_where_it_stopped(backbone, records, tmp_path, 
     from winnow.scoring.passes import likelihood as passes
 
     calls = []
-    original = passes._LikelihoodModule.predict_step
+    original = passes.LikelihoodModule.predict_step
 
     def dying(self, batch, batch_idx):
         if len(calls) == 5:
@@ -131,21 +131,21 @@ def test_interrupted_pass_goes_on_where_it_stopped(backbone, records, tmp_path, 
         calls.append(len(batch["columns"]))
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(passes._LikelihoodModule, "predict_step", dying)
+    monkeypatch.setattr(passes.LikelihoodModule, "predict_step", dying)
     runner = PassRunner(Loaded(backbone), Store(tmp_path / "a"), TRAINER, tokens_per_batch=256, flush_seconds=0)
     with pytest.raises(Killed):
         runner.compute(Likelihood("clean"), records, template("alpaca"))
     done = sum(calls)
     again = []
     monkeypatch.setattr(
-        passes._LikelihoodModule,
+        passes.LikelihoodModule,
         "predict_step",
         lambda self, batch, i: again.append(len(batch["columns"])) or original(self, batch, i),
     )
     table = runner.compute(Likelihood("clean"), records, template("alpaca"))
-    assert "Resuming" in capsys.readouterr().out
+    assert "records are in the store" in capsys.readouterr().out
     assert done + sum(again) == len({r.id for r in records}) - 3  # two without an answer, one too long
-    monkeypatch.setattr(passes._LikelihoodModule, "predict_step", original)
+    monkeypatch.setattr(passes.LikelihoodModule, "predict_step", original)
     whole = compute(backbone, records, tmp_path / "b")
     assert np.allclose(means(table), means(whole), atol=1e-5, equal_nan=True)
 
