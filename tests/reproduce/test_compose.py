@@ -92,3 +92,10 @@ def test_searches_compose(name):
         cfg = compose("config", overrides=[f"experiment=search/{name}", *trial], return_hydra_config=True)
     assert {word.split("=")[0] for word in trial} == set(cfg.hydra.sweeper.params)
     assert cfg.objective.startswith("tuned/") and cfg.hydra.sweeper.direction in ("minimize", "maximize")
+
+
+def test_an_experiment_has_the_last_word():
+    """It stands behind config.yaml's own keys: its folder, its batches and its sweeper are those that count."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=["experiment=ifd/main"], return_hydra_config=True)
+    assert cfg.scoring.tokens_per_batch == 16384 and cfg.hydra.sweep.dir == "outputs/experiments/ifd/main/paper"
