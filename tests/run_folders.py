@@ -30,7 +30,7 @@ def run_folder(
     seed: int = 0,
     metrics: dict[str, float] | None = None,
     base: dict[str, float] | None = None,
-    table: str | None = "noise/table3",
+    table: str | None = "consistency/table3",
     status: str = "finished",
     error: str | None = None,
     scores: list[float | None] | None = None,
@@ -76,7 +76,7 @@ def run_folder(
     for key, value in (config or {}).items():
         OmegaConf.update(plain, key, value)
     card = {
-        "command": command or f"python -m winnow +experiment={table} scale={scale}",
+        "command": command or f"python -m winnow experiment={table} scale={scale}",
         "started": started,
         "status": status,
         "error": error,
@@ -96,7 +96,7 @@ def run_folder(
     if scores is not None:
         records = [Record(f"record {i}", i, f"Say {i}", "", f"{i}", (), "pool", {}) for i in range(len(scores))]
         values = np.array([np.nan if value is None else value for value in scores])
-        table_ = Scores(values, ["x" if value is None else None for value in scores], {}, chosen["method"] != "noise")
+        table_ = Scores(values, ["x" if value is None else None for value in scores], {}, chosen["method"] != "consistency")
         table_.write(table_.table(records, {"method": chosen["method"]}), folder / "scores.parquet")
         decisions = [{"id": record.id, "row": i, "selected": i in selected} for i, record in enumerate(records)]
         (folder / "selection.json").write_text(json.dumps({"n_valid": len(scores), "decisions": decisions}))

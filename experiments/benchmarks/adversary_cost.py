@@ -21,10 +21,9 @@ import time
 from pathlib import Path
 
 import torch
-from common import CONF, parts, save
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from common import parts, save
 
+from winnow.config import build
 from winnow.data.readers import read_pool
 from winnow.tuning.data import MicroBatches, plan_steps
 from winnow.tuning.dropout import again
@@ -65,7 +64,7 @@ class Bench:
     def step(self, row: str, position: int) -> float:
         """Seconds of one optimizer step with the adversary of a row."""
         name, changed, checkpointing = ROWS[row]
-        adversary = instantiate(OmegaConf.load(CONF / "adversary" / f"{name}.yaml"), **changed)
+        adversary = build(f"adversary/{name}", **changed)
         if checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         batch = self.batches[position]

@@ -6,29 +6,28 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from winnow.config import CONF, help_page
 from winnow.quiet import quiet
 
-quiet()
+if TYPE_CHECKING:  # `winnow --help` loads none of them
+    from omegaconf import DictConfig
 
-import hydra  # noqa: E402  (after quiet: importing is when libraries begin to talk)
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
-
-from winnow.errors import user_sentence  # noqa: E402
-from winnow.sweeps.summary import SWEEPS, Sweep, note_failure  # noqa: E402
+    from winnow.sweeps.summary import Sweep
 
 _raised: list[Exception] = []
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> dict | float | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     from winnow import pipeline
     from winnow.distributed import is_leader
     from winnow.sweeps.objective import check_objective, objective
     from winnow.sweeps.scale import scaled
+    from winnow.sweeps.summary import note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
     try:
@@ -68,9 +67,13 @@ def _end(sweep: Sweep, error: Exception | None, told: list[str]) -> None:
 
 def _run(told: list[str]) -> None:
     """One run or a sweep. Whatever ends a sweep, its jobs are accounted for."""
+    import hydra
+
+    from winnow.sweeps.summary import SWEEPS
+
     error = None
     try:
-        _job()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
     except Exception as raised:
         if not SWEEPS:
             raise
@@ -83,6 +86,13 @@ def _run(told: list[str]) -> None:
 
 def main() -> None:
     """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_page())
+        return
+    quiet()  # before the imports: then libraries begin to talk
+    from winnow.errors import user_sentence
+    from winnow.sweeps.summary import SWEEPS
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
     SWEEPS.clear()
@@ -92,8 +102,9 @@ def main() -> None:
         if sys.argv[1:2] in (["table"], ["dashboard"]):
             from winnow import commands
 
-            return getattr(commands, sys.argv[1])(sys.argv[2:])
-        _run(told)
+            getattr(commands, sys.argv[1])(sys.argv[2:])
+        else:
+            _run(told)
     except KeyboardInterrupt:
         sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
     except Exception as error:

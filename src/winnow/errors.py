@@ -34,6 +34,7 @@ def user_sentence(error: BaseException) -> str | None:
     composition = isinstance(error, (HydraException, OmegaConfBaseException))
     unknown_option = isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)
     if unknown_option or (composition and not isinstance(error, InstantiationException)):
-        # Hydra at times puts the message into the cause only.
-        return " ".join((str(error) or str(error.__cause__)).split())
+        from winnow.config import composition_sentence
+
+        return composition_sentence(error)
     return None

@@ -11,6 +11,7 @@ import pyarrow as pa
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.config import check
 from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Pool, Record
 from winnow.data.templates import Template, check_eos
@@ -37,8 +38,8 @@ from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
+from winnow.trainer import check_trainer
 from winnow.tuning.adversary.base import Adversary
-from winnow.value_types import check_types
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
-    check_types(cfg)
+    check(cfg)
     run = Run(scaled(cfg))
     if not is_leader():  # further processes help with passes and tuning; the first one writes
         for stage in ("score", "select", "tune"):
@@ -102,6 +103,8 @@ class Run:
             check_pass(f"selection.{name}", pass_)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
+        check_trainer(self.trainer_args)
+        self.trainer_args["callbacks"] = list(instantiate(cfg.callbacks).values())
         self.scored: pa.Table | None = None  # filled by `score`
         self.manifest: dict | None = None  # filled by `select`
         self.has_tuned = False  # set by `tune`

@@ -13,7 +13,7 @@ from winnow.commands import dashboard
 from winnow.compare.workspace import build_workspace
 from winnow.errors import UserError
 
-GROUP = "noise/table1/paper"
+GROUP = "consistency/table1/paper"
 METRICS = ["tuned/mmlu/acc", "tuned/gsm8k/exact_match,flexible-extract"]
 RUN = {
     "id": "UnVu",
@@ -23,7 +23,7 @@ RUN = {
     "state": "finished",
     "tags": [],
     "group": GROUP,
-    "jobType": "noise",
+    "jobType": "consistency",
     "readOnly": False,
     "createdAt": "2026-01-01T00:00:00Z",
     "config": "{}",

@@ -126,7 +126,7 @@ def test_two_processes_give_the_same_scores(command, tmp_path):
     are sharded, and both tune on what the first one selects. Scores equal those of one process to 1e-5, the selected
     records are the same, the tuned loss to 1e-4."""
     common = ["stages=[score,select,tune]", "data.limit=60", "tuning.epochs=1", "tuning.batch_size=4"]
-    common += ["tuning.micro_batch_size=2", "selection=noise", "selection.classes=5", "selection.ratio=0.5"]
+    common += ["tuning.micro_batch_size=2", "selection=consistency", "selection.classes=5", "selection.ratio=0.5"]
     two = call(command(*common, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"))
     assert two.returncode == 0, two.stderr[-2000:]
     one = call(command(*common, f"paths.store={tmp_path / 'b'}", f"paths.run={tmp_path / 'one'}"))

@@ -152,7 +152,7 @@ def test_scores_of_another_model_or_template_are_refused(run):
     for change, told in (
         ("backbone.dtype=bf16", "conditioned.backbone.dtype: fp32 there, bf16 here"),
         ("template.max_length=1400", "conditioned.template.max_length: 1500 there, 1400 here"),
-        ("pre_experience=cherry", "pre_experience.clusters: none there, 100 here"),
+        ("pre_experience=ifd", "pre_experience.clusters: none there, 100 here"),
     ):
         with pytest.raises(UserError, match=rf"{told}.*run stages=\[score,select\] again"):
             run("stages=[select]", change)
@@ -268,7 +268,7 @@ def test_pre_experience_changes_the_scorer(run):
     """k-means on the prompts, one short epoch, then IFD with that model: other scores than the base model's, and
     the tuned scorer is kept in the store."""
     small = [
-        "pre_experience=cherry",
+        "pre_experience=ifd",
         "pre_experience.clusters=3",
         "pre_experience.per_cluster=2",
         "pre_experience.tuner.batch_size=2",

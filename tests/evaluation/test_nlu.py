@@ -7,9 +7,7 @@ import json
 import math
 
 import pytest
-from composed import CONF, template
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from composed import build, template
 from tiny import tiny_model
 
 from winnow.data.records import Record
@@ -244,8 +242,6 @@ def test_a_single_file_is_not_evaluated_by_accident(folder):
 @pytest.mark.parametrize("name", ["nlu", "nlu_robust"])
 def test_suites_follow_the_runs_data(name):
     """Data set, folder and style are those of `data` unless they are named."""
-    cfg = OmegaConf.create({"data": {"dataset": "lap14", "path": "/some/where", "style": "concise"}})
-    cfg.evaluation = OmegaConf.load(CONF / "evaluation" / f"{name}.yaml")
-    suite = instantiate(cfg.evaluation)
+    suite = build(f"evaluation/{name}", "data=lap14", "data.path=/some/where", "data.style=concise")
     assert (suite.nlu.datasets, suite.nlu.path, suite.nlu.style) == (("lap14",), "/some/where", "concise")
     assert suite.uses_template and len(suite.tasks) == (1 if name == "nlu" else 1 + 5 * 5 + 1)

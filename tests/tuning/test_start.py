@@ -293,7 +293,7 @@ def test_table_4_of_anit(tiny_folder, tmp_path):
         (tmp_path / "nlu" / name / "train.txt").write_text(sentences(person, place, 40))
         (tmp_path / "nlu" / name / "test.txt").write_text(sentences(person, place, 1))
     arguments = [
-        *("+experiment=anit/table4", "scale=smoke", "selection.ratio=0.1", f"data.path={tmp_path / 'nlu'}"),
+        *("experiment=anit/table4", "scale=smoke", "selection.ratio=0.1", f"data.path={tmp_path / 'nlu'}"),
         *("backbone=hub", f"backbone.name={tiny_folder}", "backbone.dtype=fp32", "template.max_length=1500"),
         *("data=ontonotes", "data@start.pool=conll03", "adversary=nrm", "noising=replacement"),
         "row.backbone=llama2_7b",  # the row that the tiny backbone stands for

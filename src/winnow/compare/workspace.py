@@ -15,7 +15,7 @@ MOST_RUNS = 500  # in one panel; W&B's own limit would be 10
 def build_workspace(project: str, group: str | None = None) -> str:
     """Create the workspace in `ENTITY/PROJECT` and return its address; every call makes a new one.
 
-    group: only runs of this group, for instance `noise/table1/paper`. Raises UserError without the package
+    group: only runs of this group, for instance `consistency/table1/paper`. Raises UserError without the package
     wandb-workspaces, without a key, where the group has no evaluated run, and where the server does not answer.
     """
     entity, slash, name = project.partition("/")

@@ -30,7 +30,7 @@ METRICS = {
 POOLS = {
     ("anit", "lap14"): "14lap",
     ("anit", "rest14"): "14rest",
-    ("noise", "flan_cot"): "flan",
+    ("consistency", "flan_cot"): "flan",
     ("adg", "flan_cot"): "cot",
 }
 NOISES = {
@@ -41,13 +41,13 @@ NOISES = {
     "padding": "in_context_padding",
     "opposite": "opposite",
 }
-# (method, selection) -> a method that the noise paper counts as one; superfilter has the paper's longer name.
+# (method, selection) -> a method that the consistency paper counts as one; superfilter has the paper's longer name.
 SELECTORS = {
-    ("noise", "noise"): "noise_consistency+diversity",
-    ("noise", "quality_only"): "noise_consistency",
-    ("noise", "top"): "noise_consistency",
-    ("noise", "bottom"): "noise_consistency",
-    ("noise", "diversity_only"): "diversity",
+    ("consistency", "consistency"): "noise_consistency+diversity",
+    ("consistency", "quality_only"): "noise_consistency",
+    ("consistency", "top"): "noise_consistency",
+    ("consistency", "bottom"): "noise_consistency",
+    ("consistency", "diversity_only"): "diversity",
     ("random", "diversity_only"): "diversity",
 }
 METHODS = {"superfilter": "superfiltering"}

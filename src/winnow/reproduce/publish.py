@@ -101,7 +101,7 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
     settings_shown = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
     varying = [key for key in (*COLUMNS, *settings_shown) if len({row.identity.get(key) for row in table.rows}) > 1]
     shown = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
-    told = commands(finished, f"python -m winnow +experiment={table.paper}/{table.name} scale={scale}")
+    told = commands(finished, f"python -m winnow experiment={table.paper}/{table.name} scale={scale}")
     why = {id(row): _why(row, settings["not_run"]) for row in table.rows}
     return {
         "paper": table.paper,

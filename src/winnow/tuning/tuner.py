@@ -278,7 +278,6 @@ class Tuner:
             gradient_clip_val=self.gradient_clip,
             callbacks=callbacks,  # StepCheckpoints is added when the number of steps is known
             logger=list(loggers) or False,
-            log_every_n_steps=1,
             default_root_dir=folder,
             num_sanity_val_steps=0,
         )
@@ -286,7 +285,7 @@ class Tuner:
     def _checkpointing(self, trainer: pl.Trainer, folder: Path, total_steps: int) -> tuple[int, Path] | None:
         """Adds the checkpoint callback; returns (step, path) of the checkpoint to go on from, if any."""
         folder.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint_every_steps:
+        if self.checkpoint_every_steps and not trainer.fast_dev_run:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
         resume = newest(folder)
         if resume is not None:
