@@ -163,7 +163,9 @@ class Run:
             self.manifest = from_leader(None)
             return {}
         takes_all = getattr(self.method, "takes_all", False)
-        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
+        chosen = self.selection.select(
+            table, about["higher_is_better"], self.method.filters, takes_all, vectors, self.pool.keep_duplicates
+        )
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
         self.manifest = manifest = from_leader(manifest)
         drop_outputs_from(self.folder, "select")
