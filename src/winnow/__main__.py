@@ -17,7 +17,7 @@ from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from winnow.errors import user_sentence  # noqa: E402
-from winnow.sweeps.summary import SWEEPS, Sweep, note_failure  # noqa: E402
+from winnow.sweeps.summary import REFUSED, SWEEPS, Sweep, note_failure  # noqa: E402
 
 _raised: list[Exception] = []
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -31,6 +31,8 @@ def _job(cfg: DictConfig) -> dict | float | None:
     from winnow.sweeps.scale import scaled
 
     quiet()  # Hydra's own logging set-up is in force only now
+    if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
+        return None
     try:
         if cfg.get("objective") is None or not is_leader():
             return pipeline.run(cfg)
