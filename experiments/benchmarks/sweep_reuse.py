@@ -119,14 +119,10 @@ def counted(cards: list[dict]) -> dict:
         return how == "computed"
 
     for card in cards:
-        store = Path(card["config"]["paths"]["store"])
         for stage, kind in (("score", "passes"), ("tune", "tunings"), ("evaluate", "evaluations")):
             new = False
             for fingerprint in (card["stages"][stage]["fingerprint"] or "").split():
-                size = None
-                if kind == "passes":
-                    meta = json.loads((store / "passes" / fingerprint / "meta.json").read_text(encoding="utf-8"))
-                    size = meta["data"]["records"]
+                size = card["data"]["n_records"] - card["data"]["duplicates"] if kind == "passes" else None
                 new = count(kind, card, fingerprint, size) or new
             status = card["stages"][stage]["status"]
             assert status == ("computed" if new else "reused"), (card["config"]["method"], stage, status)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import random
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from tiny_tuning import CPU, tiny_backbone, tiny_records
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from winnow.errors import UserError
-from winnow.tuning.saving import load_tuned, tuned_identity
+from winnow.store.files import seal
+from winnow.tuning.saving import load_tuned, tuned_identity, weights_digest
 from winnow.tuning.trainable import shared_copy
 from winnow.tuning.tuner import Tuner
 
@@ -23,6 +27,27 @@ SMALL = {"epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model(input_ids=IDS).logits
+
+
+def test_a_damaged_model_of_the_store_is_refused_by_name(tmp_path, monkeypatch):
+    """One bit of a byte drawn at random: whoever reads weights is told, also where they cannot be computed anew, as of
+    an earlier run's model or a start. Weights of another program have no checksums."""
+    weights = tmp_path / "model" / "adapter_model.safetensors"
+    weights.parent.mkdir()
+    save_file({"a": torch.arange(8.0)}, weights)
+    before, whole, draw = weights_digest(weights.parent), weights.read_bytes(), random.Random(0)
+    seal(tmp_path)
+    assert weights_digest(weights.parent) == before
+    for _ in range(int(os.environ.get("WINNOW_TRIALS", "20"))):
+        content = bytearray(whole)
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        weights.write_bytes(content)
+        monkeypatch.setattr("winnow.store.files._sound", set())
+        with pytest.raises(UserError, match="adapter_model.safetensors is damaged, so the model is not used"):
+            weights_digest(weights.parent)
+    (tmp_path / "DONE").unlink()
+    weights.write_bytes(whole)
+    assert weights_digest(weights.parent) == before
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

@@ -5,20 +5,19 @@ A file appears under its name only when it is complete: it is written beside it 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import gzip
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from winnow.data.records import Pool, Record
 from winnow.errors import UserError
+from winnow.store.files import replacing
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -38,7 +37,7 @@ def write_subset(pool: Pool, rows: Sequence[int], folder: str | Path) -> Path:
     format = "jsonl" if pool.format == "hub" else pool.format
     path = Path(folder) / f"subset.{format}"
     chosen = [pool.records[row] for row in rows]
-    with _replacing(path) as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         _WRITERS[format](file, chosen, pool.layout)
     return path
 
@@ -56,27 +55,11 @@ def write_quarantine(pool: Pool, folder: str | Path) -> Path | None:
         except OSError as error:
             raise UserError(f"{path}, of an earlier run, cannot be removed: {error.strerror}.") from None
         return None
-    with _replacing(path) as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         for bad in pool.quarantined:
             fields = {f.name: getattr(bad, f.name) for f in dataclasses.fields(bad)}
             file.write(_json_bytes(fields) + b"\n")
     return path
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` if the block ends well, and vanishes if it does not."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            yield file
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with contextlib.suppress(OSError):  # gone after the rename, or its folder never came to be
-            part.unlink()
 
 
 def _json_bytes(value: Any, indent: int | None = None) -> bytes:

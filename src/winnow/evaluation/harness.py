@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import random
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import torch
 from winnow.errors import UserError
 from winnow.evaluation import embedded, nlu
 from winnow.evaluation.suite import Suite, TaskSpec
+from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -188,14 +188,12 @@ def _add_averages(result: dict[str, Any], suite: Suite) -> None:
 def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """One JSON row for each item and filter: task, hashes of document, prompt and target, responses, metrics."""
     kept = ("doc_id", "filter", "doc_hash", "prompt_hash", "target_hash", "filtered_resps")
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for task, rows in samples.items():
             for row in rows:
                 line = {"task": task, **{key: row[key] for key in kept}}
                 line["metrics"] = {metric: row[metric] for metric in row["metrics"]}
                 file.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
-    os.replace(unfinished, path)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from rapidfuzz.distance import Indel, Prefix
 from winnow.data.records import Record
 from winnow.perturb.attacks.audit import audit
 from winnow.perturb.attacks.prompts import PromptTable
-from winnow.store.files import write_atomically
+from winnow.store.files import replacing, write_atomically
 
 PROMPTS_SHOWN = 50
 CHARACTERS_SHOWN = 1500  # of one instruction
@@ -43,9 +42,8 @@ def _write_table(path: Path, tables: Mapping[str, PromptTable], records: Sequenc
         columns = columns.add_column(3, "instruction", pa.array([r.instruction for r in records], pa.string()))
         whole.append(columns)
     rows = pa.concat_tables(whole).sort_by([("row", "ascending"), ("attack", "ascending")])
-    staging = path.with_name(f".{path.name}.tmp")
-    pq.write_table(rows, staging)
-    os.replace(staging, path)
+    with replacing(path) as partial:
+        pq.write_table(rows, partial)
 
 
 def attack_page(tables: Mapping[str, PromptTable], records: Sequence[Record], numbers: dict) -> str:

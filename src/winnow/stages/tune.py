@@ -125,7 +125,7 @@ class TuneStage:
         # The distortion of the very records that are tuned on; the adversary's settings tell it to the fingerprint.
         prepare(self.adversary, records, self.noising, self.measure)
         artifact = self.runner.store.artifact("models", self._meta(records, start))
-        return artifact, compute_once(artifact, lambda: self._fit(artifact, records, start, loggers))
+        return artifact, compute_once(artifact, lambda _: self._fit(artifact, records, start, loggers))
 
     def _meta(self, records: Sequence[Record], start: Path | None) -> dict[str, Any]:
         meta = {

@@ -131,7 +131,7 @@ class PreExperience:
         )
         runner.used.append(artifact.fingerprint)
 
-        def tune() -> None:
+        def tune(_: bool) -> None:
             if is_leader():
                 print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
             examples = template.encode(picked, runner.source.tokenizer, eos=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from transformers import PreTrainedModel
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
+from winnow.store.files import SEAL, damage, replacing
 from winnow.tuning.trainable import shared_copy
 
 BACKBONE_FILE = "backbone.json"  # in a saved model's folder: the identity of the backbone that it was tuned from
@@ -25,31 +24,22 @@ def save_tuned(model: PeftModel | PreTrainedModel, backbone: Backbone, folder: P
     nothing.
 
     facts: lines of the model card. An adapter names the backbone as `from_pretrained` takes it, with its revision on
-    the hub, so that it is never put on another one. All is written to a folder beside it that is renamed when complete,
-    replacing an old one.
+    the hub, so that it is never put on another one.
     """
     base, revision = backbone.model.config._name_or_path or backbone.name, backbone.identity.get("revision")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(model, PeftModel):
-        model.peft_config["default"].base_model_name_or_path = base
-        model.peft_config["default"].revision = revision
-        # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
-        model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
-    else:
-        model.save_pretrained(temporary, safe_serialization=True)
-    backbone.tokenizer.save_pretrained(temporary)
     adapter = isinstance(model, PeftModel)
-    (temporary / BACKBONE_FILE).write_text(json.dumps(backbone.identity, indent=1), encoding="utf-8")
-    card = model_card(base, backbone.name, adapter, facts, revision)
-    (temporary / "README.md").write_text(card, encoding="utf-8")
-    retired = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(retired, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, retired)
-    os.replace(temporary, folder)
-    shutil.rmtree(retired, ignore_errors=True)
+    with replacing(folder) as partial:
+        if adapter:
+            model.peft_config["default"].base_model_name_or_path = base
+            model.peft_config["default"].revision = revision
+            # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
+            model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
+        else:
+            model.save_pretrained(partial, safe_serialization=True)
+        backbone.tokenizer.save_pretrained(partial)
+        (partial / BACKBONE_FILE).write_text(json.dumps(backbone.identity, indent=1), encoding="utf-8")
+        card = model_card(base, backbone.name, adapter, facts, revision)
+        (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
@@ -77,10 +67,15 @@ def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revis
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a saved adapter or model. Raises UserError if there are none."""
+    """The safetensors files of a saved adapter or model. Raises UserError if there are none, or if the store has a
+    checksum that says otherwise."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no tuned model: expected *.safetensors as written by the tune stage.")
+    artifact = folder.resolve().parent
+    fault = damage(artifact) if (artifact / SEAL).exists() else None
+    if fault:
+        raise UserError(f"{fault}, so the model is not used; run the stage `tune` that made it again.")
     return files
 
 

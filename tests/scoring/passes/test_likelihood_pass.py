@@ -143,7 +143,7 @@ def test_interrupted_pass_goes_on_where_it_stopped(backbone, records, tmp_path, 
         lambda self, batch, i: again.append(len(batch["columns"])) or original(self, batch, i),
     )
     table = runner.compute(Likelihood("clean"), records, template("alpaca"))
-    assert "Resuming" in capsys.readouterr().out
+    assert "records are in the store" in capsys.readouterr().out
     assert done + sum(again) == len({r.id for r in records}) - 3  # two without an answer, one too long
     monkeypatch.setattr(passes.LikelihoodModule, "predict_step", original)
     whole = compute(backbone, records, tmp_path / "b")

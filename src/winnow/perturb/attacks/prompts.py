@@ -1,7 +1,7 @@
-"""Attacked prompts as an artifact: made once per (record, attack, settings), resumable, in parallel over processes.
+"""Attacked prompts: made once per (record, attack, settings), resumable, in parallel over processes.
 
-The folder `prompts/<fingerprint>` of the store holds one row per record. A worker process is handed ids and
-instructions and nothing else of a record, so an attack cannot change, or even see, the rest.
+The columns `prompts/<fingerprint>` of the store hold one row per record, whatever pool it came in. A worker process is
+handed ids and instructions and nothing else of a record, so an attack cannot change, or even see, the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tqdm import tqdm
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import Losses, PromptAttack
-from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
+from winnow.store.artifacts import Store
+from winnow.store.columns import Columns, origin
 
 CHUNK = 16  # records that a process takes at once
 AHEAD = 32  # chunks handed out at once: enough to keep workers busy, little to throw away when a run is stopped
@@ -52,8 +53,8 @@ class PromptTable:
 
     Columns: `prompt`, the attacked instruction or null; `words_changed`; `similarity`, cosine of MiniLM's vectors of
     the two instructions; `edit_distance`, Levenshtein, in characters; `queries`, instructions whose loss was asked;
-    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the artifact's. origin:
-    `computed` now, `resumed` from what an interrupted run left, or `reused` from the store.
+    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the columns'. origin:
+    `computed` now, `reused` from the store, or `resumed`, where the store had some of the records.
     """
 
     def __init__(self, table: pa.Table, ids: Sequence[str], fingerprint: str, origin: str = "reused") -> None:
@@ -85,7 +86,7 @@ def attacked_prompts(
 ) -> PromptTable:
     """The attacked instructions of all records: taken from the store, or made now.
 
-    To be called by one process (the leader); others may call it afterwards and find the artifact finished. answer_loss:
+    To be called by one process (the leader); others may call it afterwards and find all records there. answer_loss:
     for search=greedy, the losses of a record's answer under several instructions; loss_identity: what they depend on.
     processes: how many make prompts, each on one thread, for search=random; search=greedy works in this process, where
     the backbone is. pool: workers that several attacks share, see `worker_pool`. None of these changes a prompt.
@@ -93,41 +94,27 @@ def attacked_prompts(
     greedy = attack.search == "greedy"
     if greedy and (answer_loss is None or loss_identity is None):
         raise ValueError("search=greedy needs answer_loss and loss_identity")
-    unique = list({record.id: record for record in records}.values())
-    artifact = _artifact(attack, unique, store, loss_identity if greedy else None)
-    parts, origin = ColumnParts(artifact.path, SCHEMA), "reused"
-    if not artifact.finished:
-        with artifact.claim() as must_compute:
-            if must_compute:
-                done = parts.done_ids()
-                origin = "resumed" if done else "computed"
-                if done:
-                    print(f"Resuming {attack.name}: {len(done)} of {len(unique)} records are there already.")
-                pending = [record for record in unique if record.id not in done]
-                bar = tqdm(
-                    total=len(unique),
-                    initial=len(done),
-                    desc=f"Attack {attack.name}",
-                    unit="rec",
-                    disable=not progress,
-                )
-                with bar:
-                    _make(attack, pending, parts, answer_loss, processes, pool, bar)
-                parts.merge([record.id for record in unique])
-                artifact.finish()
-    parts.drop()
-    return PromptTable(parts.table(), [record.id for record in records], artifact.fingerprint, origin)
-
-
-def _artifact(attack: PromptAttack, records: Sequence[Record], store: Store, loss_identity: dict | None) -> Artifact:
-    ids = sorted(record.id for record in records)
-    meta = {
-        "attack": attack.settings(),
-        "data": {"records": len(ids), "ids": fingerprint({"ids": ids})},
-        "loss": loss_identity,
-        "version": VERSION,
-    }
-    return store.artifact("prompts", meta)
+    unique = {record.id: record for record in records}
+    meta = {"attack": attack.settings(), "loss": loss_identity if greedy else None, "version": VERSION}
+    columns = Columns(store, "prompts", meta, SCHEMA)
+    missing = columns.missing(unique)
+    if missing:
+        with columns.claim(unique) as missing:
+            there = len(unique) - len(missing)
+            if there and missing:
+                known = f"{there} of {len(unique)} records are in the store"
+                print(f"Attack {attack.name}: {known}, {len(missing)} to make.", flush=True)
+            pending = [unique[record_id] for record_id in missing]
+            name, off = f"Attack {attack.name}", not (progress and missing)
+            with tqdm(total=len(unique), initial=there, desc=name, unit="rec", disable=off) as bar:
+                _make(attack, pending, columns, answer_loss, processes, pool, bar)
+            columns.finish()
+    return PromptTable(
+        columns.read(unique),
+        [record.id for record in records],
+        columns.fingerprint,
+        origin(len(missing), len(unique)),
+    )
 
 
 @contextmanager
@@ -154,8 +141,8 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _make(attack, pending, parts, answer_loss, processes, pool, bar) -> None:
-    writer = _Writer(parts, bar)
+def _make(attack, pending, columns, answer_loss, processes, pool, bar) -> None:
+    writer = _Writer(columns, bar)
     chunks = [pending[start : start + CHUNK] for start in range(0, len(pending), CHUNK)]
     try:
         if attack.search == "greedy" or (pool is None and processes < 2) or len(chunks) < 2:
@@ -250,8 +237,8 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 class _Writer:
     """Collects rows and writes a part every few seconds."""
 
-    def __init__(self, parts: ColumnParts, bar: tqdm) -> None:
-        self.parts, self.bar = parts, bar
+    def __init__(self, columns: Columns, bar: tqdm) -> None:
+        self.columns, self.bar = columns, bar
         self.waiting: dict[str, list] = {name: [] for name in SCHEMA.names}
         self.flushed_at = time.monotonic()
 
@@ -264,6 +251,6 @@ class _Writer:
 
     def flush(self) -> None:
         if self.waiting["id"]:
-            self.parts.write(self.waiting)
+            self.columns.append(self.waiting)
         self.waiting = {name: [] for name in SCHEMA.names}
         self.flushed_at = time.monotonic()
