@@ -96,7 +96,9 @@ def run_folder(
     if scores is not None:
         records = [Record(f"record {i}", i, f"Say {i}", "", f"{i}", (), "pool", {}) for i in range(len(scores))]
         values = np.array([np.nan if value is None else value for value in scores])
-        table_ = Scores(values, ["x" if value is None else None for value in scores], {}, chosen["method"] != "consistency")
+        table_ = Scores(
+            values, ["x" if value is None else None for value in scores], {}, chosen["method"] != "consistency"
+        )
         table_.write(table_.table(records, {"method": chosen["method"]}), folder / "scores.parquet")
         decisions = [{"id": record.id, "row": i, "selected": i in selected} for i, record in enumerate(records)]
         (folder / "selection.json").write_text(json.dumps({"n_valid": len(scores), "decisions": decisions}))

@@ -27,9 +27,11 @@ def _job(cfg: DictConfig) -> dict | float | None:
     from winnow.distributed import is_leader
     from winnow.sweeps.objective import check_objective, objective
     from winnow.sweeps.scale import scaled
-    from winnow.sweeps.summary import note_failure
+    from winnow.sweeps.summary import REFUSED, note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
+    if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
+        return None
     try:
         if cfg.get("objective") is None or not is_leader():
             return pipeline.run(cfg)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from winnow.pipeline import Run
 
 
+UNREAD_SHOWN = 12  # names of columns that a line holds
+
+
 def data_summary(pool: Pool) -> dict[str, Any]:
     """The pool as the run card shows it."""
     return {
@@ -20,6 +23,7 @@ def data_summary(pool: Pool) -> dict[str, Any]:
         "n_records": len(pool.records),
         "n_quarantined": len(pool.quarantined),
         "duplicates": pool.duplicates,
+        "unread": list(pool.unread),
         "fingerprint": pool.fingerprint,
     }
 
@@ -35,6 +39,10 @@ def announce(run: Run, data: dict[str, Any]) -> None:
         f"{data['n_records']} records{note} | backbone {run.source.name}, {run.source.dtype}",
         flush=True,
     )
+    if data["unread"]:
+        more = len(data["unread"]) - UNREAD_SHOWN
+        names = ", ".join(data["unread"][:UNREAD_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        print(f"Not read of the rows: {names}. To read them, name them with data.columns.", flush=True)
 
 
 def summarise(run: Run, card: RunCard) -> None:

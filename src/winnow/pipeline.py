@@ -190,7 +190,12 @@ class Run:
             self.manifest = from_leader(None)
             return {}
         chosen = self.selection.select(
-            table, about["higher_is_better"], self.method.filters, self.method.takes_all, vectors
+            table,
+            about["higher_is_better"],
+            self.method.filters,
+            self.method.takes_all,
+            vectors,
+            self.pool.keep_duplicates,
         )
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
         self.manifest = manifest = from_leader(manifest)

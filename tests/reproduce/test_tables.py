@@ -37,7 +37,11 @@ def test_mean_spread_and_difference(tmp_path):
     prints 45.97, so the difference is -2.97. The high-consistency row has one seed: no spread."""
     run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.40}, seed=0, **TABLE3)
     run_folder(tmp_path / "b", metrics={"mmlu/acc": 0.46}, seed=1, **TABLE3)
-    high = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "consistency"}, "table": "consistency/table3"}
+    high = {
+        "row": {"ratio": 0.12, "order": "high"},
+        "choices": {"method": "consistency"},
+        "table": "consistency/table3",
+    }
     run_folder(tmp_path / "c", metrics={"mmlu/acc": 0.5}, **high)
     found = table("consistency/table3", tmp_path)
     cell = row(found, method="random").cells["mmlu"]
@@ -62,7 +66,11 @@ def test_a_wrong_average_is_footnoted_and_not_compared_with():
 def test_doubtful_cells_are_marked_and_not_compared_with(tmp_path):
     """The five cells of Table 3's high consistency are another row's: ours of 0.5 stands beside 46.34 without a
     difference, and the page marks it; the average, 30.45, is not theirs and is compared as printed."""
-    high = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "consistency"}, "table": "consistency/table3"}
+    high = {
+        "row": {"ratio": 0.12, "order": "high"},
+        "choices": {"method": "consistency"},
+        "table": "consistency/table3",
+    }
     run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5, "average/small": 0.31}, **high)
     found = table("consistency/table3", tmp_path / "runs")
     cells = row(found, order="high").cells
@@ -108,7 +116,9 @@ def test_differences_from_another_row(tmp_path):
 def test_lima_is_measured_against_all_of_alpaca(tmp_path):
     """LIMA is all of another pool: a row without a ratio (`row.ratio=''`), whose delta is its average minus that of all
     of Alpaca, 0.27 - 0.30 = -3 points; -3.69 is printed."""
-    run_folder(tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, table="consistency/table1")
+    run_folder(
+        tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, table="consistency/table1"
+    )
     run_folder(
         tmp_path / "lima",
         choices={"method": "full", "data": "lima"},
@@ -437,7 +447,11 @@ def test_another_option_of_a_group_is_told_by_its_name(tmp_path):
 def test_a_difference_keeps_to_rows_of_like_settings(tmp_path):
     """Delta at two rates that were both given: 0.35 - 0.30 at the one, 0.39 - 0.31 at the other."""
     for rate, full, ours in ((1e-5, 0.30, 0.35), (2e-5, 0.31, 0.39)):
-        about = {"config": {"tuning.learning_rate": rate}, "given": ["tuning.learning_rate"], "table": "consistency/table1"}
+        about = {
+            "config": {"tuning.learning_rate": rate},
+            "given": ["tuning.learning_rate"],
+            "table": "consistency/table1",
+        }
         run_folder(tmp_path / f"full{rate}", choices={"method": "full"}, metrics={"average/small": full}, **about)
         run_folder(tmp_path / f"ifd{rate}", choices={"method": "ifd"}, metrics={"average/small": ours}, **about)
     found = table("consistency/table1", tmp_path)

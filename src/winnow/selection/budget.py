@@ -14,7 +14,7 @@ from winnow.errors import UserError
 from winnow.scoring.filters import Range
 from winnow.scoring.protocols import Pass
 from winnow.selection import clusters
-from winnow.selection.rule import NO_VECTOR, SELECTED, Candidates, Picks, Selection
+from winnow.selection.rule import DUPLICATE, NO_VECTOR, SELECTED, Candidates, Picks, Selection
 from winnow.selection.vectors import directions, present
 from winnow.store.describe import arguments, describe, parameters
 
@@ -90,11 +90,13 @@ class Budget:
         method_filters: Sequence[Range] = (),
         takes_all: bool = False,
         vectors: np.ndarray | None = None,
+        keep_duplicates: bool = False,
     ) -> Selection:
         """Decide on every row of a score table.
 
         takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
-        of the table, NaN rows where there is none. Raises UserError if the budget does not fit the valid records, or if
+        of the table, NaN rows where there is none. keep_duplicates: a record that repeats an earlier one, which has the
+        same id, is eligible too. Raises UserError if the budget does not fit the valid records, or if
         the rule needs vectors and has none.
         """
         if vectors is None and self.needs_vectors:
@@ -102,7 +104,7 @@ class Budget:
         ids = table["id"].to_pylist()
         score = table["score"].to_numpy(zero_copy_only=False)
         filters = [*method_filters, *self.filters]
-        reasons = self._ineligible(table, filters, vectors)
+        reasons = self._ineligible(table, filters, vectors, keep_duplicates)
         valid = np.array([i for i, reason in enumerate(reasons) if reason is None], dtype=np.int64)
         budget = len(valid) if takes_all else self._budget(len(valid), reasons)
         ranked = valid[np.lexsort((valid, self._keys(score[valid], [ids[i] for i in valid], higher_is_better)))]
@@ -142,12 +144,19 @@ class Budget:
         frame = parameters(Budget)
         return {key: describe(value) for key, value in arguments(self).items() if key not in frame}
 
-    def _ineligible(self, table: pa.Table, filters: Sequence[Range], vectors: np.ndarray | None) -> list[str | None]:
-        """Why a record cannot be selected at all: its flag, else the first filter, else that it has no vector."""
+    def _ineligible(
+        self, table: pa.Table, filters: Sequence[Range], vectors: np.ndarray | None, keep_duplicates: bool
+    ) -> list[str | None]:
+        """Why a record cannot be selected at all: its flag, else the first filter, else that it has no vector, else
+        that it repeats an earlier one."""
         reasons: list[str | None] = table["flag"].to_pylist()
         checks = [(rule.reason, rule.keeps(table)) for rule in filters]
         if vectors is not None:
             checks.append((NO_VECTOR, present(vectors)))
+        if not keep_duplicates:
+            ids = table["id"].to_pylist()
+            first = {record_id: i for i, record_id in reversed(list(enumerate(ids)))}
+            checks.append((DUPLICATE, [first[record_id] == i for i, record_id in enumerate(ids)]))
         for name, kept in checks:
             reasons = [reason or (None if ok else name) for reason, ok in zip(reasons, kept, strict=True)]
         return reasons

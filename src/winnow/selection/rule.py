@@ -13,6 +13,7 @@ TOO_SIMILAR = "too_similar"
 QUOTA_FULL = "class_quota_full"
 SMALL_BIN = "bin_too_small"
 NO_VECTOR = "no_vector"
+DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True)

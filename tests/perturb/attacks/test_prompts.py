@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import editdistance
-import Levenshtein
 import pytest
+from rapidfuzz.distance import Levenshtein
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, record
 
 from winnow.errors import UserError
@@ -60,8 +60,8 @@ def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
 
 
 def test_edit_distance_is_textattacks():
-    """`kitten` to `sitting` takes 3 edits, two substitutions and an insertion. TextAttack's constraints count with another
-    package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of such a
+    """`kitten` to `sitting` takes 3 edits, two substitutions and an insertion. TextAttack's constraints count with
+    another package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of such a
     letter stands alone."""
     assert Levenshtein.distance("kitten", "sitting") == editdistance.eval("kitten", "sitting") == 3
     draw = random.Random(0)

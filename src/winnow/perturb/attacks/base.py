@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 SEARCHES = ("random", "greedy")
 LEVELS = ("character", "word", "sentence")
-MOST_WORDS = 2000  # longer instructions are flagged by the attacks that change words: their cost grows with the square
+# Longer instructions are flagged by the attacks that change words: every candidate is a whole text (ours).
+MOST_WORDS, MOST_CHARACTERS = 2000, 32_000
 
 # Why there is no attacked prompt.
 EMPTY_INSTRUCTION = "empty_instruction"
@@ -120,6 +121,7 @@ class WordAttack(PromptAttack):
     the papers stop where a classifier errs, which an instruction does not have).
     """
 
+    version: ClassVar[int] = 2
     ranking: ClassVar[str] = "delete"  # how greedy finds important words: leave them out, or write an unknown one
 
     def __init__(self, share: float = 0.2, max_words: int = 20, **shared: Any) -> None:
@@ -156,7 +158,7 @@ class WordAttack(PromptAttack):
         """The instruction with some words changed. losses: needed by search=greedy."""
         if not instruction.strip():
             return Outcome(None, flag=EMPTY_INSTRUCTION)
-        if len(instruction.split()) > MOST_WORDS:
+        if len(instruction) > MOST_CHARACTERS or len(instruction.split()) > MOST_WORDS:
             return Outcome(None, flag=TOO_LONG)
         if "<SPLIT>" in instruction:  # TextAttack's own mark between texts
             return Outcome(None, flag=RESERVED_TEXT)

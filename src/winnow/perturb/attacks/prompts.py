@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 
-import Levenshtein
 import pyarrow as pa
 import torch
+from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from winnow.data.records import Record
