@@ -23,7 +23,7 @@ from winnow.errors import UserError
 from winnow.pages.card import show_measure, show_number, show_seconds
 from winnow.pages.plots import lower_is_better
 from winnow.reproduce.collect import hydra_of, read_json, run_cards, whole
-from winnow.reproduce.names import identity
+from winnow.reproduce.names import AROUND, CONTROLS, control, identity
 from winnow.reproduce.settings import differences, settings_of, shown
 from winnow.store.files import write_atomically
 from winnow.sweeps.summary import FAILURE
@@ -194,7 +194,9 @@ def _identity(config: Mapping[str, Any], choices: Mapping[str, str], backbone: s
         found = identity(config.get("row") or {}, choices, table["paper"])
         return {key: value for key, value in found.items() if key not in SHARES}
     method, rule = config["method"]["name"], choices.get("selection", "top")
-    found = {"method": method if rule in ("top", method) else f"{method}, {rule}", "backbone": backbone, "pool": pool}
+    rule = choices.get(AROUND, "top") if rule in CONTROLS else rule
+    named = control(method if rule in ("top", method) else f"{method}, {rule}", choices)
+    found = {"method": named, "backbone": backbone, "pool": pool}
     also = {group: choices.get(group, "none") for group in ("adversary", "noising")}
     return found | {group: option for group, option in also.items() if option != "none"}
 

@@ -39,8 +39,8 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     except by the hub library when a suite runs without `mirror`.
 
     Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
-    "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason}, "truncated_requests": requests cut to
-    fit the model's window, "versions": {...}, "samples": path or None}.
+    "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason},
+    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}.
 
     Raises UserError when data, a resource or a metric is missing.
     """
