@@ -95,8 +95,8 @@ class Budget:
         """Decide on every row of a score table.
 
         takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
-        of the table, NaN rows where there is none. lengths: (records,) answer tokens, likewise. Raises UserError if the budget does not fit the valid records, or if
-        the rule needs vectors and has none.
+        of the table, NaN rows where there is none. lengths: (records,) answer tokens, likewise. Raises UserError if the
+        budget does not fit the valid records, or if the rule needs vectors and has none.
         """
         if vectors is None and self.needs_vectors:
             raise UserError(f"The selection rule {self.name} compares vectors; give it a pass as selection.embedding.")

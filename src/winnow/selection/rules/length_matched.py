@@ -19,8 +19,10 @@ class LengthMatched(Around):
                an edge belongs to the upper part
         draw   from each part as many records as the rule took there, none of them the rule's own
 
-    Where a part has too few others, the subset is left short and says so: a rule that takes all of the longest answers
-    has no such control. `selection.json` holds the edges and the numbers of each part.
+    Where a part has too few others, the nearest parts give the rest, so that the number of records stays equal; the run
+    says how many, and `selection.json` holds the edges and the numbers of each part.
+
+    Raises UserError where the rule takes more than half of the valid records.
     """
 
     name = "length_matched"
@@ -41,14 +43,23 @@ class LengthMatched(Around):
         quota = np.bincount(part[reference], minlength=self.bins)
         own = frozenset(reference)
         others = [place for place in self.drawn(candidates) if place not in own]
-        taken = within_quotas(part, others, quota)
-        found = np.bincount(part[taken], minlength=self.bins) if taken else np.zeros_like(quota)
-        note = ""
-        if len(taken) < len(reference):
-            note = (
-                f"Selection: only {len(taken)} records match the answer lengths of the {len(reference)} that the rule "
-                f"{self.around.name} takes, because too few others are as long or short; "
-                f"lower the share or selection.bins for more."
+        if len(others) < len(reference):
+            raise UserError(
+                f"selection=length_matched draws other records than the {len(reference)} that the rule "
+                f"{self.around.name} takes, and only {len(others)} are left; lower selection.ratio or selection.count."
             )
+        taken = within_quotas(part, others, quota)
+        lacking = quota - np.bincount(part[taken], minlength=self.bins)
+        for short in np.flatnonzero(lacking):
+            chosen = set(taken)
+            left = [one for one in others if one not in chosen]
+            taken += sorted(left, key=lambda one, at=short: abs(part[one] - at))[: lacking[short]]
+        note = ""
+        if lacking.any():
+            note = (
+                f"Selection: {lacking.sum()} of the {len(taken)} records are of another length than the rule's, "
+                f"because too few others are as long or short; a lower share or fewer selection.bins needs fewer of them."
+            )
+        found = np.bincount(part[taken], minlength=self.bins)
         about = {"edges": edges.tolist(), "wanted": quota.tolist(), "taken": found.tolist()}
         return Picks(sorted(taken), controlled=own, about={"lengths": about}, note=note)
