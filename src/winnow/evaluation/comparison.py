@@ -55,15 +55,15 @@ Term = tuple[float, list[Key], np.ndarray, np.ndarray]  # weight, items, a, b
 class Measurement:
     """One metric of one model, item by item.
 
-    keys: all items, sorted. unit, contribution: (units,) task or data set, and c summed over what was asked of one
-    document. right: (items,) whether each is right, where the metric is a share of right answers; otherwise None.
+    keys: all items, sorted. population, contribution: (units,) number of the task or data set, and c summed over what
+    was asked of one document. right: (items,) whether each is right, where the metric is a share of right answers; otherwise None.
     """
 
     metric: str
     value: float
     higher_is_better: bool
     keys: tuple[Key, ...]
-    unit: tuple[str, ...]
+    population: np.ndarray
     contribution: np.ndarray
     right: np.ndarray | None
 
@@ -135,15 +135,15 @@ def measurement(metric: str, terms: Sequence[Term], higher_is_better: bool) -> M
     names = sorted(set(units))
     place = {name: number for number, name in enumerate(names)}
     summed = np.bincount([place[one] for one in units], np.concatenate(contributions), len(names))
-    populations = tuple(name for name, _ in names)
-    if any(populations.count(one) < 2 for one in set(populations)):
+    population = np.unique([name for name, _ in names], return_inverse=True)[1]
+    if np.bincount(population).min() < 2:
         raise _Untestable("it has a task with a single item")
     right = None
     if len(terms) == 1 and terms[0][0] == 1:
         _, items, a, b = terms[0]
         if b[0] and (b == b[0]).all() and np.isin(a / b[0], (0, 1)).all():
             right = (a / b[0])[sorted(range(len(items)), key=items.__getitem__)] == 1
-    return Measurement(metric, float(value), higher_is_better, tuple(sorted(keys)), populations, summed, right)
+    return Measurement(metric, float(value), higher_is_better, tuple(sorted(keys)), population, summed, right)
 
 
 def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> Comparison:
@@ -163,16 +163,15 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
         difference = 0.0
     stacks = [np.array([one.contribution for one in side]) for side in (ours, theirs)]  # (runs, units)
     contribution = stacks[0].mean(0) - stacks[1].mean(0)
-    names, shares = np.array(first.unit), [1 / len(ours), 1 / len(theirs)]
-    variances, freedom = [], []
-    for name in dict.fromkeys(first.unit):
-        units = names == name
-        k, own = int(units.sum()), contribution[units]
-        both = [stack[:, units].var(0, ddof=1).sum() if len(stack) > 1 else None for stack in stacks]
-        both = [both[1 - i] if one is None else one for i, one in enumerate(both)]
-        extra = sum(u * share for u, share in zip(both, shares, strict=True) if u is not None)
-        variances.append(k / (k - 1) * max(0.0, float(own @ own) - extra))
-        freedom.append(k - 1)
+    k = np.bincount(first.population)
+    together = [
+        np.bincount(first.population, stack.var(0, ddof=1)) if len(stack) > 1 else None for stack in stacks
+    ]  # of seed and item, in the metric of one run
+    together = [together[1 - i] if one is None else one for i, one in enumerate(together)]
+    extra = sum(one / len(side) for one, side in zip(together, values, strict=True) if one is not None)
+    own = np.bincount(first.population, contribution**2)
+    variances = (k / (k - 1) * np.maximum(0.0, own - extra)).tolist()
+    freedom = (k - 1).tolist()
     for variance, degrees in _spread_over_seeds(values):
         variances.append(variance)
         freedom.append(degrees)

@@ -58,7 +58,7 @@ class LengthMatched(Around):
         if lacking.any():
             note = (
                 f"Selection: {lacking.sum()} of the {len(taken)} records are of another length than the rule's, "
-                f"because too few others are as long or short; a lower share or fewer selection.bins needs fewer of them."
+                f"because too few others are as long or short; a lower share needs fewer of them."
             )
         found = np.bincount(part[taken], minlength=self.bins)
         about = {"edges": edges.tolist(), "wanted": quota.tolist(), "taken": found.tolist()}
