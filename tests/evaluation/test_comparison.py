@@ -34,7 +34,7 @@ def test_a_mean_is_the_paired_t_test():
     """d = 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/3 / 4) = 0.6455 with 3 degrees of freedom."""
     ours, theirs = [3.0, 2.5, 7.0, 4.0], [2.0, 0.5, 4.0, 0.0]
     found = compare_items([model(one(ours))], [model(one(theirs))])
-    assert found.difference == 2.5 and found.stderr == pytest.approx(math.sqrt(5 / 12)) and found.seeds == (1, 1)
+    assert found.difference == 2.5 and found.stderr == pytest.approx(math.sqrt(5 / 12)) and found.runs == (1, 1)
     wanted = ttest_rel(ours, theirs)
     assert found.p == pytest.approx(wanted.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(wanted.confidence_interval(0.95)))
@@ -117,7 +117,7 @@ def test_seeds_by_hand():
     found = compare_items(ours, zero * 3)
     assert found.difference == pytest.approx(0.2) and found.stderr == pytest.approx(math.sqrt(0.01 / 3))
     assert found.p == pytest.approx(1 - math.sqrt(12 / 14)) and found.verdict == "tie"
-    assert found.seeds == (3, 3) and found.test == "seeds and items"
+    assert found.runs == (3, 3) and found.test == "seeds and items"
     assert compare_items(ours, zero).p == pytest.approx(1 - math.sqrt(3 / 5))
     assert compare_items(ours[:1], zero).p == 0
 

@@ -71,7 +71,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Comparison:
     """The difference of two sides with its 95% interval. p: two-sided. test: `exact McNemar`, `paired t` or `seeds and
-    items`. seeds: runs of each side. verdict: win, tie or loss of the first side."""
+    items`. runs: of each side. verdict: win, tie or loss of the first side."""
 
     ours: float
     theirs: float
@@ -82,7 +82,7 @@ class Comparison:
     p: float
     test: str
     items: int
-    seeds: tuple[int, int]
+    runs: tuple[int, int]
     verdict: str
 
 
@@ -199,7 +199,7 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
         p=p,
         test=test,
         items=len(first.keys),
-        seeds=(len(ours), len(theirs)),
+        runs=(len(ours), len(theirs)),
         verdict=verdict(difference, p, first.higher_is_better),
     )
 

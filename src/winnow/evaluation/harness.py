@@ -78,6 +78,7 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
         "models": models,
         "delta": {key: after[key]["value"] - before[key]["value"] for key in before if key in after},
         "headline": [key for key in suite.headline if key in before],
+        "averages": {name: list(keys) for name, keys in suite.averages.items()},
         "settings": suite.settings(),
     }
 
