@@ -184,7 +184,7 @@ class Run:
     def select(self, record: StageRecord) -> dict[str, Any]:
         """`selection.json`, the subset in the schema it came in, its diversity, how well planted defects were found."""
         table, about = self._score_table() if is_leader() else (None, None)  # what is missing is missed at once
-        vectors = self._vectors(record)
+        vectors, lengths = self._selection_columns(record)
         if not is_leader():
             # Rounding may differ between processes, and with it who is just below a limit: there is one selection.
             self.manifest = from_leader(None)
@@ -195,6 +195,7 @@ class Run:
             self.method.filters,
             self.method.takes_all,
             vectors,
+            lengths,
             self.pool.keep_duplicates,
         )
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
@@ -282,16 +283,16 @@ class Run:
             self.manifest = read_selection(self, needed(self.folder, "selection.json", "select"))
         return selected_records(self.pool, self.manifest, self.folder / "selection.json")
 
-    def _vectors(self, record: StageRecord) -> np.ndarray | None:
-        """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""
+    def _selection_columns(self, record: StageRecord) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(records, width) vectors and (records,) answer tokens from the selection's passes, which all processes
+        compute; None for a pass that it does not have."""
         passes = self.selection.passes
         tables = {name: self.scorer.compute(passes[name], self.pool.records, self.template) for name in passes}
         used = self.scorer.used[len(self.scorer.used) - len(tables) :]
         record.reused, record.resumed = self.scorer.counts(used)
-        if not tables:
-            return None
-        record.fingerprint = " ".join(used)
-        return dense(tables["embedding"].table["vector"])
+        record.fingerprint = " ".join(used) or None
+        vectors = dense(tables["embedding"].table["vector"]) if "embedding" in tables else None
+        return vectors, tables["count"].numbers("answer_tokens") if "count" in tables else None
 
     def _detect(self, table, higher_is_better: bool, manifest: dict) -> dict | None:
         """Only pools that label their defects, as the embedded one does, can say how well they were found."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from winnow.data.records import Record, record_id
 from winnow.data.templates import check_eos, text_ids
 from winnow.errors import UserError
+from winnow.store.describe import describe
 
 
 def record(instruction="Say hi", input="", output="Hello!", turns=()):
@@ -232,7 +233,7 @@ def test_the_date_is_told_and_counts(monkeypatch):
     assert "Today Date: 26 Jul 2024" in tokenizer.decode(then.ids)
     other = template("chat", date="2031-01-02")
     assert "Today Date: 02 Jan 2031" in tokenizer.decode(other.encode([record()], tokenizer)[0].ids)
-    assert other.settings() != template("chat").settings()
+    assert describe(other) != describe(template("chat"))
 
 
 def test_a_text_that_the_tokenizer_refuses_is_flagged():

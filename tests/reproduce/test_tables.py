@@ -15,7 +15,7 @@ from run_folders import run_folder
 from winnow import commands
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_jobs
-from winnow.reproduce.publish import publish
+from winnow.reproduce.publish import publish, show_cell
 from winnow.reproduce.tables import Row, build, matches, read_paper
 from winnow.sweeps.summary import note_failure
 
@@ -111,6 +111,37 @@ def test_differences_from_another_row(tmp_path):
     cell = row(found, backbone="llama2_7b", method="noise_consistency+diversity").cells["delta"]
     assert cell.mean == pytest.approx(5.0) and cell.difference == pytest.approx(5.0 - 2.93)
     assert "delta" not in row(found, backbone="llama2_7b", method="full").cells
+
+
+def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
+    """Ten of 40 items are right for ours alone and none for full data alone: exact p = 2 / 2^10. d has mean 1/4 and
+    variance 40/39 (1/4 - 1/16) = 0.1923, standard error sqrt(0.1923 / 40) = 0.0693; t(39) = 2.0227: 25 +- 14.02 points.
+    With four such items, p = 2 / 2^4: a tie, and the interval holds 0."""
+    common, key = {"table": "noise/table1"}, "average/small"
+    ours = {"choices": {"method": "noise", "selection": "noise"}, "row": {"ratio": 0.12, "beta": 10}}
+    for name, wins, said in (("a", 10, "better"), ("b", 4, "tie")):
+        full, own = [0] * 40, [1] * wins + [0] * (40 - wins)
+        for folder, side, more in (("full", full, {"choices": {"method": "full"}}), ("ours", own, ours)):
+            path = run_folder(
+                tmp_path / name / folder,
+                metrics={key: sum(side) / 40},
+                items={"tuned": {"t/acc": side}},
+                **more,
+                **common,
+            )
+            results = json.loads((path / "results.json").read_text())
+            results["averages"] = {"small": ["t/acc"]}
+            (path / "results.json").write_text(json.dumps(results))
+        found = table("noise/table1", tmp_path / name)
+        cell = row(found, backbone="llama2_7b", method="noise_consistency+diversity").cells["delta"]
+        low, high, verdict = cell.tested
+        assert verdict == said and cell.mean == pytest.approx(100 * wins / 40)
+        assert (low > 0) == (said == "better")
+        if wins == 10:
+            assert (low, high) == pytest.approx((25 - 14.02, 25 + 14.02), abs=0.01)
+            assert show_cell(cell) == "25.00 [10.98, 39.02]"
+        else:
+            assert low == 0 and show_cell(cell).endswith("] tie")
 
 
 def test_lima_is_measured_against_all_of_alpaca(tmp_path):

@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
 
 if TYPE_CHECKING:
-    from winnow.compare.dashboard import Seen
+    from winnow.compare.runs import Seen
 
 COLOURS = (BLUE, RED, AMBER, INK, GREY)
 MARKS = "osD^vP*X"

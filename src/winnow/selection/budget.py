@@ -72,7 +72,7 @@ class Budget:
 
     @property
     def passes(self) -> dict[str, Pass]:
-        """What must be computed before `select`: the embedding, if there is one."""
+        """What must be computed before `select`: `embedding`, if there is one; `count` gives the answers' lengths."""
         return {} if self.embedding is None else {"embedding": self.embedding}
 
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
@@ -90,14 +90,15 @@ class Budget:
         method_filters: Sequence[Range] = (),
         takes_all: bool = False,
         vectors: np.ndarray | None = None,
+        lengths: np.ndarray | None = None,
         keep_duplicates: bool = False,
     ) -> Selection:
         """Decide on every row of a score table.
 
         takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
-        of the table, NaN rows where there is none. keep_duplicates: a record that repeats an earlier one, which has the
-        same id, is eligible too. Raises UserError if the budget does not fit the valid records, or if
-        the rule needs vectors and has none.
+        of the table, NaN rows where there is none. lengths: (records,) answer tokens, likewise. keep_duplicates: a
+        record that repeats an earlier one, which has the same id, is eligible too. Raises UserError if the budget does
+        not fit the valid records, or if the rule needs vectors and has none.
         """
         if vectors is None and self.needs_vectors:
             raise UserError(f"The selection rule {self.name} compares vectors; give it a pass as selection.embedding.")
@@ -115,10 +116,11 @@ class Budget:
         if takes_all or not budget:
             picks = Picks(list(range(budget)))
         else:
-            candidates = Candidates(len(ranked))
+            known = {"ids": [ids[i] for i in ranked], "lengths": None if lengths is None else lengths[ranked]}
             if self.needs_vectors:
                 points = points[ranked]  # the others are needed no more
-                candidates = Candidates(len(ranked), points, labels[ranked])
+                known |= {"vectors": points, "classes": labels[ranked]}
+            candidates = Candidates(len(ranked), **known)
             picks = self.pick(candidates, budget)
         taken = set(picks.taken)
         by_score = not takes_all and self.order != "random" and taken == set(range(len(taken)))
@@ -133,10 +135,11 @@ class Budget:
                 "count": None if takes_all else self.count,
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
-                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self._own(),
+                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self._own() | picks.about,
                 "embedding": None if self.embedding is None else describe(self.embedding) | {"centre": self.centre},
             },
             classes=None if labels is None else _class_counts(labels, ranked, picks),
+            note=picks.note,
         )
 
     def _own(self) -> dict[str, Any]:
