@@ -119,8 +119,6 @@ class _Names(dict):
 
 
 def _walk(key: str, node: Any) -> None:
-    if node == "None":
-        raise UserError(f"{key}=None is a text; no value is written null.")
     if isinstance(node, list):
         for place, item in enumerate(node):
             _walk(f"{key}[{place}]", item)
@@ -150,6 +148,8 @@ def _check_node(key: str, node: Mapping[str, Any]) -> None:
 
 
 def _check_value(key: str, value: Any, kind: Any) -> None:
+    if value == "None":
+        raise UserError(f"{key}=None is a text; no value is written null.")
     if value == "???" or _fits(value, kind):
         return
     kinds = [one for one in (typing.get_args(kind) if _is_union(kind) else (kind,)) if one is not types.NoneType]
@@ -239,5 +239,5 @@ def help_page() -> str:
 def _instead(name: str, known: Iterable[str], parent: str, sign: str = ".") -> str:
     """The end of a sentence about an unknown name: the likeliest known one, and all of them."""
     known = [one for one in known if not one.startswith("_")]
-    close = [f"{parent}{sign}{one}" if parent else one for one in get_close_matches(name, known, 1)]
+    close = [f"{parent}{sign}{one}" if parent else one for one in get_close_matches(name, known, 1, 0.65)]
     return f"{'; did you mean ' + close[0] + '?' if close else '.'} Known are {', '.join(known) or 'none'}."

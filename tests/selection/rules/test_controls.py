@@ -31,7 +31,11 @@ def test_length_matched_by_hand():
     assert found.chosen[1:] == [6, 7] and found.chosen[0] in (1, 2, 3) and found.shortfall() is None
     rule = found.manifest()["rule"]
     assert rule["lengths"] == {"edges": [7.5], "wanted": [1, 2], "taken": [1, 2]}
-    assert rule["name"] == "length_matched" and rule["around"]["name"] == "budget" and rule["bins"] == 2
+    assert (
+        rule["name"] == "length_matched"
+        and rule["around"]["class"] == "winnow.selection.budget.Budget"
+        and rule["bins"] == 2
+    )
     reasons = {decision["row"]: decision["reason"] for decision in found.decisions}
     assert [reasons[row] for row in (0, 4, 5)] == ["taken_by_the_rule"] * 3 and found.cut is None
 
@@ -113,9 +117,9 @@ def test_as_a_user_writes_it(rule):
 def test_names_say_what_is_controlled():
     """In a table and in a dashboard the control of ifd is not ifd."""
     choices = {"backbone": "x", "data": "alpaca", "method": "ifd", "selection": "length_matched"}
-    assert identity({}, choices, "cherry")["method"] == "length_matched(ifd)"
-    noise = choices | {"method": "noise", AROUND: "noise"}
-    assert identity({}, noise, "noise")["method"] == "length_matched(noise_consistency+diversity)"
+    assert identity({}, choices, "ifd")["method"] == "length_matched(ifd)"
+    other = choices | {"method": "consistency", AROUND: "consistency"}
+    assert identity({}, other, "consistency")["method"] == "length_matched(noise_consistency+diversity)"
 
 
 def test_all_records_leave_nothing_to_draw():
