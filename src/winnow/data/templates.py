@@ -121,6 +121,8 @@ class Template:
             raise UserError(f"template.boundary={boundary} is unknown; choose separate or joint.")
         if boundary == "joint" and with_input is None:
             raise UserError("template.boundary=joint works for text templates only; use separate with template=chat.")
+        if (with_input is None) != (without_input is None):
+            raise UserError("template.with_input and template.without_input go together: give both, or null for both.")
         if max_length < 2:
             raise UserError(f"template.max_length={max_length} leaves no room for an answer; give at least 2 tokens.")
         try:
@@ -161,21 +163,21 @@ class Template:
             raise ValueError(f"unknown view {view!r}; known: {VIEWS}")
         if eos:
             check_eos(tokenizer)
-        bos, known = self._bos_ids(tokenizer), {}
+        bos = self._bos_ids(tokenizer)
+        known: dict = {}  # what the chat template writes around the turns, for each order of roles
         encoded: list[Encoded] = []
         for start in range(0, len(records), _BATCH):
             batch = records[start : start + _BATCH]
             prompts = [self._prompt(record, view, tokenizer, known) for record in batch]
             tokens = _tokens_of(prompts, tokenizer, markup=self.is_chat)
-            outputs: list[_Prompt] = [[_Piece(record.output, "answer")] for record in batch]
-            if self.boundary == "joint":
-                outputs = [
-                    one + answer if isinstance(one, list) else one for one, answer in zip(prompts, outputs, strict=True)
-                ]
+            outputs: list[_Prompt] = []
+            for record, prompt in zip(batch, prompts, strict=True):
+                before = prompt if self.boundary == "joint" and isinstance(prompt, list) else []
+                outputs.append([*before, _Piece(record.output, "answer")])
             answers = _tokens_of(outputs, tokenizer, continued=self.boundary == "separate")
             for record, prompt, own, answer in zip(batch, prompts, tokens, answers, strict=True):
-                refusal = next((one for one in (own, answer) if isinstance(one, _RefusedError)), None)
-                if refusal is not None:
+                if isinstance(own, _RefusedError) or isinstance(answer, _RefusedError):
+                    refusal = own if isinstance(own, _RefusedError) else answer
                     encoded.append(Encoded(record.id, [], 0, 0, {}, str(refusal)))
                     continue
                 ids, rest = own.ids, answer.ids
@@ -231,7 +233,7 @@ class Template:
             "turns": [piece for role, text in record.turns for piece in self._turn(role, text)],
         }
         pieces = []
-        for literal, name, _, _ in string.Formatter().parse(chosen):
+        for literal, name, _, _ in string.Formatter().parse(chosen or ""):
             pieces.append(_Piece(literal, "template"))
             if name is not None:
                 if name not in parts:
@@ -473,17 +475,15 @@ def _tokens_of(
     Where a control token comes of it in text of the record, that prompt is tokenised again in parts. markup: the
     template's own pieces hold control tokens. continued: the texts go on after others.
     """
-    results = list(prompts)
-    where = [i for i, prompt in enumerate(prompts) if isinstance(prompt, list)]
-    texts = ["".join(piece.text for piece in prompts[i]) for i in where]
+    asked = [prompt for prompt in prompts if isinstance(prompt, list)]
+    texts = ["".join(piece.text for piece in pieces) for pieces in asked]
+    found = (_continue if continued else _tokenise)(texts, tokenizer, markup)
     control = control_ids(tokenizer)
-    for i, text, tokens in zip(
-        where, texts, (_continue if continued else _tokenise)(texts, tokenizer, markup), strict=True
-    ):
-        if not isinstance(tokens, _RefusedError) and _control_in_record(tokens, text, prompts[i], control):
-            tokens = _in_parts(text, prompts[i], tokenizer, markup, continued)
-        results[i] = tokens
-    return results
+    for i, (text, pieces, tokens) in enumerate(zip(texts, asked, found, strict=True)):
+        if not isinstance(tokens, _RefusedError) and _control_in_record(tokens, text, pieces, control):
+            found[i] = _in_parts(text, pieces, tokenizer, markup, continued)
+    results = iter(found)
+    return [next(results) if isinstance(prompt, list) else prompt for prompt in prompts]
 
 
 def _control_in_record(
