@@ -25,7 +25,7 @@ $(READY): requirements.txt requirements-models.txt pyproject.toml
 	@touch $(READY)
 
 # Every experiment at scale=smoke, without a network; goes on where it stopped. NLU=folder, POOLS="alpaca=file ...", EVAL=folder
-# give it data, ARGS="--only noise" any option of experiments/run_all.py.
+# give it data, ARGS="--only consistency" any option of experiments/run_all.py.
 experiments: setup
 	$(BIN)/python experiments/run_all.py $(if $(NLU),--nlu $(NLU)) $(if $(POOLS),--pools $(POOLS)) $(if $(EVAL),--eval $(EVAL)) $(ARGS)
 

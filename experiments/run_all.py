@@ -1,11 +1,11 @@
 """Every experiment at one scale, one after the other, and a table of what ran. `make experiments` calls it.
 
     python experiments/run_all.py                                     # scale=smoke: no network, no data of yours
-    python experiments/run_all.py --only noise/table1 anit            # some experiments, or all of a paper
+    python experiments/run_all.py --only consistency/table1 anit            # some experiments, or all of a paper
     python experiments/run_all.py --nlu FOLDER --pools alpaca=FILE lima=FILE --eval FOLDER
     python experiments/run_all.py --again -- seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 
-Each experiment is one command, `python -m winnow +experiment=<paper>/<table>`, with one store for all of them. What is
+Each experiment is one command, `python -m winnow experiment=<paper>/<table>`, with one store for all of them. What is
 not given is stood in for: pools by the embedded pool, suites by the embedded one, NLU data sets by the sentences under
 experiments/samples, which say nothing about those data sets; the tables therefore go to <out>/tables and not beside
 the papers' numbers, unless --tables=experiments says so. The same for WINNOW_NLU, WINNOW_POOLS, WINNOW_EVAL.
@@ -58,7 +58,7 @@ def main() -> None:
     done = read_json(state_file) if state_file.is_file() else {}
     names = chosen(given.only)
     for place, name in enumerate(names, 1):
-        command = ["+experiment=" + name, *overrides(name, given, out, nlu, stand_ins)]
+        command = ["experiment=" + name, *overrides(name, given, out, nlu, stand_ins)]
         before = done.get(name)
         same = before and (before["command"], before["commit"]) == (command, commit) and not commit.endswith(UNKNOWN)
         if same and finished(before, out / name / given.scale) and not given.again:
@@ -80,7 +80,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="smoke", choices=SCALES, help="default: smoke")
-    parser.add_argument("--only", nargs="+", default=[], help="experiments (noise/table1) or papers (noise)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="experiments (consistency/table1) or papers (consistency)"
+    )
     parser.add_argument("--nlu", default=os.environ.get("WINNOW_NLU"), help="folder with NLU data sets")
     pools = os.environ.get("WINNOW_POOLS", "").split()
     parser.add_argument("--pools", nargs="+", default=pools, help="local pools by data=: alpaca=FILE file=FILE")

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from winnow.config import build
+from winnow.config import compose as config
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
+__all__ = ["CONF", "build", "config", "template"]
 
-def template(name: str, **options):
+
+def template(name: str, **changes):
     """A template as `template=name` gives it, with some keys replaced."""
-    settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(CONF / "template" / f"{name}.yaml"), options))
-    return get_class(settings.pop("_target_"))(**settings)
-
-
-def config(*overrides: str) -> DictConfig:
-    """The whole configuration as `python -m winnow <overrides>` resolves it, without Hydra's own part."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+    return build(f"template/{name}", **changes)

@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 
 import torch
-from common import CONF, parts, save
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from common import parts, save
 
+from winnow.config import build
 from winnow.data.readers import read_pool
 from winnow.tuning.data import MicroBatches, plan_steps
+from winnow.tuning.dropout import again
 from winnow.tuning.examples import usable
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
@@ -64,15 +64,16 @@ class Bench:
     def step(self, row: str, position: int) -> float:
         """Seconds of one optimizer step with the adversary of a row."""
         name, changed, checkpointing = ROWS[row]
-        adversary = instantiate(OmegaConf.load(CONF / "adversary" / f"{name}.yaml"), **changed)
+        adversary = build(f"adversary/{name}", **changed)
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         batch = self.batches[position]
         start = time.perf_counter()
-        torch.manual_seed(position)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bf16"):
             embeds = self.model.get_input_embeddings()(batch.ids)
-            loss = adversary.loss(MicroBatchLoss(self.model, batch), embeds, batch.mask)
+            loss_of = MicroBatchLoss(self.model, batch)
+            loss_of.same_dropout()
+            loss = adversary.loss(loss_of, embeds, batch.mask)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
         self.optimizer.step()

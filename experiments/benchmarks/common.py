@@ -8,23 +8,21 @@ import platform
 import subprocess
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from winnow.backbone.likelihood import decoder
+from winnow.backbone.causal_model import CausalModel
+from winnow.config import compose
 from winnow.quiet import quiet
 
 quiet()
 
 HERE = Path(__file__).resolve().parent
-CONF = HERE.parents[1] / "conf"
 TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
 
 
 def parts(*overrides: str):
     """(configuration, backbone source, template) as `python -m winnow <overrides>` builds them."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides))
+    cfg = compose(*overrides)
     return cfg, instantiate(cfg.backbone), instantiate(cfg.template)
 
 
@@ -33,7 +31,7 @@ class Counter:
 
     def __init__(self, model) -> None:
         self.sequences = self.tokens = 0
-        decoder(model).register_forward_pre_hook(self._count, with_kwargs=True)
+        CausalModel(model).body.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, module, args, given) -> None:
         x = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]

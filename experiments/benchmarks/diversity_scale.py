@@ -28,7 +28,7 @@ from winnow.selection.vectors import directions
 
 WIDTH = 576
 RULES = {
-    "noise": "diverse.Diverse",
+    "consistency": "diverse.Diverse",
     "deita": "deita.Deita",
     "stratified": "stratified.Stratified",
     "k_center": "k_center.KCenter",

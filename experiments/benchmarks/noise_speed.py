@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 
 from winnow.data.readers import read_pool
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
-from winnow.scoring.methods.noise import NoiseConsistency
+from winnow.scoring.methods.consistency import NoiseConsistency
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 

@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/sweep_reuse.py [POOL] [--limit 60] [--steps 3] [--items 16] [--folder FOLDER]
 
-The sweep is `python -m winnow -m method=ifd,perplexity,noise selection.ratio=0.1,0.2 seed=0,1` with all five stages, on
+The sweep is `python -m winnow -m method=ifd,perplexity,consistency selection.ratio=0.1,0.2 seed=0,1` with all five stages, on
 the packaged backbone. The methods share passes in part: `ifd` reads the answers with and without their prompts,
-`perplexity` needs the first of these two passes alone, and `noise` has one of its own, drawn anew for each seed. What
+`perplexity` needs the first of these two passes alone, and `consistency` has one of its own, drawn anew for each seed. What
 no two jobs have in common is the tuning and the evaluation of the tuned model. Both sides are one process each, so that
 the time to start Python counts once on both; cold, each job has its own store below `paths.store`.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from common import save
 
-SWEEP = ["method=ifd,perplexity,noise", "selection.ratio=0.1,0.2", "seed=0,1"]
+SWEEP = ["method=ifd,perplexity,consistency", "selection.ratio=0.1,0.2", "seed=0,1"]
 JOBS = 12
 STAGES = ("score", "select", "tune", "evaluate", "report")
 
@@ -119,14 +119,10 @@ def counted(cards: list[dict]) -> dict:
         return how == "computed"
 
     for card in cards:
-        store = Path(card["config"]["paths"]["store"])
         for stage, kind in (("score", "passes"), ("tune", "tunings"), ("evaluate", "evaluations")):
             new = False
             for fingerprint in (card["stages"][stage]["fingerprint"] or "").split():
-                size = None
-                if kind == "passes":
-                    meta = json.loads((store / "passes" / fingerprint / "meta.json").read_text(encoding="utf-8"))
-                    size = meta["data"]["records"]
+                size = card["data"]["n_records"] - card["data"]["duplicates"] if kind == "passes" else None
                 new = count(kind, card, fingerprint, size) or new
             status = card["stages"][stage]["status"]
             assert status == ("computed" if new else "reused"), (card["config"]["method"], stage, status)

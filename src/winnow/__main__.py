@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra in front of `pipeline.run`. `winnow table` and `winnow dashboard` look back."""
+"""`python -m winnow [overrides]`: Hydra in front of `pipeline.run`. `winnow table`, `dashboard` and `compare` look back."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from winnow.config import CONF, help_page
 from winnow.quiet import quiet
 
-quiet()
+if TYPE_CHECKING:  # `winnow --help` loads none of them
+    from omegaconf import DictConfig
 
-import hydra  # noqa: E402  (after quiet: importing is when libraries begin to talk)
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
-
-from winnow.errors import user_sentence  # noqa: E402
-from winnow.sweeps.summary import SWEEPS, Sweep, note_failure  # noqa: E402
+    from winnow.sweeps.summary import Sweep
 
 _raised: list[Exception] = []
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> dict | float | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     from winnow import pipeline
     from winnow.distributed import is_leader
     from winnow.sweeps.objective import check_objective, objective
     from winnow.sweeps.scale import scaled
+    from winnow.sweeps.summary import REFUSED, note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
+    if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
+        return None
     try:
         if cfg.get("objective") is None or not is_leader():
             return pipeline.run(cfg)
@@ -68,9 +69,13 @@ def _end(sweep: Sweep, error: Exception | None, told: list[str]) -> None:
 
 def _run(told: list[str]) -> None:
     """One run or a sweep. Whatever ends a sweep, its jobs are accounted for."""
+    import hydra
+
+    from winnow.sweeps.summary import SWEEPS
+
     error = None
     try:
-        _job()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
     except Exception as raised:
         if not SWEEPS:
             raise
@@ -83,17 +88,25 @@ def _run(told: list[str]) -> None:
 
 def main() -> None:
     """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_page())
+        return
+    quiet()  # before the imports: then libraries begin to talk
+    from winnow.errors import user_sentence
+    from winnow.sweeps.summary import SWEEPS
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
     SWEEPS.clear()
     _raised.clear()
     told: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"]):
+        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"]):
             from winnow import commands
 
-            return getattr(commands, sys.argv[1])(sys.argv[2:])
-        _run(told)
+            getattr(commands, sys.argv[1])(sys.argv[2:])
+        else:
+            _run(told)
     except KeyboardInterrupt:
         sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
     except Exception as error:

@@ -1,23 +1,22 @@
-"""`winnow table` and `winnow dashboard`: the commands that look at what is already there."""
+"""`winnow table`, `dashboard` and `compare`: the commands that look at what is already there."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from winnow.config import CONF, choices
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_json, run_cards
 from winnow.sweeps.summary import FAILURE
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
 
 def table(words: Sequence[str]) -> None:
-    """`winnow table noise/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table from its run
-    folders.
+    """`winnow table consistency/table1 [scale=paper] [runs=FOLDER] [to=FOLDER]`: write an experiment's table.
 
     runs: the sweep's folder, by default where the experiment puts it. scale: with runs=... by default that of the jobs
     there, paper without. to: where the table goes, by default experiments/<paper>/<table>.
@@ -37,7 +36,7 @@ def table(words: Sequence[str]) -> None:
     runs = options["runs"] or f"outputs/experiments/{names[0]}/{wanted}"
     if not Path(runs).is_dir():
         raise UserError(
-            f"{runs}: no such folder; run `python -m winnow +experiment={names[0]} scale={wanted or 'paper'}` first, "
+            f"{runs}: no such folder; run `python -m winnow experiment={names[0]} scale={wanted or 'paper'}` first, "
             f"or name the folder of its sweep with runs=..."
         )
     publish(settings, Path(runs), _scale(names[0], Path(runs), wanted))
@@ -62,6 +61,21 @@ def dashboard(words: Sequence[str]) -> None:
     if len(names) > 1:
         raise UserError(f"winnow dashboard wants one folder, found {' '.join(names)}.")
     print(f"The dashboard is {write_dashboard(Path(names[0] if names else 'outputs'), options['to'])}")
+
+
+def compare(words: Sequence[str]) -> None:
+    """`winnow compare RUN RUN ... [--against random|best|base|METHOD] [--out FOLDER]`: which method beats which, by
+    paired tests over the runs below the folders; the page and its JSON go to `--out`, by default the first folder."""
+    from winnow.compare.verdicts import told_lines, write_verdicts
+
+    parser = argparse.ArgumentParser(prog="winnow compare")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders of sweeps")
+    parser.add_argument("--against", help="random, best, base or a method; by default random where there is one")
+    parser.add_argument("--out", type=Path, help="where the page and its JSON go; by default the first folder")
+    given = parser.parse_args(words)
+    out = given.out or given.runs[0]
+    print("\n".join(told_lines(write_verdicts(given.runs, given.against, out))))
+    print(f"The page is {out / 'verdicts.html'}")
 
 
 def _scale(name: str, runs: Path, wanted: str | None) -> str:
@@ -92,14 +106,13 @@ def _scale_of(config: Mapping[str, Any], name: str) -> str | None:
 
 def experiments() -> list[str]:
     """Names of all experiments that are tables or figures of a paper."""
-    found = sorted((CONF / "experiment").glob("*/*.yaml"))
-    return [f"{path.parent.name}/{path.stem}" for path in found if "table" in OmegaConf.load(path)]
+    return [one for one in choices("experiment") if "table" in OmegaConf.load(CONF / "experiment" / f"{one}.yaml")]
 
 
 def table_settings(name: str) -> dict:
-    """The resolved `table` of an experiment: common.yaml's with the experiment's own on top."""
+    """The resolved `table` of an experiment: _common.yaml's with the experiment's own on top."""
     folder = CONF / "experiment"
-    merged = OmegaConf.merge(OmegaConf.load(folder / "common.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
+    merged = OmegaConf.merge(OmegaConf.load(folder / "_common.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
     whole = OmegaConf.create({"table": merged.table})
     return OmegaConf.to_container(whole, resolve=True)["table"]
 

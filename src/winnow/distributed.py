@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 if TYPE_CHECKING:
     from winnow.store.artifacts import Artifact
+    from winnow.store.columns import Columns
 
 
 # How long a process may wait for the others (ours). The leader evaluates alone, and may wait for another job's
@@ -57,28 +58,30 @@ def join() -> None:
         dist.init_process_group(timeout=PATIENCE)
 
 
-def compute_once(artifact: Artifact, work: Callable[[], None]) -> bool:
-    """Run `work` and finish the artifact, unless it is finished; all processes take the same turn.
+def compute_once(folder: Artifact | Columns, work: Callable[[Any], None], *asked: Any) -> Any:
+    """Call `work` with what is missing of `asked`, if anything is, and finish the folder; all processes take the same
+    turn.
 
-    Returns whether it was computed now. The leader holds the artifact's lock; if another job is at work on it, it
-    waits, and takes over should that job die.
+    Returns what was missing: of an artifact, whether it was; of columns, the ids among those asked for. The leader
+    holds the folder's lock; if another job is at work on it, it waits, and takes over should that job die.
     """
     if not is_leader():
-        # Without a group this process was started for the very artifact that the leader has in hand.
-        must_compute = from_leader(None) if dist.is_initialized() else not artifact.finished
-        if must_compute:
-            work()
+        # Without a group this process was started for the very thing that the leader has in hand.
+        missing = from_leader(None) if dist.is_initialized() else folder.missing(*asked)
+        if missing:
+            work(missing)
             barrier()
-        return must_compute
-    if artifact.finished:
-        return from_leader(False)
-    with artifact.claim() as must_compute:
-        from_leader(must_compute)
-        if must_compute:
-            work()
-            artifact.finish()
+        return missing
+    missing = folder.missing(*asked)
+    if not missing:
+        return from_leader(missing)
+    with folder.claim(*asked) as missing:
+        from_leader(missing)
+        if missing:
+            work(missing)
+            folder.finish()
             barrier()
-    return must_compute
+    return missing
 
 
 def barrier() -> None:

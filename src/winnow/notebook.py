@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from winnow import config
+from winnow.config import CONF
 from winnow.errors import UserError
 from winnow.quiet import quiet
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 quiet()  # when this is imported, before the libraries that talk
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars are off; no need for their widgets
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 DOTS_PER_INCH = 96  # 9 inches wide: 864 pixels, of about 40 KB each
 PLAIN = ("tracking=none", "trainer.enable_progress_bar=false")
 _began = time.perf_counter()
@@ -83,11 +84,7 @@ def compose(*words: str) -> DictConfig:
 
     Its run folder is named by the method and a hash of the words: the same words go to the same folder again.
     """
-    from hydra import compose as composed
-    from hydra import initialize_config_dir
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = composed("config", overrides=[*PLAIN, f"paths.store={folder() / 'store'}", *words])
+    cfg = config.compose(*PLAIN, f"paths.store={folder() / 'store'}", *words)
     if not any(word.startswith("paths.run=") for word in words):
         cfg.paths.run = str(folder() / "runs" / f"{cfg.method.name}-{_hash(words)}")
     return cfg

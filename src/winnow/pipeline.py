@@ -11,9 +11,10 @@ import pyarrow as pa
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.config import check
 from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Pool, Record
-from winnow.data.templates import Template
+from winnow.data.templates import Template, check_eos
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
@@ -37,8 +38,8 @@ from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
+from winnow.trainer import check_trainer
 from winnow.tuning.adversary.base import Adversary
-from winnow.value_types import check_types
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
-    check_types(cfg)
+    check(cfg)
     run = Run(scaled(cfg))
     if not is_leader():  # further processes help with passes and tuning; the first one writes
         for stage in ("score", "select", "tune"):
@@ -102,6 +103,8 @@ class Run:
             check_pass(f"selection.{name}", pass_)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
+        check_trainer(self.trainer_args)
+        self.trainer_args["callbacks"] = list(instantiate(cfg.callbacks).values())
         self.scored: pa.Table | None = None  # filled by `score`
         self.manifest: dict | None = None  # filled by `select`
         self.has_tuned = False  # set by `tune`
@@ -123,7 +126,21 @@ class Run:
             measure=lambda: instantiate(cfg.distortion),
             trainer_args=self.trainer_args,
         )
+        if self.tuning is not None and "tune" in self.stages:
+            check_eos(self.source.tokenizer)
+        self._check_windows()
         self.pool: Pool = instantiate(cfg.data)
+
+    def _check_windows(self) -> None:
+        """Raises UserError if a text of the passes or of tuning may be longer than its backbone reads."""
+        runs = [pass_ for pass_ in self.method.passes.values() if pass_.runs_model]
+        if "score" in self.stages and runs:
+            answers = max(pass_.max_new_tokens for pass_ in runs)
+            settings = f"template.max_length={self.scoring_template.max_length}"
+            settings += f" with method.max_new_tokens={answers}" if answers else ""
+            self.scorer.source.check_window(self.scoring_template.max_length + answers, settings)
+        if "tune" in self.stages and self.tuning is not None:
+            self.source.check_window(self.template.max_length, f"template.max_length={self.template.max_length}")
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -167,13 +184,19 @@ class Run:
     def select(self, record: StageRecord) -> dict[str, Any]:
         """`selection.json`, the subset in the schema it came in, its diversity, how well planted defects were found."""
         table, about = self._score_table() if is_leader() else (None, None)  # what is missing is missed at once
-        vectors = self._vectors(record)
+        vectors, lengths = self._selection_columns(record)
         if not is_leader():
             # Rounding may differ between processes, and with it who is just below a limit: there is one selection.
             self.manifest = from_leader(None)
             return {}
         chosen = self.selection.select(
-            table, about["higher_is_better"], self.method.filters, self.method.takes_all, vectors
+            table,
+            about["higher_is_better"],
+            self.method.filters,
+            self.method.takes_all,
+            vectors,
+            lengths,
+            self.pool.keep_duplicates,
         )
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
         self.manifest = manifest = from_leader(manifest)
@@ -260,16 +283,16 @@ class Run:
             self.manifest = read_selection(self, needed(self.folder, "selection.json", "select"))
         return selected_records(self.pool, self.manifest, self.folder / "selection.json")
 
-    def _vectors(self, record: StageRecord) -> np.ndarray | None:
-        """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""
+    def _selection_columns(self, record: StageRecord) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(records, width) vectors and (records,) answer tokens from the selection's passes, which all processes
+        compute; None for a pass that it does not have."""
         passes = self.selection.passes
         tables = {name: self.scorer.compute(passes[name], self.pool.records, self.template) for name in passes}
         used = self.scorer.used[len(self.scorer.used) - len(tables) :]
         record.reused, record.resumed = self.scorer.counts(used)
-        if not tables:
-            return None
-        record.fingerprint = " ".join(used)
-        return dense(tables["embedding"].table["vector"])
+        record.fingerprint = " ".join(used) or None
+        vectors = dense(tables["embedding"].table["vector"]) if "embedding" in tables else None
+        return vectors, tables["count"].numbers("answer_tokens") if "count" in tables else None
 
     def _detect(self, table, higher_is_better: bool, manifest: dict) -> dict | None:
         """Only pools that label their defects, as the embedded one does, can say how well they were found."""

@@ -1,8 +1,11 @@
-"""Lightning's Trainer for passes and for tuning, from the few arguments that configuration may give."""
+"""Lightning's Trainer for passes and for tuning, from the arguments that configuration gives."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,35 +15,85 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from winnow.distributed import PATIENCE
 from winnow.errors import UserError
 
-SETTINGS = ("accelerator", "devices", "strategy", "num_nodes", "enable_progress_bar")
+# Arguments of the Trainer that Winnow sets itself, because numbers or the store hang on them -> what to give instead.
+REFUSED = {
+    "precision": "backbone.dtype and tuning.dtype",
+    "max_epochs": "tuning.epochs",
+    "min_epochs": "tuning.epochs",
+    "max_steps": "tuning.max_steps",
+    "min_steps": "tuning.max_steps",
+    "max_time": "tuning.max_steps",
+    "limit_train_batches": "tuning.max_steps",
+    "overfit_batches": "data.limit and tuning.epochs",
+    "accumulate_grad_batches": "tuning.batch_size and tuning.micro_batch_size",
+    "gradient_clip_val": "tuning.gradient_clip",
+    "gradient_clip_algorithm": "tuning.gradient_clip",
+    "reload_dataloaders_every_n_epochs": "nothing, the batches are planned once",
+    "use_distributed_sampler": "nothing, the batches are dealt out already",
+    "enable_checkpointing": "tuning.checkpoint_every_steps",
+    "default_root_dir": "paths.run",
+    "logger": "tracking",
+    "callbacks": "the group callbacks",
+}
+KNOWN = [name for name in inspect.signature(pl.Trainer).parameters if name not in REFUSED]
+
+
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for a setting that the Trainer does not have, or that Winnow sets itself."""
+    for key in settings:
+        if key in REFUSED:
+            raise UserError(f"trainer.{key} is set by Winnow itself; leave it out and give {REFUSED[key]}.")
+        if key not in KNOWN:
+            close = [f"did you mean trainer.{one}? " for one in get_close_matches(key, KNOWN, 1)]
+            raise UserError(f"trainer.{key} is no setting; {''.join(close)}Known are {', '.join(KNOWN)}.")
 
 
 def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     """A Trainer that writes nothing but what its callbacks write and shards nothing by itself.
 
-    settings: the `trainer` group of the configuration. options: what the caller decides.
-    Raises UserError for a setting that is none and for devices that are not there.
+    settings: the `trainer` group of the configuration, and under `callbacks` the objects of that group. options: what
+    the caller decides. Raises UserError for a setting that is none and for devices that are not there.
     """
-    for key in settings:
-        if key not in SETTINGS:
-            raise UserError(
-                f"trainer.{key} is not a setting; known are {', '.join(SETTINGS)} "
-                f"(the precision follows backbone.dtype and tuning.dtype)."
-            )
-    fixed = {
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,  # batches are dealt out by us
-    }
+    settings = dict(settings)
+    callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ()), LimitedRun()]
+    check_trainer(settings)
+    defaults = {"accelerator": "auto", "devices": 1, "enable_model_summary": False, "log_every_n_steps": 1}
+    fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us
     try:
-        trainer = pl.Trainer(**{"accelerator": "auto", "devices": 1, **settings, **fixed, **options})
-    except MisconfigurationException as error:
+        trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})
+    except (MisconfigurationException, TypeError, ValueError) as error:
         told = " ".join(str(error).split())
-        raise UserError(f"The trainer settings {dict(settings)} cannot be used on this machine: {told}") from error
+        raise UserError(f"The trainer settings {settings} cannot be used on this machine: {told}") from error
+    if settings.get("profiler"):  # its report is a log message, which is hidden otherwise
+        logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)
     if isinstance(trainer.strategy, DDPStrategy):
         # Lightning forms the process group where nobody else did, and has no argument for this beside `strategy=ddp`.
         trainer.strategy._timeout = PATIENCE
     return trainer
+
+
+class LimitedRun(pl.Callback):
+    """Ends the run in one sentence where `fast_dev_run` or `limit_predict_batches` left work undone. The records that
+    a pass has finished are in the store, so that the next run goes on from them; of a limited training nothing is kept.
+    It is the last callback, so that the others have written what they have."""
+
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        batches, done = len(trainer.predict_dataloaders), sum(trainer.num_predict_batches)
+        if trainer.strategy.reduce_boolean_decision(done < batches, all=False):
+            raise UserError(
+                f"{_limit(trainer)}: the pass ended after {done} of {batches} batches, which the store keeps; leave it "
+                f"out to compute the rest, or run all stages on few records with scale=smoke."
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.fast_dev_run:
+            raise UserError(f"{_limit(trainer)}: the training ran so many batches and nothing is kept; leave it out.")
+
+
+def _limit(trainer: pl.Trainer) -> str:
+    if trainer.fast_dev_run:
+        return f"trainer.fast_dev_run={int(trainer.fast_dev_run)}"
+    return f"trainer.limit_predict_batches={trainer.limit_predict_batches}"
 
 
 def device_of(settings: Mapping[str, Any]) -> str:

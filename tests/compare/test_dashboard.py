@@ -33,7 +33,7 @@ def folder(tmp_path):
         base={"t/acc": 0.5},
         seconds={"score": (9.0, "reused")},
     )
-    run_folder(tmp_path / "c", choices={"method": "noise"}, scores=[1.0, 2.0, 3.0, None], selected=[0, 1])
+    run_folder(tmp_path / "c", choices={"method": "consistency"}, scores=[1.0, 2.0, 3.0, None], selected=[0, 1])
     run_folder(tmp_path / "d", status="failed", error="no")
     return tmp_path
 
@@ -123,18 +123,18 @@ def test_pools_and_budgets_of_an_experiment(tmp_path):
 def test_runs_of_no_experiment_are_told_apart_by_their_settings(tmp_path):
     """Strengths of the noise, a selection rule, an adversary, and a learning rate in which two runs of ifd differ."""
     for name, choices, config in (
-        ("a", {"method": "noise"}, {"method.beta": 3}),
-        ("b", {"method": "noise"}, {"method.beta": 10}),
-        ("c", {"method": "noise", "selection": "bottom"}, {"method.beta": 3}),
+        ("a", {"method": "consistency"}, {"method.beta": 3}),
+        ("b", {"method": "consistency"}, {"method.beta": 10}),
+        ("c", {"method": "consistency", "selection": "bottom"}, {"method.beta": 3}),
         ("d", {"method": "ifd"}, {"tuning.learning_rate": 1e-5}),
         ("e", {"method": "ifd"}, {"tuning.learning_rate": 2e-5}),
         ("f", {"method": "ifd", "adversary": "fgm"}, {"tuning.learning_rate": 2e-5}),
     ):
         run_folder(tmp_path / name, choices=choices, config=config, table=None)
     assert labels(tmp_path) == {
-        "a": "noise, method.beta=3",
-        "b": "noise, method.beta=10",
-        "c": "noise, bottom",
+        "a": "consistency, method.beta=3",
+        "b": "consistency, method.beta=10",
+        "c": "consistency, bottom",
         "d": "ifd, tuning.learning_rate=1e-05",
         "e": "ifd, tuning.learning_rate=2e-05",
         "f": "ifd, adversary=fgm",
@@ -146,13 +146,13 @@ def test_unlike_runs_are_curves_of_their_own(tmp_path):
     for name, beta, seed in (("a", 3, 0), ("b", 10, 0), ("c", 10, 1)):
         run_folder(
             tmp_path / name,
-            choices={"method": "noise"},
+            choices={"method": "consistency"},
             row={"beta": beta},
             seed=seed,
             metrics={"t/acc": 0.5},
             scores=[1.0, 2.0],
             selected=[0],
-            table="noise/table8",
+            table="consistency/table8",
         )
     plot = str(content(read_runs(tmp_path), tmp_path)["ratio_plots"][0])
     assert plot.count("noise_consistency, beta=3<") == 1 and plot.count("noise_consistency, beta=10<") == 1

@@ -32,7 +32,7 @@ def test_every_pool_with_a_hub_name_is_listed():
     )
 
 
-@pytest.mark.parametrize("suite", ["noise", "leaderboard", "adg", "ifeval", "hellaswag_arc_easy"])
+@pytest.mark.parametrize("suite", ["consistency", "leaderboard", "adg", "ifeval", "hellaswag_arc_easy"])
 def test_the_folder_of_the_suites(suite):
     assert config(f"evaluation={suite}", "paths.eval=/copies/eval").evaluation.mirror == "/copies/eval"
 

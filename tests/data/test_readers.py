@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+from composed import config
+from omegaconf import OmegaConf
 from shared_data import shared
 
 from winnow.data.readers import read_pool
@@ -77,9 +78,10 @@ def write(path: Path, rows: list[dict]) -> Path:
         path.write_bytes(gzip.compress(text.encode()))
     elif name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path)
-    elif name.endswith(".csv"):
+    elif name.endswith((".csv", ".tsv")):
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), quoting=csv.QUOTE_ALL)
+            delimiter = "," if name.endswith(".csv") else "\t"
+            writer = csv.DictWriter(file, list(rows[0]), quoting=csv.QUOTE_ALL, delimiter=delimiter)
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -88,8 +90,9 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 FLAT = ("alpaca", "dolly", "flan_cot", "cot_collection")
-FORMATS = ("json", "json.gz", "jsonl", "jsonl.gz", "csv", "parquet")
-CASES = [(f, s) for f in FORMATS for s in SCHEMAS if f != "csv" or s in FLAT]  # a CSV cell holds no list of turns
+FORMATS = ("json", "json.gz", "jsonl", "jsonl.gz", "ndjson", "csv", "tsv", "parquet")
+# A table's cell holds no list of turns.
+CASES = [(f, s) for f in FORMATS for s in SCHEMAS if f not in ("csv", "tsv") or s in FLAT]
 
 
 @pytest.mark.parametrize(("format", "schema"), CASES)
@@ -297,13 +300,11 @@ def test_the_embedded_pool_has_its_labels():
     assert all({"category", "defect"} <= set(record.raw) for record in pool.records)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in sorted(CONF.glob("*.yaml")) if "readers.read_pool" in p.read_text()], ids=lambda path: path.stem
-)
-def test_every_preset_gives_each_argument_of_read_pool(path):
-    preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", [p.stem for p in sorted(CONF.glob("[!_]*.yaml")) if "- _pool" in p.read_text()])
+def test_every_preset_gives_each_argument_of_read_pool(name):
+    preset = OmegaConf.to_container(config(f"data={name}").data)
     assert preset.pop("_target_") == "winnow.data.readers.read_pool"
-    assert list(preset) == list(inspect.signature(read_pool).parameters)
+    assert set(preset) == set(inspect.signature(read_pool).parameters)
     assert preset["schema"] in ("auto", *SCHEMAS)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 import time
 
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ import pytest
 from composed import config
 
 from winnow import pipeline
+from winnow.commands import compare
 from winnow.data.readers import read_pool
 from winnow.errors import UserError
 from winnow.store.run_folder import held
@@ -78,8 +78,26 @@ def test_five_stages_and_their_files(run):
     assert [record.id for record in subset.records] == chosen
     compared = json.loads((folder / "results.json").read_text())
     assert set(compared["models"]) == {"base", "tuned"} and compared["delta"]
+    assert compared["comparison"].keys() | compared["untested"].keys() == compared["delta"].keys()
+    compare([str(folder), "--against", "base"])
+    told = json.loads((folder / "verdicts.json").read_text())
+    for one in told["comparisons"]:  # one seed: the same test as the run's own
+        (row,), own = one["standings"], compared["comparison"][one["metric"]]
+        assert [row[key] for key in ("low", "high", "verdict")] == [own[key] for key in ("low", "high", "verdict")]
     page = (folder / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
+
+
+def test_a_control_costs_no_scoring(run):
+    """Beside what ifd takes: as many other records, of scores that come from the store."""
+    _, first = run("stages=[score,select]", "method=ifd")
+    _, second = run("stages=[score,select]", "method=ifd", "selection=length_matched", folder="control")
+    assert stages(first)["score"] == "computed" and stages(second)["score"] == "reused"
+    own, other = (json.loads((folder / "selection.json").read_text()) for folder in (first, second))
+    taken = [{one["id"] for one in told["decisions"] if one["selected"]} for told in (own, other)]
+    assert len(taken[0]) == len(taken[1]) and not taken[0] & taken[1]
+    assert {one["id"] for one in other["decisions"] if one["reason"] == "taken_by_the_rule"} == taken[0]
+    assert sum(other["rule"]["lengths"]["wanted"]) == len(taken[0])
 
 
 def test_second_run_computes_nothing(run):
@@ -153,7 +171,7 @@ def test_scores_of_another_model_or_template_are_refused(run):
     for change, told in (
         ("backbone.dtype=bf16", "conditioned.backbone.dtype: fp32 there, bf16 here"),
         ("template.max_length=1400", "conditioned.template.max_length: 1500 there, 1400 here"),
-        ("pre_experience=cherry", "pre_experience.class: none there, .*PreExperience here"),
+        ("pre_experience=ifd", "pre_experience.class: none there, .*PreExperience here"),
     ):
         with pytest.raises(UserError, match=rf"{told}.*run stages=\[score,select\] again"):
             run("stages=[select]", change)
@@ -230,16 +248,24 @@ def test_a_killed_run_holds_nothing(tmp_path):
         pass
 
 
-def test_damaged_artifacts_of_finished_stages(run, tmp_path):
-    """A model without its tuning.json, an evaluation whose result is cut: which folder to delete; then all goes on."""
-    run("stages=[score,select,tune,evaluate]", "method=random")
-    for kind, name in (("models", "tuning.json"), ("evaluations", "result.json")):
+def test_damaged_artifacts_of_finished_stages(run, tmp_path, monkeypatch, capsys):
+    """A bit of an adapter and a digit of an evaluation's result are changed: both are computed anew, with the results
+    of before. Where the model cannot be made anew, in a run that only evaluates, it is refused by name."""
+    every = ["stages=[score,select,tune,evaluate]", "method=random"]
+    results, folder = run(*every)
+    for kind, name in (("models", "model/adapter_model.safetensors"), ("evaluations", "result.json")):
         file = next((tmp_path / "store" / kind).glob(f"*/{name}"))
-        file.write_text(file.read_text()[:20])
-        with pytest.raises(UserError, match=f"{name} cannot be read.*delete the folder {file.parent} and start again"):
-            run("stages=[score,select,tune,evaluate]", "method=random")
-        shutil.rmtree(file.parent)
-    run("stages=[score,select,tune,evaluate]", "method=random")
+        content = bytearray(file.read_bytes())
+        content[-9] ^= 1
+        file.write_bytes(content)
+        monkeypatch.setattr("winnow.store.files._sound", set())
+        if kind == "models":
+            with pytest.raises(UserError, match="adapter_model.safetensors is damaged, so the model is not used"):
+                run("stages=[evaluate]", "method=random")
+        capsys.readouterr()
+        again, _ = run(*every)
+        assert again == results and f"{file} is damaged." in capsys.readouterr().out
+        assert stages(folder)["tune" if kind == "models" else "evaluate"] == "computed"
 
 
 def test_a_folder_never_mixes_two_selections(run):
@@ -261,7 +287,7 @@ def test_pre_experience_changes_the_scorer(run):
     """k-means on the prompts, one short epoch, then IFD with that model: other scores than the base model's, and
     the tuned scorer is kept in the store."""
     small = [
-        "pre_experience=cherry",
+        "pre_experience=ifd",
         "pre_experience.clusters=3",
         "pre_experience.per_cluster=2",
         "pre_experience.tuner.batch_size=2",
@@ -297,20 +323,17 @@ def test_failed_run_says_so_in_its_card(run, tmp_path):
 
 
 def test_the_card_counts_what_was_not_computed_as_a_whole(run, tmp_path, monkeypatch):
-    """perplexity needs one of ifd's two passes, so ifd then reuses one. Of an interrupted run's 20 records and
-    of a tuning that stopped after its checkpoint the next run's card says that it resumed them."""
+    """perplexity needs one of ifd's two passes, so ifd then reuses one. Of 20 records that another pool had and of a
+    tuning that stopped after its checkpoint the next run's card says that it resumed them."""
     few = "stages=[score,select]"
     _, folder = run(few, "method=perplexity")
     assert counts(folder, "score") == ("computed", 0, 0) and counts(folder, "select") == ("computed", 0, 0)
-    (first,) = (tmp_path / "store" / "passes").iterdir()
     assert counts(run(few, "method=ifd", folder="b")[1], "score") == ("computed", 1, 0)
     assert counts(run(few, "method=ifd", folder="c")[1], "score") == ("reused", 2, 0)
 
-    (first / "DONE").unlink()
-    (first / "parts").mkdir(exist_ok=True)
-    pq.write_table(pq.read_table(first / "columns.parquet").slice(0, 20), first / "parts" / "a.parquet")
-    (first / "columns.parquet").unlink()
-    assert counts(run(few, "method=perplexity", folder="d")[1], "score") == ("computed", 0, 1)
+    other = f"paths.store={tmp_path / 'other'}"
+    assert counts(run(few, "method=perplexity", "data.limit=20", other, folder="h")[1], "score") == ("computed", 0, 0)
+    assert counts(run(few, "method=perplexity", other, folder="d")[1], "score") == ("computed", 0, 1)
 
     tuning = ["stages=[score,select,tune]", "method=random", "tuning.checkpoint_every_steps=1"]
 

@@ -17,12 +17,12 @@ from winnow.sweeps.scale import rescaled
 FILES = sorted(path.relative_to(CONF / "experiment") for path in (CONF / "experiment").glob("*/*.yaml"))
 PAPER = CONF.parent / "experiments"
 TABLES = {
-    "cherry": {"main"},
+    "ifd": {"main"},
     "aifd": {"headline", "levels"},
-    "noise": {*(f"table{n}" for n in (1, 2, 3, 4, 6, 7, 8)), "figure_beta", "figure_pools", "figure_ratio"},
+    "consistency": {*(f"table{n}" for n in (1, 2, 3, 4, 6, 7, 8)), "figure_beta", "figure_pools", "figure_ratio"},
     "adg": {"main", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
     "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness"},
-    "search": {"noise", "anit"},
+    "search": {"consistency", "anit"},
 }
 
 
@@ -50,7 +50,7 @@ def test_jobs_compose_at_smoke_scale_and_are_rows_of_the_paper(name):
     override is legal does not hang on its neighbours, and 168 jobs of six noises and eight data sets need eight
     compositions. No job is two rows of the paper unless the paper gives a range; where all jobs are composed, every row
     of the paper has a job or a reason why not, and never both."""
-    given = [f"+experiment={name}", "scale=smoke"]
+    given = [f"experiment={name}", "scale=smoke"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sweep = compose("config", overrides=given, return_hydra_config=True)
         rows, params = list(sweep.hydra.sweeper.rows), {k: str(v) for k, v in sweep.hydra.sweeper.params.items()}
@@ -80,15 +80,22 @@ def test_jobs_compose_at_smoke_scale_and_are_rows_of_the_paper(name):
             assert why != any(matches(job, row.identity) for job in found), row.identity
 
 
-@pytest.mark.parametrize("name", ["noise", "anit"])
+@pytest.mark.parametrize("name", ["consistency", "anit"])
 def test_searches_compose(name):
     """Optuna's own keys and the objective are there; the values that a trial sets exist."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     trial = {
-        "noise": ["method.beta=3.0", "selection.limit=0.8"],
+        "consistency": ["method.beta=3.0", "selection.limit=0.8"],
         "anit": ["noising.omega=0.1", "adversary.epsilon=0.1", "adversary.alpha=0.01", "adversary.weight=1.0"],
     }[name]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[f"+experiment=search/{name}", *trial], return_hydra_config=True)
+        cfg = compose("config", overrides=[f"experiment=search/{name}", *trial], return_hydra_config=True)
     assert {word.split("=")[0] for word in trial} == set(cfg.hydra.sweeper.params)
     assert cfg.objective.startswith("tuned/") and cfg.hydra.sweeper.direction in ("minimize", "maximize")
+
+
+def test_an_experiment_has_the_last_word():
+    """It stands behind config.yaml's own keys: its folder, its batches and its sweeper are those that count."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=["experiment=ifd/main"], return_hydra_config=True)
+    assert cfg.scoring.tokens_per_batch == 16384 and cfg.hydra.sweep.dir == "outputs/experiments/ifd/main/paper"

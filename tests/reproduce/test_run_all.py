@@ -20,7 +20,7 @@ SPEC = importlib.util.spec_from_file_location("run_all", CONF.parent / "experime
 run_all = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(run_all)
 FINE = {"exit": 0, "seconds": 1.0, "log": "log", "jobs": 2, "failed": 0, "failures": {}}
-FINE |= {"finished": ["a", "b"], "stand_ins": ["data=alpaca", "evaluation=noise"]}
+FINE |= {"finished": ["a", "b"], "stand_ins": ["data=alpaca", "evaluation=consistency"]}
 FINE["stages"] = {stage: {"computed": 2, "reused": 0} for stage in run_all.STAGES}
 
 
@@ -57,8 +57,8 @@ def test_every_experiment_is_run_and_told_what_its_configuration_knows(call, tmp
     """All experiments and both searches, in one store; each one's overrides compose, and NLU data sets come from the
     samples, which the tables say."""
     ran = call()
-    assert set(ran) == {*commands.experiments(), "search/noise", "search/anit"}
-    for name in ("noise/table1", "anit/table4", "anit/table1", "adg/chinese"):
+    assert set(ran) == {*commands.experiments(), "search/consistency", "search/anit"}
+    for name in ("consistency/table1", "anit/table4", "anit/table1", "adg/chinese"):
         cfg = config(*without_hydra(ran[name]), "paths.run=run")
         assert cfg.paths.store == str(tmp_path / "out" / "store") and cfg.scale.name == "smoke"
         if name.startswith("anit"):
@@ -67,7 +67,7 @@ def test_every_experiment_is_run_and_told_what_its_configuration_knows(call, tmp
         else:
             assert cfg.table.data is None
     page = (tmp_path / "out" / "all-smoke.md").read_text()
-    assert "| noise/table1 | 2 | 0 | 1 | 2 + 0 |" in page and f"| all | {2 * len(ran)} | 0 |" in page
+    assert "| consistency/table1 | 2 | 0 | 1 | 2 + 0 |" in page and f"| all | {2 * len(ran)} | 0 |" in page
 
 
 def test_given_data_takes_the_place_of_the_samples(call, tmp_path):
@@ -84,28 +84,28 @@ def test_given_data_takes_the_place_of_the_samples(call, tmp_path):
     assert len(read_nlu("ontonotes", path=nlu).records) >= 60
     told = next(word for word in ran["anit/table1"] if word.startswith("table.data"))
     assert "sst2" not in told and "lap14" in told
-    cfg = config(*without_hydra(ran["noise/table1"]), "data=alpaca", "paths.run=run")
+    cfg = config(*without_hydra(ran["consistency/table1"]), "data=alpaca", "paths.run=run")
     assert cfg.data.path == str(pool) and cfg.evaluation.mirror == str(tmp_path)
     assert not any(word.startswith("paths.eval") for word in ran["adg/chinese"])
 
 
 def test_the_same_command_repeats_what_is_missing(call, tmp_path):
     """Finished: passed over. A failed job: status 1 and run again. Another command, or --again: run again."""
-    only = ("--only", "noise/table3", "cherry")
-    assert set(call(*only)) == {"noise/table3", "cherry/main"} and call(*only) == {}
-    assert set(call(*only, "--again")) == set(call(*only, "--", "seed=1")) == {"noise/table3", "cherry/main"}
+    only = ("--only", "consistency/table3", "ifd")
+    assert set(call(*only)) == {"consistency/table3", "ifd/main"} and call(*only) == {}
+    assert set(call(*only, "--again")) == set(call(*only, "--", "seed=1")) == {"consistency/table3", "ifd/main"}
     assert call(*only, "--", "seed=1") == {}
-    with pytest.raises(SystemExit, match="2 of 2 experiments are not finished: cherry/main, noise/table3"):
+    with pytest.raises(SystemExit, match="2 of 2 experiments are not finished: ifd/main, consistency/table3"):
         call(*only, about=FINE | {"failed": 1, "exit": 1, "failures": {"job": "no pool"}})
-    assert "| noise/table3 | 2 | 1 |" in (tmp_path / "out" / "all-smoke.md").read_text()
-    assert set(call(*only)) == {"noise/table3", "cherry/main"}
+    assert "| consistency/table3 | 2 | 1 |" in (tmp_path / "out" / "all-smoke.md").read_text()
+    assert set(call(*only)) == {"consistency/table3", "ifd/main"}
 
 
 def test_finished_is_what_is_still_there_and_was_committed(call, tmp_path):
     """A run folder that was deleted, and files that differ from the commit, now or then: run again."""
-    only = ("--only", "noise/table3")
+    only = ("--only", "consistency/table3")
     assert call(*only) and call(*only) == {}
-    shutil.rmtree(tmp_path / "out" / "noise" / "table3" / "smoke" / "b")
+    shutil.rmtree(tmp_path / "out" / "consistency" / "table3" / "smoke" / "b")
     assert call(*only) and call(*only) == {}
     assert call(*only, changed=" M src/winnow/pipeline.py") and call(*only, changed=" M src/winnow/pipeline.py")
     assert "| 0123456+ |" in (tmp_path / "out" / "all-smoke.md").read_text()
@@ -114,10 +114,12 @@ def test_finished_is_what_is_still_there_and_was_committed(call, tmp_path):
 
 def test_the_page_names_what_stood_in(call, tmp_path):
     """Pools and suites of the jobs, the pool that adg/chinese wants, and the samples of the NLU data sets."""
-    call("--only", "noise/table3", "adg/chinese")
+    call("--only", "consistency/table3", "adg/chinese")
     told = (tmp_path / "out" / "all-smoke.md").read_text()
-    assert "The embedded pool and suite stood in for data=alpaca, evaluation=noise, the pool of adg/chinese." in told
-    call("--only", "noise/table3", "--again", about=FINE | {"stand_ins": []})
+    assert (
+        "The embedded pool and suite stood in for data=alpaca, evaluation=consistency, the pool of adg/chinese." in told
+    )
+    call("--only", "consistency/table3", "--again", about=FINE | {"stand_ins": []})
     assert "stood in" not in (tmp_path / "out" / "all-smoke.md").read_text()
     call("--only", "anit/table4")
     assert "Sentences written for this project stood in for conll03" in (tmp_path / "out" / "all-smoke.md").read_text()
@@ -146,7 +148,7 @@ def test_jobs_of_this_sweep_are_counted(tmp_path):
 
 def test_wrong_words_are_one_sentence(call, capsys):
     for words, told in (
-        (["--only", "noise/table5"], "no such experiment or paper"),
+        (["--only", "consistency/table5"], "no such experiment or paper"),
         (["--nlu", "/no/such"], "no such folder"),
         (["--pools", "alpaca"], "NAME=FILE"),
         (["--pools", f"alpacca={__file__}"], "no experiment has a pool of this name; choose alpaca, .*, file"),

@@ -15,12 +15,12 @@ from run_folders import run_folder
 from winnow import commands
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_jobs
-from winnow.reproduce.publish import publish
+from winnow.reproduce.publish import publish, show_cell
 from winnow.reproduce.tables import Row, build, matches, read_paper
 from winnow.sweeps.summary import note_failure
 
 PAPER = Path(__file__).resolve().parents[2] / "experiments"
-TABLE3 = {"row": {"ratio": 0.12}, "table": "noise/table3"}
+TABLE3 = {"row": {"ratio": 0.12}, "table": "consistency/table3"}
 
 
 def table(name: str, jobs: Path, **changes):
@@ -37,9 +37,13 @@ def test_mean_spread_and_difference(tmp_path):
     prints 45.97, so the difference is -2.97. The high-consistency row has one seed: no spread."""
     run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.40}, seed=0, **TABLE3)
     run_folder(tmp_path / "b", metrics={"mmlu/acc": 0.46}, seed=1, **TABLE3)
-    high = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "noise"}, "table": "noise/table3"}
+    high = {
+        "row": {"ratio": 0.12, "order": "high"},
+        "choices": {"method": "consistency"},
+        "table": "consistency/table3",
+    }
     run_folder(tmp_path / "c", metrics={"mmlu/acc": 0.5}, **high)
-    found = table("noise/table3", tmp_path)
+    found = table("consistency/table3", tmp_path)
     cell = row(found, method="random").cells["mmlu"]
     assert cell.mean == pytest.approx(43.0) and cell.std == pytest.approx(math.sqrt(18)) and cell.n == {50}
     assert cell.difference == pytest.approx(43.0 - 45.97)
@@ -52,7 +56,7 @@ def test_mean_spread_and_difference(tmp_path):
 
 def test_a_wrong_average_is_footnoted_and_not_compared_with():
     """Table 8 prints 30.90 at beta 15; its cells give (43.13 + 13.57 + 15.24 + 53.89 + 28.37) / 5 = 30.84."""
-    found = table("noise/table8", Path("/nowhere"))
+    found = table("consistency/table8", Path("/nowhere"))
     cell = row(found, beta="15").cells["average"]
     assert cell.paper == [30.9] and cell.expected == pytest.approx(30.84)
     notes = [note for note in found.footnotes if "printed as" in note]
@@ -62,9 +66,13 @@ def test_a_wrong_average_is_footnoted_and_not_compared_with():
 def test_doubtful_cells_are_marked_and_not_compared_with(tmp_path):
     """The five cells of Table 3's high consistency are another row's: ours of 0.5 stands beside 46.34 without a
     difference, and the page marks it; the average, 30.45, is not theirs and is compared as printed."""
-    high = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "noise"}, "table": "noise/table3"}
+    high = {
+        "row": {"ratio": 0.12, "order": "high"},
+        "choices": {"method": "consistency"},
+        "table": "consistency/table3",
+    }
     run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5, "average/small": 0.31}, **high)
-    found = table("noise/table3", tmp_path / "runs")
+    found = table("consistency/table3", tmp_path / "runs")
     cells = row(found, order="high").cells
     assert cells["mmlu"].doubtful and cells["mmlu"].paper == [46.34]
     assert cells["mmlu"].expected is None and cells["mmlu"].difference is None
@@ -89,7 +97,7 @@ def test_the_footnotes_are_the_known_inconsistencies():
 def test_differences_from_another_row(tmp_path):
     """Table 1's delta is the average minus that of full data on the same backbone: 0.35 - 0.30 = 5 points; +2.93 is
     printed."""
-    common = {"table": "noise/table1"}
+    common = {"table": "consistency/table1"}
     run_folder(tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, **common)
     run_folder(
         tmp_path / "other",
@@ -97,26 +105,59 @@ def test_differences_from_another_row(tmp_path):
         metrics={"average/small": 0.1},
         **common,
     )
-    ours = {"choices": {"method": "noise", "selection": "noise"}, "row": {"ratio": 0.12, "beta": 10}}
+    ours = {"choices": {"method": "consistency", "selection": "consistency"}, "row": {"ratio": 0.12, "beta": 10}}
     run_folder(tmp_path / "ours", metrics={"average/small": 0.35}, **ours, **common)
-    found = table("noise/table1", tmp_path)
+    found = table("consistency/table1", tmp_path)
     cell = row(found, backbone="llama2_7b", method="noise_consistency+diversity").cells["delta"]
     assert cell.mean == pytest.approx(5.0) and cell.difference == pytest.approx(5.0 - 2.93)
     assert "delta" not in row(found, backbone="llama2_7b", method="full").cells
 
 
+def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
+    """Ten of 40 items are right for ours alone and none for full data alone: exact p = 2 / 2^10. d has mean 1/4 and
+    variance 40/39 (1/4 - 1/16) = 0.1923, standard error sqrt(0.1923 / 40) = 0.0693; t(39) = 2.0227: 25 +- 14.02 points.
+    With four such items, p = 2 / 2^4: a tie, and the interval holds 0."""
+    common, key = {"table": "noise/table1"}, "average/small"
+    ours = {"choices": {"method": "noise", "selection": "noise"}, "row": {"ratio": 0.12, "beta": 10}}
+    for name, wins, said in (("a", 10, "better"), ("b", 4, "tie")):
+        full, own = [0] * 40, [1] * wins + [0] * (40 - wins)
+        for folder, side, more in (("full", full, {"choices": {"method": "full"}}), ("ours", own, ours)):
+            path = run_folder(
+                tmp_path / name / folder,
+                metrics={key: sum(side) / 40},
+                items={"tuned": {"t/acc": side}},
+                **more,
+                **common,
+            )
+            results = json.loads((path / "results.json").read_text())
+            results["averages"] = {"small": ["t/acc"]}
+            (path / "results.json").write_text(json.dumps(results))
+        found = table("noise/table1", tmp_path / name)
+        cell = row(found, backbone="llama2_7b", method="noise_consistency+diversity").cells["delta"]
+        low, high, verdict = cell.tested
+        assert verdict == said and cell.mean == pytest.approx(100 * wins / 40)
+        assert (low > 0) == (said == "better")
+        if wins == 10:
+            assert (low, high) == pytest.approx((25 - 14.02, 25 + 14.02), abs=0.01)
+            assert show_cell(cell) == "25.00 [10.98, 39.02]"
+        else:
+            assert low == 0 and show_cell(cell).endswith("] tie")
+
+
 def test_lima_is_measured_against_all_of_alpaca(tmp_path):
     """LIMA is all of another pool: a row without a ratio (`row.ratio=''`), whose delta is its average minus that of all
     of Alpaca, 0.27 - 0.30 = -3 points; -3.69 is printed."""
-    run_folder(tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, table="noise/table1")
+    run_folder(
+        tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, table="consistency/table1"
+    )
     run_folder(
         tmp_path / "lima",
         choices={"method": "full", "data": "lima"},
         row={"method": "lima", "ratio": ""},
         metrics={"average/small": 0.27},
-        table="noise/table1",
+        table="consistency/table1",
     )
-    found = table("noise/table1", tmp_path)
+    found = table("consistency/table1", tmp_path)
     lima = row(found, method="lima")
     assert "ratio" not in lima.identity and lima.identity["pool"] == "lima"
     assert lima.cells["delta"].mean == pytest.approx(-3.0)
@@ -215,7 +256,7 @@ def test_files_say_what_is_missing_and_what_failed(tmp_path):
     run_folder(tmp_path / "runs" / "b", status="failed", error="no such <pool>", **TABLE3)
     (tmp_path / "runs" / "a" / "wandb").mkdir()
     (tmp_path / "runs" / "a" / "wandb" / "run_card.json").write_text("a copy that W&B keeps")
-    settings = commands.table_settings("noise/table3") | {"folder": str(tmp_path / "out")}
+    settings = commands.table_settings("consistency/table3") | {"folder": str(tmp_path / "out")}
     page = publish(settings, tmp_path / "runs", "smoke").read_text()
     lines = list(csv.DictReader((tmp_path / "out" / "results-smoke.csv").open()))
     cell = next(line for line in lines if line["method"] == "random" and line["metric"] == "mmlu")
@@ -223,7 +264,7 @@ def test_files_say_what_is_missing_and_what_failed(tmp_path):
     assert float(cell["difference"]) == pytest.approx(4.03) and cell["commit"] == "0123456789ab" and cell["n"] == "50"
     text = (tmp_path / "out" / "results-smoke.md").read_text()
     assert "50.00 (45.97; +4.03)" in text and "missing (" in text and "no such <pool>" in text
-    assert "Not the paper's setting" in text and "`data.limit=60`" in text and "+experiment=noise/table3" in text
+    assert "Not the paper's setting" in text and "`data.limit=60`" in text and "experiment=consistency/table3" in text
     assert (
         "no such &lt;pool&gt;" in page and "<script" not in page and 'src="http' not in page and "url(http" not in page
     )
@@ -235,7 +276,7 @@ def test_the_printed_numbers_are_never_written_over(tmp_path):
     printed.parent.mkdir()
     printed.write_text("as printed")
     run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5}, **TABLE3)
-    settings = commands.table_settings("noise/table3") | {"folder": str(printed.parent)}
+    settings = commands.table_settings("consistency/table3") | {"folder": str(printed.parent)}
     publish(settings, tmp_path / "runs", "paper")
     assert printed.read_text() == "as printed"
     written = {path.name for path in printed.parent.iterdir()}
@@ -243,7 +284,7 @@ def test_the_printed_numbers_are_never_written_over(tmp_path):
 
 
 def markdown(tmp_path, runs) -> str:
-    settings = commands.table_settings("noise/table3") | {"folder": str(tmp_path / "out")}
+    settings = commands.table_settings("consistency/table3") | {"folder": str(tmp_path / "out")}
     publish(settings, runs, "smoke")
     return (tmp_path / "out" / "results-smoke.md").read_text()
 
@@ -272,7 +313,7 @@ def test_the_last_attempt_of_a_job_counts(tmp_path):
     note_failure(folder, UserError("the pool is gone"))
     for name, table_ in (("early", "table3"), ("other", "table4")):
         (runs / name / ".hydra").mkdir(parents=True)
-        about = {"table": {"paper": "noise", "name": table_}, "scale": {"name": "smoke"}}
+        about = {"table": {"paper": "consistency", "name": table_}, "scale": {"name": "smoke"}}
         OmegaConf.save(about, runs / name / ".hydra" / "config.yaml")
         note_failure(runs / name, UserError("selection.ratio=7 is too much"))
     found = markdown(tmp_path, runs)
@@ -284,7 +325,7 @@ def test_of_two_jobs_for_one_row_and_seed_the_later_one_counts(tmp_path):
     """0.4 of January, 0.5 of February, in folders whose order is the other way round: 50, one seed, no spread."""
     run_folder(tmp_path / "b", metrics={"mmlu/acc": 0.4}, **TABLE3)
     run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.5}, started="2026-02-01T12:00:00+00:00", **TABLE3)
-    cell = row(table("noise/table3", tmp_path), method="random").cells["mmlu"]
+    cell = row(table("consistency/table3", tmp_path), method="random").cells["mmlu"]
     assert cell.mean == 50.0 and cell.std is None
 
 
@@ -314,7 +355,7 @@ def test_the_embedded_pool_is_told_as_a_stand_in(tmp_path):
 def test_every_command_and_every_change_is_told(tmp_path):
     """Three jobs of two commands, oldest first, with their numbers; a change in all jobs without a number, one in some
     of them with it, two values of one key each with its own; speed settings not at all."""
-    first, second = "python -m winnow +experiment=noise/table3 scale=smoke", "python -m winnow again"
+    first, second = "python -m winnow experiment=consistency/table3 scale=smoke", "python -m winnow again"
     for number, (command, month, changes) in enumerate(
         (
             (second, 3, {"tuning.mode": ["full", "lora"], "evaluation.limit": [None, 8]}),
@@ -351,7 +392,7 @@ def test_reasons_are_told_once_for_all_their_rows(tmp_path):
 
 def test_figures_have_the_papers_points(tmp_path):
     """Table 8 is a curve over beta: the paper's four points are drawn before anything has been run."""
-    settings = commands.table_settings("noise/table8") | {"folder": str(tmp_path)}
+    settings = commands.table_settings("consistency/table8") | {"folder": str(tmp_path)}
     publish(settings, tmp_path, "paper")
     drawn = (tmp_path / "results-paper-beta.svg").read_text()
     assert "noise_consistency+diversity, paper" in drawn and ", ours" not in drawn
@@ -364,11 +405,11 @@ def test_matching_compares_what_both_state():
 
 def test_commands_tell_what_they_want(tmp_path):
     with pytest.raises(UserError, match="choose adg/budget"):
-        commands.table(["noise/table5"])
-    with pytest.raises(UserError, match="run `python -m winnow \\+experiment=noise/table1 scale=small` first"):
-        commands.table(["noise/table1", "scale=small"])
+        commands.table(["consistency/table5"])
+    with pytest.raises(UserError, match="run `python -m winnow experiment=consistency/table1 scale=small` first"):
+        commands.table(["consistency/table1", "scale=small"])
     with pytest.raises(UserError, match="size=3: unknown option"):
-        commands.table(["noise/table1", "size=3"])
+        commands.table(["consistency/table1", "size=3"])
     with pytest.raises(UserError, match="no finished run"):
         commands.dashboard([str(tmp_path)])
     with pytest.raises(UserError, match="ENTITY/PROJECT"):
@@ -388,7 +429,7 @@ def test_jobs_of_unlike_settings_are_rows_of_their_own(tmp_path):
     seeded(tmp_path / "a", 0, 0.40, 1e-5)
     seeded(tmp_path / "b", 1, 0.44, 1e-5)
     seeded(tmp_path / "c", 0, 0.50, 2e-5, given=["tuning.learning_rate"])
-    found = table("noise/table3", tmp_path)
+    found = table("consistency/table3", tmp_path)
     own, other = row(found, **{"tuning.learning_rate": "1e-05"}), row(found, **{"tuning.learning_rate": "2e-05"})
     assert own.cells["mmlu"].ours == {0: 40.0, 1: 44.0} and own.cells["mmlu"].difference == pytest.approx(42.0 - 45.97)
     assert other.cells["mmlu"].ours == {0: 50.0} and not other.printed and other.cells["mmlu"].difference is None
@@ -400,7 +441,7 @@ def test_none_is_compared_where_the_own_one_cannot_be_told(tmp_path):
     """Both rates were given on the command line: both are rows, the paper's row stands alone, and a note says why."""
     seeded(tmp_path / "a", 0, 0.40, 1e-5, given=["tuning.learning_rate"])
     seeded(tmp_path / "b", 0, 0.50, 2e-5, given=["tuning.learning_rate"])
-    found = table("noise/table3", tmp_path)
+    found = table("consistency/table3", tmp_path)
     ours = [one for one in found.rows if "tuning.learning_rate" in one.identity]
     assert [one.cells["mmlu"].mean for one in ours] == [40.0, 50.0] and not any(one.printed for one in ours)
     assert all(not cell.paper for one in ours for cell in one.cells.values())
@@ -424,7 +465,7 @@ def test_another_option_of_a_group_is_told_by_its_name(tmp_path):
             metrics={"mmlu/acc": 0.5},
             **TABLE3,
         )
-    found = table("noise/table3", tmp_path)
+    found = table("consistency/table3", tmp_path)
     settings = [{key: value for key, value in one.identity.items() if "template" in key} for one in found.rows]
     assert [one for one in settings if one] == [
         {"template": "alpaca", "template.max_length": "512"},
@@ -437,10 +478,14 @@ def test_another_option_of_a_group_is_told_by_its_name(tmp_path):
 def test_a_difference_keeps_to_rows_of_like_settings(tmp_path):
     """Delta at two rates that were both given: 0.35 - 0.30 at the one, 0.39 - 0.31 at the other."""
     for rate, full, ours in ((1e-5, 0.30, 0.35), (2e-5, 0.31, 0.39)):
-        about = {"config": {"tuning.learning_rate": rate}, "given": ["tuning.learning_rate"], "table": "noise/table1"}
+        about = {
+            "config": {"tuning.learning_rate": rate},
+            "given": ["tuning.learning_rate"],
+            "table": "consistency/table1",
+        }
         run_folder(tmp_path / f"full{rate}", choices={"method": "full"}, metrics={"average/small": full}, **about)
         run_folder(tmp_path / f"ifd{rate}", choices={"method": "ifd"}, metrics={"average/small": ours}, **about)
-    found = table("noise/table1", tmp_path)
+    found = table("consistency/table1", tmp_path)
     deltas = {
         one.identity["tuning.learning_rate"]: one.cells["delta"].mean
         for one in found.rows
@@ -453,7 +498,7 @@ def test_a_cell_says_its_own_commits_and_items(tmp_path):
     """Two seeds at two commits, on 8 and 50 items: the cell has both; another row's cell has its own commit alone."""
     run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.4}, seed=0, n=8, commit="a" * 40, **TABLE3)
     run_folder(tmp_path / "runs" / "b", metrics={"mmlu/acc": 0.5}, seed=1, n=50, commit="b" * 40, **TABLE3)
-    low = {"row": {"ratio": 0.12, "order": "low"}, "choices": {"method": "noise"}, "table": "noise/table3"}
+    low = {"row": {"ratio": 0.12, "order": "low"}, "choices": {"method": "consistency"}, "table": "consistency/table3"}
     run_folder(tmp_path / "runs" / "c", metrics={"mmlu/acc": 0.5}, commit="c" * 40, **low)
     markdown(tmp_path, tmp_path / "runs")
     lines = list(csv.DictReader((tmp_path / "out" / "results-smoke.csv").open()))
@@ -471,10 +516,10 @@ def test_jobs_of_another_scale_are_left_out(tmp_path, capsys):
         later = {"scale": "small", "started": "2026-02-01T12:00:00+00:00"}
         run_folder(tmp_path / name, metrics={"mmlu/acc": 0.9}, **later, **TABLE3)
     (tmp_path / "d" / ".hydra").mkdir(parents=True)
-    config = {"table": {"paper": "noise", "name": "table3"}, "scale": {"name": "small"}}
+    config = {"table": {"paper": "consistency", "name": "table3"}, "scale": {"name": "small"}}
     OmegaConf.save(config, tmp_path / "d" / ".hydra" / "config.yaml")
     note_failure(tmp_path / "d", UserError("no"))
-    found = table("noise/table3", tmp_path)
+    found = table("consistency/table3", tmp_path)
     assert row(found, method="random").cells["mmlu"].mean == 40.0 and len(found.jobs) == 1
     assert "2 jobs of scale=small left out; this table is scale=smoke." in capsys.readouterr().out
 

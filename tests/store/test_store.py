@@ -1,19 +1,37 @@
-"""The store: finished work is reused, foreign content refused, half-written parts never seen."""
+"""Artifacts: finished work is reused, foreign content refused, damaged content computed anew."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
+import os
+import random
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
+from winnow.backbone import packaged
 from winnow.errors import UserError
-from winnow.store.artifacts import ColumnParts, Store, fingerprint
+from winnow.store import files
+from winnow.store.artifacts import Store, fingerprint
+from winnow.store.files import replacing, seal
 
-SCHEMA = pa.schema([("id", pa.string()), ("x", pa.float32())])
+TRIALS = int(os.environ.get("WINNOW_TRIALS", "20"))  # of each kind of damage
+
+
+def flip(file, draw: random.Random) -> None:
+    """Turn one bit of the file over, and forget what this process has checked."""
+    content = bytearray(file.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    file.write_bytes(content)
+    files._sound.clear()
+
+
+def _killed_in(block) -> None:
+    with block:
+        raise RuntimeError("killed")
 
 
 def test_fingerprint_does_not_depend_on_key_order():
@@ -23,10 +41,9 @@ def test_fingerprint_does_not_depend_on_key_order():
 
 def test_finished_only_after_finish(tmp_path):
     """An interrupted computation is not taken for a finished one."""
-    artifact = Store(tmp_path).artifact("passes", {"a": 1})
-    with pytest.raises(RuntimeError), artifact.claim() as must_compute:
-        assert must_compute
-        raise RuntimeError("killed")
+    artifact = Store(tmp_path).artifact("models", {"a": 1})
+    with pytest.raises(RuntimeError):
+        _killed_in(artifact.claim())
     assert not artifact.finished
     with artifact.claim() as must_compute:
         assert must_compute
@@ -39,8 +56,8 @@ def test_finished_only_after_finish(tmp_path):
 def test_metadata_may_hold_tuples(tmp_path):
     """JSON gives lists back: the same settings, given again, are the same artifact, interrupted or finished."""
     meta = {"datasets": ("sst2", "lap14")}
-    with pytest.raises(RuntimeError), Store(tmp_path).artifact("evaluations", meta).claim():
-        raise RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        _killed_in(Store(tmp_path).artifact("evaluations", meta).claim())
     artifact = Store(tmp_path).artifact("evaluations", meta)
     with artifact.claim() as must_compute:
         assert must_compute
@@ -50,7 +67,7 @@ def test_metadata_may_hold_tuples(tmp_path):
 
 def test_foreign_metadata_is_refused(tmp_path):
     """A folder whose meta.json is not what its name stands for is never read."""
-    artifact = Store(tmp_path).artifact("passes", {"a": 1})
+    artifact = Store(tmp_path).artifact("models", {"a": 1})
     with artifact.claim():
         artifact.finish()
     (artifact.path / "meta.json").write_text(json.dumps({"a": 2}))
@@ -61,13 +78,13 @@ def test_foreign_metadata_is_refused(tmp_path):
 def test_folder_that_cannot_be_made(tmp_path):
     """A file stands where the store should be: one sentence that names paths.store."""
     (tmp_path / "file").write_text("")
-    artifact = Store(tmp_path / "file").artifact("passes", {})
+    artifact = Store(tmp_path / "file").artifact("models", {})
     with pytest.raises(UserError, match="paths.store"), artifact.claim():
         pass
 
 
 def _compute_slowly(root, log):
-    artifact = Store(root).artifact("passes", {"a": 1})
+    artifact = Store(root).artifact("models", {"a": 1})
     with artifact.claim() as must_compute:
         if must_compute:
             log.put("computed")
@@ -88,73 +105,121 @@ def test_two_processes_compute_once(tmp_path):
     assert log.get(timeout=5) == "computed" and log.empty()
 
 
-def test_parts_merge_sorted_and_once(tmp_path):
-    """Ids in order, each once, whichever part it came in."""
-    parts = ColumnParts(tmp_path, SCHEMA)
-    parts.write({"id": ["c", "a"], "x": [3.0, 1.0]})
-    parts.write({"id": ["b", "a"], "x": [2.0, 1.0]})
-    assert parts.done_ids() == {"a", "b", "c"}
-    parts.merge(["a", "b", "c"])
-    assert parts.table().to_pydict() == {"id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]}
-
-
-def test_broken_part_is_named(tmp_path):
-    """A damaged file is not skipped: its records would be missing without a word."""
-    parts = ColumnParts(tmp_path, SCHEMA)
-    parts.write({"id": ["a"], "x": [1.0]})
-    file = next((tmp_path / "parts").iterdir())
-    file.write_bytes(b"rubbish")
-    with pytest.raises(UserError, match=f"{file.name}.*delete it"):
-        parts.done_ids()
-
-
-def test_lost_part_is_not_merged_over(tmp_path):
-    """A part that vanished while the pass ran must not end as a finished table with a hole in it."""
-    parts = ColumnParts(tmp_path, SCHEMA)
-    parts.write({"id": ["a"], "x": [1.0]})
-    with pytest.raises(UserError, match="lost the columns of 1 records"):
-        parts.merge(["a", "b"])
-
-
-def test_two_jobs_drop_the_parts_of_one_pass(tmp_path, monkeypatch):
-    """Another job that shares the pass is quicker with one of the files."""
-    parts = ColumnParts(tmp_path, SCHEMA)
-    parts.write({"id": ["a"], "x": [1.0]})
-    parts.write({"id": ["b"], "x": [1.0]})
-    seen = parts._files()
-    seen[0].unlink()
-    monkeypatch.setattr(parts, "_files", lambda: seen)
-    parts.drop()
-    assert not list((tmp_path / "parts").iterdir())
-
-
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_damaged_columns_of_a_finished_pass(tmp_path, damage):
-    """DONE outlives the file: the folder is what must be deleted, and then the pass is computed again."""
-    artifact = Store(tmp_path).artifact("passes", {"a": 1})
-    with artifact.claim():
-        parts = ColumnParts(artifact.path, SCHEMA)
-        parts.write({"id": ["a"], "x": [1.0]})
-        parts.merge(["a"])
-        artifact.finish()
-    file = artifact.path / "columns.parquet"
-    file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(UserError, match=f"columns.parquet cannot be read.*delete the folder {artifact.path} and"):
-        parts.table()
-    shutil.rmtree(artifact.path)
-    with artifact.claim() as must_compute:
-        assert must_compute
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [(None, "is missing"), ("", "cannot be read"), ('{"a": ', "cannot be read"), ("[1]", "holds no JSON object")],
-)
-def test_damaged_result_of_a_finished_artifact(tmp_path, content, told):
+@pytest.mark.parametrize("damage", ["cut", "gone", "longer", "old store"])
+def test_a_damaged_artifact_is_computed_anew(tmp_path, damage, capsys):
+    """Not used, said once, and whole again afterwards. A store that was made before there were checksums has an empty
+    DONE."""
     artifact = Store(tmp_path).artifact("evaluations", {"a": 1})
+    result = artifact.path / "result.json"
+    with artifact.claim():
+        result.write_text('{"accuracy": 0.5}')
+        artifact.finish()
+    assert artifact.finished and artifact.result("result.json") == {"accuracy": 0.5}
+    files._sound.clear()
+    if damage == "gone":
+        result.unlink()
+    elif damage == "old store":
+        (artifact.path / "DONE").write_text("")
+    else:
+        result.write_text('{"acc' if damage == "cut" else '{"accuracy": 0.55}')
+    assert not artifact.finished
+    with artifact.claim() as must_compute:
+        assert must_compute and not (artifact.path / "DONE").exists()
+        result.write_text('{"accuracy": 0.5}')
+        artifact.finish()
+    name = "DONE" if damage == "old store" else "result.json"
+    assert capsys.readouterr().out.startswith(f"Computing {artifact.path} anew: {artifact.path / name} ")
+    assert artifact.finished
+
+
+@pytest.mark.parametrize("name", ["result.json", "samples.jsonl", "model/adapter_model.safetensors", "DONE"])
+def test_no_flipped_bit_is_used(tmp_path, name):
+    """A bit of a byte drawn at random, in a result, a list of answers, an adapter, the checksums. The artifact is then
+    not finished, unless the flip left the very same checksums (it hit a blank)."""
+    artifact = Store(tmp_path).artifact("models", {"a": 1})
+    (artifact.path / "model").mkdir(parents=True)
+    with artifact.claim():
+        (artifact.path / "result.json").write_text('{"accuracy": 0.5}')
+        (artifact.path / "samples.jsonl").write_text('{"task": "copa"}\n' * 20)
+        (artifact.path / "model" / "adapter_model.safetensors").write_bytes(random.Random(1).randbytes(4000))
+        artifact.finish()
+    draw, file, used = random.Random(0), artifact.path / name, 0
+    whole, sums = file.read_bytes(), json.loads((artifact.path / "DONE").read_text())
+    for _ in range(TRIALS):
+        flip(file, draw)
+        if artifact.finished:
+            used += name != "DONE" or json.loads(file.read_text()) != sums
+        file.write_bytes(whole)
+    files._sound.clear()
+    assert used == 0 and artifact.finished
+
+
+def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, monkeypatch, capsys):
+    """Unpacked, found, and unpacked anew after each flip of a bit; also a folder of a version that wrote no checksums.
+    Nothing is left beside it."""
+    made = []
+
+    def convert(gguf, folder):
+        made.append(folder)
+        (folder / "model.safetensors").write_bytes(random.Random(2).randbytes(2000))
+
+    monkeypatch.setattr(packaged, "packaged_identity", lambda name: {"package": "smol", "version": "1"})
+    monkeypatch.setattr(packaged, "_gguf_path", lambda name: None)
+    monkeypatch.setattr(packaged, "_convert", convert)
+    target = packaged.unpack("smol", tmp_path)
+    assert packaged.unpack("smol", tmp_path) == target and len(made) == 1 and capsys.readouterr().out == ""
+    file, draw = target / "model.safetensors", random.Random(0)
+    whole = file.read_bytes()
+    for trial in range(TRIALS):
+        flip(file, draw)
+        packaged.unpack("smol", tmp_path)
+        assert len(made) == 2 + trial and file.read_bytes() == whole
+    assert f"Making {target} anew: {file} is damaged." in capsys.readouterr().out
+    (target / "DONE").unlink()
+    packaged.unpack("smol", tmp_path)
+    assert len(made) == 2 + TRIALS and sorted(tmp_path.iterdir()) == [target, Path(f"{target}.lock")]
+
+
+def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):
+    """Checking costs a reading of all files: the second time it is known."""
+    artifact = Store(tmp_path).artifact("models", {"a": 1})
     with artifact.claim():
         artifact.finish()
-    if content is not None:
-        (artifact.path / "result.json").write_text(content)
-    with pytest.raises(UserError, match=f"result.json {told}.*delete the folder {artifact.path} and start again"):
-        artifact.result("result.json")
+    files._sound.clear()
+    assert artifact.finished
+    monkeypatch.setattr(files, "_checksum", None)
+    assert artifact.finished
+
+
+@contextmanager
+def _half_written(path):
+    with replacing(path) as partial:
+        if path.is_dir():
+            partial.mkdir()
+        (partial / "a" if path.is_dir() else partial).write_text("new")
+        yield
+
+
+def test_replacing_leaves_the_old_one_when_the_block_fails(tmp_path):
+    """File or folder: the old content stays, and nothing is left beside it."""
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_text("old")
+    for name in ("file", "folder"):
+        with pytest.raises(RuntimeError):
+            _killed_in(_half_written(tmp_path / name))
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "a").read_text() == "old"
+    with replacing(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "b").write_text("new")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["file", "folder", "folder/b"]
+
+
+def test_a_seal_names_every_file(tmp_path):
+    """SHA-256 of "abc" is that of FIPS 180-2, appendix B.1."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a").write_text("abc")
+    seal(tmp_path)
+    assert json.loads((tmp_path / "DONE").read_text()) == {
+        "inner/a": ["ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3]
+    }

@@ -31,12 +31,12 @@ def test_rows_are_crossed_with_parameters_and_not_with_each_other():
 
 
 def test_the_command_line_wins_and_repetitions_fall_out():
-    """method=noise makes both rows' methods noise, and their three jobs one for each ratio; seed=7,8 replaces the
+    """method=consistency makes both rows' methods consistency, and their three jobs one for each ratio; seed=7,8 replaces the
     seeds."""
     rows = ["method=random,ifd selection.ratio=0.1", "method=length selection.ratio=0.2"]
-    found = jobs(rows, {"seed": "0"}, ["+experiment=noise/table1", "method=noise", "seed=7,8"])
+    found = jobs(rows, {"seed": "0"}, ["experiment=consistency/table1", "method=consistency", "seed=7,8"])
     assert found == [
-        ["method=noise", f"selection.ratio={ratio}", f"seed={seed}", "+experiment=noise/table1"]
+        ["method=consistency", f"selection.ratio={ratio}", f"seed={seed}", "experiment=consistency/table1"]
         for ratio in ("0.1", "0.2")
         for seed in (7, 8)
     ]
@@ -95,7 +95,7 @@ def test_only_compares_values_and_not_how_they_are_written():
 
 
 def test_the_keys_of_the_command_line_are_kept_from_scales():
-    keep = expand(["method=random"], {}, ["+experiment=x", "data.limit=5"], PARSE)[0][-1]
+    keep = expand(["method=random"], {}, ["experiment=x", "data.limit=5"], PARSE)[0][-1]
     assert keep == "scale.keep=['experiment','data.limit']"
 
 
@@ -105,5 +105,5 @@ def test_names_are_those_of_the_paper():
     choices = {"backbone": "gemma_2b", "data": "lap14", "method": "full", "selection": "top", "adversary": "nrm"}
     found = identity({"job": "x", "ratio": None, "beta": None}, choices | {"noising": "padding"}, "anit")
     assert found == {"backbone": "gemma_2b", "pool": "14lap", "method": "anit", "noise": "in_context_padding"}
-    assert identity({"ratio": 0.1}, choices, "noise")["ratio"] == "1"
-    assert "ratio" not in identity({"method": "lima", "ratio": ""}, choices, "noise")  # all of another pool
+    assert identity({"ratio": 0.1}, choices, "consistency")["ratio"] == "1"
+    assert "ratio" not in identity({"method": "lima", "ratio": ""}, choices, "consistency")  # all of another pool

@@ -30,7 +30,7 @@ PAPER = {
     "scale": SCALE,
     "backbone": {"name": "big/model", "dtype": "bf16"},
     "data": {"source": "pool/of-the-hub", "path": None, "limit": None},
-    "method": {"name": "noise", "draws": 3},
+    "method": {"name": "consistency", "draws": 3},
     "selection": {"ratio": 0.1, "count": None},
     "tuning": {"mode": "full", "max_steps": None, "batch_size": 128},
     "evaluation": {
@@ -140,7 +140,7 @@ def test_paper_scale_changes_nothing(capsys):
 
 def test_smoke_is_printed_once(capsys):
     """Each change is a line `key: from -> to`; a configuration that was scaled before comes back as it is."""
-    cfg = config("scale=smoke", "paths.run=run", "backbone=qwen2_7b", "method=noise")
+    cfg = config("scale=smoke", "paths.run=run", "backbone=qwen2_7b", "method=consistency")
     new = scaled(cfg)
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"scale=smoke changes {len(new.scale.changes)} settings:" and len(told) == 1 + len(

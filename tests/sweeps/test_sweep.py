@@ -10,7 +10,7 @@ import sys
 import pytest
 from composed import CONF
 
-TABLE = "+experiment=noise/table3"
+TABLE = "experiment=consistency/table3"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tm
     assert "is no record at all" in (tmp_path / "table" / "results-smoke.md").read_text()
     again = call(command(TABLE, table, "selection.ratio=0.5,0.25"))
     assert again.returncode == 0, again.stderr
-    noise = {job: how for job, how in statuses(tmp_path).items() if job.startswith("noise") and "0.01" not in job}
+    noise = {job: how for job, how in statuses(tmp_path).items() if job.startswith("consistency") and "0.01" not in job}
     assert len(noise) == 4 and set(noise.values()) == {("finished", "reused")}
 
 
@@ -94,7 +94,7 @@ def test_optuna_minimises_an_objective(command, tmp_path):
     runs'."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = [
-        "+experiment=search/noise",
+        "experiment=search/consistency",
         "objective=detection_auc",
         "hydra.sweeper.direction=maximize",
         "hydra.sweeper.n_trials=2",

@@ -18,7 +18,7 @@ from winnow import pipeline
 from winnow.errors import UserError
 from winnow.sweeps.objective import check_objective, objective, results_of
 
-TABLE = "+experiment=noise/table3"  # method=random, noise, noise
+TABLE = "experiment=consistency/table3"  # method=random, consistency, consistency
 
 
 @dataclass
@@ -86,7 +86,7 @@ def test_a_sweep_that_ends_well(call, tmp_path):
     "words",
     [
         (TABLE, "scale=smoke,small"),
-        ("-m", TABLE + ",noise/table4", "scale=smoke"),
+        ("-m", TABLE + ",consistency/table4", "scale=smoke"),
         ("-m", TABLE, "scale=choice(smoke,small)"),
     ],
 )
@@ -114,14 +114,44 @@ def test_jobs_outside_of_the_sweeps_folder_are_named_and_make_no_table(call, tmp
     seen = call(TABLE, "scale=smoke", f"hydra.sweep.dir={tmp_path}/${{method.name}}", run_job=bad)
     first, second = seen.told.split("\n")
     assert first.startswith(f"error: 1 job of the sweep failed: {tmp_path}/random/") and first.endswith(": no ratio")
-    assert "no table of noise/table3 is written: 1 of 3 jobs, as " in second and not seen.tables
+    assert "no table of consistency/table3 is written: 1 of 3 jobs, as " in second and not seen.tables
+
+
+@pytest.mark.parametrize("subdir", ["same", "${seed}", "${data.limit}-${method.name}-${seed}/x"])
+def test_two_jobs_never_write_one_folder(call, tmp_path, subdir):
+    """Of three jobs the second and third would write where the first did: they are refused by name, and the folder
+    tells of the first alone."""
+    seen = call("-m", "selection.ratio=0.1,0.2,0.3", "method=random", f"hydra.sweep.subdir={subdir}")
+    assert [cfg.selection.ratio for cfg in seen.jobs] == [0.1]
+    folder = seen.told.split(": ")[2].split(", ")[0]
+    assert seen.told.startswith("error: 2 jobs of the sweep failed: ") and "refused, as an earlier job" in seen.told
+    assert "selection.ratio=0.1" in (tmp_path / "s" / folder / ".hydra" / "overrides.yaml").read_text()
+    assert not (tmp_path / "s" / folder / "failed.json").exists()
+
+
+def test_a_failed_job_keeps_its_verdict_when_another_is_refused(call, tmp_path):
+    def bad(cfg):
+        raise UserError("no ratio")
+
+    told = call("-m", "seed=1,2", "method=random", "hydra.sweep.subdir=same", run_job=bad).told
+    assert "same: no ratio" in told and "same: refused" in told
+    assert json.loads((tmp_path / "s" / "same" / "failed.json").read_text())["error"] == "no ratio"
+
+
+def test_a_folder_named_after_the_overrides(call, tmp_path):
+    """A usual idiom: each job has its own folder, and a value that no file name holds is one sentence."""
+    idiom = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    seen = call("-m", "seed=1,2", "method=random", idiom)
+    assert len(seen.jobs) == 2 and seen.told == ""
+    seen = call("-m", "seed=1,2", f"data.path={'n' * 250}", idiom)
+    assert "File name too long; give shorter names (a sweep: hydra.sweep.subdir=...)" in seen.told
 
 
 def test_no_table_without_a_job_of_its_scale(call):
     """Rows that set the scale themselves: the table of the command's scale would be an empty one."""
     seen = call(TABLE, "hydra.sweeper.rows=['scale=smoke', 'scale=smoke method=random']")
     assert len(seen.jobs) == 2 and not seen.tables
-    assert seen.told.startswith("error: no table of noise/table3 at scale=paper is written")
+    assert seen.told.startswith("error: no table of consistency/table3 at scale=paper is written")
 
 
 def test_failed_jobs_are_named_when_the_table_cannot_be_written(call, capsys):
@@ -156,7 +186,9 @@ def test_a_launcher_that_breaks(call, launcher, tmp_path):
     launcher(breaking)
     seen = call(TABLE, "scale=smoke", run_job=half)
     first, second = seen.told.split("\n")
-    assert first.startswith("error: 1 job of the sweep failed: noise-") and first.endswith("killed, or running still")
+    assert first.startswith("error: 1 job of the sweep failed: consistency-") and first.endswith(
+        "killed, or running still"
+    )
     assert "not brought to its end: RuntimeError: A worker is gone: killed (" in second and "its log" not in second
     assert len(seen.tables) == 1 and "ZeroDivision" not in (tmp_path / "s" / "sweep_error.txt").read_text()
     seen = call(TABLE, "scale=smoke", run_job=lambda cfg: {})
@@ -177,8 +209,8 @@ def test_a_launcher_that_does_not_begin(call, launcher):
 @pytest.mark.parametrize(
     ("only", "jobs"),
     [
-        ("{method: noise}", 2),
-        ("{method: [noise, random], seed: 0}", 3),
+        ("{method: consistency}", 2),
+        ("{method: [consistency, random], seed: 0}", 3),
         ("{selection.ratio: 0.120}", 3),
         ("{row.order: [high, mid], seed: [0, 1]}", 1),
     ],
@@ -207,7 +239,7 @@ def test_a_search_with_a_wrong_objective(call):
     """Every trial is refused before its first stage; the sweep names them all with one sentence, and the names that
     there are."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    seen = call("+experiment=search/noise", "scale=smoke", "hydra.sweeper.n_trials=2", "objective=tuned/speed")
+    seen = call("experiment=search/consistency", "scale=smoke", "hydra.sweeper.n_trials=2", "objective=tuned/speed")
     assert not seen.jobs
     first, second = seen.told.split("\n")
     assert first.startswith("error: 2 jobs of the sweep failed: 0, 1: objective=tuned/speed is nothing that a run")
@@ -217,7 +249,7 @@ def test_a_search_with_a_wrong_objective(call):
 
 def test_a_search_returns_its_objective(call, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    seen = call("+experiment=search/noise", "scale=smoke", "hydra.sweeper.n_trials=1", "objective=selected")
+    seen = call("experiment=search/consistency", "scale=smoke", "hydra.sweeper.n_trials=1", "objective=selected")
     assert seen.told == "" and "best_value: 3.0" in (tmp_path / "s" / "optimization_results.yaml").read_text()
 
 
@@ -249,7 +281,7 @@ def test_objectives_are_what_stages_and_suite_report():
 
 def test_an_objective_that_needs_code_execution():
     """HumanEval is left out unless it is allowed, and the average that needs it."""
-    common = ["evaluation=noise", "stages=[evaluate]", "tuning=none", "paths.run=run"]
+    common = ["evaluation=consistency", "stages=[evaluate]", "tuning=none", "paths.run=run"]
     left = results_of(config(*common))
     assert "base/mmlu/acc" in left and not {"base/humaneval/pass@1", "base/average/small"} & {*left}
     assert "base/average/small" in results_of(config(*common, "evaluation.allow_code_execution=true"))

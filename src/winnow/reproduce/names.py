@@ -30,7 +30,7 @@ METRICS = {
 POOLS = {
     ("anit", "lap14"): "14lap",
     ("anit", "rest14"): "14rest",
-    ("noise", "flan_cot"): "flan",
+    ("consistency", "flan_cot"): "flan",
     ("adg", "flan_cot"): "cot",
 }
 NOISES = {
@@ -41,16 +41,18 @@ NOISES = {
     "padding": "in_context_padding",
     "opposite": "opposite",
 }
-# (method, selection) -> a method that the noise paper counts as one; superfilter has the paper's longer name.
+# (method, selection) -> a method that the consistency paper counts as one; superfilter has the paper's longer name.
 SELECTORS = {
-    ("noise", "noise"): "noise_consistency+diversity",
-    ("noise", "quality_only"): "noise_consistency",
-    ("noise", "top"): "noise_consistency",
-    ("noise", "bottom"): "noise_consistency",
-    ("noise", "diversity_only"): "diversity",
+    ("consistency", "consistency"): "noise_consistency+diversity",
+    ("consistency", "quality_only"): "noise_consistency",
+    ("consistency", "top"): "noise_consistency",
+    ("consistency", "bottom"): "noise_consistency",
+    ("consistency", "diversity_only"): "diversity",
     ("random", "diversity_only"): "diversity",
 }
 METHODS = {"superfilter": "superfiltering"}
+CONTROLS = ("length_matched", "equal_tokens")  # selections that draw beside what another rule takes
+AROUND = "selection@selection.around"  # the group of that rule
 ADVERSARIES = {"nrm": "anit"}  # the others are called as they are
 
 
@@ -60,8 +62,11 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
     row: the job's own labels (`row.<column>`), which win; null ones are taken from the chosen options. `full` has the
     ratio 1.
     """
-    method = SELECTORS.get((choices["method"], choices["selection"]), choices["method"])
-    method = METHODS.get(method, method)
+    rule = choices["selection"]
+    if rule in CONTROLS:
+        rule = choices.get(AROUND, "top")
+    method = SELECTORS.get((choices["method"], rule), choices["method"])
+    method = control(METHODS.get(method, method), choices)
     if paper == "anit":  # its methods are ways to tune on all data
         method = ADVERSARIES.get(choices.get("adversary", "none"), choices.get("adversary", "none"))
     found = {
@@ -76,6 +81,11 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
     if found["method"] == "full":
         found["ratio"] = 1
     return {key: text(value) for key, value in found.items() if value not in (None, "")}
+
+
+def control(method: str, choices: Mapping[str, str]) -> str:
+    """`length_matched(ifd)` for the control of what `ifd` selects; any other method as it is called."""
+    return f"{choices['selection']}({method})" if choices.get("selection") in CONTROLS else method
 
 
 def text(value: object) -> str:

@@ -17,7 +17,7 @@ from winnow.sweeps.scale import ABSENT
 
 # No components, so that no class says of their keys that no number hangs on them.
 LEFT_OUT = re.compile(
-    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|hydra)\.|^attack\.processes$"
+    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\.|^attack\.processes$"
 )
 SEED = re.compile(r"(^|[._])seed$")
 LONGEST = 50  # characters of a value that are shown

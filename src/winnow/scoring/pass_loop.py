@@ -15,28 +15,25 @@ from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.templates import Encoded
 from winnow.distributed import is_leader
 from winnow.scoring.protocols import Pass
-from winnow.store.artifacts import ColumnParts
+from winnow.store.columns import Columns
 
 
 class Pending(pl.LightningDataModule):
-    """Ready-made batches of the records that the parts on disk do not hold yet."""
+    """Ready-made batches of the records that the store lacks. there: how many it has already."""
 
-    def __init__(self, pass_: Pass, encoded: list[Encoded], parts: ColumnParts, budget: int, label: str) -> None:
+    def __init__(
+        self, pass_: Pass, encoded: list[Encoded], columns: Columns, budget: int, label: str, there: int
+    ) -> None:
         super().__init__()
-        self.pass_, self.encoded, self.parts, self.budget, self.label = pass_, encoded, parts, budget, label
-        self.pending: list[Encoded] = []
+        self.pass_, self.columns, self.budget, self.label = pass_, columns, budget, label
+        self.total = there + len(encoded)
+        self.pending = [record for record in encoded if record.flag is None]
+        self.flagged = [record for record in encoded if record.flag is not None]
 
     def setup(self, stage: str) -> None:
-        done = self.parts.done_ids()
-        if done:
-            print(f"Resuming {self.label}: {len(done)} of {len(self.encoded)} records are there already.")
-        # No rank may write a part before every rank has seen the same state of the folder.
-        self.trainer.strategy.barrier()
-        self.pending = [record for record in self.encoded if record.id not in done and record.flag is None]
-        flagged = [record for record in self.encoded if record.id not in done and record.flag is not None]
-        if flagged and is_leader():
-            rows = [{"id": r.id, "flag": r.flag} | self.pass_.flagged(r) for r in flagged]
-            self.parts.write({key: [row[key] for row in rows] for key in rows[0]})
+        if self.flagged and is_leader():
+            rows = [{"id": r.id, "flag": r.flag} | self.pass_.flagged(r) for r in self.flagged]
+            self.columns.append({key: [row[key] for row in rows] for key in rows[0]})
 
     def predict_dataloader(self) -> DataLoader:
         rows = [record.ids for record in self.pending]
@@ -70,9 +67,9 @@ class _Batches(Dataset):
 class PartWriter(BasePredictionWriter):
     """Collects what `predict_step` returns and writes a part every few seconds."""
 
-    def __init__(self, parts: ColumnParts, flush_seconds: float) -> None:
+    def __init__(self, columns: Columns, flush_seconds: float) -> None:
         super().__init__(write_interval="batch")
-        self.parts, self.flush_seconds = parts, flush_seconds
+        self.columns, self.flush_seconds = columns, flush_seconds
         self.waiting: dict[str, list] = {}
         self.flushed_at = time.monotonic()
 
@@ -90,7 +87,7 @@ class PartWriter(BasePredictionWriter):
 
     def _flush(self) -> None:
         if self.waiting:
-            self.parts.write(self.waiting)
+            self.columns.append(self.waiting)
             self.waiting = {}
         self.flushed_at = time.monotonic()
 
@@ -101,8 +98,8 @@ class RecordProgress(pl.Callback):
     def on_predict_start(self, trainer, module) -> None:
         data = trainer.datamodule
         self.bar = tqdm(
-            total=len(data.encoded),
-            initial=len(data.encoded) - len(data.pending),
+            total=data.total,
+            initial=data.total - len(data.pending),
             desc=f"Pass {data.label}",
             unit="rec",
             disable=trainer.global_rank != 0,

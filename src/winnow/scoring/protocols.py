@@ -37,7 +37,8 @@ class Pass:
     same arguments would give other numbers. A subclass has `module`, or `columns` if it needs no model.
 
     attack: records come with the instruction that the attack has written. encoder: source of the model that is run in
-    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's.
+    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's. max_new_tokens: that it adds to
+    a prompt at most.
     needs_gradients: `predict_step` may use `torch.enable_grad()`.
     """
 
@@ -46,6 +47,7 @@ class Pass:
     attack: PromptAttack | None = None
     encoder: Any = None
     tokens_per_batch: int | None = None
+    max_new_tokens: int = 0
     needs_gradients: ClassVar[bool] = False
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:

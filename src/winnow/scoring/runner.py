@@ -17,7 +17,8 @@ from winnow.distributed import barrier, compute_once, is_leader
 from winnow.scoring.answer_loss import AnswerLoss
 from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
 from winnow.scoring.protocols import Pass
-from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
+from winnow.store.artifacts import Store
+from winnow.store.columns import Columns, origin
 from winnow.store.describe import describe
 from winnow.trainer import make_trainer
 
@@ -51,7 +52,7 @@ class PassRunner:
         self.source, self.store, self.trainer = source, store, trainer
         self.tokens_per_batch, self.flush_seconds = tokens_per_batch, flush_seconds
         self.attack_processes = attack_processes
-        self.computed: list[str] = []  # fingerprints of the passes that were not in the store yet
+        self.computed: list[str] = []  # fingerprints of the passes of which the store had not all records
         self.used: list[str] = []
         self.origin: dict[str, str] = {}  # of passes and prompts when first asked for: computed, resumed or reused
         self._backbone: Backbone | None = None
@@ -64,29 +65,36 @@ class PassRunner:
         return self._backbone
 
     def compute(self, pass_: Pass, records: Sequence[Record], template: Template) -> PassTable:
-        """The columns of one pass for all records; records with the same id are computed once."""
-        unique = list({record.id: record for record in records}.values())
-        artifact = self.artifact(pass_, unique, template)
-        self.used.append(artifact.fingerprint)
-        if compute_once(artifact, lambda: self._work(artifact, pass_, unique, template)):
-            self.computed.append(artifact.fingerprint)
-        self.origin.setdefault(artifact.fingerprint, "computed" if artifact.fingerprint in self.computed else "reused")
-        columns = ColumnParts(artifact.path, pass_.schema)
-        if is_leader():
-            columns.drop()
-        table = columns.table()
-        return PassTable(table, [record.id for record in records])
+        """The columns of one pass for all records; a record is computed once, whatever pool it comes in."""
+        unique = {record.id: record for record in records}
+        columns = self.columns(pass_, template)
+
+        def work(missing: list[str]) -> None:
+            there = len(unique) - len(missing)
+            if there and is_leader():
+                known = f"{there} of {len(unique)} records are in the store"
+                print(f"Pass {pass_.label}: {known}, {len(missing)} to compute.", flush=True)
+            encoded = self._encoded(pass_, [unique[record_id] for record_id in missing], template)
+            if pass_.runs_model:
+                self._predict(pass_, encoded, columns, there)
+            elif is_leader():
+                columns.append(pass_.columns(encoded))
+
+        missing = compute_once(columns, work, unique)
+        self.used.append(columns.fingerprint)
+        if missing:
+            self.computed.append(columns.fingerprint)
+        self.origin.setdefault(columns.fingerprint, origin(len(missing), len(unique)))
+        return PassTable(columns.read(unique), [record.id for record in records])
 
     def counts(self, fingerprints: Iterable[str] | None = None) -> tuple[int, int]:
         """(reused, resumed): how many of these artifacts, by default of all so far, the store had, whole or in part."""
         origins = [self.origin[one] for one in (self.origin if fingerprints is None else fingerprints)]
         return origins.count("reused"), origins.count("resumed")
 
-    def artifact(self, pass_: Pass, records: Sequence[Record], template: Template) -> Artifact:
-        """Where the columns live. The key holds the records' ids as a set: neither file order nor copies matter."""
-        ids = sorted({record.id for record in records})
-        data = {"records": len(ids), "ids": fingerprint({"ids": ids})}
-        return self.store.artifact("passes", self.made_with(pass_, template) | {"data": data})
+    def columns(self, pass_: Pass, template: Template) -> Columns:
+        """Where the columns live, of all records that were ever asked for."""
+        return Columns(self.store, "passes", self.made_with(pass_, template), pass_.schema)
 
     def made_with(self, pass_: Pass, template: Template) -> dict[str, Any]:
         """All that the columns of a record depend on besides the record."""
@@ -100,18 +108,6 @@ class PassRunner:
 
     def _source(self, pass_: Pass):
         return self.source if pass_.encoder is None else pass_.encoder
-
-    def _work(self, artifact: Artifact, pass_: Pass, records: Sequence[Record], template: Template) -> None:
-        parts = ColumnParts(artifact.path, pass_.schema)
-        if parts.done_ids():
-            self.origin[artifact.fingerprint] = "resumed"
-        encoded = self._encoded(pass_, records, template)
-        if pass_.runs_model:
-            self._predict(pass_, encoded, parts)
-        elif is_leader():
-            parts.write(pass_.columns(encoded))
-        if is_leader():
-            parts.merge([record.id for record in records])
 
     def prompts(
         self, attacks: Mapping[str, PromptAttack], records: Sequence[Record], template: Template
@@ -157,9 +153,10 @@ class PassRunner:
             for encoded, reason in zip(pass_.encode(rewritten, template, tokenizer), table.flags(), strict=True)
         ]
 
-    def _predict(self, pass_: Pass, encoded: list[Encoded], parts: ColumnParts) -> None:
-        data = Pending(pass_, encoded, parts, pass_.tokens_per_batch or self.tokens_per_batch, pass_.label)
-        callbacks = [PartWriter(parts, self.flush_seconds)]
+    def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
+        budget = pass_.tokens_per_batch or self.tokens_per_batch
+        data = Pending(pass_, encoded, columns, budget, pass_.label, there)
+        callbacks = [PartWriter(columns, self.flush_seconds)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.
@@ -175,9 +172,6 @@ class PassTable:
 
     def __init__(self, table: pa.Table, ids: Sequence[str]) -> None:
         position = {record_id: i for i, record_id in enumerate(table["id"].to_pylist())}
-        missing = [record_id for record_id in ids if record_id not in position]
-        if missing:
-            raise RuntimeError(f"{len(missing)} records have no columns, the first is {missing[0]}")
         self.table = table.take([position[record_id] for record_id in ids])
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.runner import PassTable
+from winnow.store.files import replacing
 
 NOTHING_TO_AVERAGE = "no_scored_answer_token"
 NON_FINITE = "non_finite_loss"
@@ -57,9 +58,8 @@ class Scores:
     @staticmethod
     def write(table: pa.Table, path: Path) -> None:
         """Write a score table to `scores.parquet`."""
-        staging = path.with_name(f".{path.name}.tmp")
-        pq.write_table(table, staging)
-        staging.replace(path)
+        with replacing(path) as partial:
+            pq.write_table(table, partial, write_page_checksum=True)
 
     @staticmethod
     def about(table: pa.Table) -> dict:
@@ -70,7 +70,7 @@ class Scores:
     def read(path: Path) -> pa.Table:
         """A score table from its file. Raises UserError if the file is none."""
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
             Scores.about(table)
             return table
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:

@@ -33,7 +33,9 @@ class EvaluateStage:
     trainer_args: Mapping[str, Any]
 
     def run(self, tuned: Path | None, start: Path | None, record: StageRecord) -> dict[str, Any]:
-        """The content of `results.json`: `base`, and `tuned` and `start` where there is such a folder."""
+        """The content of `results.json`: `base`, and `tuned` and `start` where there is such a folder; the paired
+        comparison of `tuned` with `base`."""
+        from winnow.evaluation.comparison import compare_results
         from winnow.evaluation.harness import compare
 
         record.status = "reused"
@@ -43,6 +45,10 @@ class EvaluateStage:
             if folder is not None or name == "base"
         }
         results = compare(found["base"], found.get("tuned"), self.suite)
+        if "tuned" in found:
+            results["comparison"], results["untested"] = compare_results(
+                found["tuned"], found["base"], self.suite.averages
+            )
         return results | {"models": {name: dict(one) for name, one in found.items()}}
 
     def _one(self, name: str, folder: Path | None, record: StageRecord) -> dict[str, Any]:
@@ -66,7 +72,10 @@ class EvaluateStage:
                     record.status = "computed"
                     self._evaluate(artifact, name, folder)
                     artifact.finish()
-        return artifact.result("result.json")
+        result = artifact.result("result.json")
+        if result["samples"] is not None:  # where the store is now, not where it was
+            result["samples"] = str(artifact.path / "samples.jsonl")
+        return result
 
     def _evaluate(self, artifact: Artifact, name: str, folder: Path | None) -> None:
         from winnow.evaluation.harness import evaluate_model

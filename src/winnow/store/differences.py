@@ -42,6 +42,7 @@ def selected_with(run: Run) -> dict[str, Any]:
     return scored_with(run) | {
         "selection": {key: value for key, value in rule.items() if key not in unasked},
         "filters": describe(run.method.filters),
+        "keep_duplicates": run.pool.keep_duplicates,
         "vectors": {name: run.scorer.made_with(pass_, run.template) for name, pass_ in passes.items()},
     }
 

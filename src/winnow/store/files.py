@@ -1,12 +1,45 @@
-"""Writing files so that no reader and no crash ever meets half of one."""
+"""Files that no reader and no crash ever meets half of, and folders that tell when one of their files is damaged."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from winnow.errors import UserError
+
+SEAL = "DONE"  # in a sealed folder: {relative file: [SHA-256, bytes]}
+_sound: set[tuple[Path, str]] = set()  # (folder, its seal): what this process has checked
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path`: the file or folder that the block writes there takes the place of `path` if the block ends
+    well, and vanishes if it does not.
+
+    A folder replaces a folder in two steps; between them there is none. Raises UserError if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        yield partial
+        if partial.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; choose a folder you may write to, or make room."
+        ) from error
+    finally:
+        with suppress(OSError):  # its folder may never have come to be
+            _remove(partial)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -15,12 +48,82 @@ def write_atomically(path: Path, text: str) -> None:
     Half a surrogate pair, which UTF-8 cannot encode, is spelt out as \\udXXX; JSON reads that back.
     Raises UserError when the folder cannot be written to.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed processes left of `replacing(path)`; `path.name` may be a pattern. Nobody may be at it."""
+    for partial in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(partial)
+
+
+def cached(folder: Path, make: Callable[[Path], None]) -> Path:
+    """The folder, sealed; `make(partial)` fills it, if it is not there or damaged. Other processes wait meanwhile."""
+    if damage(folder) is None:
+        return folder
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
-        with contextlib.suppress(OSError):  # the folder may be the very thing that is wrong
-            partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to.") from error
+        raise UserError(
+            f"paths.cache={folder.parent} cannot be written ({error.strerror}): name another folder."
+        ) from None
+    try:
+        fault = damage(folder)
+        if fault is not None:
+            if folder.exists():
+                print(f"Making {folder} anew: {fault}.", flush=True)
+            remove_partials(folder)
+            with replacing(folder) as partial:
+                partial.mkdir()
+                make(partial)
+                seal(partial)
+    finally:
+        lock.release()
+    return folder
+
+
+def seal(folder: Path) -> None:
+    """Write down the checksum of every file of a complete folder."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in (SEAL, "lock")]
+    sums = {file.relative_to(folder).as_posix(): [_checksum(file), file.stat().st_size] for file in files}
+    text = json.dumps(sums, indent=0)
+    write_atomically(folder / SEAL, text)
+    _sound.add((folder, text))
+
+
+def damage(folder: Path) -> str | None:
+    """Why a sealed folder cannot be used, as a clause; None if its files are as they were sealed.
+
+    Every process reads the files once: about a second per GB.
+    """
+    try:
+        text = (folder / SEAL).read_text(encoding="utf-8")
+        if (folder, text) in _sound:
+            return None
+        sums = dict(json.loads(text))
+        if not sums:
+            return f"{folder / SEAL} holds no checksums"
+        for name, (checksum, size) in sums.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{file} is missing"
+            if file.stat().st_size != size or _checksum(file) != checksum:
+                return f"{file} is damaged"
+    except FileNotFoundError:
+        return f"{folder / SEAL} is missing"
+    except (OSError, ValueError, TypeError) as error:
+        return f"{folder / SEAL} cannot be read ({error})"
+    _sound.add((folder, text))
+    return None
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from winnow.errors import UserError
+from winnow.store.files import remove_partials
 
 # Stage -> what it writes into the run folder.
 OUTPUTS = {
@@ -55,6 +56,7 @@ def held(folder: Path) -> Iterator[None]:
             f"(a sweep: hydra.sweep.dir=...)."
         ) from None
     try:
+        remove_partials(folder / "*")
         yield
     finally:
         lock.release()

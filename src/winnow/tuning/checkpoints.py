@@ -4,13 +4,15 @@ whole."""
 from __future__ import annotations
 
 import logging
-import os
 import re
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+
+from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +64,10 @@ class StepCheckpoints(Checkpoint):
         if step == self._saved or step % self.every_steps or step == self.total_steps:
             return
         self._saved = step
-        temporary = self.folder / f".step_{step}.ckpt.tmp"
-        trainer.save_checkpoint(temporary)
+        path = self.folder / f"step_{step}.ckpt"
+        with replacing(path) if trainer.is_global_zero else nullcontext(path) as partial:
+            trainer.save_checkpoint(partial)  # all take part, the first one writes
         if trainer.is_global_zero:
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            os.replace(temporary, self.folder / f"step_{step}.ckpt")
             for _step, old in checkpoints(self.folder)[:-KEEP]:
                 old.unlink()
         trainer.strategy.barrier("checkpoint")

@@ -113,8 +113,11 @@ class PreExperience:
         values, offsets = table.ragged("vector")
         vectors = np.stack([values[offsets[i] : offsets[i + 1]] for i in usable]).astype(np.float32)
         perplexity = np.exp(table.numbers("prompt_nll")[usable])
-        if np.isnan(perplexity).any():
-            raise UserError("A prompt of a single token has no perplexity; use a template with text or BOS before it.")
+        for i in (usable[k] for k in np.flatnonzero(~np.isfinite(perplexity) | ~np.isfinite(vectors).all(1))):
+            cause = "the backbone's weights or arithmetic give it no finite number; try backbone.dtype=fp32"
+            if template.encode([records[i]], runner.source.tokenizer)[0].answer_start == 1:
+                cause = "its prompt is a single token; use a template with text or BOS before it"
+            raise UserError(f"The prompt of record {records[i].id} has no perplexity: {cause}.")
         picked = [records[usable[i]] for i in self.sample(vectors, perplexity)]
         artifact = runner.store.artifact(
             "models",
@@ -128,11 +131,13 @@ class PreExperience:
         )
         runner.used.append(artifact.fingerprint)
 
-        def tune() -> None:
+        def tune(_: bool) -> None:
             if is_leader():
                 print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
             examples = template.encode(picked, runner.source.tokenizer, eos=True)
-            told = self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
+            told = self.tuner.fit(
+                runner.backbone, examples, artifact.path, trainer_args=trainer_args, template=template
+            )
             runner.origin[artifact.fingerprint] = "computed" if told["resumed_from"] is None else "resumed"
 
         if compute_once(artifact, tune):

@@ -114,7 +114,7 @@ def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, reco
 
 
 def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):
-    """Another backbone, another template or a renamed folder is no new artifact, and the backbone is never loaded;
+    """Another backbone, another template or a renamed folder changes nothing, and the backbone is never loaded;
     another encoder or window is."""
     some, pass_ = [record("hi", "", "blue")], SentenceEmbedding(str(encoder_folder))
     source = Loaded(backbone)
@@ -139,9 +139,9 @@ def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder
 
 
 def test_passes_of_the_backbone_keep_its_identity(backbone, tmp_path):
-    """Their artifacts hang on backbone and template as before."""
+    """Their columns hang on backbone and template as before."""
     runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
-    meta = runner.artifact(BackboneEmbedding(), [], template("alpaca")).meta
+    meta = runner.columns(BackboneEmbedding(), template("alpaca")).meta
     assert meta["backbone"].items() >= backbone.identity.items() and meta["template"] == describe(template("alpaca"))
 
 

@@ -14,7 +14,7 @@ import torch
 from composed import template
 from tiny_passes import column, compute, make_records, record, sharper
 
-from winnow.backbone.likelihood import decoder
+from winnow.backbone.causal_model import CausalModel
 from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
@@ -136,7 +136,7 @@ class Spy:
 
     def __init__(self, model):
         self.ids, self.embeds = [], []
-        body = decoder(model)
+        body = CausalModel(model).body
         body.register_forward_pre_hook(self.note, with_kwargs=True)
 
     def note(self, module, args, given):

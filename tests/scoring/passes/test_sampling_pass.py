@@ -3,6 +3,7 @@ way."""
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 
@@ -183,6 +184,27 @@ def test_authors_vectors_of_padded_texts(backbone):
     for text, vector in zip(texts, together, strict=True):
         if vector is not None:
             assert torch.allclose(vector, authors_vectors(backbone.model, backbone.tokenizer, [text])[0], atol=1e-5)
+
+
+def test_authors_vectors_read_markers_as_text(backbone):
+    """`<|eos|>` in an answer is seven tokens (bytes) of the tiny tokenizer, not the end token; cutting it in two
+    changes nothing."""
+    whole = authors_vectors(backbone.model, backbone.tokenizer, ["a <|eos|> b"])[0]
+    ids = torch.tensor([[backbone.tokenizer.convert_tokens_to_ids(c) for c in "aĠ<|eos|>Ġb"]])
+    states = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states
+    weights = torch.tensor([token_weight(backbone.tokenizer.decode([token])) for token in ids[0]])
+    assert torch.allclose(
+        whole, (torch.stack(states[1:4]).mean(0)[0] * weights[:, None]).sum(0) / weights.sum(), atol=1e-5
+    )
+
+
+def test_a_model_without_an_end_token(tokenizer):
+    """Neither tokenizer nor generation settings name one: told before anything is drawn."""
+    endless = Backbone(tiny_model(layers=4), copy.deepcopy(tokenizer), {}, "endless")
+    endless.tokenizer.eos_token = None
+    endless.model.generation_config.eos_token_id = None
+    with pytest.raises(UserError, match="endless has no EOS token"):
+        SMALL.module(endless)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_bad_settings():
         Diverse(ratio=0.5).select(table([1.0, 2.0]), True)
 
 
-RULES = ["noise", "quality_only", "diversity_only", "k_center", "facility_location", "deita", "stratified"]
+RULES = ["consistency", "quality_only", "diversity_only", "k_center", "facility_location", "deita", "stratified"]
 
 
 def test_every_rule_through_the_stage(tiny_folder, tmp_path):

@@ -6,7 +6,6 @@ resources are loaded when the first instruction is attacked, once per process.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.perturb.attacks import resources as sets
 from winnow.store.describe import Free, Identified, arguments
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 SEARCHES = ("random", "greedy")
 LEVELS = ("character", "word", "sentence")
-MOST_WORDS = 2000  # longer instructions are flagged by the attacks that change words: their cost grows with the square
+# Longer instructions are flagged by the attacks that change words: every candidate is a whole text (ours).
+MOST_WORDS, MOST_CHARACTERS = 2000, 32_000
 
 # Why there is no attacked prompt.
 EMPTY_INSTRUCTION = "empty_instruction"
@@ -36,6 +37,7 @@ NO_CANDIDATE = "no_candidate"
 NOTHING_KEPT = "no_candidate_kept_constraints"
 NO_LOSS = "no_answer_loss"
 LOSS_NOT_RAISED = "loss_not_raised"
+ATTACK_FAILS = "attack_fails"  # followed by a colon and the error
 
 Losses = Callable[[Sequence[str]], Sequence[float]]
 
@@ -119,6 +121,7 @@ class WordAttack(PromptAttack):
     the papers stop where a classifier errs, which an instruction does not have).
     """
 
+    version: ClassVar[int] = 2
     ranking: ClassVar[str] = "delete"  # how greedy finds important words: leave them out, or write an unknown one
 
     def __init__(self, share: float = 0.2, max_words: int = 20, **shared: Any) -> None:
@@ -155,7 +158,7 @@ class WordAttack(PromptAttack):
         """The instruction with some words changed. losses: needed by search=greedy."""
         if not instruction.strip():
             return Outcome(None, flag=EMPTY_INSTRUCTION)
-        if len(instruction.split()) > MOST_WORDS:
+        if len(instruction) > MOST_CHARACTERS or len(instruction.split()) > MOST_WORDS:
             return Outcome(None, flag=TOO_LONG)
         if "<SPLIT>" in instruction:  # TextAttack's own mark between texts
             return Outcome(None, flag=RESERVED_TEXT)
@@ -271,10 +274,10 @@ def drawn_from(seed: int, record_id: str, name: str) -> Iterator[None]:
 
     What they were before is put back, so that nothing else in the process is drawn differently.
     """
-    digest = hashlib.sha256(f"{seed}:{record_id}:{name}".encode()).digest()
+    drawn = draws.digest(seed, record_id, name)
     before, numpy_before = random.getstate(), np.random.get_state()
-    random.seed(int.from_bytes(digest[:8], "big"))
-    np.random.seed(int.from_bytes(digest[8:12], "big"))
+    random.seed(int.from_bytes(drawn[:8], "big"))
+    np.random.seed(int.from_bytes(drawn[8:12], "big"))
     try:
         yield
     finally:

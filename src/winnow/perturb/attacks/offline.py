@@ -5,9 +5,7 @@ Imported through `resources.load` only: it builds on TextAttack's classes.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache, cached_property
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from lemminflect import getAllLemmas
 from textattack.constraints.grammaticality import PartOfSpeech
 from textattack.constraints.semantics.sentence_encoders import SentenceEncoder as SentenceConstraint
@@ -23,10 +20,11 @@ from textattack.shared import AbstractWordEmbedding, AttackedText
 from textattack.transformations import WordSwap
 from textattack.transformations.word_swaps.word_swap_embedding import recover_word_case
 
-from winnow.backbone.likelihood import final_hidden
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import BackboneSource
 from winnow.perturb.attacks.resources import CONTEXT_MODEL, VECTORS_VERSION, identities, stop_words
 from winnow.perturb.attacks.sentence_vectors import encoder, sentence_vectors
+from winnow.store.files import cached
 
 REMEMBERED = 64  # instructions whose vectors or predictions are kept
 # What the context model reads before the instruction, so that the first word has a context too (ours).
@@ -161,28 +159,22 @@ class WordVectors(AbstractWordEmbedding):
 def word_vectors(folder: str) -> WordVectors:
     """The vectors of all words that can be proposed: made once (about 20 s), then read from winnow's cache."""
     known = identities("offline", ["synonyms"])["synonyms"]
-    name = f"minilm-words-{known['version']}-{known['words']}-v{VECTORS_VERSION}.npz"
-    path = Path(folder).expanduser() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(path) + ".lock"):
-        if not path.exists():
-            words = _proposable_words()
-            print(f"Making the vectors of {len(words):,} words, once ...", flush=True)
-            _save(path, words, sentence_vectors(words).numpy().astype(np.float16))
-    with np.load(path) as stored:
+    name = f"minilm-words-{known['version']}-{known['words']}-v{VECTORS_VERSION}"
+
+    def make(target: Path) -> None:
+        words = _proposable_words()
+        print(f"Making the vectors of {len(words):,} words, once ...", flush=True)
+        np.savez(
+            target / "words.npz", words=np.array(words), vectors=sentence_vectors(words).numpy().astype(np.float16)
+        )
+
+    with np.load(cached(Path(folder).expanduser() / name, make) / "words.npz") as stored:
         matrix = stored["vectors"].astype(np.float32)
         return WordVectors(stored["words"].tolist(), matrix / np.linalg.norm(matrix, axis=1, keepdims=True))
 
 
 def _proposable_words() -> list[str]:
     return sorted(w for w in encoder().tokenizer.get_vocab() if re.fullmatch("[a-z]{2,}", w) and word_classes(w))
-
-
-def _save(path: Path, words: list[str], vectors: np.ndarray) -> None:
-    handle, staging = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as stream:
-        np.savez(stream, words=np.array(words), vectors=vectors)
-    os.replace(staging, path)
 
 
 class LeftContextCandidates(WordSwap):
@@ -229,7 +221,7 @@ class ContextModel:
 
     def __init__(self, folder: str) -> None:
         backbone = BackboneSource(CONTEXT_MODEL, attn_implementation="eager", cache=folder).load()
-        self.model, self.tokenizer = backbone.model, backbone.tokenizer
+        self.causal, self.tokenizer = CausalModel(backbone.model), backbone.tokenizer
         self.opening = self.tokenizer(OPENING, add_special_tokens=False)["input_ids"]
 
     @cached_property
@@ -243,7 +235,7 @@ class ContextModel:
             word = token.removeprefix("Ġ")
             if re.fullmatch("[A-Za-z][a-z]+", word) and word not in stop_words() and word_classes(word):
                 found[token != word].append((i, word))
-        head = self.model.get_output_embeddings().weight
+        head = self.causal.head.weight
         return {
             blank: (
                 [word for _, word in pairs],
@@ -263,7 +255,7 @@ class ContextModel:
         """For each word of `text` the `count` most likely words in its place, most likely first."""
         encoded = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"][:WINDOW], encoded["offset_mapping"][:WINDOW]
-        hidden = final_hidden(self.model, input_ids=torch.tensor([self.opening + ids]))[0]
+        hidden = self.causal.hidden(input_ids=torch.tensor([self.opening + ids]))[0]
         proposals, begin = [], 0
         for word in text.words:
             begin = text.text.find(word, begin)

@@ -1,7 +1,7 @@
-"""Attacked prompts as an artifact: made once per (record, attack, settings), resumable, in parallel over processes.
+"""Attacked prompts: made once per (record, attack, settings), resumable, in parallel over processes.
 
-The folder `prompts/<fingerprint>` of the store holds one row per record. A worker process is handed ids and
-instructions and nothing else of a record, so an attack cannot change, or even see, the rest.
+The columns `prompts/<fingerprint>` of the store hold one row per record, whatever pool it came in. A worker process is
+handed ids and instructions and nothing else of a record, so an attack cannot change, or even see, the rest.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 
-import Levenshtein
 import pyarrow as pa
 import torch
+from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.attacks.base import Losses, PromptAttack
-from winnow.store.artifacts import Artifact, ColumnParts, Store, fingerprint
+from winnow.perturb.attacks.base import ATTACK_FAILS, Losses, Outcome, PromptAttack
+from winnow.store.artifacts import Store
+from winnow.store.columns import Columns, origin
 from winnow.store.describe import describe
 
 CHUNK = 16  # records that a process takes at once
@@ -53,8 +54,8 @@ class PromptTable:
 
     Columns: `prompt`, the attacked instruction or null; `words_changed`; `similarity`, cosine of MiniLM's vectors of
     the two instructions; `edit_distance`, Levenshtein, in characters; `queries`, instructions whose loss was asked;
-    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the artifact's. origin:
-    `computed` now, `resumed` from what an interrupted run left, or `reused` from the store.
+    `success`; `flag`, why there is no prompt; `resources`, what it was made with. fingerprint: the columns'. origin:
+    `computed` now, `reused` from the store, or `resumed`, where the store had some of the records.
     """
 
     def __init__(self, table: pa.Table, ids: Sequence[str], fingerprint: str, origin: str = "reused") -> None:
@@ -86,7 +87,7 @@ def attacked_prompts(
 ) -> PromptTable:
     """The attacked instructions of all records: taken from the store, or made now.
 
-    To be called by one process (the leader); others may call it afterwards and find the artifact finished. answer_loss:
+    To be called by one process (the leader); others may call it afterwards and find all records there. answer_loss:
     for search=greedy, the losses of a record's answer under several instructions; loss_identity: what they depend on.
     processes: how many make prompts, each on one thread, for search=random; search=greedy works in this process, where
     the backbone is. pool: workers that several attacks share, see `worker_pool`. None of these changes a prompt.
@@ -94,41 +95,27 @@ def attacked_prompts(
     greedy = attack.search == "greedy"
     if greedy and (answer_loss is None or loss_identity is None):
         raise ValueError("search=greedy needs answer_loss and loss_identity")
-    unique = list({record.id: record for record in records}.values())
-    artifact = _artifact(attack, unique, store, loss_identity if greedy else None)
-    parts, origin = ColumnParts(artifact.path, SCHEMA), "reused"
-    if not artifact.finished:
-        with artifact.claim() as must_compute:
-            if must_compute:
-                done = parts.done_ids()
-                origin = "resumed" if done else "computed"
-                if done:
-                    print(f"Resuming {attack.name}: {len(done)} of {len(unique)} records are there already.")
-                pending = [record for record in unique if record.id not in done]
-                bar = tqdm(
-                    total=len(unique),
-                    initial=len(done),
-                    desc=f"Attack {attack.name}",
-                    unit="rec",
-                    disable=not progress,
-                )
-                with bar:
-                    _make(attack, pending, parts, answer_loss, processes, pool, bar)
-                parts.merge([record.id for record in unique])
-                artifact.finish()
-    parts.drop()
-    return PromptTable(parts.table(), [record.id for record in records], artifact.fingerprint, origin)
-
-
-def _artifact(attack: PromptAttack, records: Sequence[Record], store: Store, loss_identity: dict | None) -> Artifact:
-    ids = sorted(record.id for record in records)
-    meta = {
-        "attack": describe(attack),
-        "data": {"records": len(ids), "ids": fingerprint({"ids": ids})},
-        "loss": loss_identity,
-        "version": VERSION,
-    }
-    return store.artifact("prompts", meta)
+    unique = {record.id: record for record in records}
+    meta = {"attack": describe(attack), "loss": loss_identity if greedy else None, "version": VERSION}
+    columns = Columns(store, "prompts", meta, SCHEMA)
+    missing = columns.missing(unique)
+    if missing:
+        with columns.claim(unique) as missing:
+            there = len(unique) - len(missing)
+            if there and missing:
+                known = f"{there} of {len(unique)} records are in the store"
+                print(f"Attack {attack.name}: {known}, {len(missing)} to make.", flush=True)
+            pending = [unique[record_id] for record_id in missing]
+            name, off = f"Attack {attack.name}", not (progress and missing)
+            with tqdm(total=len(unique), initial=there, desc=name, unit="rec", disable=off) as bar:
+                _make(attack, pending, columns, answer_loss, processes, pool, bar)
+            columns.finish()
+    return PromptTable(
+        columns.read(unique),
+        [record.id for record in records],
+        columns.fingerprint,
+        origin(len(missing), len(unique)),
+    )
 
 
 @contextmanager
@@ -155,8 +142,8 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _make(attack, pending, parts, answer_loss, processes, pool, bar) -> None:
-    writer = _Writer(parts, bar)
+def _make(attack, pending, columns, answer_loss, processes, pool, bar) -> None:
+    writer = _Writer(columns, bar)
     chunks = [pending[start : start + CHUNK] for start in range(0, len(pending), CHUNK)]
     try:
         if attack.search == "greedy" or (pool is None and processes < 2) or len(chunks) < 2:
@@ -201,8 +188,9 @@ def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: Proc
 
 def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] | None = None) -> dict[str, list]:
     """Columns of `SCHEMA` for some instructions. asks: for each of them, whom to ask for losses."""
+    attack.prepare()  # what cannot be loaded is no fault of a record
     outcomes = [
-        attack.attack(record_id, instruction, None if asks is None else asks[i])
+        _outcome(attack, record_id, instruction, None if asks is None else asks[i])
         for i, (record_id, instruction) in enumerate(texts)
     ]
     pairs = [(i, outcome.prompt) for i, outcome in enumerate(outcomes) if outcome.prompt is not None]
@@ -222,6 +210,17 @@ def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] 
         "flag": [outcome.flag for outcome in outcomes],
         "resources": [attack.source()] * len(texts),
     }
+
+
+def _outcome(attack: PromptAttack, record_id: str, instruction: str, losses: Losses | None) -> Outcome:
+    """What the attack makes of one instruction; a flag with its error where it fails on this text alone."""
+    try:
+        return attack.attack(record_id, instruction, losses)
+    except (UserError, MemoryError, OSError, RuntimeError):  # the settings' or the machine's, torch's errors among them
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Outcome(None, flag=f"{ATTACK_FAILS}: {reason[:160]}")
 
 
 def _cosines(pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -251,8 +250,8 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 class _Writer:
     """Collects rows and writes a part every few seconds."""
 
-    def __init__(self, parts: ColumnParts, bar: tqdm) -> None:
-        self.parts, self.bar = parts, bar
+    def __init__(self, columns: Columns, bar: tqdm) -> None:
+        self.columns, self.bar = columns, bar
         self.waiting: dict[str, list] = {name: [] for name in SCHEMA.names}
         self.flushed_at = time.monotonic()
 
@@ -265,6 +264,6 @@ class _Writer:
 
     def flush(self) -> None:
         if self.waiting["id"]:
-            self.parts.write(self.waiting)
+            self.columns.append(self.waiting)
         self.waiting = {name: [] for name in SCHEMA.names}
         self.flushed_at = time.monotonic()

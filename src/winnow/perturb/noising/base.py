@@ -7,7 +7,6 @@ n) of them are touched.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import random
@@ -16,6 +15,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+from winnow import draws
 from winnow.data.records import Record
 from winnow.errors import UserError
 
@@ -110,7 +110,13 @@ class Noising:
     def _noisy(self, instruction: str, key: str, epoch: int, raw: Mapping[str, Any]) -> str | None:
         words = instruction.split()
         m = self.touched(len(words)) if self.uses_omega else 0
-        changed = self.change(words, m, self._draws(key, epoch, "words"), raw)
+        try:
+            changed = self.change(words, m, self._draws(key, epoch, "words"), raw)
+        except (UserError, MemoryError, OSError, RuntimeError):  # the settings' or the machine's, not this text's
+            raise
+        except Exception as error:
+            log.warning("noising=%s fails on record %s, which stays as it is: %r", self.name, key, error)
+            return None
         if changed is None:
             return None
         if not changed or changed == words:
@@ -122,5 +128,4 @@ class Noising:
         raise NotImplementedError
 
     def _draws(self, key: str, epoch: int, purpose: str) -> random.Random:
-        digest = hashlib.sha256(f"{self.seed}:{key}:{epoch}:{self.name}:{purpose}".encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big"))
+        return random.Random(draws.key(self.seed, key, epoch, self.name, purpose))

@@ -18,5 +18,6 @@ class Replacement(Noising):
             return None
         changed = list(words)
         for place in sorted(draws.sample(range(len(words)), m)):
-            changed[place] = draws.choice([word for word in WORDS if word.casefold() != words[place].casefold()])
+            old = words[place].casefold()
+            changed[place] = draws.choice([word for word in WORDS if word.casefold() != old])
         return changed

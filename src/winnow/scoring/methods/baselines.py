@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from winnow import draws
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER
 from winnow.scoring.passes.token_count import TokenCount
@@ -42,7 +42,7 @@ class Random(Method):
         self.name, self.seed = name, seed
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        return _without_passes([_uniform(self.seed, record.id) for record in records], records, "uniform draw")
+        return _without_passes([draws.uniform(self.seed, record.id) for record in records], records, "uniform draw")
 
 
 class Full(Method):
@@ -55,11 +55,6 @@ class Full(Method):
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         return _without_passes([1.0] * len(records), records, "the same for every record")
-
-
-def _uniform(seed: int, record_id: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{record_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _without_passes(values: list[float], records: Sequence[Record], meaning: str) -> Scores:

@@ -140,12 +140,12 @@ class _NoiseModule(pl.LightningModule):
         clean = self.prefix.hidden(ids, shared)[where]
         noisy = [self.prefix.hidden(ids, shared, rest)[where] for rest in self._noised(batch, shared)]
         # One transfer per batch: nothing before this line waits for the device.
-        divergence = kl_rows(clean, torch.stack(noisy), self.model.get_output_embeddings()).double().cpu()
+        divergence = kl_rows(clean, torch.stack(noisy), self.prefix.causal.logits).double().cpu()
         return self._columns(batch["columns"], divergence)
 
     def _noised(self, batch: dict[str, Any], shared: int):
         """Input embeddings after the prefix, (batch, length - shared, width): draw by draw, in each the strengths."""
-        clean = self.model.get_input_embeddings()(batch["input_ids"][:, shared:])
+        clean = self.prefix.causal.embed(batch["input_ids"][:, shared:])
         where = (batch["noised_row"], batch["noised_position"] - shared)
         words = clean[where]  # (noised tokens, width)
         regions = words.split([record["noised_tokens"] for record in batch["columns"]])

@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from winnow.backbone.likelihood import decoder
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.sentence_encoder import SentenceEncoder
@@ -112,9 +111,9 @@ class _BackboneEmbeddingModule(pl.LightningModule):
     def _states(self, ids: Tensor, shared: int) -> Tensor:
         """Hidden states (batch, length, width) of the wanted layer."""
         if self.layer == -1:
-            return self.prefix.hidden(ids, shared)
+            return self.prefix.causal.vectors(self.prefix.hidden(ids, shared))
         # The shared prefix keeps final states only, so other layers run the whole text.
-        return decoder(self.model)(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[self.layer]
+        return self.prefix.causal.run(layers=[self.layer], input_ids=ids)[1][0]
 
 
 @dataclass(frozen=True)

@@ -110,14 +110,15 @@ class LikelihoodModule(pl.LightningModule):
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         # Only rows that predict an answer token ever meet the head.
         rows = hidden[batch["row"], batch["position"]]
-        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
         losses = nll.split([record["scored"] for record in batch["columns"]])
         names = ("id", "skipped", "prompt_tokens", "answer_tokens")
         columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
         columns["nll"] = [loss.tolist() for loss in losses]
         columns["prompt_vector"] = [None] * len(losses)
         if self.vectors:
-            means = [hidden[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
+            vectors = self.prefix.causal.vectors(hidden)
+            means = [vectors[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
             columns["prompt_vector"] = list(torch.stack(means).half().cpu().numpy())
         columns["flag"] = [None] * len(losses)
         return columns

@@ -50,9 +50,10 @@ class _PromptEmbeddingModule(LikelihoodModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         lengths = [record["scored"] + record["skipped"] for record in batch["columns"]]
-        vectors = [hidden[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
+        states = self.prefix.causal.vectors(hidden)
+        vectors = [states[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
         rows = hidden[batch["row"], batch["position"]]
-        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
         losses = nll.split([record["scored"] for record in batch["columns"]])
         return {
             "id": [record["id"] for record in batch["columns"]],

@@ -17,7 +17,7 @@ from winnow.backbone.generation import LAST_FOUR, Answer, Engine, HuggingFaceEng
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
-from winnow.data.templates import Encoded, Template
+from winnow.data.templates import Encoded, Template, text_ids
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import EMPTY_TEXT
 from winnow.scoring.protocols import Pass
@@ -132,7 +132,13 @@ class SampledAnswers(Pass):
                 f"method.layers={list(self.layers)} does not exist: {backbone.name} has {blocks} blocks, so give "
                 f"0 (input embeddings) to {blocks}, or -1 (final state) to {-blocks - 1}."
             )
-        return _SamplingModule(backbone, self, HuggingFaceEngine(backbone.model, backbone.tokenizer))
+        engine = HuggingFaceEngine(backbone.model, backbone.tokenizer)
+        if not engine.eos:
+            raise UserError(
+                f"{backbone.name} has no EOS token, so sampled answers would never end: set `eos_token` in its "
+                f"tokenizer_config.json, or `eos_token_id` in its generation_config.json."
+            )
+        return _SamplingModule(backbone, self, engine)
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """Prompts of different lengths, as they are: the engine pads them."""
@@ -214,7 +220,7 @@ def authors_vectors(model, tokenizer, texts: Sequence[str]) -> list[Tensor | Non
 
     Where all weights are 0 that code has a zero vector; here it is None. The arithmetic is the backbone's, not fp16.
     """
-    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=AUTHORS_WINDOW)["input_ids"]
+    encoded = [ids[:AUTHORS_WINDOW] for ids in text_ids(texts, tokenizer)]
     weights = [[token_weight(tokenizer.decode([token])) for token in ids] for ids in encoded]
     counted = [i for i, own in enumerate(weights) if sum(own) > 0]
     result: list[Tensor | None] = [None] * len(texts)

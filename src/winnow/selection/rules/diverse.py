@@ -14,7 +14,7 @@ from winnow.selection.vectors import unlike
 
 
 class Diverse(Budget):
-    """The noise paper's selection ("Priority on High-Quality", EMNLP 2025), each part of it a switch.
+    """The consistency paper's selection ("Priority on High-Quality", EMNLP 2025), each part of it a switch.
 
         classes      k-means on the records' vectors
         inter_class  class c gives q_c = budget * n_c / n records, by largest remainder: its best-ranked ones

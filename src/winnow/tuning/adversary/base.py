@@ -56,8 +56,7 @@ class LossOf(Protocol):
         ...
 
     def same_dropout(self) -> None:
-        """Puts torch's generators back to where they stood when the micro-batch began: the next forward pass then
-        draws the dropout of the first one."""
+        """The next forward pass draws the dropout of the micro-batch's first one."""
         ...
 
 

@@ -1,0 +1,128 @@
+"""Unknown keys and options, and values of the wrong type, are one sentence before anything is computed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from composed import build, config
+from hydra.errors import HydraException
+
+from winnow.config import arguments, check
+from winnow.errors import UserError, user_sentence
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["seed=abc"], "seed=abc is not a whole number; give a whole number."),
+        (["seed=-1"], "seed=-1 is out of range; give a whole number from 0 to 4294967295."),
+        (["seed=null"], "seed=null is not a whole number; give a whole number."),
+        (["selection.count=ten"], "selection.count=ten is not a whole number; give a whole number, or null."),
+        (["selection.ratio=much"], "selection.ratio=much is not a number; give a number, or null."),
+        (["selection=consistency", "selection.count=1.5"], "selection.count=1.5 is not a whole number; give a whole"),
+        (
+            ["selection=consistency", "selection.top_up=1"],
+            "selection.top_up=1 is not true or false; give true or false.",
+        ),
+        (["tuning.max_steps=ten"], "tuning.max_steps=ten is not a whole number; give a whole number, or null."),
+        (["tuning.epochs=two"], "tuning.epochs=two is not a whole number; give a whole number."),
+        (["tuning.epochs=null"], "tuning.epochs=null is not a whole number; give a whole number."),
+        (["tuning.epochs=true"], "tuning.epochs=true is not a whole number; give a whole number."),
+        (["tuning.epochs=inf"], "tuning.epochs=inf is not a whole number"),
+        (["evaluation.limit=ten"], "evaluation.limit=ten is not a whole number; give a whole number, or null."),
+        (["pre_experience=ifd", "pre_experience.tuner.epochs=[1]"], "pre_experience.tuner.epochs=[1] is not a"),
+        (["scoring.flush_seconds=soon"], "scoring.flush_seconds=soon is not a number; give a number."),
+        (["method=aifd", "attack.max_words=few"], "attack.max_words=few is not a whole number"),
+        (["tracking.csv=maybe"], "tracking.csv=maybe is not true or false"),
+        (["method.name=3"], "method.name=3 is not a text; give a text."),
+        (["evaluation.tasks=mmlu"], "evaluation.tasks=mmlu is not a list; give a list."),
+        (["noising=padding", "noising.omega=[0.1]"], "noising.omega=[0.1] is not a number; give a number."),
+        (["+selection.cont=3"], "selection.cont is no setting; did you mean selection.count? Known are ratio, count,"),
+        (["+tuning.lora.r=3"], "tuning.lora is no setting"),
+        (["method=aifd", "+attack.use.checklist.serch=greedy"], "method.attacks.checklist.serch is no setting; did"),
+        (["~template.name"], "template.name is missing; give template.name=..."),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_wrong_type_is_one_sentence_with_its_key(overrides, told):
+    with pytest.raises(UserError) as caught:
+        check(config(*overrides))
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["selection.count=10", "selection.ratio=null", "tuning.max_steps=3", "tuning.learning_rate=1", "seed=7"],
+        ["method=aifd", "selection=consistency", "pre_experience=ifd", "noising=padding", "adversary=nrm"],
+        ["method=consistency", "method.betas=[1,10]", "method.beta=10", "evaluation=nlu_robust"],
+        ["template.bos=auto", "data=file", "data.path=a.jsonl", "backbone=hub", "start=model"],
+    ],
+)
+def test_what_is_documented_passes(overrides):
+    """Numbers where numbers stand, null where it may; what is missing is told elsewhere."""
+    check(config(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("selection.cont=3", "selection.cont is no key; did you mean selection.count? Known are "),
+        ("selecton.count=3", "selecton.count is no key; did you mean selection? Known are "),
+        ("seeed=3", "seeed is no key; did you mean seed? Known are "),
+        ("method=ifdd", "method=ifdd is no option; did you mean method=ifd? Known are adg, aifd, aioec, consistency,"),
+        ("attack=[textbuger]", "attack=textbuger is no option; did you mean attack=textbugger? Known are "),
+        ("experiment=ifd/mian", "experiment=ifd/mian is no option; did you mean experiment=ifd/main? Known are "),
+        ("+experiment=ifd/main", "experiment is a key already: write experiment=... without the plus."),
+        ("+selection.ratio=0.2", "selection.ratio is a key already: write selection.ratio=... without the plus."),
+        ("data@start.pool=alpaca", "Could not override 'data@start.pool'. Did you mean to override data?"),
+    ],
+)
+def test_an_override_that_hydra_cannot_use_is_one_sentence(override, told):
+    """Hydra's own advice, to put a plus before it, ends in an unknown argument: it is not given. Nor is a shared base
+    (`_base`) an option."""
+    with pytest.raises(HydraException) as caught:
+        config(override)
+    sentence = user_sentence(caught.value)
+    assert sentence.startswith(told) and "\n" not in sentence and "+" not in sentence and "_base" not in sentence
+
+
+class Above:
+    def __init__(self, count: int, share: float = 0.1) -> None:
+        self.count = count
+
+
+class Below(Above):
+    def __init__(self, mode: str | None, **further) -> None:
+        super().__init__(**further)
+
+
+def test_a_class_that_hands_arguments_on_takes_those_of_the_class_above():
+    """Below names mode and hands the others to Above; a function that takes any name says so."""
+    assert arguments(Below) == {"mode": (str | None, False), "count": (int, False), "share": (float, True)}
+    assert "**" in arguments(lambda **any_name: None)
+
+
+def test_build_is_the_option_with_changes():
+    """`${seed}` is that of the whole configuration: 0, or what the override says; an unknown argument is a sentence."""
+    above = [build("method/ifd", **changes).filters[0] for changes in ({}, {"strict": True})]
+    assert [one.open for one in above] == [False, True]
+    assert (build("method/random").seed, build("method/random", "seed=7").seed) == (0, 7)
+    assert build("attack/checklist").name == "checklist"
+    with pytest.raises(UserError, match=r"method\.strickt is no setting; did you mean method\.strict\?"):
+        build("method/ifd", strickt=True)
+    with pytest.raises(UserError, match="method.max_ifd=high is not a number; give a number, or null"):
+        build("method/ifd", max_ifd="high")
+
+
+def test_help_is_quick_and_says_what_hydra_would(tmp_path):
+    """Our page is Hydra's, which any further word on the command line gives; it is printed before Hydra is loaded."""
+    code = "import sys; from winnow.__main__ import main; main(); assert not {'hydra', 'torch'} & set(sys.modules)"
+    ours = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert ours.returncode == 0, ours.stderr
+    words = [sys.executable, "-m", "winnow", "seed=0", "--help"]
+    theirs = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ours.stdout.split() == theirs.stdout.split() and "experiment/ifd: main" in ours.stdout

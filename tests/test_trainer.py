@@ -1,0 +1,72 @@
+"""Lightning's Trainer takes what its users know; what Winnow sets itself is refused, and a limited run ends cleanly."""
+
+from __future__ import annotations
+
+import pytest
+import pytorch_lightning as pl
+from composed import config, template
+from hydra.utils import instantiate
+from tiny_passes import TRAINER, Loaded, make_records
+from tiny_tuning import CPU, tiny_backbone, tiny_records
+
+from winnow.errors import UserError
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.runner import PassRunner
+from winnow.store.artifacts import Store
+from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer
+from winnow.tuning.tuner import Tuner
+
+SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every_steps": 1}
+
+
+def test_every_argument_of_lightning_is_taken_or_refused_with_a_reason():
+    """The defaults of Lightning itself are settings that no one needs to fear."""
+    trainer = make_trainer({"accelerator": "cpu", "benchmark": False, "detect_anomaly": True}, logger=False)
+    assert isinstance(trainer, pl.Trainer) and not set(KNOWN) & set(REFUSED)
+    for name in REFUSED:
+        with pytest.raises(UserError, match=rf"^trainer\.{name} is set by Winnow itself; leave it out and give "):
+            check_trainer({name: 1})
+    with pytest.raises(UserError, match=r"^trainer\.profilr is no setting; did you mean trainer\.profiler\?"):
+        check_trainer({"profilr": "simple"})
+    with pytest.raises(UserError, match="cannot be used on this machine: .*limit_predict_batches"):
+        make_trainer({"accelerator": "cpu", "limit_predict_batches": -3})
+
+
+def test_the_configured_settings_and_callbacks_make_a_trainer():
+    cfg = config("trainer=cpu", "callbacks=model_summary", "trainer.profiler=simple", "+trainer.benchmark=true")
+    trainer = make_trainer({**cfg.trainer, "callbacks": list(instantiate(cfg.callbacks).values())}, logger=False)
+    assert type(trainer.profiler).__name__ == "SimpleProfiler"
+    assert [one._max_depth for one in trainer.callbacks if isinstance(one, pl.callbacks.ModelSummary)] == [2]
+
+
+@pytest.mark.parametrize("limit", [{"limit_predict_batches": 2}, {"fast_dev_run": 2}])
+def test_a_limited_pass_leaves_its_records_in_the_store(limit, backbone, tmp_path):
+    """One record is a batch. Two are computed, and the sentence says so; without the limit the others are computed, and
+    all columns are those of a run that was never limited."""
+    records = make_records(8)
+
+    def compute(folder, **settings):
+        runner = PassRunner(Loaded(backbone), Store(folder), {**TRAINER, **settings}, tokens_per_batch=1)
+        table = runner.compute(Likelihood("clean"), records, template("alpaca"))
+        return runner, [tuple(row["nll"] or ()) for row in table.table.to_pylist()]
+
+    (key, value), *_ = limit.items()
+    with pytest.raises(UserError, match=rf"trainer\.{key}={value}: the pass ended after 2 of \d+ batches, which the"):
+        compute(tmp_path / "limited", **limit)
+    runner, columns = compute(tmp_path / "limited")
+    assert list(runner.origin.values()) == ["resumed"]
+    assert columns == compute(tmp_path / "whole")[1]
+
+
+def test_a_dry_run_of_tuning_keeps_nothing(tmp_path):
+    """One batch is trained on; neither model nor checkpoint is left, so that the next run is the real one."""
+    with pytest.raises(UserError, match=r"trainer\.fast_dev_run=1: the training ran so many batches and nothing is"):
+        Tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "fast_dev_run": True})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_profiler_reports(tmp_path, caplog):
+    """Its report names the steps of the loop that it timed."""
+    Tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "profiler": "simple"})
+
+    assert "run_training_batch" in caplog.text
