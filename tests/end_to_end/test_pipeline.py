@@ -171,7 +171,7 @@ def test_scores_of_another_model_or_template_are_refused(run):
     for change, told in (
         ("backbone.dtype=bf16", "conditioned.backbone.dtype: fp32 there, bf16 here"),
         ("template.max_length=1400", "conditioned.template.max_length: 1500 there, 1400 here"),
-        ("pre_experience=ifd", "pre_experience.clusters: none there, 100 here"),
+        ("pre_experience=ifd", "pre_experience.class: none there, .*PreExperience here"),
     ):
         with pytest.raises(UserError, match=rf"{told}.*run stages=\[score,select\] again"):
             run("stages=[select]", change)
@@ -186,7 +186,7 @@ def test_a_selection_of_other_settings_is_not_tuned_on(run):
     for change, told, stages in (
         ("selection.ratio=0.5", "selection.ratio: 0.25 there, 0.5 here", "select,tune"),
         ("method.max_ifd=0.9", "filters: ", "select,tune"),
-        ("method=perplexity", "method._target_: ", "score,select,tune"),
+        ("method=perplexity", "method.class: ", "score,select,tune"),
         ("backbone.dtype=bf16", "backbone.dtype: fp32 there, bf16 here", "score,select,tune"),
     ):
         with pytest.raises(UserError, match=rf"selection.json was made with other.*{told}.*stages=\[{stages}\]"):
@@ -198,8 +198,8 @@ def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
     _, folder = run("stages=[score,select,tune]")
     for change, told in (
         ("tuning.learning_rate=0.001", r"tuned with other settings \(tuner.learning_rate: 0.0001 there, 0.001 here\)"),
-        ("adversary=fgm", "adversary.name: none there, fgm here"),
-        ("noising=replacement", "noising.name: none there, replacement here"),
+        ("adversary=fgm", "adversary.class: .*NoAdversary there, .*FGM here"),
+        ("noising=replacement", "noising.class: none there, .*Replacement here"),
         ("selection.ratio=0.5", "selection.ratio: 0.25 there, 0.5 here"),
     ):
         with pytest.raises(UserError, match=told):

@@ -157,13 +157,19 @@ OTHERS = ("hydra", "experiment", "tracking", "trainer", "paths", "scale")
 
 
 def named() -> dict[str, tuple[str, str]]:
-    """Path of a class -> (group, option) of a YAML that names it, for every class that one under conf/ names."""
+    """Path of a class -> (group, option) of a YAML that builds it, for every class that one under conf/ names. What a
+    group's options share (`_base`) names the class for them; the first of them is taken."""
     found: dict[str, tuple[str, str]] = {}
     for file in sorted(CONF.rglob("*.yaml"), key=lambda file: (file.stem != "smollm2_135m", file)):
         group = file.parent.relative_to(CONF).as_posix()
         if file.parent == CONF or group.split("/")[0] in OTHERS:
             continue
-        for path in re.findall(r"^\s*_target_: (winnow\.[\w.]+)", file.read_text(encoding="utf-8"), re.M):
+        text = file.read_text(encoding="utf-8")
+        for base in re.findall(r"^  - (?!_self_)(_\w+)", text, re.M):
+            text += (file.parent / f"{base}.yaml").read_text(encoding="utf-8")
+        if file.stem.startswith("_"):
+            continue
+        for path in re.findall(r"^\s*_target_: (winnow\.[\w.]+)", text, re.M):
             if inspect.isclass(get_object(path)):
                 found.setdefault(path, (group, file.stem))
     return found

@@ -36,7 +36,7 @@ DESCRIBED = (
     *("evaluation/nlu.py", "evaluation/suite.py"),
     *("perturb/distortion.py", "perturb/attacks/*.py", "perturb/noising/*.py"),
     *("scoring/filters.py", "scoring/protocols.py", "scoring/methods/*.py", "scoring/passes/*.py"),
-    *("selection/budget.py", "selection/rules/*.py"),
+    *("selection/around.py", "selection/budget.py", "selection/rules/*.py"),
     *("tuning/adversary/*.py", "tuning/pre_experience.py", "tuning/start.py", "tuning/tuner.py"),
 )
 # Classes of these libraries are told by their releases, which the run card names.
