@@ -24,9 +24,10 @@ GPT = {"vocab_size": 259, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions"
 PLAIN = {"vocab_size": 259, "hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": 2}
 SLIDING = {"sliding_window": 16}
 EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
-LOCAL = {
-    **{"vocab_size": 259, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 16, "eos_token_id": 2},
-    **{"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 128},
+LOCAL = {"vocab_size": 259, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "eos_token_id": 2} | {
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 16,
+    "max_position_embeddings": 128,
 }
 
 # What the trials find: (readout, whether a cached beginning is used again, whether prompts are padded to decode).

@@ -93,7 +93,7 @@ def test_greedy_answers_are_the_models_own(case):
     """Four prompts of unlike length in one batch; the longest outgrows a window of 16. Token by token the likeliest of
     the model's own logits, and `generate`'s; the vector is the mean of block 1's states at the answer's tokens."""
     model, _ = case
-    prompts = [Prompt(str(i), BEGIN[:n] + [7 + i]) for i, n in enumerate((2, 17, 9, 2))]
+    prompts = [Prompt(str(i), [*BEGIN[:n], 7 + i]) for i, n in enumerate((2, 17, 9, 2))]
     sampling = Sampling(answers=2, temperature=0, max_new_tokens=5, layers=(1,))
     engine = HuggingFaceEngine(model, None, eos=[2])
     for prompt, (answer, _) in zip(prompts, engine.generate(prompts, sampling, 2), strict=True):

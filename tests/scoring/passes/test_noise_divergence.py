@@ -136,8 +136,9 @@ class Spy:
 
     def __init__(self, model):
         self.ids, self.embeds = [], []
-        body = CausalModel(model).body
-        body.register_forward_pre_hook(self.note, with_kwargs=True)
+        causal = CausalModel(model)
+        assert causal.reuse  # tried now, not amid the calls that are noted
+        causal.body.register_forward_pre_hook(self.note, with_kwargs=True)
 
     def note(self, module, args, given):
         if given.get("inputs_embeds") is not None:
