@@ -80,7 +80,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="smoke", choices=SCALES, help="default: smoke")
-    parser.add_argument("--only", nargs="+", default=[], help="experiments (consistency/table1) or papers (consistency)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="experiments (consistency/table1) or papers (consistency)"
+    )
     parser.add_argument("--nlu", default=os.environ.get("WINNOW_NLU"), help="folder with NLU data sets")
     pools = os.environ.get("WINNOW_POOLS", "").split()
     parser.add_argument("--pools", nargs="+", default=pools, help="local pools by data=: alpaca=FILE file=FILE")

@@ -45,11 +45,13 @@ def run_folder(
     commit: str = "0123456789abcdef",
     command: str | None = None,
     n: int = 50,
+    items: dict[str, dict[str, list]] | None = None,
 ) -> Path:
     """A finished job of an experiment with a value for each `<task>/<metric>`, all on `n` items.
 
     seconds: stage -> (seconds, status[, artifacts from the store, artifacts resumed]). config: dotted keys over the
-    configuration. given: keys of the sweep's command line. table: None for a run of no experiment.
+    configuration. given: keys of the sweep's command line. table: None for a run of no experiment. items: model ->
+    `<task>/<metric>` -> its value for each item.
     """
     folder.mkdir(parents=True)
     chosen = CHOICES | (choices or {})
@@ -89,14 +91,36 @@ def run_folder(
     if metrics is not None:
         models = {"tuned": metrics} | ({"base": base} if base else {})
         entries = {
-            model: {"metrics": {key: {"value": value, "stderr": None, "n": n} for key, value in values.items()}}
+            model: {
+                "metrics": {
+                    key: {"value": value, "stderr": None, "n": n, "higher_is_better": True}
+                    for key, value in values.items()
+                },
+                "samples": None,
+            }
             for model, values in models.items()
         }
+        for model, own in (items or {}).items():
+            entries[model]["samples"] = str(folder / f"{model}.jsonl")
+            rows = [
+                {
+                    "task": key.rpartition("/")[0],
+                    "filter": "none",
+                    "doc_id": i,
+                    "doc_hash": f"{i}",
+                    "metrics": {key.rpartition("/")[2]: value},
+                }
+                for key, values in own.items()
+                for i, value in enumerate(values)
+            ]
+            (folder / f"{model}.jsonl").write_text("\n".join(map(json.dumps, rows)))
         (folder / "results.json").write_text(json.dumps({"suite": "s", "models": entries, "headline": list(metrics)}))
     if scores is not None:
         records = [Record(f"record {i}", i, f"Say {i}", "", f"{i}", (), "pool", {}) for i in range(len(scores))]
         values = np.array([np.nan if value is None else value for value in scores])
-        table_ = Scores(values, ["x" if value is None else None for value in scores], {}, chosen["method"] != "consistency")
+        table_ = Scores(
+            values, ["x" if value is None else None for value in scores], {}, chosen["method"] != "consistency"
+        )
         table_.write(table_.table(records, {"method": chosen["method"]}), folder / "scores.parquet")
         decisions = [{"id": record.id, "row": i, "selected": i in selected} for i, record in enumerate(records)]
         (folder / "selection.json").write_text(json.dumps({"n_valid": len(scores), "decisions": decisions}))

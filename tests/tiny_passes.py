@@ -11,12 +11,13 @@ from composed import template
 from winnow.data.records import Record, record_id
 from winnow.scoring.runner import PassRunner, PassTable
 from winnow.store.artifacts import Store
+from winnow.store.describe import Identified
 
 TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
 WORDS = ["alpha", "beta", "gamma", "delta", "12", "?", "né", "🙂"]
 
 
-class Loaded:
+class Loaded(Identified):
     """A source that hands out a backbone which is there already, and counts how often it is asked for."""
 
     def __init__(self, backbone):

@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from common import TRAINER, parts, save
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.generation import LAST_FOUR
-from winnow.backbone.likelihood import decoder
 from winnow.data.readers import read_pool
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassRunner
@@ -40,7 +40,7 @@ class Counter:
 
     def __init__(self, model) -> None:
         self.calls = self.decoded = self.read = 0
-        decoder(model).register_forward_pre_hook(self._count, with_kwargs=True)
+        CausalModel(model).body.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, module, args, given) -> None:
         rows, length = given["input_ids"].shape

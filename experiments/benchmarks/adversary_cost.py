@@ -26,6 +26,7 @@ from common import parts, save
 from winnow.config import build
 from winnow.data.readers import read_pool
 from winnow.tuning.data import MicroBatches, plan_steps
+from winnow.tuning.dropout import again
 from winnow.tuning.examples import usable
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
@@ -65,13 +66,14 @@ class Bench:
         name, changed, checkpointing = ROWS[row]
         adversary = build(f"adversary/{name}", **changed)
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         batch = self.batches[position]
         start = time.perf_counter()
-        torch.manual_seed(position)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bf16"):
             embeds = self.model.get_input_embeddings()(batch.ids)
-            loss = adversary.loss(MicroBatchLoss(self.model, batch), embeds, batch.mask)
+            loss_of = MicroBatchLoss(self.model, batch)
+            loss_of.same_dropout()
+            loss = adversary.loss(loss_of, embeds, batch.mask)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
         self.optimizer.step()

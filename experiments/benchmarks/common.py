@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 
-from winnow.backbone.likelihood import decoder
+from winnow.backbone.causal_model import CausalModel
 from winnow.config import compose
 from winnow.quiet import quiet
 
@@ -31,7 +31,7 @@ class Counter:
 
     def __init__(self, model) -> None:
         self.sequences = self.tokens = 0
-        decoder(model).register_forward_pre_hook(self._count, with_kwargs=True)
+        CausalModel(model).body.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, module, args, given) -> None:
         x = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]

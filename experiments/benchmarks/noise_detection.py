@@ -19,8 +19,8 @@ from common import TRAINER, parts, save
 from scipy.stats import spearmanr
 
 from winnow.data.readers import read_pool
-from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.methods.consistency import NoiseConsistency
+from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
 from winnow.selection.budget import Budget, Selection

@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra in front of `pipeline.run`. `winnow table` and `winnow dashboard` look back."""
+"""`python -m winnow [overrides]`: Hydra in front of `pipeline.run`. `winnow table`, `dashboard` and `compare` look back."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def _job(cfg: DictConfig) -> dict | float | None:
     from winnow.distributed import is_leader
     from winnow.sweeps.objective import check_objective, objective
     from winnow.sweeps.scale import scaled
-    from winnow.sweeps.summary import note_failure
+    from winnow.sweeps.summary import REFUSED, note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
+    if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
+        return None
     try:
         if cfg.get("objective") is None or not is_leader():
             return pipeline.run(cfg)
@@ -99,7 +101,7 @@ def main() -> None:
     _raised.clear()
     told: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"]):
+        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"]):
             from winnow import commands
 
             getattr(commands, sys.argv[1])(sys.argv[2:])

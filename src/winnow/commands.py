@@ -1,7 +1,8 @@
-"""`winnow table` and `winnow dashboard`: the commands that look at what is already there."""
+"""`winnow table`, `dashboard` and `compare`: the commands that look at what is already there."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,21 @@ def dashboard(words: Sequence[str]) -> None:
     if len(names) > 1:
         raise UserError(f"winnow dashboard wants one folder, found {' '.join(names)}.")
     print(f"The dashboard is {write_dashboard(Path(names[0] if names else 'outputs'), options['to'])}")
+
+
+def compare(words: Sequence[str]) -> None:
+    """`winnow compare RUN RUN ... [--against random|best|base|METHOD] [--out FOLDER]`: which method beats which, by
+    paired tests over the runs below the folders; the page and its JSON go to `--out`, by default the first folder."""
+    from winnow.compare.verdicts import told_lines, write_verdicts
+
+    parser = argparse.ArgumentParser(prog="winnow compare")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders of sweeps")
+    parser.add_argument("--against", help="random, best, base or a method; by default random where there is one")
+    parser.add_argument("--out", type=Path, help="where the page and its JSON go; by default the first folder")
+    given = parser.parse_args(words)
+    out = given.out or given.runs[0]
+    print("\n".join(told_lines(write_verdicts(given.runs, given.against, out))))
+    print(f"The page is {out / 'verdicts.html'}")
 
 
 def _scale(name: str, runs: Path, wanted: str | None) -> str:

@@ -113,7 +113,9 @@ def arguments(target: Callable) -> dict[str, tuple[Any, bool]]:
 
 def _type(annotation: Any, maker: Callable) -> Any:
     if isinstance(annotation, str):
-        return eval(annotation, {}, _Names({**vars(builtins), **maker.__globals__}))
+        annotation = eval(annotation, {}, _Names({**vars(builtins), **maker.__globals__}))
+    if typing.get_origin(annotation) is typing.Annotated:  # Free[int] takes what int takes
+        return annotation.__origin__
     return Any if annotation is inspect.Parameter.empty else annotation
 
 

@@ -14,14 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from winnow.config import check
 from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Pool, Record
-from winnow.data.templates import Template
+from winnow.data.templates import Template, check_eos
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
 from winnow.pages.attack_page import write_attacks
 from winnow.pages.report import write_report
+from winnow.perturb.noising import Noising
+from winnow.scoring.protocols import check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
+from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.selection.vectors import dense
@@ -36,6 +39,7 @@ from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 from winnow.trainer import check_trainer
+from winnow.tuning.adversary.base import Adversary
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -91,8 +95,12 @@ class Run:
         # Resolved first: taken out of the whole, its references to other parts would lead nowhere.
         parts = OmegaConf.to_container(cfg.method, resolve=True)
         self.method = instantiate({key: parts[key] for key in parts if key != "template"})
+        check_method(self.method)
         self.pre_experience = instantiate(cfg.pre_experience)
         self.selection = instantiate(cfg.selection)
+        check_kind("selection", self.selection, Budget)
+        for name, pass_ in self.selection.passes.items():
+            check_pass(f"selection.{name}", pass_)
         self.suite = instantiate(cfg.evaluation)
         self.trainer_args: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
         check_trainer(self.trainer_args)
@@ -104,17 +112,35 @@ class Run:
         # Another backbone may score and select for the one that is tuned.
         scorer = cfg.get("scorer")
         self.scorer = self.runner if scorer is None else self._pass_runner(instantiate(scorer))
+        adversary, noising = instantiate(cfg.adversary), instantiate(cfg.noising)
+        check_kind("adversary", adversary, Adversary, "loss")
+        if noising is not None:
+            check_kind("noising", noising, Noising, "change")
         self.tuning = tune_stage(
             runner=self.runner,
             template=self.template,
             tuner=instantiate(cfg.tuning),
             start=instantiate(cfg.start),
-            adversary=instantiate(cfg.adversary),
-            noising=instantiate(cfg.noising),
+            adversary=adversary,
+            noising=noising,
             measure=lambda: instantiate(cfg.distortion),
             trainer_args=self.trainer_args,
         )
+        if self.tuning is not None and "tune" in self.stages:
+            check_eos(self.source.tokenizer)
+        self._check_windows()
         self.pool: Pool = instantiate(cfg.data)
+
+    def _check_windows(self) -> None:
+        """Raises UserError if a text of the passes or of tuning may be longer than its backbone reads."""
+        runs = [pass_ for pass_ in self.method.passes.values() if pass_.runs_model]
+        if "score" in self.stages and runs:
+            answers = max(pass_.max_new_tokens for pass_ in runs)
+            settings = f"template.max_length={self.scoring_template.max_length}"
+            settings += f" with method.max_new_tokens={answers}" if answers else ""
+            self.scorer.source.check_window(self.scoring_template.max_length + answers, settings)
+        if "tune" in self.stages and self.tuning is not None:
+            self.source.check_window(self.template.max_length, f"template.max_length={self.template.max_length}")
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -131,7 +157,7 @@ class Run:
             tuned = self.pre_experience.prepare(runner, self.pool.records, self.scoring_template, self.trainer_args)
             runner = self._pass_runner(tuned)
             runner.used, runner.computed, runner.origin = self.scorer.used, self.scorer.computed, self.scorer.origin
-        attacks = getattr(self.method, "attacks", {})
+        attacks = self.method.attacks
         prompts = runner.prompts(attacks, self.pool.records, self.scoring_template) if attacks else {}
         tables = {
             name: runner.compute(pass_, self.pool.records, self.scoring_template)
@@ -143,8 +169,7 @@ class Run:
         if not is_leader():
             return {}
         scores = self.method.score(tables, self.pool.records)
-        about = {"method": self.method.name, "settings": self.scoring_settings(), "passes": runner.used}
-        about["made_with"] = {key: value for key, value in scored_with(self).items() if key != "method"}
+        about = {"method": self.method.name, "passes": runner.used, "made_with": scored_with(self)}
         self.scored = scores.table(self.pool.records, about)
         if write_quarantine(self.pool, self.folder):
             print(f"{len(self.pool.quarantined)} bad rows are listed in {self.folder / 'quarantine.jsonl'}")
@@ -152,21 +177,27 @@ class Run:
         scores.write(self.scored, self.folder / "scores.parquet")
         if prompts:
             write_attacks(self.folder, prompts, self.pool.records)
-        if hasattr(self.method, "write_outputs"):  # what a method shows besides its scores
-            self.method.write_outputs(tables, self.pool.records, self.folder)
+        self.method.write_outputs(tables, self.pool.records, self.folder)
         self.tracker.log_scores([None if reason else value for value, reason in zip(scores.score, scores.flag)])
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
     def select(self, record: StageRecord) -> dict[str, Any]:
         """`selection.json`, the subset in the schema it came in, its diversity, how well planted defects were found."""
         table, about = self._score_table() if is_leader() else (None, None)  # what is missing is missed at once
-        vectors = self._vectors(record)
+        vectors, lengths = self._selection_columns(record)
         if not is_leader():
             # Rounding may differ between processes, and with it who is just below a limit: there is one selection.
             self.manifest = from_leader(None)
             return {}
-        takes_all = getattr(self.method, "takes_all", False)
-        chosen = self.selection.select(table, about["higher_is_better"], self.method.filters, takes_all, vectors)
+        chosen = self.selection.select(
+            table,
+            about["higher_is_better"],
+            self.method.filters,
+            self.method.takes_all,
+            vectors,
+            lengths,
+            self.pool.keep_duplicates,
+        )
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
         self.manifest = manifest = from_leader(manifest)
         drop_outputs_from(self.folder, "select")
@@ -228,11 +259,6 @@ class Run:
         processes = self.cfg.attack.processes
         return PassRunner(source, self.store, self.trainer_args, attack_processes=processes, **self.cfg.scoring)
 
-    def scoring_settings(self) -> dict[str, Any]:
-        """The method's configuration without what only changes the selection."""
-        settings = OmegaConf.to_container(self.cfg.method, resolve=True)
-        return {key: settings[key] for key in settings if key not in getattr(self.method, "free_settings", ())}
-
     def _score_table(self) -> tuple[pa.Table, dict]:
         """The scores of this process, or those of an earlier run in the same folder if they are what is asked for."""
         if self.scored is not None:
@@ -241,7 +267,7 @@ class Run:
         table = Scores.read(path)
         about = Scores.about(table)
         again = "run stages=[score,select] again with this run folder"
-        found = differences({"method": about["settings"]} | about.get("made_with", {}), scored_with(self))
+        found = differences(about.get("made_with", {}), scored_with(self))
         if found:
             raise UserError(
                 f"{path} holds scores of method={about['method']} that were made with other settings ({told(found)}); "
@@ -257,16 +283,16 @@ class Run:
             self.manifest = read_selection(self, needed(self.folder, "selection.json", "select"))
         return selected_records(self.pool, self.manifest, self.folder / "selection.json")
 
-    def _vectors(self, record: StageRecord) -> np.ndarray | None:
-        """(records, width) from the selection's embedding pass, which all processes compute; None if it has none."""
+    def _selection_columns(self, record: StageRecord) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(records, width) vectors and (records,) answer tokens from the selection's passes, which all processes
+        compute; None for a pass that it does not have."""
         passes = self.selection.passes
         tables = {name: self.scorer.compute(passes[name], self.pool.records, self.template) for name in passes}
         used = self.scorer.used[len(self.scorer.used) - len(tables) :]
         record.reused, record.resumed = self.scorer.counts(used)
-        if not tables:
-            return None
-        record.fingerprint = " ".join(used)
-        return dense(tables["embedding"].table["vector"])
+        record.fingerprint = " ".join(used) or None
+        vectors = dense(tables["embedding"].table["vector"]) if "embedding" in tables else None
+        return vectors, tables["count"].numbers("answer_tokens") if "count" in tables else None
 
     def _detect(self, table, higher_is_better: bool, manifest: dict) -> dict | None:
         """Only pools that label their defects, as the embedded one does, can say how well they were found."""

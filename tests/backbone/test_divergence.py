@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.divergence import kl_rows
-from winnow.backbone.likelihood import final_hidden
 
 
 def identity_head(width: int = 3) -> nn.Linear:
@@ -54,7 +54,7 @@ def rows(backbone):
     ids = torch.arange(5, 45).reshape(2, 20)
     other = ids.clone()
     other[:, 4:9] = 200
-    return [final_hidden(backbone.model, input_ids=given).reshape(-1, 32) for given in (ids, other)]
+    return [CausalModel(backbone.model).hidden(input_ids=given).reshape(-1, 32) for given in (ids, other)]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from winnow.backbone.likelihood import final_hidden, token_nll
+from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.likelihood import token_nll
 
 
 def test_by_hand():
@@ -25,7 +26,7 @@ def test_chunks_equal_whole(backbone):
     logits = backbone.model(input_ids=ids).logits
     targets = ids[:, 1:].reshape(-1)
     wanted = nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 259), targets, reduction="none")
-    rows = final_hidden(backbone.model, input_ids=ids)[:, :-1].reshape(-1, 32)
+    rows = CausalModel(backbone.model).hidden(input_ids=ids)[:, :-1].reshape(-1, 32)
     for chunk in (1, 7, 1000):
         got = token_nll(rows, backbone.model.get_output_embeddings(), targets, chunk)
         assert torch.allclose(got, wanted, atol=1e-5)
@@ -46,7 +47,7 @@ def test_gradient_equals_plain(backbone):
         return nn.functional.cross_entropy(logits, targets)
 
     def chunked(leaf):
-        rows = final_hidden(model, inputs_embeds=leaf)[0, :-1]
+        rows = CausalModel(model).hidden(inputs_embeds=leaf)[0, :-1]
         return token_nll(rows, model.get_output_embeddings(), targets, chunk=4).mean()
 
     assert torch.allclose(gradient(chunked), gradient(plain), atol=1e-7)

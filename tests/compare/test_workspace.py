@@ -104,11 +104,14 @@ def check(spec: dict) -> None:
         {"section": "run", "name": "jobType"},
         {"section": "config", "name": "selection.value.ratio"},
     ]
-    assert list(panels) == ["methods", "selected records", "cost", "training", "records"]
+    assert list(panels) == ["methods", "against the base model", "selected records", "cost", "training", "records"]
     for panel, metric in zip(panels["methods"], METRICS, strict=True):
         config = panel["config"]
         assert (panel["viewType"], config["metrics"]) == ("Bar Chart", [metric])
         assert (config["groupBy"], config["groupAgg"], config["aggregate"]) == ("jobType", "mean", True)
+    for panel, metric in zip(panels["against the base model"], METRICS, strict=True):
+        key = metric.removeprefix("tuned/")
+        assert panel["config"]["metrics"] == [f"delta/{key}/low", f"delta/{key}", f"delta/{key}/high"]
     for panel, metric in zip(panels["selected records"], METRICS, strict=True):
         assert (panel["config"]["xAxis"], panel["config"]["yAxis"]) == ("summary:selected", f"summary:{metric}")
     assert [panel["config"]["metrics"] for panel in panels["cost"]] == [

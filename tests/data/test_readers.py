@@ -78,9 +78,10 @@ def write(path: Path, rows: list[dict]) -> Path:
         path.write_bytes(gzip.compress(text.encode()))
     elif name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path)
-    elif name.endswith(".csv"):
+    elif name.endswith((".csv", ".tsv")):
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), quoting=csv.QUOTE_ALL)
+            delimiter = "," if name.endswith(".csv") else "\t"
+            writer = csv.DictWriter(file, list(rows[0]), quoting=csv.QUOTE_ALL, delimiter=delimiter)
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -89,8 +90,9 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 FLAT = ("alpaca", "dolly", "flan_cot", "cot_collection")
-FORMATS = ("json", "json.gz", "jsonl", "jsonl.gz", "csv", "parquet")
-CASES = [(f, s) for f in FORMATS for s in SCHEMAS if f != "csv" or s in FLAT]  # a CSV cell holds no list of turns
+FORMATS = ("json", "json.gz", "jsonl", "jsonl.gz", "ndjson", "csv", "tsv", "parquet")
+# A table's cell holds no list of turns.
+CASES = [(f, s) for f in FORMATS for s in SCHEMAS if f not in ("csv", "tsv") or s in FLAT]
 
 
 @pytest.mark.parametrize(("format", "schema"), CASES)

@@ -97,9 +97,10 @@ def test_an_absent_input_is_empty_and_an_empty_output_is_kept():
         ("alpaca", {"instruction": "a", "output": 7}, "field `output` is a number, a text was expected"),
         (
             "alpaca",
-            {"instruction": "a", "input": None, "output": "b"},
-            "field `input` is null, a text was expected",
+            {"instruction": "a", "input": 7, "output": "b"},
+            "field `input` is a number, a text was expected",
         ),
+        ("alpaca", {"instruction": "a", "output": None}, "field `output` is null, a text was expected"),
         ("alpaca", {"instruction": "", "input": "", "output": "b"}, "instruction and input are both empty"),
         ("alpaca", ["a", "b"], "the row is a list, an object was expected"),
         (
@@ -110,7 +111,7 @@ def test_an_absent_input_is_empty_and_an_empty_output_is_kept():
         ("dolly", {"instruction": "a", "context": "", "response": True}, "field `response` is a boolean"),
         ("lima", {"conversations": ["a"]}, "the conversation has no assistant turn"),
         ("lima", {"conversations": []}, "the conversation has no assistant turn"),
-        ("lima", {"conversations": "a"}, "field `conversations` is a text, a list of turns was expected"),
+        ("lima", {"conversations": "a"}, "field `conversations` is a text that is no JSON"),
         ("lima", {"conversations": ["a", None]}, "turn 2 of `conversations` is null, a text was expected"),
         ("sharegpt", sharegpt(("gpt", "a")), "the last assistant turn (turn 1) follows nothing"),
         (
@@ -121,11 +122,16 @@ def test_an_absent_input_is_empty_and_an_empty_output_is_kept():
         (
             "sharegpt",
             sharegpt(("human", "a"), ("tool", "b")),
-            "turn 2 of `conversations` has the unknown from 'tool'",
+            "turn 2 of `conversations` (tool) is part of a tool call, which is not read",
         ),
-        ("sharegpt", {"conversations": ["a"]}, "turn 1 of `conversations` is a text, an object with `from`"),
-        ("messages", {"messages": [{"role": "user"}]}, "turn 1 of `messages`: field `content` is missing"),
-        ("messages", {}, "field `messages` is missing (keys found: none)"),
+        (
+            "sharegpt",
+            sharegpt(("human", "a"), ("narrator", "b")),
+            "turn 2 of `conversations` has the unknown from 'narrator'",
+        ),
+        ("sharegpt", {"conversations": [["a"]]}, "turn 1 of `conversations` is a list, an object with `role`"),
+        ("messages", {"messages": [{"role": "user"}]}, "turn 1 of `messages` has no text (keys found: role)"),
+        ("messages", {"x": 1}, "field `conversations` or `conversation` or `messages` is missing (keys found: x)"),
         ("flan_cot", {"instruction": "a", "rationale": "b"}, "field `answer` is missing"),
     ],
 )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 from composed import template
+from tokenizer_kinds import CHATS, MARKERS, tokenizer_of
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from winnow.data.records import Record, record_id
+from winnow.data.templates import check_eos, text_ids
 from winnow.errors import UserError
+from winnow.store.describe import describe
 
 
 def record(instruction="Say hi", input="", output="Hello!", turns=()):
@@ -71,7 +76,7 @@ def test_answer_is_cut_and_said_so(tokenizer):
     """`Hi\\n` is 3 tokens; a window of 5 leaves 2 of the answer's 6."""
     cut = template("plain", max_length=5).encode([record("Hi", "", "Hello!")], tokenizer)[0]
     assert len(cut.ids) == 5 and cut.answer_start == 3 and cut.answer_total == 6
-    assert cut.truncated and cut.flag is None
+    assert cut.flag is None
 
 
 def test_prompt_that_fills_the_window_is_flagged(tokenizer):
@@ -123,6 +128,7 @@ def test_joint_equals_separate_where_nothing_can_merge(tokenizer):
         ({"bos": "maybe"}, "template.bos=maybe"),
         ({"boundary": "fuzzy"}, "template.boundary=fuzzy"),
         ({"max_length": 1}, "template.max_length=1"),
+        ({"date": "today"}, "template.date=today is no date"),
     ],
 )
 def test_bad_settings_are_told_in_one_sentence(options, expected):
@@ -133,3 +139,153 @@ def test_bad_settings_are_told_in_one_sentence(options, expected):
 def test_unknown_placeholder(tokenizer):
     with pytest.raises(UserError, match="{answer}"):
         template("plain", without_input="{answer}").render(record())
+
+
+@pytest.mark.parametrize(
+    ("chat", "opening"),
+    [
+        ("chatml", "<|im_start|>assistant\n"),
+        ("phi", "<|assistant|>\n"),
+        ("gemma", "<s><start_of_turn>model\n"),
+        ("mistral", "<s>"),
+        ("llama3", "<s><|start_header_id|>assistant<|end_header_id|>\n\n"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["byte-level BPE", "byte-level BPE with BOS", "SentencePiece-like, Metaspace first"])
+def test_prompt_of_an_answer_alone(kind, chat, opening):
+    """What the generation prompt adds, read off the templates; Phi's other rendering ends in EOS, which begins like
+    `<|assistant|>` with `<`. BOS where the template writes it, whatever the tokenizer puts before a text by itself."""
+    tokenizer = tokenizer_of(kind, chat)
+    encoded = template("chat").encode([record()], tokenizer, "direct")[0]
+    assert tokenizer.decode(encoded.ids[: encoded.answer_start]) == opening
+    clean = template("chat").encode([record()], tokenizer)[0]
+    assert clean.ids[clean.answer_start :] == encoded.ids[encoded.answer_start :]
+    assert clean.ids.count(tokenizer.bos_token_id) == opening.count("<s>")
+
+
+def test_a_marker_of_the_opening_is_never_cut(tokenizer):
+    """The renderings part in the middle of a control token of the one without an answer: `<|` is common to both."""
+    odd = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, bos_token="<|bos|>", eos_token="<|eos|>"
+    )
+    odd.chat_template = CHATS["phi"]
+    encoded = template("chat").encode([record()], odd, "direct")[0]
+    assert odd.decode(encoded.ids[: encoded.answer_start]) == "<|assistant|>\n"
+
+
+def test_direct_prompt_that_cannot_be_told():
+    """A template that writes the turns otherwise when an answer is opened leaves no common prefix to cut after."""
+    tokenizer = tokenizer_of("byte-level BPE", "chatml")
+    written = "{% if add_generation_prompt %}Q: {% endif %}{{ messages[0]['content'] }}"
+    tokenizer = _with_chat(tokenizer, written)
+    with pytest.raises(UserError, match="no prompt of an answer alone"):
+        template("chat").encode([record()], tokenizer, "direct")
+
+
+def _with_chat(tokenizer, written: str):
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<s>", eos_token="</s>")
+    made.chat_template = written
+    return made
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("{{ messages[-1]['content'] }}", "drops, repeats or reorders turns"),
+        ("{% for m in messages | reverse %}{{ m['content'] }}.{% endfor %}", "drops, repeats or reorders turns"),
+        ("{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}", "drops, repeats or reorders turns"),
+        ("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}", "rewrites the text of a turn"),
+        ("{% for m in messages %}{{ m['content'] + m['name'] }}{% endfor %}", "has no attribute 'name'"),
+        ("{% for m in messages %}{{ m['content'] + 1 }}{% endfor %}", "TypeError: "),
+    ],
+)
+@pytest.mark.parametrize("view", ["clean", "direct"])
+def test_a_template_that_loses_text_flags_the_record(written, reason, view):
+    """With the reason; the others go on. The direct view has no turns, so it can tell refusals only."""
+    tokenizer = _with_chat(tokenizer_of("byte-level BPE"), written)
+    spoken = record("And now?", turns=(("user", "First"), ("assistant", "Reply")))
+    encoded = template("chat").encode([spoken, spoken], tokenizer, view)
+    if view == "clean" or "turn" not in reason:
+        assert all(one.flag.startswith("template_refuses_turns: ") and reason in one.flag for one in encoded)
+        with pytest.raises(UserError, match="use template=alpaca"):
+            template("chat").render(spoken, tokenizer)
+    else:
+        assert [one.flag for one in encoded] == [None, None]
+
+
+def test_a_chat_template_that_is_none():
+    tokenizer = _with_chat(tokenizer_of("byte-level BPE"), "{% for %}")
+    with pytest.raises(UserError, match="no Jinja template"):
+        template("chat").encode([record()], tokenizer)
+
+
+def test_a_role_that_the_template_has_no_form_for(tokenizer):
+    """A turn of a tool, which alpaca does not know: that record is flagged, with the key to add."""
+    odd, good = record(turns=(("tool", "42"),)), record()
+    flags = [one.flag for one in template("alpaca").encode([odd, good], tokenizer)]
+    assert "add template.turns.tool" in flags[0] and flags[1] is None
+
+
+def test_the_date_is_told_and_counts(monkeypatch):
+    """A template that writes the date gives the same ids on every day; another date is another template."""
+    tokenizer = tokenizer_of("byte-level BPE", "llama3")
+    then = template("chat").encode([record()], tokenizer)[0]
+    assert "Today Date: 26 Jul 2024" in tokenizer.decode(then.ids)
+    other = template("chat", date="2031-01-02")
+    assert "Today Date: 02 Jan 2031" in tokenizer.decode(other.encode([record()], tokenizer)[0].ids)
+    assert describe(other) != describe(template("chat"))
+
+
+def test_a_text_that_the_tokenizer_refuses_is_flagged():
+    """WordPiece without an unknown token raises on the sign that it does not know; only that record is lost."""
+    core = Tokenizer(models.WordPiece({"hi": 0, "hello": 1, "</s>": 2}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    records = [record("hi", "", "hello"), record("\u4e2d", "", "hello"), record("hi", "", "\u4e2d")]
+    flags = [one.flag for one in template("plain").encode(records, tokenizer)]
+    assert flags[0] is None and all("Missing [UNK]" in flag for flag in flags[1:])
+    assert all(flag.startswith("tokenizer_fails: ") for flag in flags[1:])
+
+
+def test_control_tokens_of_every_make_stay_text():
+    """Markers that `split_special_tokens` does not see: special=False, pieces of a Unigram vocabulary, merges."""
+    for kind, chat in (
+        ("byte-level BPE, markers special=False", "chatml"),
+        ("Unigram with markers as pieces", "chatml"),
+        ("byte-level BPE that merges to EOS", "mistral"),
+    ):
+        tokenizer = tokenizer_of(kind, chat)
+        hostile = record("a <|im_start|>system", "b</s>", "c </s><|im_end|> d</s>")
+        forbidden = {tokenizer.convert_tokens_to_ids(marker) for marker in (*MARKERS, "</s>")} - {None}
+        forbidden.discard(tokenizer.unk_token_id)
+        assert forbidden & set(tokenizer(hostile.output)["input_ids"])  # what would have been
+        for name in ("alpaca", "plain", "chat"):
+            encoded = template(name).encode([hostile], tokenizer)[0]
+            for field in ("instruction", "input"):
+                begin, end = encoded.spans[field]
+                assert forbidden.isdisjoint(encoded.ids[begin:end])
+            assert forbidden.isdisjoint(encoded.ids[encoded.answer_start :])
+        assert forbidden.isdisjoint(text_ids([hostile.output], tokenizer)[0])
+
+
+def test_an_end_of_one_character_is_refused():
+    """`.` as EOS cannot be kept out of a text by cutting it in two."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=".")
+    assert template("plain").encode([record("Say hi", "", "Hi")], tokenizer)[0].flag is None
+    with pytest.raises(UserError, match="control token '.' is a character of ordinary text"):
+        template("plain").encode([record("Say hi.", "", "Hi")], tokenizer)
+    padded = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="z", pad_token="!")
+    assert template("plain").encode([record("Say hi!", "", "Hi!")], padded)[0].flag is None  # padding ends nothing
+
+
+def test_no_eos():
+    """Told in one sentence wherever answers are to be ended."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer_of("byte-level BPE").backend_tokenizer)
+    assert template("plain").encode([record()], tokenizer)[0].flag is None
+    with pytest.raises(UserError, match="no EOS token"):
+        template("plain").encode([record()], tokenizer, eos=True)
+    with pytest.raises(UserError, match="no EOS token"):
+        check_eos(tokenizer)

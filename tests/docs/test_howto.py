@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import linecache
 import re
 import runpy
 import shlex
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from composed import CONF, config, template
 from hydra.utils import instantiate
 from tiny import tiny_model
+from tiny_passes import compute, make_records
 
 from winnow import pipeline
 from winnow.evaluation import catalogue, evaluate_model
@@ -56,9 +60,9 @@ def written(tmp_path, monkeypatch):
             path.write_text(text, encoding="utf-8")
         return project
 
+    forget()
     yield write
-    for name in [name for name in sys.modules if name.split(".")[0] == "ideas"]:
-        del sys.modules[name]
+    forget()
 
 
 @pytest.fixture
@@ -105,8 +109,8 @@ def card(folder: Path) -> dict:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_compose_and_links_lead_somewhere(page, written):
     """Every `python -m winnow ...` of a page composes with the page's YAMLs (each first choice of a sweep), and the
-    four pages name one another."""
-    assert len(PAGES) == 4
+    pages name one another."""
+    assert len(PAGES) == 6
     written(page.stem)
     text = page.read_text(encoding="utf-8")
     commands = COMMAND.findall(text)
@@ -164,7 +168,104 @@ def test_adversary(written, run):
     steep = run(*small, "adversary=steepest", "adversary.epsilon=0.01", folder="steep")
     first = [json.loads((folder / "tuning.json").read_text())["train_loss"][0]["loss"] for folder in (plain, steep)]
     assert first[0] < first[1] < first[0] + 1
-    assert json.loads((steep / "tuning.json").read_text())["adversary"]["name"] == "steepest"
+    assert json.loads((steep / "tuning.json").read_text())["adversary"]["class"] == "ideas.steepest.Steepest"
+
+
+def test_a_subclass_has_a_model_of_its_own(written, run):
+    """Descent differs from NRM in its loss alone: it is tuned although NRM's model is in the store, and the loss of its
+    first step is NRM's without the clean one, which adversary=none has."""
+    written("adding_an_adversary")
+    small = ("stages=[score,select,tune]", "method=length", "tuning.lora_dropout=0")
+    folders = [run(*small, f"adversary={name}", folder=name) for name in ("none", "nrm", "descent")]
+    assert [card(folder)["stages"]["tune"]["status"] for folder in folders] == ["computed"] * 3
+    assert card(run(*small, "adversary=descent", folder="again"))["stages"]["tune"]["status"] == "reused"
+    clean, both, own = (json.loads((folder / "tuning.json").read_text())["train_loss"][0]["loss"] for folder in folders)
+    assert own == pytest.approx(both - clean, abs=1e-5) and len({(one / "model").resolve() for one in folders}) == 3
+
+
+def test_pass(written, run):
+    """The mean largest probability lies between 1 / vocabulary and 1, and a lower temperature raises it. The same pass
+    is not computed twice."""
+    written("adding_a_pass")
+    own = ("stages=[score]", "method=hesitation")
+    folders = [run(*own, f"method.temperature={one}", folder=f"at {one}") for one in (1, 0.5, 1.0)]
+    assert [card(folder)["stages"]["score"]["status"] for folder in folders] == ["computed", "computed", "reused"]
+    warm, cold, again = (pq.read_table(folder / "scores.parquet")["score"].to_pylist() for folder in folders)
+    assert again == warm and all(0 < a < b <= 1 for a, b in zip(warm, cold, strict=True))
+
+
+def test_gradient_pass(written, backbone, tmp_path):
+    """The norms do not depend on the batch, and are those of the derivative: along its own direction u, the loss at
+    embeds + h u and embeds - h u differs by 2 h |g|."""
+    written("adding_a_pass")
+    from ideas.slope import Slope
+
+    records = make_records(5)
+    one, all_ = (compute(backbone, records, tmp_path / str(size), Slope(), size) for size in (1, 4096))
+    assert one.numbers("slope") == pytest.approx(all_.numbers("slope"), rel=1e-4) and (one.numbers("slope") > 0).all()
+    encoded = template("alpaca").encode(records[:1], backbone.tokenizer)[0]
+    ids, model = torch.tensor([encoded.ids]), backbone.model
+
+    def loss(embeds):
+        logits = model(inputs_embeds=embeds).logits[0, encoded.answer_start - 1 : -1]
+        return torch.nn.functional.cross_entropy(logits, ids[0, encoded.answer_start :])
+
+    embeds = model.get_input_embeddings()(ids).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(embeds), embeds)
+    step = 1e-2 * gradient / gradient.norm()
+    with torch.no_grad():
+        slope = (loss(embeds + step) - loss(embeds - step)) / 2e-2
+    assert float(slope) == pytest.approx(one.numbers("slope")[0], rel=0.02)
+
+
+def test_noising(written, run):
+    """The page's own tests; and the noising in the robust suite, under its own name."""
+    project = written("adding_a_noising")
+    run_tests_of(project / "tests" / "test_doubling.py")
+    noises = "evaluation.noises=[replacement,ideas.doubling.Doubling]"
+    cfg = config("evaluation=nlu_robust", noises, "evaluation.omegas=[1]")
+    suite = instantiate(cfg.evaluation)
+    names = [task.task for task in suite.tasks]
+    assert names == ["sst2/clean", "sst2/replacement@1", "sst2/doubling@1"] and "sst2/doubling" in suite.averages
+    record = make_records(2)[1]
+    (noised,) = suite.nlu.noised([record], suite.conditions()["sst2/doubling@1"])
+    assert noised.instruction.split() == [word for word in record.instruction.split() for _ in range(2)]
+
+
+def test_the_whole_path_of_a_stranger(written, run):
+    """A method with a pass of its own, a noising and an adversary by subclassing, all of them from the pages, through
+    score, select and tune. The second run finds everything; an edit of the adversary's file tunes anew, and of the
+    pass's file scores anew."""
+    for page in ("adding_a_pass", "adding_a_noising", "adding_an_adversary"):
+        project = written(page)
+    own = ("stages=[score,select,tune]", "method=hesitation", "noising=doubling", "adversary=descent")
+
+    def statuses(folder: str) -> list[str]:
+        stages = card(run(*own, folder=folder))["stages"]
+        return [stages["score"]["status"], stages["tune"]["status"]]
+
+    assert statuses("first") == ["computed", "computed"] and statuses("second") == ["reused", "reused"]
+    subset = json.loads((project / "../first/selection.json").read_text())
+    assert subset["n_selected"] == 6
+    edit(project / "ideas" / "descent.py", "- loss_of(embeds)", "- 2 * loss_of(embeds)")
+    assert statuses("third") == ["reused", "computed"]
+    edit(project / "ideas" / "confidence.py", ".amax(-1)", ".amin(-1)")
+    assert statuses("fourth")[0] == "computed"
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """The file changed, and imported afresh by the next run."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    forget()
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "ideas"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    linecache.clearcache()
 
 
 @pytest.fixture

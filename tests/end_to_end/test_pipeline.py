@@ -11,6 +11,7 @@ import pytest
 from composed import config
 
 from winnow import pipeline
+from winnow.commands import compare
 from winnow.data.readers import read_pool
 from winnow.errors import UserError
 from winnow.store.run_folder import held
@@ -77,8 +78,26 @@ def test_five_stages_and_their_files(run):
     assert [record.id for record in subset.records] == chosen
     compared = json.loads((folder / "results.json").read_text())
     assert set(compared["models"]) == {"base", "tuned"} and compared["delta"]
+    assert compared["comparison"].keys() | compared["untested"].keys() == compared["delta"].keys()
+    compare([str(folder), "--against", "base"])
+    told = json.loads((folder / "verdicts.json").read_text())
+    for one in told["comparisons"]:  # one seed: the same test as the run's own
+        (row,), own = one["standings"], compared["comparison"][one["metric"]]
+        assert [row[key] for key in ("low", "high", "verdict")] == [own[key] for key in ("low", "high", "verdict")]
     page = (folder / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
+
+
+def test_a_control_costs_no_scoring(run):
+    """Beside what ifd takes: as many other records, of scores that come from the store."""
+    _, first = run("stages=[score,select]", "method=ifd")
+    _, second = run("stages=[score,select]", "method=ifd", "selection=length_matched", folder="control")
+    assert stages(first)["score"] == "computed" and stages(second)["score"] == "reused"
+    own, other = (json.loads((folder / "selection.json").read_text()) for folder in (first, second))
+    taken = [{one["id"] for one in told["decisions"] if one["selected"]} for told in (own, other)]
+    assert len(taken[0]) == len(taken[1]) and not taken[0] & taken[1]
+    assert {one["id"] for one in other["decisions"] if one["reason"] == "taken_by_the_rule"} == taken[0]
+    assert sum(other["rule"]["lengths"]["wanted"]) == len(taken[0])
 
 
 def test_second_run_computes_nothing(run):

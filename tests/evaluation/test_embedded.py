@@ -8,6 +8,7 @@ import math
 import pytest
 from composed import template
 from tiny import tiny_model
+from tokenizer_kinds import tokenizer_of
 
 from winnow.evaluation import Suite, evaluate_model
 from winnow.evaluation.embedded import (
@@ -68,6 +69,16 @@ def test_tokens_are_the_templates(tokenizer):
     for (prompt, answer), (prompt_ids, answer_ids) in pairs.items():
         assert prompt_ids[0] == 1 and len(prompt_ids) == 1 + len(prompt.encode())
         assert len(answer_ids) == len(answer.encode())
+
+
+def test_answers_are_glued_to_the_prompt_under_every_tokenizer():
+    """Under a tokenizer that puts a blank before each text, the answer's ids are those that it has as a part of the
+    whole text `prompt + answer`: no token holds both, since the prompt ends in a colon."""
+    tokenizer = tokenizer_of("SentencePiece-like, Prepend")
+    for (prompt, answer), (prompt_ids, answer_ids) in token_pairs(
+        load_heldout()[:8], template("alpaca"), tokenizer
+    ).items():
+        assert prompt_ids + answer_ids == tokenizer(prompt + answer)["input_ids"]
 
 
 def test_measures_of_one_item():

@@ -53,22 +53,22 @@ def test_equal_prompts_are_answered_once_and_in_order(tokenizer):
 
 
 def test_it_stops_early_and_reads_the_shared_part_once(tokenizer, monkeypatch):
-    """Four prompts of 40 shared bytes and 2 of their own. Tokens read: 40 once (not four times), then 1 each (the last
-    waits for decoding), then 4 for each step. A stop text at the first character ends after one step."""
+    """Four prompts of 40 shared bytes and 2 of their own. Tokens read: 40 once (not four times), then 2 each. A stop text
+    at the first character ends every answer before its first token is read."""
     model = tiny_model()
     prompts = [ids_of(tokenizer, "s" * 40 + f"{i}:") for i in range(4)]
     free = greedy_answers(model, tokenizer, prompts, ["\u2603"], 6, 4, progress=False)
     read: list[int] = []
-    forward = model.forward
+    forward = model.model.forward
 
     def counting(*args, input_ids, **options):
         read.append(input_ids.numel())
         return forward(*args, input_ids=input_ids, **options)
 
-    monkeypatch.setattr(model, "forward", counting)
+    monkeypatch.setattr(model.model, "forward", counting)
     first = sorted({answer[0] for answer in free})
     stopped = greedy_answers(model, tokenizer, prompts, first, 6, 4, progress=False)
-    assert stopped == [""] * 4 and read == [40, 4, 4]
+    assert stopped == [""] * 4 and read == [40, 8]
 
 
 def test_groups(tokenizer):

@@ -22,6 +22,7 @@ from tokenizers import processors
 from winnow.errors import UserError
 from winnow.evaluation import Suite, compare, evaluate_model
 from winnow.evaluation.model import HarnessModel
+from winnow.store.describe import describe
 
 ANSWERS = {"task": "embedded_answers", "num_fewshot": 0, "metrics": ["bits_per_byte"]}
 HUMANEVAL = {"task": "humaneval", "num_fewshot": 0, "metrics": ["pass@1"]}
@@ -37,7 +38,7 @@ def test_every_suite_is_built(path):
     from winnow.evaluation.catalogue import leaves
 
     suite = instantiate(config(f"evaluation={path.stem}").evaluation)
-    assert suite.name == path.stem and json.dumps(suite.settings())
+    assert suite.name == path.stem and json.dumps(describe(suite))
     assert all(spec.task in suite.conditions() or leaves(spec.task) for spec in suite.tasks)
 
 

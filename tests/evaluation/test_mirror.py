@@ -14,6 +14,7 @@ from winnow.errors import UserError
 from winnow.evaluation import Suite, evaluate_model
 from winnow.evaluation.catalogue import leaves
 from winnow.evaluation.mirror import data_folder, mirrored_files, write_overlay
+from winnow.store.describe import describe
 
 
 def suite(mirror, *tasks, **options) -> Suite:
@@ -75,7 +76,7 @@ def test_missing_data_is_named(tokenizer, tmp_path):
             tiny_model(), tokenizer, suite(tmp_path, ("arc_easy", 0, ["acc"])), template("plain"), tmp_path / "out"
         )
     with pytest.raises(UserError, match="nowhere is not a folder"):
-        suite(tmp_path / "nowhere", ("arc_easy", 0, ["acc"])).settings()
+        describe(suite(tmp_path / "nowhere", ("arc_easy", 0, ["acc"])))
 
 
 def test_settings_follow_the_data_not_its_place(tmp_path):
@@ -83,11 +84,11 @@ def test_settings_follow_the_data_not_its_place(tmp_path):
     for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):
         (tmp_path / name / "arc_easy").mkdir(parents=True)
         (tmp_path / name / "arc_easy" / "test.jsonl").write_text(text)
-    a, b, c = (suite(tmp_path / name, ("arc_easy", 0, ["acc"])).settings() for name in "abc")
+    a, b, c = (describe(suite(tmp_path / name, ("arc_easy", 0, ["acc"]))) for name in "abc")
     assert a == b != c and json.dumps(a)
     (tmp_path / "b" / "hellaswag").mkdir()  # which no task of the suite reads
     (tmp_path / "b" / "hellaswag" / "validation.jsonl").write_text("1\n")
-    assert suite(tmp_path / "b", ("arc_easy", 0, ["acc"])).settings() == a
+    assert describe(suite(tmp_path / "b", ("arc_easy", 0, ["acc"]))) == a
 
 
 def test_multiple_choice_equals_the_harness_model(tokenizer, tmp_path, monkeypatch):

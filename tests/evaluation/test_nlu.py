@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -9,11 +10,13 @@ import pytest
 from composed import build, template
 from tiny import tiny_model
 
+from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation import evaluate_model
 from winnow.evaluation.model import HarnessModel
-from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, results
+from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, prompt_ids, results
 from winnow.evaluation.nlu_suite import nlu_suite
+from winnow.store.describe import describe
 
 TARGET = "person: Ada Bell; organization: SRI"
 
@@ -158,6 +161,29 @@ def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
     assert all("Options: negative, positive\nText: film" in prompt for prompt in asked)
 
 
+def test_prompts_without_gold_answers_and_with_markers(tokenizer):
+    """A record without gold text is asked like any other; `<|eos|>` in it is text, here as in the model's batch, where
+    the shorter prompt is padded on the left."""
+    records = [Record(f"id{i}", i, "Say", given, "", (), "here", {}) for i, given in enumerate(["<|eos|>", "a"])]
+    plain = template("plain", max_length=3)
+    ids = prompt_ids(records, plain, tokenizer)
+    assert [tokenizer.decode(own) for own in ids] == ["Say\n<|eos|>\n", "Say\na\n"]
+    assert all(tokenizer.eos_token_id not in own for own in ids)
+    texts = [plain.render(record) for record in records]
+    model = HarnessModel(tiny_model(), tokenizer, 2, prompts=dict(zip(texts, ids, strict=True)))
+    batch, mask = model.tok_batch_encode(texts)
+    assert [row[seen.bool()].tolist() for row, seen in zip(batch, mask, strict=True)] == ids
+    assert mask[1].tolist() == [0] * (len(ids[0]) - len(ids[1])) + [1] * len(ids[1])
+
+
+def test_a_question_that_the_chat_template_refuses(tokenizer):
+    """One sentence with the record and the reason."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('not today') }}"
+    with pytest.raises(UserError, match="Record id0 cannot be asked .*not today"):
+        prompt_ids([Record("id0", 0, "Say", "a", "b", (), "here", {})], template("chat"), tokenizer)
+
+
 def test_noise_hangs_on_the_record(folder):
     """Each record its own words, the same in another sample of the data; with draws=2 there are two of them."""
     data = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3])
@@ -174,7 +200,7 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
     """A moved folder has the same settings; a changed file, style or noise has not; other splits do not matter."""
 
     def settings(path=folder, **options) -> str:
-        return json.dumps(nlu_suite("nlu", ["sst2"], path=str(path), **options).settings(), sort_keys=True)
+        return json.dumps(describe(nlu_suite("nlu", ["sst2"], path=str(path), **options)), sort_keys=True)
 
     before = settings()
     assert before != settings(style="concise") and before != settings(noises=["opposite"])
@@ -192,7 +218,7 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
     [
         ({"datasets": ["sst3"]}, "evaluation.datasets names 'sst3'"),
         ({"datasets": []}, "evaluation.datasets is empty"),
-        ({"noises": ["typo"], "omegas": [0.1]}, "evaluation.noises names 'typo'"),
+        ({"noises": ["typo"], "omegas": [0.1]}, "Noise 'typo' is unknown"),
         ({"noises": ["padding"]}, "evaluation.omegas is empty"),
         ({"noises": ["padding"], "omegas": [3]}, "omega=3 must be"),
         ({"draws": 0}, "evaluation.draws=0"),

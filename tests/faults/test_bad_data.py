@@ -75,7 +75,7 @@ def complaint(path: Path, **settings) -> str:
         (
             "a.txt",
             b"text",
-            "the ending `.txt` is unknown; known are .jsonl.gz, .json.gz, .jsonl, .json, .csv, .parquet",
+            "the ending `.txt` is unknown; known are .jsonl.gz, .json.gz, .jsonl, .ndjson, .json, .csv, .tsv, .parquet",
         ),
         (
             "a.jsonl",
@@ -84,7 +84,7 @@ def complaint(path: Path, **settings) -> str:
         ),
         (
             "a.jsonl",
-            b"\xff\xfea\n\x80\n",
+            b"\x80a\n\xff\n",
             "no readable record: all 2 rows are bad, the first one (line 1): not UTF-8",
         ),
         (

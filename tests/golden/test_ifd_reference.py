@@ -21,6 +21,7 @@ from winnow.data.records import Record, record_id
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
+from winnow.store.describe import Identified
 
 pytestmark = pytest.mark.slow
 TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
@@ -54,7 +55,7 @@ def packaged():
     return instantiate(config().backbone).load()
 
 
-class _Source:
+class _Source(Identified):
     def __init__(self, backbone, tokenizer):
         self.backbone = copy.copy(backbone)
         self.backbone.tokenizer = self.tokenizer = tokenizer

@@ -93,6 +93,7 @@ def fill(folder: Path, n: int = N) -> list[Rec]:
                 "metrics": {
                     "choice/acc": metric,
                     "held/bits_per_byte": {"value": 1.0, "stderr": 0.01, "n": 60},
+                    "held/mcc": metric,
                 },
                 "samples": None,
             },
@@ -100,11 +101,17 @@ def fill(folder: Path, n: int = N) -> list[Rec]:
                 "metrics": {
                     "choice/acc": {**metric, "value": 0.54, "stderr": 0.04},
                     "held/bits_per_byte": {"value": 0.9, "stderr": None, "n": 60},
+                    "held/mcc": {**metric, "value": 0.6},
                 },
                 "samples": None,
             },
         },
-        "delta": {"choice/acc": 0.04, "held/bits_per_byte": -0.1},
+        "delta": {"choice/acc": 0.04, "held/bits_per_byte": -0.1, "held/mcc": 0.1},
+        "comparison": {
+            "choice/acc": {"difference": 0.04, "low": -0.02, "high": 0.1, "verdict": "tie"},
+            "held/bits_per_byte": {"difference": -0.1, "low": -0.11, "high": -0.09, "verdict": "win"},
+        },
+        "untested": {"held/mcc": "the samples do not hold it item by item"},
         "headline": ["choice/acc"],
         "settings": {"limit": None},
     }
@@ -181,10 +188,8 @@ class Page(HTMLParser):
 
 
 def test_complete_page(tmp_path: Path) -> None:
-    """Headline, five plots, best and worst records, reasons, comparison, provenance: the numbers of the
-    folder's files. The change of choice/acc is 0.54 - 0.50 with standard error sqrt(0.03^2 + 0.04^2) = 0.05,
-    below 1.96 of them: not clear. Bits per byte fell by 0.1, which is better; its standard error is
-    unknown."""
+    """Headline, five plots, best and worst records, reasons, comparison, provenance: the numbers of the folder's files.
+    What the paired test calls a tie is one and has no colour; a metric without a test says why."""
     path = write_report(tmp_path, fill(tmp_path))
     source = path.read_text(encoding="utf-8")
     page = Page(source)
@@ -196,9 +201,10 @@ def test_complete_page(tmp_path: Path) -> None:
         "10% of the 38 valid records",
         "4 of 40 records; the cut is at score 0.3500",
         "choice/acc: base 0.5000 , tuned 0.5400",
-        "+0.04 ± 0.05",
-        "no clear change",
-        "▲ better",
+        "+0.04 [−0.02, +0.1] , tie",
+        "−0.1 [−0.11, −0.09] ▲ better",
+        "+0.1 not tested",
+        "Not tested: held/mcc (the samples do not hold it item by item).",
         "75% of the time",
         "training loss 2.000 at first, 1.500 at last",
         "python -m winnow method=ifd",

@@ -99,7 +99,3 @@ def test_openai_without_key_or_network(monkeypatch):
     monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
     with pytest.raises(UserError, match="no network.*distortion=embedding"):
         OpenAIDistortion()(["a"], ["b"])
-
-
-def test_settings_are_json():
-    assert json.dumps([RuleDistortion().settings(), OpenAIDistortion().settings()])

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from winnow.perturb.embedding_noise import add_noise, embedding_noise, generator, region_statistics, unit_noise
+from winnow import draws
+from winnow.perturb.embedding_noise import add_noise, embedding_noise, region_statistics, unit_noise
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_per_dimension():
     """Second dimension constant: mu = 3 and sigma = 0 there, so the noise is 3 exactly; the first one has sigma = 2."""
     embeddings = torch.tensor([[1.0, 3.0], [5.0, 3.0]])
     noise = embedding_noise(embeddings, "r", 0, statistics="per_dimension")
-    eps = unit_noise((2, 2), generator(0, "r", 0))
+    eps = unit_noise((2, 2), draws.generator(0, "r", 0))
     assert noise[:, 1].tolist() == [3.0, 3.0]
     assert torch.allclose(noise[:, 0], 3.0 + 2.0 * eps[:, 0])
 
@@ -68,10 +69,10 @@ def test_a_single_token_is_no_special_case():
 def test_uniform_is_bounded():
     """U(-sqrt 3, sqrt 3): mean 0 and variance 1 within 5 standard errors of 40,000 draws (1 / 200 for the mean; for the
     variance sqrt((9/5 - 1) / 40,000) = 0.0045), and nothing outside, where a Gaussian has 8% of its mass."""
-    eps = unit_noise((40_000,), generator(0, "r", 0), "uniform")
+    eps = unit_noise((40_000,), draws.generator(0, "r", 0), "uniform")
     assert eps.abs().max() <= math.sqrt(3)
     assert abs(eps.mean().item()) < 5 / 200 and abs(eps.var().item() - 1) < 5 * 0.0045
-    assert (unit_noise((40_000,), generator(0, "r", 0)).abs() > math.sqrt(3)).float().mean().item() > 0.07
+    assert (unit_noise((40_000,), draws.generator(0, "r", 0)).abs() > math.sqrt(3)).float().mean().item() > 0.07
 
 
 def test_a_function_of_seed_record_and_draw(region):

@@ -116,7 +116,9 @@ def test_the_page_names_what_stood_in(call, tmp_path):
     """Pools and suites of the jobs, the pool that adg/chinese wants, and the samples of the NLU data sets."""
     call("--only", "consistency/table3", "adg/chinese")
     told = (tmp_path / "out" / "all-smoke.md").read_text()
-    assert "The embedded pool and suite stood in for data=alpaca, evaluation=consistency, the pool of adg/chinese." in told
+    assert (
+        "The embedded pool and suite stood in for data=alpaca, evaluation=consistency, the pool of adg/chinese." in told
+    )
     call("--only", "consistency/table3", "--again", about=FINE | {"stand_ins": []})
     assert "stood in" not in (tmp_path / "out" / "all-smoke.md").read_text()
     call("--only", "anit/table4")

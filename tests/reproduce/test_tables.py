@@ -15,7 +15,7 @@ from run_folders import run_folder
 from winnow import commands
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_jobs
-from winnow.reproduce.publish import publish
+from winnow.reproduce.publish import publish, show_cell
 from winnow.reproduce.tables import Row, build, matches, read_paper
 from winnow.sweeps.summary import note_failure
 
@@ -37,7 +37,11 @@ def test_mean_spread_and_difference(tmp_path):
     prints 45.97, so the difference is -2.97. The high-consistency row has one seed: no spread."""
     run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.40}, seed=0, **TABLE3)
     run_folder(tmp_path / "b", metrics={"mmlu/acc": 0.46}, seed=1, **TABLE3)
-    high = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "consistency"}, "table": "consistency/table3"}
+    high = {
+        "row": {"ratio": 0.12, "order": "high"},
+        "choices": {"method": "consistency"},
+        "table": "consistency/table3",
+    }
     run_folder(tmp_path / "c", metrics={"mmlu/acc": 0.5}, **high)
     found = table("consistency/table3", tmp_path)
     cell = row(found, method="random").cells["mmlu"]
@@ -62,7 +66,11 @@ def test_a_wrong_average_is_footnoted_and_not_compared_with():
 def test_doubtful_cells_are_marked_and_not_compared_with(tmp_path):
     """The five cells of Table 3's high consistency are another row's: ours of 0.5 stands beside 46.34 without a
     difference, and the page marks it; the average, 30.45, is not theirs and is compared as printed."""
-    high = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "consistency"}, "table": "consistency/table3"}
+    high = {
+        "row": {"ratio": 0.12, "order": "high"},
+        "choices": {"method": "consistency"},
+        "table": "consistency/table3",
+    }
     run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5, "average/small": 0.31}, **high)
     found = table("consistency/table3", tmp_path / "runs")
     cells = row(found, order="high").cells
@@ -105,10 +113,43 @@ def test_differences_from_another_row(tmp_path):
     assert "delta" not in row(found, backbone="llama2_7b", method="full").cells
 
 
+def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
+    """Ten of 40 items are right for ours alone and none for full data alone: exact p = 2 / 2^10. d has mean 1/4 and
+    variance 40/39 (1/4 - 1/16) = 0.1923, standard error sqrt(0.1923 / 40) = 0.0693; t(39) = 2.0227: 25 +- 14.02 points.
+    With four such items, p = 2 / 2^4: a tie, and the interval holds 0."""
+    common, key = {"table": "noise/table1"}, "average/small"
+    ours = {"choices": {"method": "noise", "selection": "noise"}, "row": {"ratio": 0.12, "beta": 10}}
+    for name, wins, said in (("a", 10, "better"), ("b", 4, "tie")):
+        full, own = [0] * 40, [1] * wins + [0] * (40 - wins)
+        for folder, side, more in (("full", full, {"choices": {"method": "full"}}), ("ours", own, ours)):
+            path = run_folder(
+                tmp_path / name / folder,
+                metrics={key: sum(side) / 40},
+                items={"tuned": {"t/acc": side}},
+                **more,
+                **common,
+            )
+            results = json.loads((path / "results.json").read_text())
+            results["averages"] = {"small": ["t/acc"]}
+            (path / "results.json").write_text(json.dumps(results))
+        found = table("noise/table1", tmp_path / name)
+        cell = row(found, backbone="llama2_7b", method="noise_consistency+diversity").cells["delta"]
+        low, high, verdict = cell.tested
+        assert verdict == said and cell.mean == pytest.approx(100 * wins / 40)
+        assert (low > 0) == (said == "better")
+        if wins == 10:
+            assert (low, high) == pytest.approx((25 - 14.02, 25 + 14.02), abs=0.01)
+            assert show_cell(cell) == "25.00 [10.98, 39.02]"
+        else:
+            assert low == 0 and show_cell(cell).endswith("] tie")
+
+
 def test_lima_is_measured_against_all_of_alpaca(tmp_path):
     """LIMA is all of another pool: a row without a ratio (`row.ratio=''`), whose delta is its average minus that of all
     of Alpaca, 0.27 - 0.30 = -3 points; -3.69 is printed."""
-    run_folder(tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, table="consistency/table1")
+    run_folder(
+        tmp_path / "full", choices={"method": "full"}, metrics={"average/small": 0.30}, table="consistency/table1"
+    )
     run_folder(
         tmp_path / "lima",
         choices={"method": "full", "data": "lima"},
@@ -329,6 +370,7 @@ def test_every_command_and_every_change_is_told(tmp_path):
             changes=changes,
             started=f"2026-0{month}-01T12:00:00+00:00",
             metrics={"mmlu/acc": 0.5},
+            config={"tuning._target_": "winnow.tuning.tuner.Tuner"},
             **TABLE3,
         )
     text = markdown(tmp_path, tmp_path / "runs")
@@ -436,7 +478,11 @@ def test_another_option_of_a_group_is_told_by_its_name(tmp_path):
 def test_a_difference_keeps_to_rows_of_like_settings(tmp_path):
     """Delta at two rates that were both given: 0.35 - 0.30 at the one, 0.39 - 0.31 at the other."""
     for rate, full, ours in ((1e-5, 0.30, 0.35), (2e-5, 0.31, 0.39)):
-        about = {"config": {"tuning.learning_rate": rate}, "given": ["tuning.learning_rate"], "table": "consistency/table1"}
+        about = {
+            "config": {"tuning.learning_rate": rate},
+            "given": ["tuning.learning_rate"],
+            "table": "consistency/table1",
+        }
         run_folder(tmp_path / f"full{rate}", choices={"method": "full"}, metrics={"average/small": full}, **about)
         run_folder(tmp_path / f"ifd{rate}", choices={"method": "ifd"}, metrics={"average/small": ours}, **about)
     found = table("consistency/table1", tmp_path)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from test_methods import likelihood, records
 
 from winnow.errors import UserError
+from winnow.perturb.attacks.base import PromptAttack
 from winnow.scoring.attack_levels import NO_ATTACK, by_level
 from winnow.scoring.methods.aifd import AIFD
 from winnow.scoring.methods.aioec import AIOEC, NO_DIRECTION
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassTable
+from winnow.store.describe import describe
 
 LEVELS = {
     "textbugger": "character",
@@ -27,12 +27,16 @@ LEVELS = {
 }
 
 
+class _Attack(PromptAttack):
+    """A stand-in: the formulas read an attack's level, its pass its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.level = LEVELS[name]
+
+
 def attacks(*names):
-    """Stand-ins: the formulas read an attack's level, its pass its settings."""
-    return {
-        name: SimpleNamespace(name=name, level=LEVELS[name], search="random", settings=lambda name=name: {"name": name})
-        for name in names or LEVELS
-    }
+    return {name: _Attack(name) for name in names or LEVELS}
 
 
 def vectors(rows, flags=None):
@@ -176,7 +180,7 @@ def test_no_attack_is_one_sentence():
 def test_aioec_shares_the_passes_of_aifd():
     """1 direct, 1 clean and 6 attacked passes serve ifd, aifd and aioec: 8 different ones."""
     methods = [IFD(), AIFD(attacks()), AIOEC(attacks())]
-    different = {str(pass_.settings()) for method in methods for pass_ in method.passes.values()}
+    different = {str(describe(pass_)) for method in methods for pass_ in method.passes.values()}
     assert len(different) == 8
-    own = {str(pass_.settings()) for pass_ in AIOEC(attacks(), pooling="last").passes.values()}
+    own = {str(describe(pass_)) for pass_ in AIOEC(attacks(), pooling="last").passes.values()}
     assert len(own) == 7 and not own & different

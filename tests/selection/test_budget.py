@@ -101,3 +101,23 @@ def test_budget_that_rounds_to_nothing_or_asks_too_much():
 def test_filter_on_an_unknown_column():
     with pytest.raises(UserError, match="no column words"):
         Budget(ratio=0.5, filters=[Range("words", min=1)]).select(table([1.0] * 5), True)
+
+
+def test_a_record_is_selected_once():
+    """Records 0, 2 and 3 are the same: of the four best, two are copies. Dropped, 3 of 5 are valid and the first copy
+    stands for all; kept, all 5 are valid."""
+    values = table([3.0, 1.0, 3.0, 3.0, 2.0], id=["a", "b", "a", "a", "c"])
+    got = Budget(count=2).select(values, True)
+    assert (got.chosen, got.n_valid) == ([0, 4], 3)
+    assert [one["reason"] for one in got.decisions] == [
+        "selected",
+        "beyond_budget",
+        "duplicate",
+        "duplicate",
+        "selected",
+    ]
+    assert got.manifest()["reasons"] == {"duplicate": 2, "beyond_budget": 1}
+    assert Budget(count=2).select(values, True, takes_all=True).chosen == [0, 1, 4]
+    assert Budget(count=2).select(values, True, keep_duplicates=True).chosen == [0, 2]
+    with pytest.raises(UserError, match=r"only 3 of 5 records are valid \(2 duplicate\)"):
+        Budget(count=4).select(values, True)

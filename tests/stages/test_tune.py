@@ -9,8 +9,9 @@ import pytest
 from winnow.data.records import Record
 from winnow.perturb.noising import noising_of
 from winnow.stages.tune import TuneStage
+from winnow.tuning.adversary.none import NoAdversary
 
-PLAIN = SimpleNamespace(settings=lambda: {"name": "plain"}, identity={"name": "tiny"})
+PLAIN = NoAdversary()
 
 
 def meta(noising, *raws: dict) -> dict:

@@ -142,7 +142,7 @@ def test_many_small_parts_become_one(tmp_path, monkeypatch):
 
 
 def test_merging_into_what_is_there_already_loses_nothing(tmp_path):
-    """The merged part may be, byte for byte, one of those that it was made of: one part has all that the others have."""
+    """The merged part may be, byte for byte, one of those that it was made of: one that has all rows of the others."""
     columns = columns_in(tmp_path)
     append(columns, sorted(range(20), key=str))
     for number in range(MANY):
@@ -167,9 +167,10 @@ def test_killed_while_merging(tmp_path, monkeypatch, call, stop):
         calls.append(given)
         return real(*given, **named)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(owner, call, killed)
+    monkeypatch.setattr(owner, call, killed)
+    with pytest.raises(KeyboardInterrupt):
         columns.finish()
+    monkeypatch.undo()
     check(columns, range(MANY + 2))
     append(columns, [MANY + 2])
     columns.finish()

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def flip(file, draw: random.Random) -> None:
     files._sound.clear()
 
 
+def _killed_in(block) -> None:
+    with block:
+        raise RuntimeError("killed")
+
+
 def test_fingerprint_does_not_depend_on_key_order():
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
@@ -36,9 +42,8 @@ def test_fingerprint_does_not_depend_on_key_order():
 def test_finished_only_after_finish(tmp_path):
     """An interrupted computation is not taken for a finished one."""
     artifact = Store(tmp_path).artifact("models", {"a": 1})
-    with pytest.raises(RuntimeError), artifact.claim() as must_compute:
-        assert must_compute
-        raise RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        _killed_in(artifact.claim())
     assert not artifact.finished
     with artifact.claim() as must_compute:
         assert must_compute
@@ -51,8 +56,8 @@ def test_finished_only_after_finish(tmp_path):
 def test_metadata_may_hold_tuples(tmp_path):
     """JSON gives lists back: the same settings, given again, are the same artifact, interrupted or finished."""
     meta = {"datasets": ("sst2", "lap14")}
-    with pytest.raises(RuntimeError), Store(tmp_path).artifact("evaluations", meta).claim():
-        raise RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        _killed_in(Store(tmp_path).artifact("evaluations", meta).claim())
     artifact = Store(tmp_path).artifact("evaluations", meta)
     with artifact.claim() as must_compute:
         assert must_compute
@@ -186,18 +191,23 @@ def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):
     assert artifact.finished
 
 
+@contextmanager
+def _half_written(path):
+    with replacing(path) as partial:
+        if path.is_dir():
+            partial.mkdir()
+        (partial / "a" if path.is_dir() else partial).write_text("new")
+        yield
+
+
 def test_replacing_leaves_the_old_one_when_the_block_fails(tmp_path):
     """File or folder: the old content stays, and nothing is left beside it."""
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("old")
-    with pytest.raises(RuntimeError), replacing(tmp_path / "file") as partial:
-        partial.write_text("new")
-        raise RuntimeError
-    with pytest.raises(RuntimeError), replacing(tmp_path / "folder") as partial:
-        partial.mkdir()
-        (partial / "a").write_text("new")
-        raise RuntimeError
+    for name in ("file", "folder"):
+        with pytest.raises(RuntimeError):
+            _killed_in(_half_written(tmp_path / name))
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "a").read_text() == "old"
     with replacing(tmp_path / "folder") as partial:
         partial.mkdir()

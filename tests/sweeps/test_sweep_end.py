@@ -117,6 +117,36 @@ def test_jobs_outside_of_the_sweeps_folder_are_named_and_make_no_table(call, tmp
     assert "no table of consistency/table3 is written: 1 of 3 jobs, as " in second and not seen.tables
 
 
+@pytest.mark.parametrize("subdir", ["same", "${seed}", "${data.limit}-${method.name}-${seed}/x"])
+def test_two_jobs_never_write_one_folder(call, tmp_path, subdir):
+    """Of three jobs the second and third would write where the first did: they are refused by name, and the folder
+    tells of the first alone."""
+    seen = call("-m", "selection.ratio=0.1,0.2,0.3", "method=random", f"hydra.sweep.subdir={subdir}")
+    assert [cfg.selection.ratio for cfg in seen.jobs] == [0.1]
+    folder = seen.told.split(": ")[2].split(", ")[0]
+    assert seen.told.startswith("error: 2 jobs of the sweep failed: ") and "refused, as an earlier job" in seen.told
+    assert "selection.ratio=0.1" in (tmp_path / "s" / folder / ".hydra" / "overrides.yaml").read_text()
+    assert not (tmp_path / "s" / folder / "failed.json").exists()
+
+
+def test_a_failed_job_keeps_its_verdict_when_another_is_refused(call, tmp_path):
+    def bad(cfg):
+        raise UserError("no ratio")
+
+    told = call("-m", "seed=1,2", "method=random", "hydra.sweep.subdir=same", run_job=bad).told
+    assert "same: no ratio" in told and "same: refused" in told
+    assert json.loads((tmp_path / "s" / "same" / "failed.json").read_text())["error"] == "no ratio"
+
+
+def test_a_folder_named_after_the_overrides(call, tmp_path):
+    """A usual idiom: each job has its own folder, and a value that no file name holds is one sentence."""
+    idiom = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    seen = call("-m", "seed=1,2", "method=random", idiom)
+    assert len(seen.jobs) == 2 and seen.told == ""
+    seen = call("-m", "seed=1,2", f"data.path={'n' * 250}", idiom)
+    assert "File name too long; give shorter names (a sweep: hydra.sweep.subdir=...)" in seen.told
+
+
 def test_no_table_without_a_job_of_its_scale(call):
     """Rows that set the scale themselves: the table of the command's scale would be an empty one."""
     seen = call(TABLE, "hydra.sweeper.rows=['scale=smoke', 'scale=smoke method=random']")
@@ -156,7 +186,9 @@ def test_a_launcher_that_breaks(call, launcher, tmp_path):
     launcher(breaking)
     seen = call(TABLE, "scale=smoke", run_job=half)
     first, second = seen.told.split("\n")
-    assert first.startswith("error: 1 job of the sweep failed: consistency-") and first.endswith("killed, or running still")
+    assert first.startswith("error: 1 job of the sweep failed: consistency-") and first.endswith(
+        "killed, or running still"
+    )
     assert "not brought to its end: RuntimeError: A worker is gone: killed (" in second and "its log" not in second
     assert len(seen.tables) == 1 and "ZeroDivision" not in (tmp_path / "s" / "sweep_error.txt").read_text()
     seen = call(TABLE, "scale=smoke", run_job=lambda cfg: {})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from killed_run import SETTINGS
 from test_adversaries import ALL
-from test_resume import Stop
+from test_resume import stopping
 from tiny_tuning import CPU, tiny_backbone, tiny_records
 
 from winnow.tuning.tuner import Tuner
@@ -18,6 +18,6 @@ from winnow.tuning.tuner import Tuner
 if __name__ == "__main__":
     folder, mode, stop, *named = sys.argv[1:]
     two = CPU | {"strategy": "ddp", "devices": 2}
-    adversary = ALL[named[0]] if named else Stop(int(stop) or None)
+    adversary = ALL[named[0]] if named else stopping(int(stop) or None)
     result = Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two)
     Path(folder, f"rank_{os.environ['RANK']}.json").write_text(json.dumps(result))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from itertools import count
 
 from tiny_tuning import CPU, tiny_backbone, tiny_records
 
@@ -23,17 +24,19 @@ SETTINGS = {
 }
 
 
-class Killer(NoAdversary):
-    def __init__(self, kill_at: int) -> None:
-        self.kill_at, self.calls = kill_at, 0
+def killer(kill_at: int) -> NoAdversary:
+    """No adversary, whose forward pass `kill_at`, from 1, is the process's last."""
+    adversary, calls = NoAdversary(), count(1)
 
-    def loss(self, loss_of, embeds, mask):
-        self.calls += 1
-        if self.calls == self.kill_at:
+    def loss(loss_of, embeds, mask):
+        if next(calls) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss_of(embeds)
+
+    adversary.loss = loss
+    return adversary
 
 
 if __name__ == "__main__":
     target, chosen_mode, at = sys.argv[1:]
-    Tuner(mode=chosen_mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), target, Killer(int(at)), trainer_args=CPU)
+    Tuner(mode=chosen_mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), target, killer(int(at)), trainer_args=CPU)

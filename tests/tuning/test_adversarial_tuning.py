@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from itertools import count
 
 import pytest
 from killed_run import SETTINGS as SMALL
@@ -11,6 +13,7 @@ from test_resume import Stopped
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
 
 from winnow.errors import UserError
+from winnow.store.describe import describe
 from winnow.tuning.adversary.fgm import FGM
 from winnow.tuning.adversary.fgsm import FGSM
 from winnow.tuning.adversary.freelb import FreeLB
@@ -43,7 +46,7 @@ def difference(tmp_path, one: str, other: str) -> float:
         FreeLB(0.0, 0.1, rounds=2),
         NEFTune(0.0),
     ],
-    ids=lambda adversary: str(adversary.settings()["name"]),
+    ids=lambda adversary: type(adversary).__name__,
 )
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_without_strength_it_is_plain_tuning(adversary, mode, tmp_path):
@@ -94,20 +97,17 @@ def test_bf16_follows_fp32(adversary, mode, tmp_path):
     assert all(abs(ratio - 1) < 0.01 for ratio in ratios) and any(ratio != 1 for ratio in ratios)
 
 
-class StopsAt(NoAdversary):
-    """The inner adversary, until forward pass `after`."""
+def stopping(adversary, after: int):
+    """A copy of the adversary, until forward pass `after`."""
+    stopped, calls = copy.copy(adversary), count()
 
-    def __init__(self, inner, after: int) -> None:
-        self.inner, self.after, self.calls, self.region = inner, after, 0, inner.region
-
-    def loss(self, loss_of, embeds, mask):
-        if self.calls == self.after:
+    def loss(loss_of, embeds, mask):
+        if next(calls) == after:
             raise Stopped
-        self.calls += 1
-        return self.inner.loss(loss_of, embeds, mask)
+        return adversary.loss(loss_of, embeds, mask)
 
-    def settings(self):
-        return self.inner.settings()
+    stopped.loss = loss
+    return stopped
 
 
 @each
@@ -116,7 +116,7 @@ def test_stopped_and_started_again(adversary, tmp_path):
     Noise and dropout of the rest are those of the uninterrupted run."""
     settings = SMALL | {"epochs": 1, "micro_batch_size": 4}
     with pytest.raises(Stopped):
-        tune(tmp_path / "parts", StopsAt(adversary, 5), **settings)
+        tune(tmp_path / "parts", stopping(adversary, 5), **settings)
     report = tune(tmp_path / "parts", adversary, **settings)
     expected = tune(tmp_path / "whole", adversary, **settings)
     assert report["resumed_from"] == 2 and report["train_loss"] == expected["train_loss"]
@@ -125,7 +125,7 @@ def test_stopped_and_started_again(adversary, tmp_path):
 
 def test_another_adversary_does_not_go_on(tmp_path):
     with pytest.raises(Stopped):
-        tune(tmp_path, StopsAt(ALL["nrm"], 17), **SMALL)
+        tune(tmp_path, stopping(ALL["nrm"], 17), **SMALL)
     with pytest.raises(UserError, match="made by another run .*'distortion': 0.2.* then"):
         tune(tmp_path, NRM(epsilon=0.3, alpha=0.1, distortion=0.4), **SMALL)
 
@@ -151,5 +151,5 @@ def test_the_region_reaches_the_adversary(tmp_path):
 
 def test_the_report_names_the_adversary(tmp_path):
     result = tune(tmp_path, ALL["nrm"])
-    assert result["adversary"] == ALL["nrm"].settings() and result["adversary"]["distortion"] == 0.2
-    assert "- adversary: nrm" in (tmp_path / "model" / "README.md").read_text()
+    assert result["adversary"] == describe(ALL["nrm"]) and result["adversary"]["distortion"] == 0.2
+    assert "- adversary: NRM" in (tmp_path / "model" / "README.md").read_text()

@@ -11,12 +11,12 @@ from tiny_tuning import micro_batch, tiny_records
 from torch import Tensor
 
 from winnow.errors import UserError
+from winnow.store.describe import arguments
 from winnow.tuning.adversary.ball import norm, project, uniform_start, unit
 from winnow.tuning.adversary.fgm import FGM
 from winnow.tuning.adversary.fgsm import FGSM
 from winnow.tuning.adversary.freelb import FreeLB
 from winnow.tuning.adversary.neftune import NEFTune
-from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.adversary.nrm import NRM
 from winnow.tuning.adversary.pgd import PGD
 from winnow.tuning.loss import KeptGradients, MicroBatchLoss
@@ -292,8 +292,7 @@ def test_freelb_keeps_one_graph_at_a_time(monkeypatch):
 def test_a_shared_batch_changes_only_the_memory(name):
     found = []
     for share in (True, False, "auto"):
-        settings = ALL[name].settings() | {"share_batch": share}
-        adversary = type(ALL[name])(**{key: value for key, value in settings.items() if key != "name"})
+        adversary = type(ALL[name])(**arguments(ALL[name]) | {"share_batch": share})
         loss_of = watched(mode="full")
         embeds = loss_of.model.get_input_embeddings()(loss_of.batch.ids)
         adversary.loss(loss_of, embeds, loss_of.batch.mask).backward()
@@ -303,26 +302,18 @@ def test_a_shared_batch_changes_only_the_memory(name):
     assert torch.equal(auto, apart)  # on a CPU
 
 
-def test_settings_hold_what_changes_the_weights():
-    assert NoAdversary().settings() == {"name": "none"}
-    assert NEFTune().settings() == {"name": "neftune", "alpha": 5.0, "region": "sample"}
-    assert FGSM(0.1).settings() == {"name": "fgsm", "epsilon": 0.1, "weight": 1.0, "region": "sample"}
-    assert FreeLB(0.6, 0.1).settings()["rounds"] == PGD(0.6, 0.1).settings()["rounds"] == 5
-    assert len({str(adversary.settings()) for adversary in ALL.values()}) == 6
-
-
 def test_the_distortion_in_force():
     """A number of the configuration wins; null takes the noising's; without noising nothing is distorted."""
     given, open_ = NRM(distortion=0.3), NRM()
-    assert open_.settings()["distortion"] == 0.0
+    assert open_.distortion == 0.0
     for adversary in (given, open_):
         adversary.prepare(0.7)
-    assert given.settings()["distortion"] == 0.3 and open_.settings()["distortion"] == 0.7
+    assert given.distortion == 0.3 and open_.distortion == 0.7
     open_.prepare(None)
-    assert open_.settings()["distortion"] == 0.0
+    assert open_.distortion == 0.0
     zero = NRM(distortion=0.0)
     zero.prepare(0.7)
-    assert zero.settings()["distortion"] == 0.0
+    assert zero.distortion == 0.0
     with pytest.raises(ValueError, match="outside"):
         open_.prepare(1.5)
 

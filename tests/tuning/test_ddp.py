@@ -30,7 +30,7 @@ def two_processes(folder: Path, mode: str, stop: int, *adversary: str) -> subpro
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_two_processes_equal_one(mode, tmp_path):
     """Batches of 8, 8 and 6 records in micro-batches of 2: each process takes 2 per step, and one of them has
-    an empty one in step 3. Dropout too is drawn by micro-batch, so only the order of additions differs."""
+    an empty one in step 3. Dropout is drawn by record, so only the order of additions differs."""
     finished = two_processes(tmp_path / "two", mode, stop=0)
     assert finished.returncode == 0, finished.stderr
     expected = Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)

@@ -10,6 +10,7 @@ import torch
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
 
 from winnow.errors import UserError
+from winnow.store.describe import Free
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import MicroBatches, Step
 from winnow.tuning.examples import EpochRecords, NoisedExamples
@@ -47,7 +48,7 @@ def tune(folder, examples=noised, noising=None, adversary=None, **settings):
 class Lengths(NoAdversary):
     """Keeps the number of real tokens of each micro-batch, and stops after some."""
 
-    def __init__(self, stop: int | None = None) -> None:
+    def __init__(self, stop: Free[int | None] = None) -> None:
         self.seen, self.stop = [], stop
 
     def loss(self, loss_of, embeds, mask):

@@ -7,6 +7,7 @@ import torch
 from tiny_tuning import micro_batch, tiny_model, tiny_records
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from winnow.tuning.dropout import again
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import full_copy, with_adapters
 
@@ -212,7 +213,7 @@ def test_an_ascent_without_dropout(checkpointing):
     dropout two ascents differ."""
     loss_of, embeds, model = setup(dropout=0.5)
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         state = torch.get_rng_state()

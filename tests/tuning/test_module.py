@@ -13,7 +13,6 @@ from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import plan_steps
 from winnow.tuning.examples import usable
-from winnow.tuning.loss import draw_seed
 from winnow.tuning.tuner import Tuner
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
@@ -89,7 +88,7 @@ def test_accumulation_changes_nothing(mode, tmp_path):
     results = {}
     for micro in (8, 4, 1):
         folder = tmp_path / str(micro)
-        results[micro] = tune(folder, mode=mode, micro_batch_size=micro, lora_dropout=0.0)
+        results[micro] = tune(folder, mode=mode, micro_batch_size=micro)
     for micro in (4, 1):
         pairs = zip(results[8]["train_loss"], results[micro]["train_loss"], strict=True)
         assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-5
@@ -119,13 +118,6 @@ def test_the_seed_decides_the_run_and_the_callers_random_state_is_kept(tmp_path)
     one, same, other = (weights(tmp_path / name / "model") for name in ("one", "same", "other"))
     assert largest_difference(one, same) == 0
     assert largest_difference(one, other) > 1e-3
-
-
-def test_draw_seeds_do_not_collide():
-    """(step, micro-batch) pairs of 50 x 20 get 1,000 different seeds, and the order of the arguments
-    matters."""
-    assert len({draw_seed(0, step, index) for step in range(50) for index in range(20)}) == 1000
-    assert draw_seed(0, 1, 2) != draw_seed(0, 2, 1) != draw_seed(1, 2, 1)
 
 
 class Scaled(NoAdversary):
@@ -170,9 +162,65 @@ class Infinite(NoAdversary):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     """2 micro-batches per step: the 5th call belongs to step 3. Nothing is saved."""
-    with pytest.raises(UserError, match=r"became inf at step 3 of 6 .*lower tuning.learning_rate"):
+    with pytest.raises(UserError, match=r"became inf at step 3 of 6: lower tuning.learning_rate"):
         tune(tmp_path, adversary=Infinite())
     assert not (tmp_path / "model").exists() and not (tmp_path / "tuning.json").exists()
+
+
+def test_a_loss_below_zero_is_a_defect(tmp_path):
+    with pytest.raises(UserError, match=r"became -[0-9.]+ at step 1 of 6: a mean of -log p is never below 0.*Scaled"):
+        tune(tmp_path, adversary=Scaled(-1.0))
+
+
+def test_damaged_weights_are_named(tmp_path):
+    """A frozen weight is what it was in the backbone; so is a trained one before the first step."""
+    backbone = tiny_backbone()
+    backbone.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    for mode in ("lora", "full"):
+        with pytest.raises(
+            UserError, match=r"step 1 of 6: the backbone's weights are not finite .*layers.1.mlp.up_proj"
+        ):
+            tune(tmp_path / mode, backbone=backbone, mode=mode)
+
+
+def test_a_record_without_a_finite_loss_is_named(tmp_path):
+    """Weights are finite, but the embedding layer gives no number for token 47, which one of the 8 records holds."""
+
+    def spoil(_module, inputs, output):
+        return output.masked_fill((inputs[0] == 47)[..., None], float("nan"))
+
+    backbone, records = tiny_backbone(), tiny_records(8)
+    backbone.model.get_input_embeddings().register_forward_hook(spoil)
+    for record in records:
+        record.ids[:] = [2 if token == 47 else token for token in record.ids]
+    records[5].ids[0] = 47
+    with pytest.raises(UserError, match=rf"step 1 of 2: 1 of its 8 records have no finite loss \({records[5].id}\)"):
+        tune(tmp_path / "with", backbone=backbone, records=records, mode="lora")
+    tune(tmp_path / "without", backbone=backbone, records=records[:5] + records[6:], mode="lora")
+
+
+def test_no_memory_is_said_in_a_sentence(tmp_path):
+    """torch's own error at an allocation that no machine grants: 2^60 bytes."""
+
+    class Large(NoAdversary):
+        def loss(self, loss_of, embeds, mask):
+            return loss_of(embeds) + torch.empty(2**60, dtype=torch.uint8).sum()
+
+    with pytest.raises(UserError, match=r"ran out of memory: lower tuning.micro_batch_size \(now 4"):
+        tune(tmp_path, adversary=Large())
+
+
+def test_names_of_modules_as_a_text(tmp_path):
+    """A text of names is a list of them; a regular expression stays one. q_proj and v_proj of 2 layers, with A and B
+    each: 8 tensors."""
+    named = [{"lora_target_modules": given} for given in ("q_proj", "v_proj, q_proj", ".*[qv]_proj")]
+    assert [Tuner(**given).lora["target_modules"] for given in named] == [
+        ["q_proj"],
+        ["q_proj", "v_proj"],
+        ".*[qv]_proj",
+    ]
+    tune(tmp_path, mode="lora", max_steps=1, **named[2])
+    assert len(weights(tmp_path / "model")) == 8
 
 
 def test_weights_lost_in_the_very_last_step_are_not_saved(tmp_path):
@@ -216,6 +264,10 @@ def test_nothing_to_tune_on(tmp_path):
         ({"epochs": 0}, "tuning.epochs=0"),
         ({"max_steps": 0}, "tuning.max_steps=0"),
         ({"learning_rate": 0}, "tuning.learning_rate=0"),
+        ({"learning_rate": 1e38}, "tuning.learning_rate=1e[+]38 must be above 0 and at most 1"),
+        ({"lora_target_modules": None}, "lora_target_modules=None names no module; give all-linear or a list"),
+        ({"lora_target_modules": []}, "names no module"),
+        ({"lora_target_modules": ".*[q"}, r"is no regular expression \(unterminated character set"),
         ({"warmup_ratio": 1.5}, "tuning.warmup_ratio=1.5"),
         (
             {"batch_size": 6, "micro_batch_size": 4},
@@ -229,8 +281,9 @@ def test_bad_settings_name_their_key(setting, named):
 
 
 def test_settings_that_do_not_fit_model_or_machine(tmp_path):
-    with pytest.raises(UserError, match=r"tuning.lora_target_modules=\['nowhere'\] does not fit"):
-        tune(tmp_path, mode="lora", lora_target_modules=["nowhere"])
+    own = r"its linear layers are \[down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj\]"
+    with pytest.raises(UserError, match=f"the backbone has no module elsewhere, nowhere; {own}"):
+        tune(tmp_path, mode="lora", lora_target_modules=["nowhere", "q_proj", "elsewhere"])
     with pytest.raises(UserError, match="'devices': 999.* cannot be used on this machine"):
         absent = {"accelerator": "gpu", "devices": 999}
         Tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)

@@ -28,17 +28,19 @@ class Stopped(Exception):
     pass
 
 
-class Stop(NoAdversary):
-    """Raises at the first forward pass after `after` of them, and counts the records that went through."""
+def stopping(after: int | None = None) -> NoAdversary:
+    """No adversary, whose `calls` counts forward passes; the one after `after` of them raises."""
+    adversary = NoAdversary()
+    adversary.calls = 0
 
-    def __init__(self, after: int | None = None) -> None:
-        self.after, self.calls = after, 0
-
-    def loss(self, loss_of, embeds, mask):
-        if self.calls == self.after:
+    def loss(loss_of, embeds, mask):
+        if adversary.calls == after:
             raise Stopped
-        self.calls += 1
+        adversary.calls += 1
         return loss_of(embeds)
+
+    adversary.loss = loss
+    return adversary
 
 
 def tune(folder, adversary=None, loggers=(), **settings):
@@ -49,7 +51,7 @@ def tune(folder, adversary=None, loggers=(), **settings):
 
 def interrupted(folder, after, **settings):
     with pytest.raises(Stopped):
-        tune(folder, Stop(after), **settings)
+        tune(folder, stopping(after), **settings)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -86,7 +88,7 @@ def test_two_epochs_are_one_and_one_more(tmp_path):
 def test_only_the_rest_is_trained_on(tmp_path):
     """Stopped in step 5 with checkpoints every 2 steps: steps 5 and 6 (4 + 3 micro-batches) remain."""
     interrupted(tmp_path, after=17, checkpoint_every_steps=2)
-    rest = Stop()
+    rest = stopping()
     assert tune(tmp_path, rest, checkpoint_every_steps=2)["resumed_from"] == 4
     assert rest.calls == 7
 
@@ -159,3 +161,17 @@ def test_loggers_count_on(tmp_path):
     recorder = Recorder()
     tune(tmp_path, loggers=[recorder])
     assert recorder.steps == [4, 5]
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 8), (8, 1)])
+def test_micro_batches_of_another_size_go_on(first, then, tmp_path):
+    """As after a lack of memory: stopped in step 5 of 6, with 4, 4, 3 micro-batches of 2 or one of 8 for a step. Losses
+    and weights are those of an uninterrupted run but for rounding."""
+    interrupted(tmp_path / "parts", after={2: 15, 8: 4}[first], micro_batch_size=first)
+    rest = stopping()
+    report = tune(tmp_path / "parts", rest, micro_batch_size=then)
+    expected = tune(tmp_path / "whole", micro_batch_size=then)
+    assert report["resumed_from"] == 4 and rest.calls == {8: 2, 1: 14}[then]  # steps 5 and 6 hold 8 and 6 records
+    for ours, whole in zip(report["train_loss"], expected["train_loss"], strict=True):
+        assert ours["loss"] == pytest.approx(whole["loss"], abs=5e-6)
+    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-4

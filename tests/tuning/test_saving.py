@@ -9,14 +9,16 @@ import random
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import save_file
 from tiny_tuning import CPU, tiny_backbone, tiny_records
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.store.files import seal
-from winnow.tuning.saving import load_tuned, tuned_identity, weights_digest
+from winnow.tuning.saving import BACKBONE_FILE, Prompt, load_tuned, model_card, tuned_identity, weights_digest
+from winnow.tuning.start import check_start
 from winnow.tuning.trainable import shared_copy
 from winnow.tuning.tuner import Tuner
 
@@ -71,7 +73,7 @@ def test_two_lines_of_ordinary_code_load_what_was_tuned(mode, tied, tmp_path):
     assert torch.allclose(logits(plain), logits(tuned.model), atol=1e-6)
     assert float((logits(tuned.model) - logits(backbone.model)).abs().max()) > 1e-2
     assert AutoTokenizer.from_pretrained(str(saved))("w5 w9").input_ids == [5, 9]
-    assert str(tmp_path / "base") in (saved / "README.md").read_text()
+    assert "- base: base (a local folder" in (saved / "README.md").read_text()
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -129,3 +131,72 @@ def test_the_identity_follows_the_weights(tmp_path):
     assert load_tuned(backbone, tmp_path / "0" / "model").identity == identities[0]
     with pytest.raises(UserError, match="holds no tuned model"):
         load_tuned(backbone, tmp_path / "elsewhere")
+
+
+def test_an_adapter_names_a_relative_base_by_its_place(tmp_path, monkeypatch):
+    """A backbone given as `base` in one folder is found from another one."""
+    backbone = tiny_backbone()
+    backbone.model.save_pretrained(tmp_path / "base")
+    backbone.model.config._name_or_path = "base"
+    monkeypatch.chdir(tmp_path)
+    Tuner(**SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    monkeypatch.chdir(os.sep)
+    found = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert torch.allclose(logits(found), logits(load_tuned(backbone, tmp_path / "model").model), atol=1e-6)
+
+
+PLAIN = Template("plain", "w2 {instruction} w3 {input} w4", "w2 {instruction} w4")
+CHAT = Template("chat", None, None)
+
+
+@pytest.mark.parametrize(("mode", "template"), [("lora", PLAIN), ("full", CHAT)])
+def test_the_lines_of_the_card_generate(mode, template, tmp_path, capsys):
+    """They are run as they stand but for the folder. The tokenizer also gives token types, as many do, which no model
+    takes. The prompt is the template's."""
+    backbone = tiny_backbone()
+    backbone.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    backbone.tokenizer.chat_template = "{% for m in messages %}w7 {{ m['content'] }} {% endfor %}w9"
+    backbone.model.save_pretrained(tmp_path / "base")
+    backbone.model.config._name_or_path = str(tmp_path / "base")
+    Tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU, template=template)
+    card = (tmp_path / "model" / "README.md").read_text()
+    front, code = card.split("---")[1], card.split("```python\n")[1].split("```")[0]
+    assert "base_model" not in front and "- base: base (a local folder" in card  # a place on this machine is no name
+    assert f"- template: {template.name}" in card and "- transformers: " in card
+    assert ("w2 {instruction} w4" if template is PLAIN else "w7 {instruction} w9") in code
+    space = {}
+    exec(code.replace("path/to/this/folder", str(tmp_path / "model")), space)
+    assert space["answer"].shape[1] > space["ids"].shape[1] > 0
+
+
+def test_the_card_of_a_packaged_backbone_names_the_hubs():
+    card = model_card("/", "packaged:smollm2_135m", True, {}, None, Prompt("{instruction}", True))
+    assert 'base_model: "HuggingFaceTB/SmolLM2-135M-Instruct"' in card and "rounded" in card
+    pinned = model_card("gpt2", "gpt2", True, {}, "abc", Prompt("{instruction}", True))
+    assert 'base_model: "gpt2"' in pinned and 'from_pretrained("gpt2", revision="abc")' in pinned
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("adapter_config.json", b"{}", r"adapter_config.json lacks peft_type, r, target_modules"),
+        ("adapter_config.json", b"", r"adapter_config.json cannot be read"),
+        ("adapter_config.json", b"[]", r"adapter_config.json lacks"),
+        ("adapter_model.safetensors", b"cut", r"cannot be loaded .*cut, missing or of another backbone"),
+        ("adapter_model.safetensors", None, r"holds no tuned model"),
+    ],
+)
+def test_damaged_files_of_an_adapter(name, content, expected, tmp_path):
+    Tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
+    file = tmp_path / "model" / name
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(UserError, match=expected) as caught:
+        load_tuned(tiny_backbone(), tmp_path / "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_object_in_place_of_the_backbones_identity(tmp_path):
+    Tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
+    (tmp_path / "model" / BACKBONE_FILE).write_text("{}")
+    with pytest.raises(UserError, match="backbone.json lacks name"):
+        check_start(tmp_path / "model", "lora", {"name": "tiny"})

@@ -11,7 +11,7 @@ import pytest
 import torch
 from composed import config
 from peft import PeftModel
-from test_resume import Stop, Stopped
+from test_resume import Stopped, stopping
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
 from transformers import AutoModelForCausalLM
 
@@ -134,7 +134,7 @@ def test_checkpoints_of_another_start_are_refused(tmp_path):
     """A run that began elsewhere is another run."""
     tune(tmp_path / "a", **STILL)
     with pytest.raises(Stopped):
-        tune(tmp_path / "b", adversary=Stop(6), checkpoint_every_steps=1)
+        tune(tmp_path / "b", adversary=stopping(6), checkpoint_every_steps=1)
     with pytest.raises(UserError, match=r"another run \(start: None then, [0-9a-f]{16} now\)"):
         tune(tmp_path / "b", start=tmp_path / "a" / "model", checkpoint_every_steps=1)
 
@@ -255,6 +255,19 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
     tune(tmp_path / "a", **STILL)
     with pytest.raises(UserError, match="holds an adapter, but tuning.mode=full"):
         run("start=model", f"start.path={tmp_path / 'a'}", "tuning=full")
+    assert not (tmp_path / "run" / "scores.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere; its linear layers are \[.*q_proj"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
+    ],
+)
+def test_tuning_that_cannot_work_is_refused_before_scoring(override, message, run, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(override)
     assert not (tmp_path / "run" / "scores.parquet").exists()
 
 

@@ -5,8 +5,8 @@ An engine for a serving system is one more class with `generate`; nothing above 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from winnow.backbone.causal_model import CausalModel, gap_mask, positions
 from winnow.backbone.grouped_attention import grouped
-from winnow.backbone.likelihood import decoder, final_hidden
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.row_cache import row_cache
 from winnow.backbone.sampling import next_tokens, uniforms
@@ -23,6 +23,8 @@ from winnow.errors import UserError
 
 LAST_FOUR = (-4, -3, -2, -1)  # [paper]; the last one after the final norm, as transformers counts hidden states (ours)
 CHECK_EVERY = 4  # steps between looks for finished answers: a look makes the device wait (ours)
+
+Stop = Callable[[list[int]], bool]  # an answer's tokens so far -> whether it may end here
 
 
 @dataclass(frozen=True)
@@ -77,105 +79,156 @@ class Engine(Protocol):
 
 
 class HuggingFaceEngine:
-    """Batched decoding with a transformers model.
+    """Batched decoding with a transformers model: answers are those of the model alone with the prompt.
 
     Each prompt is run once; its keys and values are then repeated for its K answers. Prompts of a batch are padded on
     the right, where nothing looks; answers of all rows start at the same place behind the longest prompt, and a mask
     hides the gap, whose weight is exactly 0. Room for keys and values is made once and written in place. Rows that have
     ended give their place to a row from the end, so that the batch shrinks without being copied.
 
+    A model that counts distance in places (ALiBi), or looks back over a window that the text outgrows, decodes prompts
+    of equal length together, without a gap. One whose cache cannot be repeated (recurrent state) runs every text whole
+    at every step: exact, and slow.
+
     eos: ids that end an answer; None takes those of the model's generation settings and of the tokenizer.
     forwards: rows that went through the transformer while decoding, for benchmarks.
     """
 
     def __init__(self, model: nn.Module, tokenizer, eos: Sequence[int] | None = None) -> None:
-        self.model, self.prefix = model, _PromptCache(model)
+        self.prefix = SharedPrefix(model)
+        self.causal = self.prefix.causal
+        self.padding = self.causal.padding
         self.eos = sorted(end_tokens(model, tokenizer) if eos is None else set(eos))
         self.forwards = 0
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0) -> list[list[Answer]]:
-        """See `Engine`. Raises UserError if prompt and answer do not fit the model's positions."""
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0, stop: Stop | None = None
+    ) -> list[list[Answer]]:
+        """See `Engine`. stop: looks at an answer's tokens after each step and says whether it may end.
+
+        Raises UserError if prompt and answer do not fit the model's positions.
+        """
         if not prompts:
             return []
+        longest = max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens
+        limit = positions(self.causal.config)
+        if limit is not None and longest > limit:
+            raise UserError(
+                f"A prompt and method.max_new_tokens make {longest} tokens, but the backbone reads {limit}; lower "
+                f"template.max_length or method.max_new_tokens."
+            )
+        window = self.causal.window
+        padding = self.padding and (window is None or longest <= window)
+        groups: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            groups.setdefault(0 if padding or not self.causal.reuse else len(prompt.ids), []).append(i)
+        answers: list[list[Answer]] = [[] for _ in prompts]
+        for group in groups.values():
+            made = self._decode([prompts[i] for i in group], sampling, shared, padding, stop)
+            for i, own in zip(group, made, strict=True):
+                answers[i] = own
+        return answers
+
+    def _decode(
+        self, prompts: Sequence[Prompt], sampling: Sampling, shared: int, padding: bool, stop: Stop | None
+    ) -> list[list[Answer]]:
         # Without chance all answers of a record are one answer.
         copies = 1 if sampling.temperature == 0 else sampling.answers
-        self._check_room(max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens)
-        state = self._start(prompts, sampling, copies, shared)
-        with grouped(decoder(self.model)):
+        state = self._start(prompts, sampling, copies, shared, padding)
+        every = CHECK_EVERY if stop is None else 1
+        with grouped(self.causal.body) if padding else nullcontext():
             for step in range(sampling.max_new_tokens):
                 state.choose(step, sampling, self.eos)
-                if (step + 1) % CHECK_EVERY == 0 and not state.drop_ended():
+                if (step + 1) % every == 0 and not state.drop_ended(stop):
                     break
                 # Also after the last token: its hidden state is part of the vector.
                 self._advance(state, sampling.layers, step, last=step + 1 == sampling.max_new_tokens)
         return state.answers(copies, sampling.answers // copies)
 
-    def _check_room(self, tokens: int) -> None:
-        config = decoder(self.model).config
-        window = getattr(config, "max_position_embeddings", None)
-        if "sliding_attention" in (getattr(config, "layer_types", None) or []):
-            window = min(window, config.sliding_window)  # the mask does not slide
-        if window is not None and tokens > window:
-            raise UserError(
-                f"A prompt and method.max_new_tokens make {tokens} tokens, but the backbone reads {window}; lower "
-                f"template.max_length or method.max_new_tokens."
-            )
-
-    def _start(self, prompts: Sequence[Prompt], sampling: Sampling, copies: int, shared: int) -> _Decoding:
-        device = next(self.model.parameters()).device
-        lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=device)
-        longest = int(lengths.max())
-        padded = [prompt.ids + [0] * (longest - len(prompt.ids)) for prompt in prompts]
-        past, last = self.prefix.run(torch.tensor(padded, device=device), lengths, shared)
-        draws = torch.stack(
-            [
-                uniforms(sampling.seed, prompt.record_id, draw, sampling.max_new_tokens)
-                for prompt in prompts
-                for draw in range(copies)
-            ]
-        )
+    def _start(
+        self, prompts: Sequence[Prompt], sampling: Sampling, copies: int, shared: int, padding: bool
+    ) -> _Decoding:
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=self.causal.device)
+        longest, limit = int(lengths.max()), sampling.max_new_tokens
+        ids = torch.tensor([prompt.ids + [0] * (longest - len(prompt.ids)) for prompt in prompts]).to(lengths)
+        past, mask = None, None
+        if self.causal.reuse:
+            shared = min(shared, int(lengths.min()) - 1)
+            past, states = self.prefix.cache(ids, shared)
+        else:
+            shared, states = 0, self.causal.hidden(input_ids=ids)
+        last = states[torch.arange(len(ids), device=ids.device), lengths - shared - 1]
         rows = lengths.repeat_interleave(copies)
-        mask = torch.zeros(len(rows), longest + sampling.max_new_tokens, dtype=last.dtype, device=device)
-        mask[:, :longest].masked_fill_(torch.arange(longest, device=device) >= rows[:, None], -torch.inf)
-        logits = self.model.get_output_embeddings()(last).repeat_interleave(copies, 0)
-        cache = row_cache(past, copies, sampling.max_new_tokens)
-        return _Decoding(cache, mask[:, None, None], rows, logits, draws.to(device), last.shape[-1])
+        if padding:
+            mask = gap_mask(rows, longest, 1, last.dtype)[..., :longest]
+            mask = torch.nn.functional.pad(mask, (0, limit))
+        return _Decoding(
+            cache=None if past is None else row_cache(past, copies, limit),
+            texts=torch.nn.functional.pad(ids, (0, limit)).repeat_interleave(copies, 0),
+            mask=mask,
+            prompt=rows,
+            logits=self.causal.logits(last).repeat_interleave(copies, 0),
+            draws=_draws(prompts, sampling, copies).to(ids.device),
+        )
 
     def _advance(self, state: _Decoding, layers: Sequence[int], step: int, last: bool) -> None:
         """Run the chosen tokens; add their hidden states to the sums; make the next logits unless it was the last."""
-        seen = state.start + step + 1
-        out = decoder(self.model)(
-            input_ids=state.token[:, None],
-            attention_mask=state.mask[..., :seen],
-            position_ids=(state.prompt + step)[:, None],
-            past_key_values=state.cache,
-            use_cache=True,
-            output_hidden_states=True,
-        )
+        if last and not layers:
+            return
+        seen, place = state.start + step + 1, state.prompt + step
+        rows = torch.arange(len(place), device=place.device)
+        if state.cache is None:
+            state.texts[rows, place] = state.token
+            inputs, at = {"input_ids": state.texts[:, :seen]}, place
+        else:
+            inputs, at = {"input_ids": state.token[:, None]}, torch.zeros_like(place)
+        if state.mask is not None:
+            inputs |= {"attention_mask": state.mask[..., :seen], "position_ids": place[:, None]}
+        hidden, states = self.causal.run(state.cache, layers, **inputs)
         self.forwards += len(state.token)
-        states = torch.stack([out.hidden_states[layer][:, 0] for layer in layers]).float().mean(0)
-        state.sums[state.row] += states * state.open[:, None]
+        if layers:
+            state.add(torch.stack([layer[rows, at] for layer in states]).float().mean(0))
         if not last:
-            state.logits = self.model.get_output_embeddings()(out[0][:, 0])
+            state.logits = self.causal.logits(hidden[rows, at])
+
+
+def _draws(prompts: Sequence[Prompt], sampling: Sampling, copies: int) -> Tensor:
+    """(rows, tokens, UNIFORMS): the uniform numbers behind each answer."""
+    if sampling.temperature == 0:  # none is read
+        return torch.zeros(len(prompts), sampling.max_new_tokens, 1)
+    return torch.stack(
+        [
+            uniforms(sampling.seed, prompt.record_id, draw, sampling.max_new_tokens)
+            for prompt in prompts
+            for draw in range(copies)
+        ]
+    )
 
 
 class _Decoding:
     """The rows of one batch while they are decoded. `row` names each by its place in the results."""
 
     def __init__(
-        self, cache: DynamicCache, mask: Tensor, prompt: Tensor, logits: Tensor, draws: Tensor, width: int
+        self,
+        cache: DynamicCache | None,
+        texts: Tensor,
+        mask: Tensor | None,
+        prompt: Tensor,
+        logits: Tensor,
+        draws: Tensor,
     ) -> None:
         rows, limit, _ = draws.shape
-        self.cache, self.mask, self.prompt, self.logits, self.draws = cache, mask, prompt, logits, draws
-        self.start = mask.shape[-1] - limit
+        self.cache, self.texts, self.mask = cache, texts, mask
+        self.prompt, self.logits, self.draws = prompt, logits, draws
+        self.start = texts.shape[-1] - limit
         self.row = torch.arange(rows, device=prompt.device)
         self.open = torch.ones(rows, dtype=torch.bool, device=prompt.device)
         self.token = torch.zeros(rows, dtype=torch.long, device=prompt.device)
         # Results, one per row of the whole batch.
         self.tokens = torch.zeros(rows, limit, dtype=torch.long, device=prompt.device)
         self.counts = torch.zeros(rows, dtype=torch.long, device=prompt.device)
-        self.sums = torch.zeros(rows, width, device=prompt.device)
+        self.sums = torch.zeros(rows, 0, device=prompt.device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
 
     def choose(self, step: int, sampling: Sampling, eos: Sequence[int]) -> None:
@@ -188,8 +241,18 @@ class _Decoding:
         self.counts[self.row] += self.open
         self.ended[self.row] = ~self.open
 
-    def drop_ended(self) -> bool:
-        """Take closed rows out of the batch; False if none is left."""
+    def add(self, vectors: Tensor) -> None:
+        """Vectors (rows going on, width) of the tokens chosen last."""
+        if not self.sums.shape[1]:  # not every layer is as wide as the last
+            self.sums = self.sums.new_zeros(len(self.sums), vectors.shape[1])
+        self.sums[self.row] += vectors * self.open[:, None]
+
+    def drop_ended(self, stop: Stop | None) -> bool:
+        """Take closed rows, and those that `stop` closes, out of the batch; False if none is left."""
+        if stop is not None:
+            for place, row in enumerate(self.row.tolist()):
+                if self.open[place] and stop(self.tokens[row, : self.counts[row]].tolist()):
+                    self.open[place] = False
         going = self.open.nonzero()[:, 0].tolist()
         count = len(going)
         if count == len(self.open):
@@ -201,9 +264,10 @@ class _Decoding:
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover
         keep = torch.tensor(order, dtype=torch.long, device=self.row.device)
-        self.mask, self.prompt, self.draws = self.mask[keep], self.prompt[keep], self.draws[keep]
+        self.mask = None if self.mask is None else self.mask[keep]
+        self.texts, self.prompt, self.draws = self.texts[keep], self.prompt[keep], self.draws[keep]
         self.row, self.open, self.token = self.row[keep], self.open[keep], self.token[keep]
-        for layer in self.cache.layers:
+        for layer in self.cache.layers if self.cache else []:
             layer.move(holes, movers, count)
         return count > 0
 
@@ -216,21 +280,6 @@ class _Decoding:
             for i, (ids, n, end) in enumerate(zip(tokens, counts, ended, strict=True))
         ]
         return [made[i : i + copies] * times for i in range(0, len(made), copies)]
-
-
-class _PromptCache(SharedPrefix):
-    """Keys, values and last states of a batch of prompts."""
-
-    def run(self, ids: Tensor, lengths: Tensor, shared: int) -> tuple[DynamicCache, Tensor]:
-        """The cache of `ids` (prompts, length), padded on the right, and (prompts, width), the final hidden state of
-        each prompt's last token."""
-        shared = min(shared, int(lengths.min()) - 1)
-        past = DynamicCache()
-        if shared > 0:
-            past = copy.deepcopy(self._of(ids[:1, :shared])[0])  # the forward pass appends to it
-            past.batch_repeat_interleave(len(ids))
-        states = final_hidden(self.model, past, input_ids=ids[:, shared:])
-        return past, states[torch.arange(len(ids), device=ids.device), lengths - shared - 1]
 
 
 def end_tokens(model: nn.Module, tokenizer) -> set[int]:
@@ -249,6 +298,5 @@ def pooled(model: nn.Module, ids: Tensor, weights: Tensor, layers: Sequence[int]
     Returns (texts, width) in fp32. With weight 1 on an answer's tokens behind its prompt this is the vector that
     decoding gives.
     """
-    out = decoder(model)(input_ids=ids, use_cache=False, output_hidden_states=True)
-    states = torch.stack([out.hidden_states[layer] for layer in layers]).float().mean(0)
+    states = torch.stack(CausalModel(model).run(layers=layers, input_ids=ids)[1]).float().mean(0)
     return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)

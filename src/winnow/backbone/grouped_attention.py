@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from winnow.errors import UserError
-
 NAME = "winnow_grouped"
 
 
@@ -31,15 +29,16 @@ def grouped_attention(
 
     query: (rows, heads, new, width). key, value: (rows, groups, length, width), views allowed; heads is a multiple of
     groups. attention_mask: (rows, 1, new or 1, length), added to the products. Returns what the library expects,
-    ((rows, new, heads, width), None). Raises UserError for a kind of attention that this is not.
+    ((rows, new, heads, width), None). Raises NotImplementedError for a kind of attention that this is not.
     """
-    for name in ("softcap", "s_aux"):
-        if options.get(name) is not None:
-            raise UserError(f"The backbone's attention has {name}, unknown to sampling; choose another backbone.")
+    if options.get("s_aux") is not None:
+        raise NotImplementedError("attention with a sink")
     rows, heads, new, width = query.shape
     groups, length = key.shape[1], key.shape[2]
     together = query.reshape(rows, groups, heads // groups * new, width)
     scores = torch.matmul(together, key.transpose(2, 3)).float() * (width**-0.5 if scaling is None else scaling)
+    if options.get("softcap") is not None:  # Gemma-2
+        scores = torch.tanh(scores / options["softcap"]) * options["softcap"]
     scores = scores.view(rows, groups, heads // groups, new, length)
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None, :, :length]

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from winnow.backbone import packaged
-from winnow.backbone.likelihood import decoder
+from winnow.backbone.causal_model import CausalModel, positions
 from winnow.errors import UserError
+from winnow.store.describe import Free, Identified
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+REASON = 1000  # characters of a library's own message; some list every model there is
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Backbone:
 
 
 @dataclass
-class BackboneSource:
+class BackboneSource(Identified):
     """Where a backbone comes from and how it is to be loaded. Nothing is loaded before it is asked for.
 
     name: `packaged:...`, a local folder, or a hub name. revision: branch, tag or commit on the hub.
@@ -45,7 +48,7 @@ class BackboneSource:
     dtype: str = "fp32"
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
-    cache: str = "~/.cache/winnow"
+    cache: Free[str] = "~/.cache/winnow"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -61,19 +64,61 @@ class BackboneSource:
         if self.is_packaged:
             return str(packaged.unpack(self.name, self.cache))
         local = Path(self.name).expanduser()
-        return str(local) if local.is_dir() else self.name
+        if not local.is_dir():
+            return self.name
+        if (local / "adapter_config.json").is_file():
+            base = json.loads((local / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+            raise UserError(
+                f"backbone.name={self.name} is an adapter of {base}, not a model: set backbone.name to that model and "
+                f"start=model start.path={self.name} to go on from the adapter, or merge the two into a model first."
+            )
+        if not any(local.glob("*.safetensors")) and any(local.glob("pytorch_model*.bin")):
+            raise UserError(
+                f"backbone.name={self.name} holds its weights as pytorch_model.bin, which can run code when it is "
+                f"opened; if you trust it, convert it: `AutoModelForCausalLM.from_pretrained(folder)"
+                f".save_pretrained(folder, safe_serialization=True)`."
+            )
+        return str(local)
+
+    @cached_property
+    def attention(self) -> str:
+        """`attn_implementation`, or `eager` for a model that has no SDPA."""
+        if self.attn_implementation != "sdpa" or self.is_packaged:
+            return self.attn_implementation
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(
+                    self._config, attn_implementation="sdpa", trust_remote_code=self.trust_remote_code
+                )
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise self._refusal(AutoModelForCausalLM, error) from error
+            print(f"backbone.name={self.name} has no SDPA attention: attn_implementation=eager is used.", flush=True)
+            return "eager"
+        return "sdpa"
+
+    def check_window(self, tokens: int, settings: str) -> None:
+        """Raises UserError if the model has fewer positions than `tokens`, which `settings` asks for."""
+        limit = positions(self._config)
+        if limit is not None and tokens > limit:
+            raise UserError(
+                f"{settings} asks for {tokens} tokens, but backbone.name={self.name} is made for {limit}; lower "
+                f"template.max_length by {tokens - limit} or more."
+            )
 
     @cached_property
     def identity(self) -> dict:
         """Name, content or commit, dtype, attention and tokenizer; costs no loading of weights."""
-        origin: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "attention": self.attn_implementation}
+        origin: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "attention": self.attention}
         if self.is_packaged:
             origin |= packaged.packaged_identity(self.name)
         elif Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
             origin |= {"name": "local folder", "content": folder_hash(self.folder)}
         else:
-            origin |= {"revision": self._config()._commit_hash or self.revision}
+            origin |= {"revision": self._config._commit_hash or self.revision}
         tokenizer = self.tokenizer
         described = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
         origin["tokenizer"] = hashlib.sha256(described.encode()).hexdigest()[:16]
@@ -83,30 +128,61 @@ class BackboneSource:
     def tokenizer(self):
         from transformers import AutoTokenizer
 
+        folder = Path(self.folder)
+        if folder.is_dir() and not any(p.name.startswith(("tokenizer", "vocab")) for p in folder.iterdir()):
+            raise UserError(
+                f"backbone.name={self.name} holds no tokenizer: save the model's own beside it with "
+                f"`AutoTokenizer.from_pretrained(<its name>).save_pretrained(<this folder>)`."
+            )
         tokenizer = self._pretrained(AutoTokenizer)
         if not tokenizer.is_fast:
             raise UserError(
                 f"backbone.name={self.name} has no fast tokenizer, which is needed to know where instruction and "
                 f"answer lie in the tokens: save one with `AutoTokenizer.from_pretrained(..., use_fast=True)`."
             )
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"backbone.name={self.name} has a tokenizer without an end-of-sequence token, with which every answer "
+                f"ends: set `eos_token` in its tokenizer_config.json."
+            )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        rows = self._config.get_text_config().vocab_size
+        for kind in ("eos", "pad"):
+            number = getattr(tokenizer, f"{kind}_token_id")
+            if number >= rows:
+                raise UserError(
+                    f"backbone.name={self.name} has {rows} embeddings, but its tokenizer's {kind}_token "
+                    f"{getattr(tokenizer, f'{kind}_token')!r} is token {number}: name another {kind}_token in its "
+                    f"tokenizer_config.json, or resize the model's embeddings."
+                )
         return tokenizer
 
     def load(self) -> Backbone:
-        """Load the weights (safetensors only) and check that logits can be made from the hidden states alone."""
+        """Load the weights (safetensors only) and find out how the model is to be read; see `CausalModel`."""
         from transformers import AutoModelForCausalLM
 
         model = self._pretrained(
             AutoModelForCausalLM,
             dtype=DTYPES[self.dtype],
-            attn_implementation=self.attn_implementation,
+            attn_implementation=self.attention,
             use_safetensors=True,
         ).eval()
         model.requires_grad_(False)
-        _check_head(model, self.name)
+        self._check_finite(model)
+        CausalModel(model, self.name)
         return Backbone(model, self.tokenizer, self.identity, self.name)
 
+    def _check_finite(self, model) -> None:
+        # The smallest and the largest tell it without a table of booleans as large as the weight.
+        broken = [name for name, p in model.named_parameters() if not all(bool(m.isfinite()) for m in p.aminmax())]
+        if broken:
+            raise UserError(
+                f"backbone.name={self.name} holds weights that are not finite (first: {broken[0]}; {len(broken)} "
+                f"tensors in all): get the model again, or name another."
+            )
+
+    @cached_property
     def _config(self):
         from transformers import AutoConfig
 
@@ -117,13 +193,18 @@ class BackboneSource:
             return auto_class.from_pretrained(
                 self.folder, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
-        except (OSError, ValueError, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"backbone.name={self.name} could not be loaded by {auto_class.__name__}: it is no local folder that "
-                f"holds such a model, and the hub did not give it (no network, no access, or no such name); give the "
-                f"path of a local folder, or backbone=smollm2_135m, which needs no hub. Reason given: {reason[:300]}"
-            ) from error
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+            raise self._refusal(auto_class, error) from error
+
+    def _refusal(self, auto_class, error: Exception) -> UserError:
+        """The cause first; a remedy only where the hub was asked."""
+        sentence = (
+            f"backbone.name={self.name} could not be loaded by {auto_class.__name__}: "
+            f"{' '.join(str(error).split())[:REASON]}"
+        )
+        if isinstance(error, OSError) and not Path(self.folder).is_dir():
+            sentence += " (It is no local folder, so the hub was asked; backbone=smollm2_135m needs no hub.)"
+        return UserError(sentence)
 
 
 def folder_hash(folder: str) -> str:
@@ -135,20 +216,3 @@ def folder_hash(folder: str) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-@torch.no_grad()
-def _check_head(model, name: str) -> None:
-    """Passes run the body and the head apart: refuse a model whose logits are more than head(body(x))."""
-    head = model.get_output_embeddings()
-    if head is None:
-        raise UserError(f"backbone.name={name} has no language-model head, so answers cannot be scored with it.")
-    device = next(model.parameters()).device
-    ids = torch.arange(4, device=device)[None] % model.config.vocab_size
-    apart = head(decoder(model)(input_ids=ids, use_cache=False)[0]).float()
-    whole = model(input_ids=ids, use_cache=False).logits.float()
-    if not torch.allclose(apart, whole, atol=1e-3 * float(whole.abs().max().clamp(min=1.0))):
-        raise UserError(
-            f"backbone.name={name} changes its logits after the head (capping or scaling, "
-            f"{json.dumps(model.config.model_type)}), which the passes do not support."
-        )

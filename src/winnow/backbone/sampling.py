@@ -5,10 +5,10 @@ Pure tensor functions: no configuration, no tokenizer, no I/O.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
+
+from winnow import draws
 
 TRIES = 3  # draws from the whole distribution before the few rows that are left are sorted (ours)
 UNIFORMS = TRIES + 1  # uniform numbers that one token may use up
@@ -20,9 +20,7 @@ def uniforms(seed: int, record_id: str, draw: int, tokens: int) -> Tensor:
     A function of (seed, record id, draw). They do not depend on the batch, the order or the device, and a longer answer
     begins with the numbers of a shorter one.
     """
-    digest = hashlib.sha256(f"answer:{seed}:{record_id}:{draw}".encode()).digest()
-    source = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big"))
-    return torch.rand(tokens, UNIFORMS, generator=source)
+    return torch.rand(tokens, UNIFORMS, generator=draws.generator("answer", seed, record_id, draw))
 
 
 def next_tokens(

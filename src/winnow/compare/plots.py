@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,26 @@ from matplotlib.colors import LinearSegmentedColormap
 from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
 
 if TYPE_CHECKING:
-    from winnow.compare.dashboard import Seen
+    from winnow.compare.runs import Seen
 
 COLOURS = (BLUE, RED, AMBER, INK, GREY)
 MARKS = "osD^vP*X"
 MOST = 24  # rows of a matrix; more cannot be read
+WIDEST = 48  # characters of a name beside a plot; more would leave the plot no room
 BLUES = LinearSegmentedColormap.from_list("overlap", ["#f2f5f9", BLUE])
 BOTH = LinearSegmentedColormap.from_list("agreement", [RED, "#f2f5f9", BLUE])
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The names for a plot: where one is too long, without the parts (between commas and slashes) that all have in
+    common; of what is still too long beginning and end."""
+    if max(map(len, names), default=0) <= WIDEST:
+        return list(names)
+    parts = [re.split("[,/]", name) for name in names]
+    common = set(parts[0]).intersection(*parts[1:]) if len(names) > 1 else set()
+    own = [", ".join(part for part in one if part not in common) or one[-1] for one in parts]
+    half = WIDEST // 2
+    return [name if len(name) <= WIDEST else f"{name[: half - 1]}…{name[-half:]}" for name in own]
 
 
 def against_ratio(runs: Sequence[Seen], metric: str, low: bool) -> str:
@@ -36,6 +50,7 @@ def against_ratio(runs: Sequence[Seen], metric: str, low: bool) -> str:
     bases = sorted({run.base[metric] for run in runs if metric in run.base})
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(height_for(len(curves) + bool(bases), 3.6))
+        shown = dict(zip(sorted(curves), short_names(sorted(curves)), strict=True))
         for number, (label, points) in enumerate(sorted(curves.items())):
             colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
             shares = sorted(points)
@@ -47,7 +62,7 @@ def against_ratio(runs: Sequence[Seen], metric: str, low: bool) -> str:
                 color=colour,
                 marker=mark,
                 markersize=4,
-                label=label,
+                label=shown[label],
             )
         for value in bases[:3]:
             axes.axhline(
@@ -89,9 +104,9 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
                         fontsize=size,
                         color=ink,
                     )
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)))
         axes.set_xticks(range(len(names)), [str(number + 1) for number in range(len(names))])
-        axes.set_yticklabels([f"{name}  {number + 1}" for number, name in enumerate(names)])
+        axes.set_yticklabels([f"{name}  {number + 1}" for number, name in enumerate(short_names(names))])
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), title=title)
         axes.grid(visible=False)
         axes.tick_params(length=0)
@@ -114,14 +129,14 @@ def cost_against_gain(runs: Sequence[Seen], metric: str, low: bool) -> str:
     with matplotlib.rc_context(STYLE):
         labels = sorted({point[2] for point in points})
         figure, axes = new_figure(height_for(len(labels), 3.4))
-        for number, method in enumerate(labels):
+        for number, (method, shown) in enumerate(zip(labels, short_names(labels), strict=True)):
             own = [point[:2] for point in points if point[2] == method]
             axes.scatter(
                 *zip(*own, strict=True),
                 s=42,
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKS[number % len(MARKS)],
-                label=method,
+                label=shown,
                 linewidths=0,
             )
         axes.axhline(0, color=INK, linewidth=0.8)
@@ -150,7 +165,7 @@ def seconds_per_stage(runs: Sequence[Seen], stages: Sequence[str]) -> str:
             if widths.any():
                 axes.barh(range(len(shown)), widths, left=left, height=0.62, color=colours[stage], label=stage)
                 left += widths
-        axes.set_yticks(range(len(shown)), [run.name for run in shown])
+        axes.set_yticks(range(len(shown)), short_names([run.name for run in shown]))
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set(title=title, xlabel="seconds")
         axes.grid(axis="y", visible=False)

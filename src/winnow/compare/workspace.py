@@ -43,22 +43,25 @@ def workspace(entity: str, project: str, metrics: Sequence[str], group: str | No
     """The workspace as an object of wandb-workspaces, not yet saved; needs no network.
 
     metrics: summary keys, `tuned/<task>/<metric>`. Sections: a bar chart of each metric over job types (the methods);
-    each metric against the number of selected records; what the stages cost; the training loss; the best and worst
+    the change from the base model with the ends of its paired interval, whose verdict is a column of the table; each
+    metric against the number of selected records; what the stages cost; the training loss; the best and worst
     records.
     The table of runs is grouped by method and selected share, so that the seeds of a setting stand together.
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    def bars(key: str, title: str) -> Any:
+    def bars(title: str, *keys: str) -> Any:
         return wr.BarPlot(
-            title=title, metrics=[key], groupby="JobType", groupby_aggfunc="mean", groupby_rangefunc="stddev"
+            title=title, metrics=[*keys], groupby="JobType", groupby_aggfunc="mean", groupby_rangefunc="stddev"
         )
 
     def against_size(key: str) -> Any:
         return wr.ScatterPlot(title=key, x=wr.SummaryMetric("selected"), y=wr.SummaryMetric(key))
 
-    seconds = [bars(f"stages/{stage}/seconds", f"seconds: {stage}") for stage in ("score", "select", "tune")]
+    seconds = [bars(f"seconds: {stage}", f"stages/{stage}/seconds") for stage in ("score", "select", "tune")]
+    tasks = [metric.removeprefix("tuned/") for metric in metrics]
+    intervals = [bars(f"change: {key}", f"delta/{key}/low", f"delta/{key}", f"delta/{key}/high") for key in tasks]
     curve = wr.LinePlot(title="training loss", x="trainer/global_step", y=["train/loss"])
     return ws.Workspace(
         entity=entity,
@@ -66,6 +69,7 @@ def workspace(entity: str, project: str, metrics: Sequence[str], group: str | No
         name=f"winnow {group or project}",
         sections=[
             ws.Section(name="methods", panels=[bars(metric, metric) for metric in metrics], is_open=True),
+            ws.Section(name="against the base model", panels=intervals, is_open=True),
             ws.Section(name="selected records", panels=[against_size(metric) for metric in metrics], is_open=True),
             ws.Section(name="cost", panels=seconds),
             ws.Section(name="training", panels=[curve]),
@@ -75,7 +79,9 @@ def workspace(entity: str, project: str, metrics: Sequence[str], group: str | No
         runset_settings=ws.RunsetSettings(
             filters=ws.And() if group is None else ws.And(ws.Metric("Group") == group),
             groupby=[ws.Metric("JobType"), ws.Config("selection.ratio")],
-            pinned_columns=[f"summary:{metric}" for metric in metrics[:SHOWN]],
+            pinned_columns=[
+                column for key in tasks[:SHOWN] for column in (f"summary:tuned/{key}", f"summary:verdict/{key}")
+            ],
         ),
     )
 

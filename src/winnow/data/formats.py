@@ -1,4 +1,4 @@
-"""Rows out of files: JSON, JSON Lines, CSV and Parquet, with the line that each row stands on.
+"""Rows out of files: JSON, JSON Lines, CSV, TSV and Parquet, with the line that each row stands on.
 
 A row that cannot be parsed is handed on with its problem; only what breaks the whole file raises UserError.
 Everything is UTF-8 (a byte order mark is accepted). JSON Lines are split at the line feed only: texts may
@@ -14,12 +14,25 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from winnow.errors import UserError
 
 _NAME_IT_JSONL = "; a file with one JSON value a line must end in .jsonl"
+_NAME_IT_JSON = "a JSON array must end in .json (a file of one JSON value a line in .jsonl)"
+# First bytes of what has another ending, and what to do about it.
+_SIGNATURES = (
+    (b"\x1f\x8b", "holds gzip data: its name must end in .json.gz or .jsonl.gz, or it must be unpacked"),
+    (b"PAR1", "holds Parquet data: its name must end in .parquet"),
+    (b"PK\x03\x04", "holds a zip archive: unpack it"),
+    (b"(\xb5/\xfd", "holds zstd data: unpack it"),
+    (b"BZh", "holds bzip2 data: unpack it"),
+    (b"\xfd7zXZ", "holds xz data: unpack it"),
+    (codecs.BOM_UTF16_LE, "is UTF-16: convert it to UTF-8"),
+    (codecs.BOM_UTF16_BE, "is UTF-16: convert it to UTF-8"),
+)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_CELL = 2**31 - 1  # csv's own limit is 131,072 characters; this is the most that any C long holds
 
@@ -55,10 +68,24 @@ def read_table(path: Path, format: str) -> Table:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes).")
+        if format != "parquet":
+            _check_start(path)
         table = FORMATS[format](path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     return Table(_guarded(path, table.rows), table.layout)
+
+
+def _check_start(path: Path) -> None:
+    """Raises UserError for a file that begins like one of another kind. Text without a byte order mark whose first or
+    second byte is 0 is UTF-16 too: no text of the formats read begins so."""
+    with _open(path) as file:
+        start = file.read(6)
+    for signature, complaint in _SIGNATURES:
+        if start.startswith(signature):
+            raise UserError(f"{path} {complaint}.")
+    if 0 in start[:2]:
+        raise UserError(f"{path} is UTF-16 or no text: convert it to UTF-8.")
 
 
 # zlib.error and EOFError: a damaged and a cut-off gzip file; the rest of gzip's complaints are OSErrors.
@@ -83,7 +110,20 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _json_lines(path: Path) -> Table:
+    with _open(path) as file:
+        lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in file)
+        first = next(filter(None, lines), b"")
+        if re.match(rb"\[\s*(\{|$)", first) and (not _is_json(first) or not any(lines)):
+            raise UserError(f"{path} begins with `[`: {_NAME_IT_JSON}.")
     return Table(_json_line_rows(path))
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _json_line_rows(path: Path) -> Iterator[SourceRow]:
@@ -172,11 +212,11 @@ def _array(text: str, start: int) -> list[SourceRow]:
     return rows
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path, delimiter: str = ",") -> Table:
     csv.field_size_limit(_LONGEST_CELL)
     with _open_csv(path) as file:
         try:
-            header = next(csv.reader(file, strict=True), [])
+            header = next(csv.reader(file, strict=True, delimiter=delimiter), [])
         except csv.Error as error:
             raise UserError(f"{path}, line 1: the header is no CSV ({error}).") from None
     if any(map(_undecoded, header)):
@@ -184,18 +224,18 @@ def _csv(path: Path) -> Table:
     if not any(header) or len(set(header)) < len(header):
         found = ", ".join(header) or "a blank line"
         raise UserError(f"{path}, line 1: a header of distinct column names was expected, found {found}.")
-    return Table(_csv_rows(path, header), tuple(header))
+    return Table(_csv_rows(path, header, delimiter), tuple(header))
 
 
 def _open_csv(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _csv_rows(path: Path, header: list[str]) -> Iterator[SourceRow]:
+def _csv_rows(path: Path, header: list[str], delimiter: str) -> Iterator[SourceRow]:
     number = 0
     with _open_csv(path) as file:
         # strict: a stray or unclosed quote is a broken row, instead of text that swallows its neighbours
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         next(reader)
         while True:
             line = reader.line_num + 1
@@ -268,7 +308,9 @@ FORMATS: dict[str, Callable[[Path], Table]] = {
     "jsonl.gz": _json_lines,
     "json.gz": _json,
     "jsonl": _json_lines,
+    "ndjson": _json_lines,
     "json": _json,
     "csv": _csv,
+    "tsv": partial(_csv, delimiter="\t"),
     "parquet": _parquet,
 }

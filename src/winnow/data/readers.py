@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import re
@@ -12,6 +13,7 @@ from typing import Any
 from winnow.data.formats import FORMATS, SourceRow, Table, file_format, read_table
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.data.schemas import (
+    NO_COLUMNS,
     SCHEMAS,
     BadRow,
     Row,
@@ -28,6 +30,8 @@ __all__ = ["Pool", "Quarantined", "Record", "read_pool"]
 
 EMBEDDED = Path(__file__).with_name("embedded") / "pool.jsonl"
 ON_ERROR = ("quarantine", "fail")
+TURNS = ("last", "every")
+DUPLICATES = ("keep", "drop", "fail")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _DETECTION_ROWS = 20  # rows of a known schema that settle the schema
 _DETECTION_LIMIT = 1000  # objects looked at for them
@@ -41,6 +45,8 @@ def read_pool(
     limit: int | None = None,
     on_error: str = "quarantine",
     columns: Mapping[str, str] | None = None,
+    turns: str = "last",
+    duplicates: str = "drop",
 ) -> Pool:
     """The pool of a source.
 
@@ -49,13 +55,17 @@ def read_pool(
     schema: a key of `SCHEMAS`, or auto: recognised from the first rows. split: of a hub data set (files have
     none). limit: at most so many records, the first good ones; rows after the last of them are not looked at.
     on_error: what becomes of a row that is no record: quarantine (kept in `Pool.quarantined`) or fail.
-    columns: record field (instruction, output, perhaps input) to column name, in place of a schema.
+    columns: in place of a schema, see `column_schema`. turns: of a conversation the last assistant turn makes a
+    record, or every one that follows a user turn, each with the turns before it. duplicates: records with the same
+    texts, which have the same id, are all in the pool and counted in `Pool.duplicates`; keep: a selection may hold
+    them all, drop: only the first, fail: there must be none.
 
-    Records with the same texts have the same id; they are kept and counted in `Pool.duplicates`.
     Raises UserError for settings out of range, a source that cannot be read, an unknown or mixed schema, a
-    source without one good row, and with on_error=fail for the first bad row.
+    source without one good row, with on_error=fail for the first bad row, and with duplicates=fail for a repeat.
     """
     _check_settings(source, path, schema, limit, on_error, columns)
+    check_choice("turns", turns, TURNS)
+    check_choice("duplicates", duplicates, DUPLICATES)
     name, format, table = _open_source(str(source or ""), path, split)
     place = str(path) if path is not None else name
     rows = iter(table.rows)
@@ -66,7 +76,9 @@ def read_pool(
     else:
         schema, rows = _detect(rows, place)
         chosen = SCHEMAS[schema]
-    records, quarantined = _records(rows, chosen, name, place, limit, on_error)
+    if turns == "every":
+        rows = _divided(rows, chosen)
+    records, quarantined, unread = _records(rows, chosen, name, place, limit, on_error)
     if not records:
         if not quarantined:
             raise UserError(f"{place} holds no record: there is no row in it.")
@@ -75,6 +87,7 @@ def read_pool(
             f"({_where(quarantined[0])}): {quarantined[0].reason}."
         )
     ids = [record.id for record in records]
+    check_duplicates(records, place, duplicates)
     return Pool(
         records=records,
         schema="columns" if columns is not None else schema,
@@ -83,7 +96,9 @@ def read_pool(
         quarantined=quarantined,
         duplicates=len(ids) - len(set(ids)),
         fingerprint=pool_fingerprint(ids),
-        layout=table.layout,
+        layout=table.layout.schema if format == "parquet" and turns == "every" else table.layout,
+        keep_duplicates=duplicates == "keep",
+        unread=unread,
     )
 
 
@@ -98,8 +113,31 @@ def _check_settings(
         raise UserError(f"data.schema={schema} and data.columns exclude each other: leave data.schema=auto.")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit <= 0):
         raise UserError(f"data.limit={limit} is out of range: give a whole number above 0, or null for all.")
-    if on_error not in ON_ERROR:
-        raise UserError(f"data.on_error={on_error} is unknown; choose one of {', '.join(ON_ERROR)}.")
+    check_choice("on_error", on_error, ON_ERROR)
+    for key, value in (("source", source), ("path", path)):
+        if value is not None and not isinstance(value, (str, Path)):
+            raise UserError(
+                f"data.{key}={value} is no text: put the value into quotes of its own inside those of the shell, "
+                f"\"data.{key}='...'\"."
+            )
+
+
+def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises UserError where a setting of data is none of those known."""
+    if value not in known:
+        raise UserError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
+
+
+def check_duplicates(records: list[Record], place: str, duplicates: str) -> None:
+    """Raises UserError where data.duplicates=fail and a record repeats an earlier one."""
+    first: dict[str, int] = {}
+    for record in records if duplicates == "fail" else ():
+        if record.id in first:
+            raise UserError(
+                f"{place}: row {record.row} repeats row {first[record.id]} (rows count from 0); remove one of them, or "
+                "set data.duplicates=drop to select the first alone."
+            )
+        first[record.id] = record.row
 
 
 def _open_source(source: str, path: str | Path | None, split: str) -> tuple[str, str, Table]:
@@ -110,7 +148,8 @@ def _open_source(source: str, path: str | Path | None, split: str) -> tuple[str,
         return source, "hub", Table(_hub_rows(source, split))
     file = Path(path if path is not None else source).expanduser()
     if not file.exists():
-        raise UserError(f"{file} does not exist: give a data file with data.path=<file>.")
+        null = " (no value is written null)" if str(file) == "None" else ""
+        raise UserError(f"{file} does not exist: give a data file with data.path=<file>{null}.")
     if file.is_dir():
         raise UserError(f"{file} is a folder: give a data file in it with data.path=<file>.")
     format = file_format(file)
@@ -187,18 +226,33 @@ def _by_columns(
     objects, rows = _first_objects(rows, schema.matches)
     found = {str(key): None for _, row in objects for key in row}
     for field, column in columns.items():
-        if objects and column not in found:
+        if objects and field not in NO_COLUMNS and column not in found:
             raise UserError(
                 f"{place}: data.columns maps {field} to `{column}`, but the columns are {', '.join(found) or 'none'}."
             )
     return schema, rows
 
 
+def _divided(rows: Iterator[SourceRow], schema: Schema) -> Iterator[SourceRow]:
+    """Each row once for each of its answers, cut after it, numbered anew. A bad row stays one."""
+    number = 0
+    for row in rows:
+        parts = [row.value]
+        if row.problem is None and isinstance(row.value, Mapping):
+            with contextlib.suppress(BadRow):  # raised again, and accounted for, when the row is read
+                parts = schema.parts(row.value)
+        for part in parts:
+            yield SourceRow(number, row.line, part, row.problem)
+            number += 1
+
+
 def _records(
     rows: Iterator[SourceRow], schema: Schema, name: str, place: str, limit: int | None, on_error: str
-) -> tuple[list[Record], list[Quarantined]]:
+) -> tuple[list[Record], list[Quarantined], tuple[str, ...]]:
+    """The records, the rows that are none, and what else the rows of the records hold."""
     records: list[Record] = []
     quarantined: list[Quarantined] = []
+    unread: dict[str, None] = {}
     for number, line, value, problem in rows:
         try:
             if problem is not None:
@@ -214,9 +268,10 @@ def _records(
             quarantined.append(bad)
             continue
         records.append(Record(record_id(*fields), number, *fields, name, value))
+        unread.update(dict.fromkeys(schema.unread(value)))
         if len(records) == limit:
             break
-    return records, quarantined
+    return records, quarantined, tuple(unread)
 
 
 def _where(bad: Quarantined) -> str:

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from winnow.store.describe import Identified
+
 
 @dataclass(frozen=True)
 class Record:
     """One instruction with its answer.
 
-    id: `record_id` of the texts. row: 0-based position in the source, counting rows that were refused.
+    id: `record_id` of the texts. row: 0-based position in the source, counting rows that were refused (with
+    data.turns=every in the source cut into one row an answer).
     turns: earlier (role, text) pairs, oldest first, role one of system, user, assistant; empty when
-    single-turn. source: the file or hub name. raw: the original row, untouched.
+    single-turn. source: the file or hub name. raw: the original row, untouched (with data.turns=every cut after the
+    answer).
     """
 
     id: str
@@ -40,13 +44,15 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Identified):
     """The records of one source, in its order.
 
     schema: a key of `schemas.SCHEMAS`, or `columns` where data.columns named them. format: json, json.gz,
-    jsonl, jsonl.gz, csv, parquet or hub. duplicates: records whose id occurred before (they are kept).
+    jsonl, jsonl.gz, ndjson, csv, tsv, parquet or hub. duplicates: records whose id occurred before.
     fingerprint: `pool_fingerprint` of the records. layout: what else the source's format needs to be written
-    again: the CSV header, the Parquet table, the JSON object around the array; otherwise None.
+    again: the CSV header, the Parquet table (its schema, where rows were cut), the JSON object around the array;
+    otherwise None. keep_duplicates: whether a selection may hold a record twice. unread: what the rows hold and no
+    record does: columns, `column.key` of turns.
     """
 
     records: list[Record]
@@ -57,6 +63,12 @@ class Pool:
     duplicates: int
     fingerprint: str
     layout: Any = field(default=None, repr=False, compare=False)
+    keep_duplicates: bool = False
+    unread: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"records": self.fingerprint}
 
 
 def record_id(instruction: str, input: str, output: str, turns: Sequence[tuple[str, str]] = ()) -> str:

@@ -1,18 +1,22 @@
-"""How each known schema spells a record, and how a schema is recognised from the keys of its rows.
+"""How each known schema spells a record, and how a schema is recognised from what its rows hold.
 
-Chat-shaped rows (lima, sharegpt, messages): the last assistant turn is the answer, the user turn right before
-it is the instruction, everything earlier is context. User turns after the last assistant turn have no answer
-and are ignored. Texts are never stripped or changed, with one exception: `flan_cot` (see there).
+Chats (lima, sharegpt, messages): the last assistant turn is the answer, the user turn right before it is the
+instruction, everything earlier is context. Turns after the last assistant turn have no answer and are not read.
+Texts are never stripped or changed, with one exception: `flan_cot` (see there). An optional column that is null,
+as in tables merged from sources with and without it, is absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from winnow.errors import UserError
 
 Row = Mapping[str, Any]
+Turn = tuple[str, str]  # role and text
 
 
 class Fields(NamedTuple):
@@ -21,7 +25,7 @@ class Fields(NamedTuple):
     instruction: str
     input: str
     output: str
-    turns: tuple[tuple[str, str], ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 class BadRow(ValueError):
@@ -29,21 +33,35 @@ class BadRow(ValueError):
 
 
 class Schema(NamedTuple):
-    """matches: has a row the schema's keys? read: the row's fields; raises BadRow. shape: for people."""
+    """matches: does a row look like it? read: the row's fields; raises BadRow. shape: for people. parts: the row once
+    for each of its answers, cut after it. unread: names of what the row holds and `read` does not look at."""
 
     matches: Callable[[Row], bool]
     read: Callable[[Row], Fields]
     shape: str
+    parts: Callable[[Row], list[Row]]
+    unread: Callable[[Row], Iterable[str]]
 
 
-_ROLES = {
+CHATS = ("conversations", "conversation", "messages")
+SPEAKER_KEYS = ("from", "role")
+TEXT_KEYS = ("value", "content")
+ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
 }
+TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
+_NAMES = "data.columns='{turns: COLUMN, role: KEY, content: KEY, user: NAME, assistant: NAME}'"
+_LATER_TURNS = "turns after the last answer"
 _KINDS = {
     type(None): "null",
     str: "a text",
@@ -53,37 +71,99 @@ _KINDS = {
     list: "a list",
     dict: "an object",
 }
-_REQUIRED = object()
 
 
 def _kind(value: Any) -> str:
     return _KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
-def _text(row: Row, key: str, default: Any = _REQUIRED) -> str:
-    value = row.get(key, default)
-    if type(value) is str:
-        return value
-    if value is _REQUIRED:
+def _absent(value: Any) -> bool:
+    """Whether a cell holds nothing: null, or the NaN that pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(row: Row, key: str) -> str:
+    if key not in row:
         raise BadRow(f"field `{key}` is missing (keys found: {_keys(row)})")
-    raise BadRow(f"field `{key}` is {_kind(value)}, a text was expected")
+    if type(row[key]) is not str:
+        raise BadRow(f"field `{key}` is {_kind(row[key])}, a text was expected")
+    return row[key]
+
+
+def _optional(row: Row, key: str | None) -> str:
+    return "" if _absent(row.get(key)) else _text(row, key)
 
 
 def _keys(row: Row) -> str:
     return ", ".join(map(str, row)) or "none"
 
 
-def _flat(instruction: str, input: str, output: str) -> Callable[[Row], Fields]:
-    """A reader of three columns. The input column may be absent (then ""); a value in it must be a text."""
+def _others(row: Row, known: Iterable[str | None]) -> list[str]:
+    """Columns of a row that hold something and are not among the known ones."""
+    return [str(key) for key, value in row.items() if key not in known and not _absent(value) and value not in ("", [])]
+
+
+def _has(*keys: str) -> Callable[[Row], bool]:
+    return lambda row: all(key in row for key in keys)
+
+
+def _whole(row: Row) -> list[Row]:
+    return [row]
+
+
+# -- columns of texts ------------------------------------------------------------------------------------
+
+
+def _flat(
+    instruction: str,
+    inputs: tuple[str, ...],
+    output: str,
+    shape: str,
+    system: str | None = "system",
+    history: str | None = "history",
+) -> Schema:
+    """Columns of texts. All but instruction and output may be absent.
+
+    inputs: columns of the input; where several hold a text, they are joined by a blank line (ours). system: the text of
+    a system turn. history: earlier [question, answer] pairs, oldest first.
+    """
 
     def read(row: Row) -> Fields:
-        return Fields(_text(row, instruction), _text(row, input, ""), _text(row, output))
+        asked, answer = _text(row, instruction), _text(row, output)
+        given = "\n\n".join(filter(None, (_optional(row, key) for key in inputs)))
+        told = _optional(row, system)
+        turns = [("system", told)] if told else []
+        for question, reply in _pairs(row, history):
+            turns += [("user", question), ("assistant", reply)]
+        return Fields(asked, given, answer, tuple(turns))
 
-    return read
+    def parts(row: Row) -> list[Row]:
+        pairs = _pairs(row, history)
+        no_input = {key: "" for key in inputs if key in row}
+        earlier = [
+            {**row, **no_input, instruction: question, output: reply, history: _like(row[history], pairs[:i])}
+            for i, (question, reply) in enumerate(pairs)
+        ]
+        return [*earlier, row]
+
+    known = (instruction, *inputs, output, system, history)
+    return Schema(_has(instruction, output), read, shape, parts, lambda row: _others(row, known))
 
 
-def _reasoned(question: str, rationale: str, answer: str) -> Callable[[Row], Fields]:
-    """A reader of chain-of-thought rows: output = rationale, line break, `The answer is ` and the answer.
+def _pairs(row: Row, key: str | None) -> list[list[str]]:
+    """The [question, answer] pairs of a history column; none where it is absent or empty."""
+    value = row.get(key)
+    if _absent(value) or value == "":
+        return []
+    pairs = _parsed(value, key)
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else [pairs], 1):
+        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
+            raise BadRow(f"pair {number} of `{key}` is no list of two texts, question and answer")
+    return pairs
+
+
+def _reasoned(question: str, rationale: str, answer: str) -> Schema:
+    """Chain-of-thought rows: output = rationale, line break, `The answer is ` and the answer.
 
     FLAN's TSV files write a line break as the two characters `\\n`; its own loader (flan/v2/preprocessors.py,
     simple_cot_tsv) turns them into line breaks in question and rationale, and so do we. The output's wording
@@ -94,104 +174,175 @@ def _reasoned(question: str, rationale: str, answer: str) -> Callable[[Row], Fie
         asked, why = (_text(row, key).replace("\\n", "\n") for key in (question, rationale))
         return Fields(asked, "", f"{why}\nThe answer is {_text(row, answer)}")
 
-    return read
+    keys = (question, rationale, answer)
+    return Schema(_has(*keys), read, ", ".join(keys), _whole, lambda row: _others(row, keys))
 
 
-def _chat(turns: list[tuple[str, str]]) -> Fields:
-    """The fields of a conversation of (role, text) turns, by the rule in the module's docstring."""
-    last = max((i for i, (role, _) in enumerate(turns) if role == "assistant"), default=None)
-    if last is None:
-        raise BadRow("the conversation has no assistant turn")
-    if last == 0 or turns[last - 1][0] != "user":
-        before = "nothing" if last == 0 else f"a turn of the {turns[last - 1][0]}"
-        raise BadRow(f"the last assistant turn (turn {last + 1}) follows {before}, a user turn was expected")
-    return Fields(turns[last - 1][1], "", turns[last][1], tuple(turns[: last - 1]))
+# -- chats -----------------------------------------------------------------------------------------------
 
 
-def _turns(row: Row, key: str) -> list[Any]:
-    value = row.get(key, _REQUIRED)
-    if value is _REQUIRED:
-        raise BadRow(f"field `{key}` is missing (keys found: {_keys(row)})")
-    if not isinstance(value, list):
-        raise BadRow(f"field `{key}` is {_kind(value)}, a list of turns was expected")
-    return value
+class _Chat:
+    """Readers of a chat: a list of turns, an object of lists, or either of them as JSON text in a table's cell.
 
+    A turn is an object that says who speaks and what, or a text (user first, then in turn). columns: where the turns
+    may be. speakers, texts: keys of a turn, the first that holds something is taken. roles: names of roles, in small
+    letters. system: a column whose text is a system turn before the others.
+    """
 
-def _alternating(row: Row) -> Fields:
-    """LIMA: a list of texts, user first, then in turn."""
-    texts = _turns(row, "conversations")
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise BadRow(f"turn {number} of `conversations` is {_kind(text)}, a text was expected")
-    return _chat([(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)])
+    def __init__(
+        self,
+        columns: tuple[str, ...] = CHATS,
+        speakers: tuple[str, ...] = SPEAKER_KEYS,
+        texts: tuple[str, ...] = TEXT_KEYS,
+        roles: Mapping[str, str] = ROLES,
+        system: str | None = "system",
+    ) -> None:
+        self.columns, self.speakers, self.texts, self.roles, self.system = columns, speakers, texts, roles, system
 
+    def schema(self, shape: str, first: Callable[[Any], bool]) -> Schema:
+        """first: whether the first turn is one of the schema's."""
 
-def _speakers(key: str, role: str, text: str) -> Callable[[Row], Fields]:
-    """A reader of `key`, a list of objects whose `role` and `text` keys say who speaks and what."""
-
-    def read(row: Row) -> Fields:
-        turns = []
-        for number, turn in enumerate(_turns(row, key), 1):
-            if not isinstance(turn, Mapping):
-                wanted = f"an object with `{role}` and `{text}`"
-                raise BadRow(f"turn {number} of `{key}` is {_kind(turn)}, {wanted} was expected")
+        def matches(row: Row) -> bool:
             try:
-                speaker, words = _text(turn, role), _text(turn, text)
+                turns = self._list(row)[1]
+            except BadRow:
+                return False
+            return bool(turns) and first(turns[0])
+
+        return Schema(matches, self.read, shape, self.parts, self.unread)
+
+    def read(self, row: Row) -> Fields:
+        turns = self._turns(row)
+        last = max((i for i, (role, _) in enumerate(turns) if role == "assistant"), default=None)
+        if last is None:
+            raise BadRow("the conversation has no assistant turn")
+        if last == 0 or turns[last - 1][0] != "user":
+            before = "nothing" if last == 0 else f"a turn of the {turns[last - 1][0]}"
+            raise BadRow(f"the last assistant turn (turn {last + 1}) follows {before}, a user turn was expected")
+        earlier, told = turns[: last - 1], _optional(row, self.system)
+        if told and ("system", told) not in earlier[:1]:
+            if earlier and earlier[0][0] == "system":
+                raise BadRow(f"`{self.system}` and the first turn are two different system texts")
+            earlier = [("system", told), *earlier]
+        return Fields(turns[last - 1][1], "", turns[last][1], tuple(earlier))
+
+    def parts(self, row: Row) -> list[Row]:
+        roles = [role for role, _ in self._turns(row)]
+        ends = [i + 1 for i in range(1, len(roles)) if roles[i - 1 : i + 1] == ["user", "assistant"]]
+        key, turns = self._list(row)
+        return [row if end == len(turns) else {**row, key: _like(row[key], turns[:end])} for end in ends] or [row]
+
+    def unread(self, row: Row) -> Iterator[str]:
+        key, turns = self._list(row)
+        yield from _others(row, (key, self.system))
+        for turn in turns:
+            if isinstance(turn, Mapping):
+                known = (self._key(turn, self.speakers), self._key(turn, self.texts))
+                yield from (f"{key}.{name}" for name in _others(turn, known))
+        if self._turns(row)[-1][0] != "assistant":
+            yield _LATER_TURNS
+
+    def _list(self, row: Row) -> tuple[str, list[Any]]:
+        """The column of the turns, and the turns as a list."""
+        found = [key for key in self.columns if not _absent(row.get(key)) and row[key] not in ("", [])]
+        if len(found) > 1:
+            both = " and ".join(f"`{key}`" for key in found)
+            raise BadRow(f"there are turns in {both}; name the column with data.columns='{{turns: COLUMN}}'")
+        key = next((key for key in [*found, *self.columns] if key in row), None)
+        if key is None:
+            wanted = " or ".join(f"`{key}`" for key in self.columns)
+            raise BadRow(f"field {wanted} is missing (keys found: {_keys(row)})")
+        value = _parsed(row[key], key)
+        if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
+            if len({len(column) for column in value.values()}) > 1:
+                raise BadRow(f"the lists of `{key}` differ in length")
+            value = [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
+        if not isinstance(value, list):
+            raise BadRow(f"field `{key}` is {_kind(value)}, a list of turns was expected")
+        return key, value
+
+    def _turns(self, row: Row) -> list[Turn]:
+        key, turns = self._list(row)
+        found = []
+        texts = bool(turns) and isinstance(turns[0], str)
+        for number, turn in enumerate(turns, 1):
+            try:
+                if texts and not isinstance(turn, str):
+                    raise BadRow(f"is {_kind(turn)}, a text was expected")
+                found.append((("assistant", "user")[number % 2], turn) if texts else self._turn(turn))
             except BadRow as error:
-                raise BadRow(f"turn {number} of `{key}`: {error}") from None
-            if speaker not in _ROLES:
-                known = ", ".join(_ROLES)
-                raise BadRow(f"turn {number} of `{key}` has the unknown {role} {speaker!r}; known: {known}")
-            turns.append((_ROLES[speaker], words))
-        return _chat(turns)
+                raise BadRow(f"turn {number} of `{key}` {error}") from None
+        return found
 
-    return read
+    def _turn(self, turn: Any) -> Turn:
+        if not isinstance(turn, Mapping):
+            raise BadRow(f"is {_kind(turn)}, an object with `{self.speakers[-1]}` and `{self.texts[-1]}` was expected")
+        speaker, text = self._key(turn, self.speakers), self._key(turn, self.texts)
+        if not isinstance(turn.get(speaker), str):
+            raise BadRow(f"does not say who speaks (keys found: {_keys(turn)}); name the keys with {_NAMES}")
+        name = turn[speaker]
+        if name.casefold() in TOOL_ROLES or any(turn.get(call) for call in ("tool_calls", "function_call")):
+            raise BadRow(f"({name}) is part of a tool call, which is not read")
+        if name.casefold() not in self.roles:
+            raise BadRow(f"has the unknown {speaker} {name!r}; known are {', '.join(self.roles)}; for others {_NAMES}")
+        if text not in turn:
+            raise BadRow(f"has no text (keys found: {_keys(turn)}); name the keys with {_NAMES}")
+        return self.roles[name.casefold()], _joined(turn[text])
+
+    @staticmethod
+    def _key(turn: Row, keys: tuple[str, ...]) -> str:
+        there = [key for key in keys if key in turn]
+        return next((key for key in there if not _absent(turn[key])), [*there, keys[-1]][0])
 
 
-def _has(*keys: str) -> Callable[[Row], bool]:
-    return lambda row: all(key in row for key in keys)
+def _joined(content: Any) -> str:
+    """The text of a turn; of a list of text parts all of them, nothing between."""
+    if not isinstance(content, list):
+        if type(content) is not str:
+            raise BadRow(f"has a content that is {_kind(content)}, a text was expected")
+        return content
+    texts = []
+    for number, part in enumerate(content, 1):
+        text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part
+        if type(text) is not str:
+            what = f"of type {part['type']!r}" if isinstance(part, Mapping) and "type" in part else _kind(part)
+            raise BadRow(f"has a content whose part {number} is {what}, a text was expected")
+        texts.append(text)
+    return "".join(texts)
 
 
-def _has_turns(key: str, kind: type) -> Callable[[Row], bool]:
-    def matches(row: Row) -> bool:
-        turns = row.get(key)
-        return isinstance(turns, list) and bool(turns) and isinstance(turns[0], kind)
+def _parsed(value: Any, key: str) -> Any:
+    """The lists and objects of a cell: a table without nested columns holds them as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadRow(f"field `{key}` is a text that is no JSON, a list was expected") from None
 
-    return matches
+
+def _like(cell: Any, turns: list[Any]) -> Any:
+    """Fewer turns in the form that the whole cell has: a list, an object of lists, or JSON text."""
+    if isinstance(cell, str):
+        return json.dumps(_like(json.loads(cell), turns), ensure_ascii=False)
+    if isinstance(cell, Mapping):
+        return {name: column[: len(turns)] for name, column in cell.items()}
+    return turns
 
 
+def _speaks(key: str) -> Callable[[Any], bool]:
+    return lambda turn: isinstance(turn, Mapping) and (_Chat._key(turn, SPEAKER_KEYS) == key)
+
+
+_CHAT = _Chat()
 SCHEMAS: dict[str, Schema] = {
-    "alpaca": Schema(
-        _has("instruction", "output"),
-        _flat("instruction", "input", "output"),
-        "instruction, [input], output",
-    ),
-    "dolly": Schema(
-        _has("instruction", "response"),
-        _flat("instruction", "context", "response"),
-        "instruction, [context], response",
-    ),
-    "lima": Schema(_has_turns("conversations", str), _alternating, "conversations: [text, ...]"),
-    "sharegpt": Schema(
-        _has_turns("conversations", dict),
-        _speakers("conversations", "from", "value"),
-        "conversations: [{from, value}, ...]",
-    ),
-    "messages": Schema(
-        _has_turns("messages", dict),
-        _speakers("messages", "role", "content"),
-        "messages: [{role, content}, ...]",
-    ),
-    "flan_cot": Schema(
-        _has("instruction", "rationale", "answer"),
-        _reasoned("instruction", "rationale", "answer"),
-        "instruction, rationale, answer",
-    ),
-    "cot_collection": Schema(
-        _has("source", "rationale", "target"),
-        _reasoned("source", "rationale", "target"),
-        "source, rationale, target",
-    ),
+    "alpaca": _flat("instruction", ("input", "context"), "output", "instruction, [input], output"),
+    "dolly": _flat("instruction", ("context", "input"), "response", "instruction, [context], response"),
+    "lima": _CHAT.schema("conversations: [text, ...]", lambda turn: isinstance(turn, str)),
+    "sharegpt": _CHAT.schema("conversations: [{from, value}, ...]", _speaks("from")),
+    "messages": _CHAT.schema("messages: [{role, content}, ...]", _speaks("role")),
+    "flan_cot": _reasoned("instruction", "rationale", "answer"),
+    "cot_collection": _reasoned("source", "rationale", "target"),
 }
 
 
@@ -240,8 +391,8 @@ def detect_schema(rows: list[tuple[int, Row]], source: str) -> str | None:
     if len(found) > 1:
         first = ", ".join(f"{name} from row {number}" for name, number in found.items())
         raise UserError(
-            f"{source} mixes schemas ({first}): choose one with data.schema=<name> (rows of the others are "
-            "then refused), or divide the source."
+            f"{source} mixes schemas ({first}): choose one with data.schema=<name> (rows that it cannot "
+            "read are then refused), or divide the source."
         )
     return next(iter(found), None)
 
@@ -257,20 +408,33 @@ def unknown_schema(rows: list[tuple[int, Row]], source: str) -> UserError:
 
 
 def column_schema(columns: Mapping[str, str]) -> Schema:
-    """The schema of a mapping from instruction, output and perhaps input to columns; raises UserError."""
-    wrong = [key for key in columns if key not in ("instruction", "input", "output")]
-    if wrong or not {"instruction", "output"} <= set(columns):
-        found = ", ".join(map(str, columns)) or "nothing"
+    """The schema of `data.columns`; raises UserError.
+
+    Texts: instruction and output, perhaps input, system and history, to the names of columns. Chats: turns and perhaps
+    system to columns, role and content to the keys of a turn, user and assistant to further names of these roles.
+    """
+    given = columns if isinstance(columns, Mapping) else {}
+    known, needed = (_OF_CHATS, {"turns"}) if "turns" in given else (_OF_TEXTS, {"instruction", "output"})
+    if not needed <= set(given) <= set(known):
+        found = ", ".join(map(str, given)) or "nothing"
         raise UserError(
-            f"data.columns maps {found}; it must map instruction and output, and may map input, each to the "
-            "name of a column."
+            f"data.columns={columns} maps {found}; it must map instruction and output, and may map input, system and "
+            "history, each to the name of a column; of chats it must map turns, and may map role, content, user, "
+            "assistant and system; null recognises the schema."
         )
     unnamed = [key for key, value in columns.items() if not isinstance(value, str)]
     if unnamed:
         raise UserError(f"data.columns.{unnamed[0]}={columns[unnamed[0]]!r} is no column name.")
+    shape, system = ", ".join(columns.values()), columns.get("system")
+    if "turns" in columns:
+        roles = ROLES | {columns[role].casefold(): role for role in ("user", "assistant") if role in columns}
+        keys = [(columns[name],) if name in columns else usual for name, usual in _KEYS_OF_TURNS]
+        return _Chat((columns["turns"],), *keys, roles, system).schema(shape, lambda turn: True)
+    inputs = (columns["input"],) if "input" in columns else ()
+    return _flat(columns["instruction"], inputs, columns["output"], shape, system, columns.get("history"))
 
-    def read(row: Row) -> Fields:
-        asked_input = _text(row, columns["input"]) if "input" in columns else ""
-        return Fields(_text(row, columns["instruction"]), asked_input, _text(row, columns["output"]))
 
-    return Schema(_has(*columns.values()), read, ", ".join(columns.values()))
+_KEYS_OF_TURNS = (("role", SPEAKER_KEYS), ("content", TEXT_KEYS))
+_OF_TEXTS = ("instruction", "output", "input", "system", "history")
+_OF_CHATS = ("turns", "role", "content", "user", "assistant", "system")
+NO_COLUMNS = ("role", "content", "user", "assistant")  # of `data.columns`: what is not the name of a column

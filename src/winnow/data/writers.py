@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,9 +25,9 @@ QUARANTINE_FILE = "quarantine.jsonl"
 def write_subset(pool: Pool, rows: Sequence[int], folder: str | Path) -> Path:
     """Writes `pool.records[i]` for each i of `rows`, in that order, to `folder/subset.<format>`: the path.
 
-    Each record is its original row, with all of its columns. CSV keeps the header, Parquet the column types,
-    a JSON object its other keys; a hub pool becomes JSON Lines. Raises UserError for an empty `rows` or a
-    folder that cannot be written, IndexError for an index that is none of the pool's.
+    Each record is its original row, with all of its columns (with data.turns=every cut after its answer). CSV keeps
+    the header, Parquet the column types, a JSON object its other keys; a hub pool becomes JSON Lines. Raises UserError
+    for an empty `rows` or a folder that cannot be written, IndexError for an index that is none of the pool's.
     """
     if not rows:
         raise UserError(f"No record of {pool.source} is selected, so there is no subset to write.")
@@ -92,9 +93,10 @@ def _gzipped(write: Callable[..., None]) -> Callable[..., None]:
     return zipped
 
 
-def _write_csv(file: BinaryIO, records: list[Record], layout: tuple[str, ...]) -> None:
+def _write_csv(file: BinaryIO, records: list[Record], layout: tuple[str, ...], delimiter: str = ",") -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; cells with \r or \n are then quoted
+    # RFC 4180's line end: cells with \r or \n are then quoted.
+    writer = csv.writer(text, lineterminator="\r\n", delimiter=delimiter)
     writer.writerow(layout)
     writer.writerows([record.raw[column] for column in layout] for record in records)
     text.detach()
@@ -104,7 +106,11 @@ def _write_parquet(file: BinaryIO, records: list[Record], layout: Any) -> None:
     import pyarrow.parquet
 
     # Rows are taken from the source's own table: no type is guessed anew from Python values.
-    pyarrow.parquet.write_table(layout.take([record.row for record in records]), file)
+    if isinstance(layout, pyarrow.Table):
+        rows = layout.take([record.row for record in records])
+    else:  # rows that were cut are in no table
+        rows = pyarrow.Table.from_pylist([record.raw for record in records], schema=layout)
+    pyarrow.parquet.write_table(rows, file)
 
 
 _WRITERS: dict[str, Callable[..., None]] = {
@@ -112,6 +118,8 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "json.gz": _gzipped(_write_json),
     "jsonl": _write_jsonl,
     "jsonl.gz": _gzipped(_write_jsonl),
+    "ndjson": _write_jsonl,
     "csv": _write_csv,
+    "tsv": partial(_write_csv, delimiter="\t"),
     "parquet": _write_parquet,
 }

@@ -21,6 +21,7 @@ from typing import Any
 
 from winnow.data.records import Record, record_id
 from winnow.data.templates import Template
+from winnow.errors import UserError
 
 HELDOUT = Path(__file__).parents[1] / "data" / "embedded" / "heldout.jsonl"
 HUB_NAME = "winnow/heldout"  # what the embedded tasks' YAMLs call their data
@@ -91,6 +92,9 @@ def token_pairs(
             prompts.append(template.render(item.record, tokenizer))
             records.append(replace(item.record, output=answer))
     encoded = whole.encode(records, tokenizer)
+    refused = next((one for one in encoded if one.flag is not None), None)
+    if refused is not None:
+        raise UserError(f"Held-out record {refused.id} cannot be asked ({refused.flag}); choose another template.")
     return {
         (prompt, record.output): (e.ids[: e.answer_start], e.ids[e.answer_start :])
         for prompt, record, e in zip(prompts, records, encoded, strict=True)

@@ -7,19 +7,16 @@ run once, and an answer that has ended leaves the batch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 
-import torch
 from tqdm import tqdm
-from transformers import DynamicCache
 
-from winnow.evaluation.shared_prompts import Ids, common_prefix, extend
+from winnow.backbone.generation import HuggingFaceEngine, Prompt, Sampling
+from winnow.evaluation.shared_prompts import Ids, common_prefix
 
 _ALIKE = 0.5  # neighbours that share so large a part of the shorter one are run as one group
 
 
-@torch.no_grad()
 def greedy_answers(
     model,
     tokenizer,
@@ -34,80 +31,21 @@ def greedy_answers(
     prompts: non-empty token ids; equal ones are answered once. until: an answer ends before the first of these; one
     that stands before any word does not end it, since untuned models often begin with a line break. batch_size: answers
     a forward pass; changes nothing beyond rounding. White space around an answer is taken off.
-
-    Needs a model for which `can_share_prompts` holds.
     """
-    ends = _end_tokens(model, tokenizer)
+    engine = HuggingFaceEngine(model, tokenizer)
+    sampling = Sampling(answers=1, temperature=0.0, max_new_tokens=max_tokens, layers=())
+
+    def stop(tokens: list[int]) -> bool:
+        return _stopped(tokenizer.decode(tokens, skip_special_tokens=True), until)
+
     answers: dict[Ids, str] = {}
-    kept: tuple[Ids, DynamicCache] | None = None
     with tqdm(total=len(set(prompts)), desc="Generating answers", disable=not progress) as bar:
         for batch in _batches(list(dict.fromkeys(prompts)), batch_size):
-            shared = common_prefix([prompt[:-1] for prompt in batch])
-            if kept is None or kept[0] != shared:
-                kept = (shared, extend(model, DynamicCache(), [shared], 0))
-            cache = copy.deepcopy(kept[1])
-            for prompt, tokens in _decode(model, tokenizer, cache, len(shared), batch, ends, until, max_tokens):
-                answers[prompt] = _text(tokenizer, tokens, until)
+            shared = len(common_prefix(batch))
+            found = engine.generate([Prompt("", list(prompt)) for prompt in batch], sampling, shared, stop)
+            answers |= {prompt: _text(tokenizer, own[0].ids, until) for prompt, own in zip(batch, found, strict=True)}
             bar.update(len(batch))
     return [answers[prompt] for prompt in prompts]
-
-
-def _decode(
-    model,
-    tokenizer,
-    cache: DynamicCache,
-    shared: int,
-    prompts: Sequence[Ids],
-    ends: frozenset[int],
-    until: Sequence[str],
-    max_tokens: int,
-) -> Iterator[tuple[Ids, list[int]]]:
-    """(prompt, answer tokens) of one batch, whose first `shared` tokens `cache` holds.
-
-    Rows are laid out as [shared | rest of the prompt, padded | last prompt token, answer]: the attention mask hides the
-    padding in the middle, and positions count real tokens only. A row that ends is taken out of the cache.
-    """
-    device = model.device
-    if shared and len(prompts) > 1:
-        cache.batch_repeat_interleave(len(prompts))
-    rests = [prompt[shared:-1] for prompt in prompts]
-    cache = extend(model, cache, rests, shared)
-    width = max(map(len, rests))
-    mask = torch.ones(len(prompts), shared + width, dtype=torch.long, device=device)
-    for row, rest in enumerate(rests):
-        mask[row, shared + len(rest) :] = 0
-    position = torch.tensor([[len(prompt) - 1] for prompt in prompts], device=device)
-    last = torch.tensor([[prompt[-1]] for prompt in prompts], device=device)
-    open_rows = [(prompt, []) for prompt in prompts]
-    for _ in range(max_tokens):
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = model(
-            input_ids=last, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
-        ).logits
-        chosen = logits[:, -1].argmax(-1).tolist()
-        going = []
-        for row, token in enumerate(chosen):
-            prompt, tokens = open_rows[row]
-            if token not in ends:
-                tokens.append(token)
-            if token in ends or _stopped(tokenizer.decode(tokens, skip_special_tokens=True), until):
-                yield prompt, tokens
-            else:
-                going.append(row)
-        if not going:
-            return
-        last, position = torch.tensor([[chosen[row]] for row in going], device=device), position[going] + 1
-        if len(going) < len(open_rows):
-            cache.batch_select_indices(torch.tensor(going, device=device))
-            mask, open_rows = mask[going], [open_rows[row] for row in going]
-    yield from open_rows
-
-
-def _end_tokens(model, tokenizer) -> frozenset[int]:
-    """The tokenizer's end-of-text token, with which tuned answers end, and those of the model's own settings."""
-    own = model.generation_config.eos_token_id
-    own = own if isinstance(own, list) else [own]
-    return frozenset(token for token in (tokenizer.eos_token_id, *own) if token is not None)
 
 
 def _stopped(text: str, until: Sequence[str]) -> bool:

@@ -23,6 +23,7 @@ import torch
 from winnow.errors import UserError
 from winnow.evaluation import embedded, nlu
 from winnow.evaluation.suite import Suite, TaskSpec
+from winnow.store.describe import describe
 from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)
@@ -39,14 +40,14 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     except by the hub library when a suite runs without `mirror`.
 
     Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
-    "subtasks": the same for the leaves of groups, "skipped": {task: reason}, "truncated_requests": requests cut to
-    fit the model's window, "versions": {...}, "samples": path or None}.
+    "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason},
+    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}.
 
     Raises UserError when data, a resource or a metric is missing.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    result = {"metrics": {}, "subtasks": {}, "skipped": {}, "truncated_requests": 0, "samples": None}
+    result = {"metrics": {}, "subtasks": {}, "groups": {}, "skipped": {}, "truncated_requests": 0, "samples": None}
     result["versions"] = {name: version(name) for name in ("lm-eval", "transformers", "torch", "datasets")}
     if not suite.tasks:
         return result  # without importing the harness
@@ -61,6 +62,8 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
                 log.warning("%d evaluation prompts were cut on the left to fit the model's window", truncated)
             result["truncated_requests"] = truncated
             result["metrics"], result["subtasks"] = _metrics(raw, specs, suite)
+            groups = [spec.task for spec in specs if spec.task not in raw["samples"]]
+            result["groups"] = {name: _leaves(name, raw["group_subtasks"]) for name in groups}
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
             result["samples"] = str(_write_samples(raw["samples"], workdir / "samples.jsonl"))
     _add_averages(result, suite)
@@ -76,7 +79,8 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
         "models": models,
         "delta": {key: after[key]["value"] - before[key]["value"] for key in before if key in after},
         "headline": [key for key in suite.headline if key in before],
-        "settings": suite.settings(),
+        "averages": {name: list(keys) for name, keys in suite.averages.items()},
+        "settings": describe(suite),
     }
 
 
@@ -138,6 +142,11 @@ def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) ->
         subtasks |= {f"{name}/{metric}": entry for metric, entry in found[name].items()}
     subtasks = dict(sorted(subtasks.items()))
     return metrics, subtasks
+
+
+def _leaves(name: str, members: Mapping[str, Sequence[str]]) -> list[str]:
+    below = [leaf for member in members.get(name, ()) for leaf in _leaves(member, members)]
+    return list(dict.fromkeys(below)) or [name]
 
 
 def _task_metrics(

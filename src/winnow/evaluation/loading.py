@@ -5,7 +5,6 @@ Imported only when an evaluation runs: lm-eval takes seconds to import.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -64,8 +63,6 @@ def load_tasks(
 
 def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Prompts:
     """Writes data and a task file for each condition of the NLU tasks; the prompts' ids as the template makes them."""
-    whole = copy.copy(template)
-    whole.max_length = 1_000_000  # the model's window counts here, not the tuning's
     prompts: Prompts = {}
     clean: dict[str, list[Record]] = {}
     for name, condition in suite.conditions().items():
@@ -73,8 +70,8 @@ def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Pa
             clean[condition.dataset] = suite.nlu.records(condition.dataset)
         records = suite.nlu.noised(clean[condition.dataset], condition)
         rows = nlu.documents(condition, records, template, tokenizer)
-        encoded = whole.encode(records, tokenizer)
-        prompts |= {row["prompt"]: one.ids[: one.answer_start] for row, one in zip(rows, encoded, strict=True)}
+        ids = nlu.prompt_ids(records, template, tokenizer)
+        prompts |= {row["prompt"]: own for row, own in zip(rows, ids, strict=True)}
         file = folder / "nlu" / condition.dataset / condition.label / "test.jsonl"
         _write_rows(rows, file)
         base = leaves(f"nlu_{condition.dataset}")[0]

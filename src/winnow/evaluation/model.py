@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.errors import UserError
 from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_prompts
@@ -48,7 +49,8 @@ class HarnessModel(HFLM):
             # A copy: the harness may set a padding token, which is none of the caller's concern.
             tokenizer=copy.deepcopy(tokenizer),
             backend="causal",
-            batch_size=batch_size,
+            # Its own generate pads on the left, which not every model can hide.
+            batch_size=batch_size if CausalModel(model).padding else 1,
             add_bos_token=None,
             softmax_dtype="float32",
         )
@@ -77,7 +79,7 @@ class HarnessModel(HFLM):
         return answer_loglikelihoods(self.model, pairs, self.batch_size, progress=not disable_tqdm)
 
     def generate_until(self, requests, disable_tqdm=False):
-        if not can_share_prompts(self.model) or not all(self._ours(*request.args) for request in requests):
+        if not all(self._ours(*request.args) for request in requests):
             return super().generate_until(requests, disable_tqdm)
         answers: dict[int, str] = {}
         kinds = {json.dumps(request.args[1], sort_keys=True): request.args[1] for request in requests}
@@ -104,7 +106,12 @@ class HarnessModel(HFLM):
         return prompt in self.prompts and asked and 0 < settings["max_gen_toks"] < self.max_length
 
     def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
-        ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
+        if any(string in self.prompts for string in strings):  # the ids that the template makes, here as well
+            rows = [self.prompts[string] if string in self.prompts else self.tok_encode(string) for string in strings]
+            padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+            ids, mask = padded["input_ids"], padded["attention_mask"]
+        else:
+            ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
         if left_truncate_len:
             self.truncated += int((mask.sum(1) > left_truncate_len).sum())
             ids, mask = ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]

@@ -10,19 +10,22 @@ For classes every answer counts as one guess, readable or not, so that micro-F1 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from winnow import draws
 from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.noising import noising_names, noising_of
+from winnow.perturb.noising import noising_class, noising_of
+from winnow.store.describe import Free, Identified, arguments
 
 HUB_NAME = "winnow/nlu"  # what the NLU tasks' YAMLs call their data
 CLEAN = "clean"
@@ -32,7 +35,8 @@ Counts = tuple[int, int, int]  # TP, FP, FN of one sample
 
 @dataclass(frozen=True)
 class Condition:
-    """One data set under one noise: noise None is the clean instruction; omega None where the noise has none."""
+    """One data set under one noise (see `noising_class`): None is the clean instruction; omega None where the noise has
+    none."""
 
     dataset: str
     noise: str | None = None
@@ -43,11 +47,12 @@ class Condition:
         """`clean`, `opposite`, or `replacement@0.3`."""
         if self.noise is None:
             return CLEAN
-        return self.noise if self.omega is None else f"{self.noise}@{self.omega:g}"
+        name = noising_class(self.noise).name
+        return name if self.omega is None else f"{name}@{self.omega:g}"
 
 
 @dataclass(frozen=True)
-class NluData:
+class NluData(Identified):
     """What the NLU tasks are asked on.
 
     datasets: keys of `DATASETS`. path: a folder with the files of one data set, or with a folder for each. paths,
@@ -58,9 +63,9 @@ class NluData:
     """
 
     datasets: Sequence[str]
-    path: str | None = None
-    paths: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
+    path: Free[str | None] = None
+    paths: Free[Mapping[str, str]] = field(default_factory=dict)
+    sources: Free[Mapping[str, str]] = field(default_factory=dict)
     style: str = "detailed"
     split: str = "test"
     limit: int | None = None
@@ -77,13 +82,14 @@ class NluData:
             ("sources", self.sources, DATASETS),
             ("style", [self.style], STYLES),
             ("split", [self.split], SPLITS),
-            ("noises", self.noises, noising_names()),
         ):
             for value in found:
                 if value not in known:
                     raise UserError(
                         f"evaluation.{key} names {value!r}, which is unknown: choose from {', '.join(known)}."
                     )
+        for name in self.noises:
+            noising_class(name)  # refuses what is none
         if not self.datasets:
             raise UserError("evaluation.datasets is empty: name at least one data set.")
         if self.draws is not None and self.draws < 1:
@@ -135,18 +141,15 @@ class NluData:
         return [replace(one, instruction=new.instruction) for one, new in zip(records, noised, strict=True)]
 
     def _draw(self, record_id: str) -> int:
-        digest = hashlib.sha256(f"{self.noise_seed}:{record_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % self.draws
+        return draws.key(self.noise_seed, record_id) % self.draws
 
-    def settings(self) -> dict[str, Any]:
-        """All that the questions and gold answers depend on; local files count by content, not by place."""
-        settings = asdict(self)
-        del settings["path"], settings["paths"], settings["sources"]
-        settings["data"] = {name: self._identity(name) for name in self.datasets}
-        if self.noises:
-            noisings = [self._noising(name, None) for name in self.noises]
-            settings["noise_versions"] = {noising.name: noising.version for noising in noisings}
-        return settings
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Local files count by content, not by place; noises by their class."""
+        return arguments(self) | {
+            "data": {name: self._identity(name) for name in self.datasets},
+            "noises": [noising_class(name) for name in self.noises],
+        }
 
     def _place(self, dataset: str) -> str | None:
         if dataset not in self.paths and self.path is not None and Path(self.path).expanduser().is_file():
@@ -175,6 +178,20 @@ def documents(condition: Condition, records: Sequence[Record], template, tokeniz
         }
         for record in records
     ]
+
+
+def prompt_ids(records: Sequence[Record], template, tokenizer) -> list[list[int]]:
+    """Token ids of each record's prompt as the template makes them; the window is lifted, and the answer plays no part.
+
+    Raises UserError for a record that the chat template or the tokenizer refuses.
+    """
+    whole = copy.copy(template)
+    whole.max_length, whole.boundary = 1_000_000, "separate"
+    encoded = whole.encode([replace(record, output="?") for record in records], tokenizer)
+    refused = next((one for one in encoded if one.flag is not None), None)
+    if refused is not None:
+        raise UserError(f"Record {refused.id} cannot be asked ({refused.flag}); choose another template.")
+    return [one.ids[: one.answer_start] for one in encoded]
 
 
 def results(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:

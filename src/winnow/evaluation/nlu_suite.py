@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from winnow.data.nlu.datasets import DATASETS
 from winnow.evaluation.nlu import CLEAN, NluData
 from winnow.evaluation.suite import Suite, TaskSpec
+from winnow.perturb.noising import noising_class
+from winnow.store.describe import Free
 
 
 def nlu_suite(
@@ -23,7 +25,7 @@ def nlu_suite(
     draws: int | None = None,
     limit: int | None = None,
     sample_seed: int = 0,
-    batch_size: int = 8,
+    batch_size: Free[int] = 8,
 ) -> Suite:
     """A suite whose tasks are the conditions of `NluData`: see there for the arguments; sample_seed is its `seed`.
 
@@ -55,7 +57,8 @@ def nlu_suite(
     averages: dict[str, list[str]] = {}
     for task, condition in conditions.items():
         if condition.noise is not None:
-            averages.setdefault(f"{condition.dataset}/{condition.noise}", []).append(f"{task}/micro_f1")
+            name = noising_class(condition.noise).name
+            averages.setdefault(f"{condition.dataset}/{name}", []).append(f"{task}/micro_f1")
     for dataset in data.datasets if data.noises else ():
         noisy = [f"{task}/micro_f1" for task, one in conditions.items() if one.dataset == dataset and one.noise]
         averages[f"{dataset}/noisy"] = noisy

@@ -7,32 +7,23 @@ and logits are made for answer positions only.
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
 from tqdm import tqdm
-from transformers import DynamicCache
+
+from winnow.backbone.causal_model import CausalModel, gap_mask
+from winnow.backbone.prefix import SharedPrefix
 
 Ids = tuple[int, ...]
 _PREFIX_KEY = 16  # prompts that agree on so many first tokens are taken together
 
 
 def can_share_prompts(model) -> bool:
-    """True for causal models with an ordinary growing cache.
-
-    False where attention looks back over a fixed window (the padding between prompt and answer would count
-    towards it) and where there is no cache of keys and values at all.
-    """
-    accepted = inspect.signature(_unwrapped(model).forward).parameters
-    layers = getattr(model.config, "layer_types", None) or ["full_attention"]
-    return (
-        {"past_key_values", "logits_to_keep", "position_ids"} <= set(accepted)
-        and getattr(model.config, "sliding_window", None) is None
-        and all(kind == "full_attention" for kind in layers)
-    )
+    """True for causal models whose answers can stand behind padded prompts: no window, no distance in places."""
+    causal = CausalModel(model)
+    return causal.window is None and causal.padding
 
 
 @torch.no_grad()
@@ -44,70 +35,51 @@ def answer_loglikelihoods(
     Both parts must be non-empty. batch_size: answers a forward pass. The result does not depend on it beyond
     rounding. Logits are normalised in fp32.
     """
+    prefix = SharedPrefix(model)
     answers: dict[Ids, list[Ids]] = {}
     for prompt, answer in dict.fromkeys((tuple(prompt), tuple(answer)) for prompt, answer in pairs):
         answers.setdefault(prompt, []).append(answer)
     found: dict[tuple[Ids, Ids], tuple[float, bool]] = {}
     with tqdm(total=sum(map(len, answers.values())), desc="Scoring answers", disable=not progress) as bar:
         for prompts in _alike(answers, batch_size):
-            shared = common_prefix([prompt[:-1] for prompt in prompts])
-            prefix = extend(model, DynamicCache(), [shared], 0)
+            shared = len(common_prefix([prompt[:-1] for prompt in prompts]))
             for batch in _batches(prompts, answers, batch_size):
-                found |= _score(model, copy.deepcopy(prefix), len(shared), batch)
+                found |= _score(prefix, shared, batch)
                 bar.update(len(batch))
     return [found[tuple(prompt), tuple(answer)] for prompt, answer in pairs]
 
 
 def _score(
-    model, prefix: DynamicCache, shared: int, batch: Sequence[tuple[Ids, Ids]]
+    prefix: SharedPrefix, shared: int, batch: Sequence[tuple[Ids, Ids]]
 ) -> dict[tuple[Ids, Ids], tuple[float, bool]]:
-    """Scores of (prompt, answer) pairs whose prompts all begin with the `shared` tokens held by `prefix`.
+    """Scores of (prompt, answer) pairs whose prompts all begin with the same `shared` tokens.
 
     The last prompt token goes with the answer, because its logits predict the first answer token. Rows are laid
     out as [shared | rest of the prompt, padded | last prompt token and answer, padded]; the attention mask hides
     the padding in the middle, and positions count real tokens only.
     """
-    device = model.device
+    causal = prefix.causal
     prompts = list(dict.fromkeys(prompt for prompt, _ in batch))
-    if shared and len(prompts) > 1:
-        prefix.batch_repeat_interleave(len(prompts))
-    rests = [prompt[shared:-1] for prompt in prompts]
-    cache = extend(model, prefix, rests, shared)
-    width = max(map(len, rests))
-    if cache.get_seq_length():
+    cache, _ = prefix.cache(_padded([prompt[:-1] for prompt in prompts], causal.device), shared)
+    start = cache.get_seq_length()
+    if start:
         rows = [prompts.index(prompt) for prompt, _ in batch]
-        cache.batch_select_indices(torch.tensor(rows, device=device))
-    inputs = [(prompt[-1], *answer[:-1]) for prompt, answer in batch]
-    length = max(map(len, inputs))
-    mask = torch.ones(len(batch), shared + width + length, dtype=torch.long, device=device)
-    for row, (prompt, _) in enumerate(batch):
-        mask[row, len(prompt) - 1 : shared + width] = 0
-    starts = torch.tensor([[len(prompt) - 1] for prompt, _ in batch], device=device)
-    logits = model(
-        input_ids=_padded(inputs, device),
-        attention_mask=mask,
-        position_ids=starts + torch.arange(length, device=device),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
+        cache.batch_select_indices(torch.tensor(rows, device=causal.device))
+    ids = _padded([(prompt[-1], *answer[:-1]) for prompt, answer in batch], causal.device)
+    lengths = torch.tensor([len(prompt) - 1 for prompt, _ in batch], device=causal.device)
+    hidden = causal.hidden(
+        cache,
+        input_ids=ids,
+        attention_mask=gap_mask(lengths, start, ids.shape[1], causal.model.dtype),
+        position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=causal.device),
+    )
     scores = {}
     for row, (prompt, answer) in enumerate(batch):
-        target = torch.tensor(answer, device=device)
-        own = logits[row, : len(answer)].float()  # (answer length, vocabulary)
+        target = torch.tensor(answer, device=causal.device)
+        own = causal.logits(hidden[row, : len(answer)]).float()  # (answer length, vocabulary)
         chosen = own.gather(1, target[:, None])[:, 0] - own.logsumexp(1)
         scores[prompt, answer] = (chosen.double().sum().item(), bool((own.argmax(1) == target).all()))
     return scores
-
-
-def extend(model, cache: DynamicCache, texts: Sequence[Ids], position: int) -> DynamicCache:
-    """Add each text's keys and values, padded on the right, behind `position` cached tokens. Logits are not made."""
-    length = max(map(len, texts))
-    if length == 0:
-        return cache
-    ids = _padded(texts, model.device)
-    positions = torch.arange(position, position + length, device=model.device).expand(len(texts), -1)
-    model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
 
 
 def _padded(texts: Sequence[Ids], device) -> torch.Tensor:
@@ -153,8 +125,3 @@ def common_prefix(texts: Sequence[Ids]) -> Ids:
         if a != b:
             return first[:i]
     return first
-
-
-def _unwrapped(model):
-    """The transformers model itself: a PEFT wrapper's forward hides the arguments that it passes on."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

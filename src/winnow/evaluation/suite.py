@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from winnow.errors import UserError
 from winnow.evaluation.embedded import HELDOUT
+from winnow.store.describe import Free, Identified, arguments
 
 if TYPE_CHECKING:
     from winnow.evaluation.nlu import Condition, NluData
@@ -32,7 +33,7 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
-class Suite:
+class Suite(Identified):
     """Tasks that are evaluated together.
 
     tasks: TaskSpec, or mappings with its fields. headline: `<task>/<metric>` shown first. averages: name ->
@@ -48,11 +49,11 @@ class Suite:
 
     name: str
     tasks: Sequence[TaskSpec | Mapping[str, Any]]
-    headline: Sequence[str] = ()
+    headline: Free[Sequence[str]] = ()
     averages: Mapping[str, Sequence[str]] = field(default_factory=dict)
     limit: int | None = None
-    batch_size: int = 8
-    mirror: str | None = None
+    batch_size: Free[int] = 8
+    mirror: Free[str | None] = None
     allow_code_execution: bool = False
     chat_template: bool = False
     seed: int = 1234
@@ -92,23 +93,14 @@ class Suite:
         """Whether prompts come from the run's own template; stock tasks bring their own."""
         return self.nlu is not None or any(task.task.startswith("embedded") for task in self.tasks)
 
-    def settings(self) -> dict[str, Any]:
-        """All that the results depend on besides model and template, JSON-able, for fingerprints.
-
-        Data counts by content: the digest of what the tasks read of the mirror (not its place), and of the held-out
-        records.
-        """
-        settings = {key: value for key, value in vars(self).items() if key not in ("nlu", "_mirror_digest")}
-        settings["tasks"] = [asdict(task) | {"metrics": list(task.metrics)} for task in self.tasks]
-        settings["headline"] = list(self.headline)
-        settings["averages"] = {name: list(keys) for name, keys in self.averages.items()}
-        settings["lm_eval"] = version("lm-eval")
-        settings["heldout"] = hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16]
-        if self.mirror is not None:
-            settings["mirror"] = self._mirror_digest
-        if self.nlu is not None:
-            settings["nlu"] = self.nlu.settings()
-        return settings
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Data counts by content: what the tasks read of the mirror, not its place, and the held-out records."""
+        return arguments(self) | {
+            "lm_eval": version("lm-eval"),
+            "heldout": hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16],
+            "mirror": None if self.mirror is None else self._mirror_digest,
+        }
 
     @cached_property
     def _mirror_digest(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rapidfuzz.distance import Indel, Prefix
 
 from winnow.data.records import Record
 from winnow.perturb.attacks.audit import audit
@@ -19,6 +19,7 @@ from winnow.store.files import replacing, write_atomically
 
 PROMPTS_SHOWN = 50
 CHARACTERS_SHOWN = 1500  # of one instruction
+BEFORE_CHANGE = 500  # of them, before the first that was changed, where it stands further on
 _PIECES = re.compile(r"\s+|[^\W_]+|[\W_]", re.UNICODE)
 
 
@@ -76,14 +77,25 @@ def _groups(tables: Mapping[str, PromptTable], records: Sequence[Record]) -> lis
 
 
 def marked(original: str, attacked: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
-    """Both texts as (changed, stretch) pairs, compared word by word, blanks and punctuation each on their own."""
-    before, after = _PIECES.findall(original), _PIECES.findall(attacked)
+    """Both texts as (changed, stretch) pairs, compared word by word, blanks and punctuation each on their own.
+
+    Of long texts the part around the first change is shown. Twice as much is compared, and no more: what moved past the
+    end of one side alone would look changed.
+    """
+    start = 0
+    if max(len(original), len(attacked)) > CHARACTERS_SHOWN:
+        start = max(0, Prefix.similarity(original, attacked) - BEFORE_CHANGE)
+    before, after = (_PIECES.findall(text[start : start + 2 * CHARACTERS_SHOWN]) for text in (original, attacked))
     sides: tuple[list, list] = ([], [])
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    for kind, a, b, c, d in Indel.opcodes(before, after):
         for side, stretch in zip(sides, ("".join(before[a:b]), "".join(after[c:d])), strict=True):
-            if stretch:
-                side.append((kind != "equal", stretch))
-    return _cut(sides[0]), _cut(sides[1])
+            changed = kind != "equal"
+            if side and side[-1][0] == changed:
+                side[-1] = (changed, side[-1][1] + stretch)
+            elif stretch:
+                side.append((changed, stretch))
+    lead = [(False, "… ")] if start else []
+    return lead + _cut(sides[0]), lead + _cut(sides[1])
 
 
 def _cut(stretches: list[tuple[bool, str]]) -> list[tuple[bool, str]]:

@@ -7,7 +7,6 @@ and works out what the page says. A stage whose files are missing is reported as
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -225,7 +224,7 @@ def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
     models = results["models"]
     metrics = list(dict.fromkeys(metric for model in models.values() for metric in model["metrics"]))
     headline = [metric for metric in results.get("headline") or [] if metric in metrics] or metrics[:MOST_METRICS]
-    rows = {metric: _comparison(metric, models, results.get("delta") or {}) for metric in metrics}
+    rows = {metric: _comparison(metric, results) for metric in metrics}
     return {
         "suite": results["suite"],
         "settings": list(flatten(results.get("settings") or {})),
@@ -233,6 +232,9 @@ def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
         "others": [rows[metric] for metric in metrics if metric not in headline],
         "plot": Markup(plots.base_against_tuned(models, headline[:MOST_METRICS])),
         "compared": {"base", "tuned"} <= set(models),
+        "untested": {
+            key: why for key, why in (results.get("untested") or {}).items() if rows[key]["delta"] is not None
+        },
         "noised": _noised(results),
     }
 
@@ -243,23 +245,18 @@ def _noised(results: Mapping[str, Any]) -> list[Markup]:
     return [Markup(robustness_curves(results, dataset, model)) for dataset in datasets for model in results["models"]]
 
 
-def _comparison(metric: str, models: Mapping[str, Any], deltas: Mapping[str, float]) -> dict[str, Any]:
-    """One row of the table. The change's standard error takes the two evaluations as independent,
-    sqrt(se_base^2 + se_tuned^2); both answer the same questions, so it errs on the wide side. A change below
-    1.96 standard errors is called unclear."""
-    base, tuned = (models.get(name, {}).get("metrics", {}).get(metric) for name in ("base", "tuned"))
-    row = {"metric": metric, "base": base, "tuned": tuned, "delta": None, "error": None, "verdict": ""}
-    if base and tuned and base["value"] is not None and tuned["value"] is not None:
-        delta = deltas.get(metric, tuned["value"] - base["value"])
-        spreads = [side.get("stderr") for side in (base, tuned)]
-        error = None if None in spreads else math.hypot(*spreads)
-        improved = (delta < 0) if plots.lower_is_better(metric, base) else (delta > 0)
-        clear = delta != 0 and (error is None or abs(delta) > 1.96 * error)
-        row |= {
-            "delta": delta,
-            "error": error,
-            "verdict": ("better" if improved else "worse") if clear else "unclear",
-        }
+def _comparison(metric: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the table: both models, the change with its paired 95% interval, and the verdict of the paired test:
+    better, worse, tie, or untested where the run kept nothing to test it with."""
+    base, tuned = (results["models"].get(name, {}).get("metrics", {}).get(metric) for name in ("base", "tuned"))
+    row = {"metric": metric, "base": base, "tuned": tuned, "delta": None, "low": None, "high": None, "verdict": ""}
+    found = results.get("comparison", {}).get(metric)
+    if found is not None:
+        words = {"win": "better", "loss": "worse", "tie": "tie"}
+        row |= {"delta": found["difference"], "low": found["low"], "high": found["high"]}
+        row["verdict"] = words[found["verdict"]]
+    elif base and tuned:
+        row |= {"delta": tuned["value"] - base["value"], "verdict": "untested"}
     return row
 
 

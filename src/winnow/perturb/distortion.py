@@ -19,12 +19,13 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-import Levenshtein
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from winnow.backbone.sentence_encoder import SentenceEncoder
 from winnow.errors import UserError
+from winnow.store.describe import Free, Identified
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,6 @@ class RuleDistortion:
     replacement touches the same number of words everywhere), beta is the mean of min(1, d_i / n_i), n_i words of the
     raw instruction, and a warning says so (ours).
     """
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": "rule", "version": 1}
 
     def __call__(self, raw: Sequence[str], noisy: Sequence[str]) -> float:
         """beta of aligned raw and noised instructions. Raises ValueError for lists that are empty or not aligned."""
@@ -62,7 +60,7 @@ class RuleDistortion:
         return beta
 
 
-class EmbeddingDistortion:
+class EmbeddingDistortion(Identified):
     """The LM-based beta with a local sentence encoder: mean of its last hidden state over the text's tokens.
 
     name, revision: see `SentenceEncoder`. max_length: window in the encoder's tokens, longer texts are cut.
@@ -70,13 +68,18 @@ class EmbeddingDistortion:
     """
 
     def __init__(
-        self, name: str = "packaged:minilm", revision: str | None = None, max_length: int = 256, batch_size: int = 32
+        self,
+        name: str = "packaged:minilm",
+        revision: str | None = None,
+        max_length: int = 256,
+        batch_size: Free[int] = 32,
     ) -> None:
         self.encoder = SentenceEncoder(name, revision)
         self.max_length, self.batch_size = max_length, batch_size
 
-    def settings(self) -> dict[str, Any]:
-        return {"name": "embedding", "encoder": self.encoder.identity, "max_length": self.max_length, "version": 1}
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"encoder": self.encoder, "max_length": self.max_length}
 
     def __call__(self, raw: Sequence[str], noisy: Sequence[str]) -> float:
         """beta of aligned raw and noised instructions. Raises ValueError for lists that are empty or not aligned."""
@@ -109,11 +112,8 @@ class OpenAIDistortion:
     OPENAI_API_KEY when beta is asked for, and is kept nowhere.
     """
 
-    def __init__(self, model: str = "text-embedding-3-small", timeout: float = 60) -> None:
+    def __init__(self, model: str = "text-embedding-3-small", timeout: Free[float] = 60) -> None:
         self.model, self.timeout = model, timeout
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": "openai", "model": self.model, "version": 1}
 
     def __call__(self, raw: Sequence[str], noisy: Sequence[str]) -> float:
         """beta of aligned raw and noised instructions. Raises ValueError for lists that are empty or not aligned,

@@ -9,11 +9,12 @@ well as a blur. `embedding_noise` gives the bracket, so that one draw of eps ser
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor
+
+from winnow import draws
 
 FAMILIES = ("gaussian", "uniform")
 STATISTICS = ("scalar", "per_dimension")
@@ -34,7 +35,8 @@ def embedding_noise(
     (tokens, width) in fp32 on the embeddings' device.
     """
     mean, deviation = region_statistics(embeddings, statistics)
-    eps = unit_noise(embeddings.shape, generator(seed, record_id, draw), family)
+    # On the CPU whatever the device, so that a record meets the same noise on a GPU.
+    eps = unit_noise(embeddings.shape, draws.generator(seed, record_id, draw), family)
     return mean + deviation * eps.to(embeddings.device)
 
 
@@ -69,13 +71,3 @@ def unit_noise(shape: tuple[int, ...], source: torch.Generator, family: str = "g
     if family == "uniform":
         return (2.0 * torch.rand(shape, generator=source) - 1.0) * math.sqrt(3.0)
     raise ValueError(f"unknown family {family!r}; known: {FAMILIES}")
-
-
-def generator(seed: int, record_id: str, draw: int) -> torch.Generator:
-    """A generator that is a function of (seed, record id, draw) alone.
-
-    It lives on the CPU whatever the device: the same record meets the same noise in any batch, any order, any number
-    of processes, and on a GPU.
-    """
-    digest = hashlib.sha256(f"{seed}:{record_id}:{draw}".encode()).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,17 +15,19 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.reproduce.names import METRICS, NOISES, identity
-from winnow.reproduce.settings import settings_of
+from winnow.reproduce.settings import free_keys, settings_of
 from winnow.sweeps.summary import FAILURE, LAST_SWEEP, failure
 
 
 @dataclass(frozen=True)
 class Measured:
     """One metric of one job. value: percent for the papers' metrics, otherwise in its own unit. n: items asked, or
-    None."""
+    None. key: of results.json, None for what is no metric of an evaluation; scale: that of the value."""
 
     value: float
     n: int | None = None
+    key: str | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Job:
     identity: backbone, pool, method, ratio and settings, as the paper's table writes them. metrics: by paper.csv's
     names; those that it does not have under our own. error: the sentence that ended a failed job. started: when its
     last attempt began, in seconds since 1970. earlier: it is not finished, and no job of the folder's last sweep.
-    stand_in: what stood in for the data of the table (`table.data`). settings, choices: of its configuration, see
-    `experiments.settings`. given: the keys of the sweep's command line. A job that failed before it had a run card has
+    stand_in: what stood in for the data of the table (`table.data`). settings, free, choices: of its configuration, see
+    `reproduce.settings`. given: the keys of the sweep's command line. model, averages: the result that the metrics are
+    of, and its suite's. A job that failed before it had a run card has
     no identity.
     """
 
@@ -53,8 +56,11 @@ class Job:
     earlier: bool = False
     stand_in: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
     choices: dict[str, str] = field(default_factory=dict)
     given: tuple[str, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
+    averages: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[Job]:
@@ -128,9 +134,10 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
     metrics = _times(card)
     if "selected" in (card.get("results") or {}):
         metrics["selected"] = Measured(card["results"]["selected"])
-    results = folder / "results.json"
-    if results.is_file():
-        metrics |= _metrics(read_json(results), config, table)
+    results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {"models": {"base": {}}}
+    model = results["models"].get("tuned") or results["models"]["base"]
+    if model:
+        metrics |= _metrics(model["metrics"], results.get("headline") or [], config, table)
     commit = card["git"]["commit"]
     return Job(
         folder=folder,
@@ -146,8 +153,11 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
         earlier=status != "finished" and _is_earlier(started, began),
         stand_in=config["table"].get("data"),
         settings=settings_of(config),
+        free=free_keys(config),
         choices=choices,
         given=given,
+        model=model,
+        averages=results.get("averages") or {},
     )
 
 
@@ -163,10 +173,10 @@ def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
     return choices, tuple(re.findall(r"'([^']*)'", kept))
 
 
-def _metrics(results: Mapping[str, Any], config: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Measured]:
-    """The tuned model's metrics, the base model's where nothing was tuned."""
-    models = results["models"]
-    found = (models.get("tuned") or models["base"])["metrics"]
+def _metrics(
+    found: Mapping[str, Any], headline: Sequence[str], config: Mapping[str, Any], table: Mapping[str, Any]
+) -> dict[str, Measured]:
+    """The model's metrics, by the paper's names where it has them."""
     ours = {key: name for name, key in METRICS.items()}
     if table.get("average"):
         ours[table["average"]] = "average"
@@ -177,9 +187,9 @@ def _metrics(results: Mapping[str, Any], config: Mapping[str, Any], table: Mappi
     metrics = {}
     for key, one in found.items():
         if key in ours:
-            metrics[ours[key]] = Measured(100 * one["value"], one.get("n"))
-        elif key in (results.get("headline") or []):
-            metrics[key] = Measured(one["value"], one.get("n"))
+            metrics[ours[key]] = Measured(100 * one["value"], one.get("n"), key, 100.0)
+        elif key in headline:
+            metrics[key] = Measured(one["value"], one.get("n"), key)
     return metrics
 
 

@@ -51,6 +51,8 @@ SELECTORS = {
     ("random", "diversity_only"): "diversity",
 }
 METHODS = {"superfilter": "superfiltering"}
+CONTROLS = ("length_matched", "equal_tokens")  # selections that draw beside what another rule takes
+AROUND = "selection@selection.around"  # the group of that rule
 ADVERSARIES = {"nrm": "anit"}  # the others are called as they are
 
 
@@ -60,8 +62,11 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
     row: the job's own labels (`row.<column>`), which win; null ones are taken from the chosen options. `full` has the
     ratio 1.
     """
-    method = SELECTORS.get((choices["method"], choices["selection"]), choices["method"])
-    method = METHODS.get(method, method)
+    rule = choices["selection"]
+    if rule in CONTROLS:
+        rule = choices.get(AROUND, "top")
+    method = SELECTORS.get((choices["method"], rule), choices["method"])
+    method = control(METHODS.get(method, method), choices)
     if paper == "anit":  # its methods are ways to tune on all data
         method = ADVERSARIES.get(choices.get("adversary", "none"), choices.get("adversary", "none"))
     found = {
@@ -71,11 +76,16 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
         "ratio": None,
     }
     if choices.get("noising", "none") != "none":
-        found["noise"] = NOISES[choices["noising"]]
+        found["noise"] = NOISES.get(choices["noising"], choices["noising"])
     found |= {key: value for key, value in row.items() if value is not None and key != "job"}
     if found["method"] == "full":
         found["ratio"] = 1
     return {key: text(value) for key, value in found.items() if value not in (None, "")}
+
+
+def control(method: str, choices: Mapping[str, str]) -> str:
+    """`length_matched(ifd)` for the control of what `ifd` selects; any other method as it is called."""
+    return f"{choices['selection']}({method})" if choices.get("selection") in CONTROLS else method
 
 
 def text(value: object) -> str:

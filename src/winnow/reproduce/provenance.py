@@ -34,7 +34,7 @@ def changes(jobs: Sequence[Job]) -> list[str]:
     found: dict[str, dict[str, int]] = {}
     for job in jobs:
         for key, (_, after) in job.changes.items():
-            if after != ABSENT and not (UNTOLD.search(key) or LEFT_OUT.search(key)):
+            if after != ABSENT and key not in job.free and not (UNTOLD.search(key) or LEFT_OUT.search(key)):
                 values = found.setdefault(key, {})
                 values[_value(after)] = values.get(_value(after), 0) + 1
     told = []

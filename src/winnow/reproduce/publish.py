@@ -18,7 +18,28 @@ from winnow.reproduce.tables import COLUMNS, Cell, Row, Table, build, read_paper
 from winnow.store.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-CSV_COLUMNS = ["paper", "table", "backbone", "pool", "method", "setting", "ratio", "metric", "printed", "expected", "ours", "std", "seeds", "difference", "n", "scale", "commit"]
+CSV_COLUMNS = [
+    "paper",
+    "table",
+    "backbone",
+    "pool",
+    "method",
+    "setting",
+    "ratio",
+    "metric",
+    "printed",
+    "expected",
+    "ours",
+    "std",
+    "seeds",
+    "difference",
+    "n",
+    "scale",
+    "commit",
+    "low",
+    "high",
+    "verdict",
+]
 
 
 def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
@@ -72,6 +93,9 @@ def as_csv(table: Table, scale: str) -> str:
                     "n": " ".join(map(str, sorted(cell.n))),
                     "scale": scale,
                     "commit": " ".join(sorted(cell.commits)),
+                    "low": _plain(cell.tested and cell.tested[0]),
+                    "high": _plain(cell.tested and cell.tested[1]),
+                    "verdict": cell.tested[2] if cell.tested else "",
                 }
             )
     return out.getvalue()
@@ -145,11 +169,16 @@ def _plain(value: float | None) -> str:
 
 
 def show_cell(cell: Cell) -> str:
-    """Ours in two decimals, smaller values in four digits, with the spread over seeds."""
+    """Ours in two decimals, smaller values in four digits, with the spread over seeds; of a difference between rows the
+    paired interval and, where it is one, that it is a tie."""
     if cell.mean is None:
         return "missing" if cell.paper else "–"
     digits = "{:.2f}" if abs(cell.mean) >= 1 else "{:.4g}"
     spread = "" if cell.std is None else f" ± {digits.format(cell.std)}"
+    if cell.tested is not None:
+        low, high, verdict = cell.tested
+        ends = f" [{low:.2f}, {high:.2f}]".replace("-", "−")
+        return digits.format(cell.mean) + ends + (" tie" if verdict == "tie" else "")
     return digits.format(cell.mean) + spread
 
 

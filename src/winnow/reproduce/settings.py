@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
+
+from hydra.utils import get_object
 
 from winnow.pages.card import flatten
 from winnow.reproduce.names import text
+from winnow.store.describe import free
 from winnow.sweeps.scale import ABSENT
 
-# No number hangs on these: what a job is called, where its files lie, on what and how fast it runs.
+# No components, so that no class says of their keys that no number hangs on them.
 LEFT_OUT = re.compile(
-    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\."
-    r"|\.cache$|\.attn_implementation$|\.tokens_per_batch$|\.micro_batch_size$|\.gradient_checkpointing$"
-    r"|\.checkpoint_every_steps$|^attack\.processes$|^evaluation\.(headline|batch_size|bootstrap_iters)$"
+    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\.|^attack\.processes$"
 )
 SEED = re.compile(r"(^|[._])seed$")
 LONGEST = 50  # characters of a value that are shown
@@ -33,14 +35,31 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     """{dotted key: value as text} of a resolved configuration, without what no number hangs on. Folders of `paths` are
     called by their keys, so that a folder that has moved is no other setting."""
     homes = {value: f"${{paths.{key}}}" for key, value in flatten(config.get("paths") or {}) if isinstance(value, str)}
+    unasked = free_keys(config)
     found = {}
     for key, value in flatten(config):
-        if not LEFT_OUT.search(key):
+        if not LEFT_OUT.search(key) and key not in unasked:
             if isinstance(value, str):
                 home = max((one for one in homes if value == one or value.startswith(f"{one}/")), key=len, default="")
                 value = homes[home] + value[len(home) :] if home else value
             found[key] = _text(value)
     return found
+
+
+def free_keys(config: Any, place: str = "") -> frozenset[str]:
+    """Dotted keys that no number hangs on, as the classes that `_target_` names declare: see `store.describe`."""
+    if not isinstance(config, Mapping):
+        return frozenset()
+    own = {f"{place}{key}" for key in (_free(str(config["_target_"])) if "_target_" in config else ())}
+    return frozenset(own).union(*(free_keys(value, f"{place}{key}.") for key, value in config.items()))
+
+
+@cache
+def _free(target: str) -> frozenset[str]:
+    try:
+        return frozenset(free(get_object(target)))
+    except (ImportError, ValueError):
+        return frozenset()  # a class that is no longer there says nothing
 
 
 def differences(jobs: Sequence[Configured]) -> list[dict[str, str]]:

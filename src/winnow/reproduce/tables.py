@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from winnow.errors import UserError
-from winnow.reproduce.collect import Job
+from winnow.evaluation.comparison import Measurement, compare_items, measurements
+from winnow.reproduce.collect import Job, Measured
 from winnow.reproduce.names import text
 from winnow.reproduce.settings import differences, is_named, shown
 
@@ -34,6 +35,8 @@ class Cell:
     n: set[int] = field(default_factory=set)
     commits: set[str] = field(default_factory=set)
     derived: float | None = None  # of ours, where it is made of other cells and has no spread
+    runs: list[tuple[Job, Measured]] = field(default_factory=list)  # what ours was measured in
+    tested: tuple[float, float, str] | None = None  # of a derived one: paired 95% interval; better, worse or tie
 
     @property
     def mean(self) -> float | None:
@@ -124,8 +127,9 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     found, notes = _measured(jobs, printed)
     footnotes += notes
     ours = [*found, *_best(found, table.get("best"))]
+    read: dict[Path, dict[str, Measurement]] = {}
     for metric, rule in (table.get("derived") or {}).items():
-        _derive(ours, metric, rule)
+        footnotes += _derive(ours, metric, rule, read)
     rows: list[Row] = []
     stated: dict[int, list[Row]] = {}  # id of a row of ours -> the rows of the paper that it is
     for row in printed:
@@ -195,6 +199,7 @@ def _add(row: Row, job: Job) -> None:
         cell = row.cells.setdefault(metric, Cell())
         cell.ours[job.seed] = one.value
         cell.commits.add(job.commit)
+        cell.runs.append((job, one))
         if one.n is not None:
             cell.n.add(one.n)
 
@@ -248,22 +253,49 @@ def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:
         for metric in dict.fromkeys(metric for row in members for metric in row.cells):
             cells = [row.cells[metric] for row in members if metric in row.cells]
             top = max(cells, key=lambda cell: cell.mean)
-            best.cells[metric] = Cell(ours=dict(top.ours), n=set(top.n), commits=set(top.commits))
+            best.cells[metric] = Cell(ours=dict(top.ours), n=set(top.n), commits=set(top.commits), runs=top.runs)
         made.append(best)
     return made
 
 
-def _derive(rows: Sequence[Row], metric: str, rule: Mapping[str, Any]) -> None:
+def _derive(
+    rows: Sequence[Row], metric: str, rule: Mapping[str, Any], read: dict[Path, dict[str, Measurement]]
+) -> list[str]:
+    """Add the difference from the reference to every row that has one, with its paired interval; a footnote where the
+    runs do not keep what that takes."""
     over = {key: text(value) for key, value in rule["over"].items()}
+    lacking: dict[str, int] = {}
     for row in rows:
         if matches(row.identity, over) or rule["of"] not in row.cells:
             continue
         partners = [one for one in rows if one is not row and _is_reference(one, row, over) and rule["of"] in one.cells]
         if len(partners) == 1:
             own, other = row.cells[rule["of"]], partners[0].cells[rule["of"]]
-            row.cells[metric] = Cell(
-                derived=own.mean - other.mean, n=own.n | other.n, commits=own.commits | other.commits
-            )
+            cell = Cell(derived=own.mean - other.mean, n=own.n | other.n, commits=own.commits | other.commits)
+            row.cells[metric] = cell
+            try:
+                cell.tested = _test(own, other, read)
+            except UserError as error:
+                lacking[str(error)] = lacking.get(str(error), 0) + 1
+    return [f"{metric}: {count} without an interval. {why}" for why, count in lacking.items()]
+
+
+def _test(own: Cell, other: Cell, read: dict[Path, dict[str, Measurement]]) -> tuple[float, float, str]:
+    """(low, high, better, worse or tie) of the difference of two cells. Raises UserError where the samples of their
+    runs do not allow a test."""
+    sides = []
+    for cell in (own, other):
+        side = []
+        for job, one in cell.runs:
+            if job.folder not in read:
+                read[job.folder] = measurements(job.model, job.averages)[0]
+            if one.key not in read[job.folder]:
+                raise UserError(f"The samples do not hold {one.key or 'it'} item by item.")
+            side.append(read[job.folder][one.key])
+        sides.append(side)
+    found, scale = compare_items(*sides), own.runs[0][1].scale
+    words = {"win": "better", "loss": "worse", "tie": "tie"}
+    return scale * found.low, scale * found.high, words[found.verdict]
 
 
 def _is_reference(one: Row, row: Row, over: Mapping[str, str]) -> bool:

@@ -33,14 +33,6 @@ class AnswerLoss:
         self._prefix = SharedPrefix(backbone.model)
         self._answer: tuple[Record, int] | None = None  # the record asked about last, and its n
 
-    def identity(self) -> dict:
-        """All that the losses depend on besides record and instructions, for fingerprints."""
-        return {
-            "backbone": self.backbone.identity,
-            "template": self.template.settings(),
-            "margin": [MARGIN_TOKENS, MARGIN_SHARE],
-        }
-
     @torch.inference_mode()
     def __call__(self, record: Record, instructions: Sequence[str]) -> list[float]:
         """Nats per answer token, one per instruction; NaN where the prompt does not leave room for the n tokens."""
@@ -72,13 +64,13 @@ class AnswerLoss:
         return shortest if len(heads) == 1 else 0
 
     def _means(self, rows: Sequence[Sequence[int]], shared: int, n: int) -> list[float]:
-        model = self.backbone.model
-        ids = torch.tensor(pad_right(rows, 0), device=next(model.parameters()).device)
+        causal = self._prefix.causal
+        ids = torch.tensor(pad_right(rows, 0), device=causal.device)
         hidden = self._prefix.hidden(ids, shared)
         # A text that begins with its answer has no prediction for its first token.
         first = [max(len(row) - n, 1) for row in rows]
         states = torch.cat([hidden[i, first[i] - 1 : len(row) - 1] for i, row in enumerate(rows)])
         targets = torch.cat([ids[i, first[i] : len(row)] for i, row in enumerate(rows)])
-        nll = token_nll(states, model.get_output_embeddings(), targets)
+        nll = token_nll(states, causal.logits, targets)
         counts = [len(row) - start for row, start in zip(rows, first, strict=True)]
         return [float(part.mean()) for part in nll.split(counts)]

@@ -39,10 +39,8 @@ class Pending(pl.LightningDataModule):
         rows = [record.ids for record in self.pending]
         before_text = [record.spans.get("instruction", (0, 0))[0] for record in self.pending]
         shared = shared_prefixes(rows, before_text)
-        # A pass that makes more tokens than it is given says itself what a record costs.
-        cost = getattr(self.pass_, "cost", lambda record, common: len(record.ids) - common)
         batches = token_budget_batches(
-            [cost(record, common) for record, common in zip(self.pending, shared, strict=True)],
+            [self.pass_.cost(record, common) for record, common in zip(self.pending, shared, strict=True)],
             self.budget,
             [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
         )
@@ -109,9 +107,8 @@ class RecordProgress(pl.Callback):
         self.counts: Counter[str] = Counter()
 
     def on_predict_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        counted = getattr(trainer.datamodule.pass_, "progress", None)
-        if counted:
-            self.counts.update(counted(outputs))
+        self.counts.update(trainer.datamodule.pass_.progress(outputs))
+        if self.counts:
             self.bar.set_postfix({name: f"{count * trainer.world_size:,}" for name, count in self.counts.items()})
         self.bar.update(len(batch["columns"]) * trainer.world_size)
 

@@ -1,38 +1,180 @@
-"""What the runner asks of a pass.
+"""The base classes of passes and methods, and their check before anything is computed.
 
-A pass is a small frozen description (what a fingerprint needs) that can encode records and build the
-LightningModule whose `predict_step` does the work. Adding a pass means adding one such pair.
+What a pass or a method is, is said by its class and its constructor's arguments: see `winnow.store.describe`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pytorch_lightning as pl
+import torch
 
-from winnow.backbone.loading import Backbone
+from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
+from winnow.errors import UserError
+from winnow.scoring.filters import Range
+from winnow.store.describe import describe
+
+if TYPE_CHECKING:
+    from winnow.backbone.loading import Backbone
+    from winnow.perturb.attacks.base import PromptAttack
+    from winnow.scoring.runner import PassTable
+    from winnow.scoring.scores import Scores
 
 
-class Pass(Protocol):
-    """What the runner asks of a pass.
+class Pass:
+    """One sweep of a model over the records, giving columns per record. A subclass is a frozen dataclass.
 
-    schema: the columns, `id` first and `flag` among them. settings(): everything besides data, backbone and
-    template that the columns depend on, with a `version` that is raised whenever the numbers would change.
-    A pass with an `attack` is given records whose instruction the attack has rewritten.
+    schema: the columns, `id` first and `flag`, why a record has no values, among them. version: raised whenever the
+    same arguments would give other numbers. A subclass has `module`, or `columns` if it needs no model.
+
+    attack: records come with the instruction that the attack has written. encoder: source of the model that is run in
+    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's. max_new_tokens: that it adds to
+    a prompt at most.
+    needs_gradients: `predict_step` may use `torch.enable_grad()`.
     """
 
-    schema: ClassVar[pa.Schema]
+    schema: pa.Schema
+    version: ClassVar[int] = 1
+    attack: PromptAttack | None = None
+    encoder: Any = None
+    tokens_per_batch: int | None = None
+    max_new_tokens: int = 0
+    needs_gradients: ClassVar[bool] = False
 
-    def settings(self) -> dict: ...
+    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        """Token ids of every record; one with a `flag` is not run."""
+        return template.encode(records, tokenizer)
 
-    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]: ...
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        """Whose `predict_step(batch, batch_idx)` returns every column of a batch: name -> one value per record."""
+        raise NotImplementedError
 
-    def module(self, backbone: Backbone) -> pl.LightningModule: ...
+    def columns(self, encoded: Sequence[Encoded]) -> dict[str, list]:
+        """Every column of all records, for a pass without a model."""
+        raise NotImplementedError
 
-    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]: ...
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        """What `predict_step` gets; `columns`, one dictionary per record, must be in it. The runner adds `shared`, how
+        many first tokens all rows have in common."""
+        return padded(batch)
 
-    def flagged(self, encoded: Encoded) -> dict[str, Any]: ...
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        """The columns of a record with a flag, besides `id` and `flag`: null."""
+        return {name: None for name in self.schema.names if name not in ("id", "flag")}
+
+    def cost(self, encoded: Encoded, shared: int) -> int:
+        """Tokens of a batch's budget that a record takes. shared: first tokens that others have run already."""
+        return len(encoded.ids) - shared
+
+    def progress(self, columns: Mapping[str, list]) -> dict[str, int]:
+        """What a finished batch adds to the counts beside the progress bar."""
+        return {}
+
+    @property
+    def label(self) -> str:
+        """The pass on the progress line."""
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
+        return words if self.attack is None else f"{words} {self.attack.name}"
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether a model is run: the tokenizer alone decides otherwise."""
+        return type(self).module is not Pass.module
+
+
+def padded(batch: Sequence[Encoded]) -> dict[str, Any]:
+    """input_ids: (batch, length), padded on the right with 0, which a causal model needs no mask for. columns: id,
+    tokens, prompt_tokens (the answer's first place) and answer_tokens (before any cut) of each record."""
+    columns = [
+        {
+            "id": record.id,
+            "tokens": len(record.ids),
+            "prompt_tokens": record.answer_start,
+            "answer_tokens": record.answer_total,
+        }
+        for record in batch
+    ]
+    return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
+
+
+class Method:
+    """A formula over the columns of passes.
+
+    name: under which it is kept and shown. passes: by name. filters: which scored records may be selected. attacks:
+    whose prompts are made first and shown with the scores. takes_all: every eligible record is selected.
+    """
+
+    name: str
+    version: ClassVar[int] = 1
+    passes: Mapping[str, Pass] = MappingProxyType({})
+    filters: Sequence[Range] = ()
+    attacks: Mapping[str, PromptAttack] = MappingProxyType({})
+    takes_all: ClassVar[bool] = False
+
+    def score(self, tables: Mapping[str, PassTable], records: Sequence[Record]) -> Scores:
+        """The scores of the records. tables: the columns of each pass, in the order of the records."""
+        raise NotImplementedError
+
+    def write_outputs(self, tables: Mapping[str, PassTable], records: Sequence[Record], folder: Path) -> None:
+        """Write what is to be seen besides the scores into the run folder."""
+
+
+def check_method(method: Any) -> None:
+    """Raises UserError, before anything is computed, for a method that could not be run to its end."""
+    from winnow.perturb.attacks.base import PromptAttack
+
+    kind = type(method).__qualname__
+    check_kind("method", method, Method, "score")
+    if not isinstance(vars(method).get("name", vars(type(method)).get("name")), str):
+        raise UserError(f"method={kind} has no name; set self.name to a text.")
+    for name, pass_ in method.passes.items():
+        check_pass(f"method={method.name}, pass {name}", pass_)
+    for name, attack in method.attacks.items():
+        check_kind(f"method={method.name}, attack {name}", attack, PromptAttack, "attack")
+    for rule in method.filters:
+        if not isinstance(rule, Range):
+            raise UserError(f"method={method.name} filters by {rule!r}; give a winnow.scoring.filters.Range.")
+
+
+def check_pass(place: str, pass_: Any) -> None:
+    """As `check_method`, for one pass. place: where the sentence says it is."""
+    check_kind(place, pass_, Pass)
+    kind = type(pass_).__qualname__
+    if pass_.runs_model == (type(pass_).columns is not Pass.columns):
+        raise UserError(f"{place}: {kind} must define `module`, or `columns` if it needs no model, and not both.")
+    try:
+        schema = pass_.schema
+    except AttributeError:
+        raise UserError(f"{place}: {kind} has no `schema`; give a pyarrow schema of its columns.") from None
+    names = schema.names if isinstance(schema, pa.Schema) else []
+    if names[:1] != ["id"] or "flag" not in names:
+        raise UserError(
+            f"{place}: the schema of {kind} has the columns {names}; `id` must come first, and `flag` be there."
+        )
+
+
+def check_kind(place: str, part: Any, base: type, *methods: str) -> None:
+    """Raises UserError unless `part` is of the class `base`, has its own form of `methods`, and can be described."""
+    kind = type(part)
+    if not isinstance(part, base):
+        raise UserError(
+            f"{place}: {kind.__qualname__} is no {base.__name__}; derive it from {base.__module__}.{base.__name__}."
+        )
+    for name in methods:
+        if inspect.getattr_static(kind, name) is inspect.getattr_static(base, name):
+            raise UserError(
+                f"{place}: {kind.__qualname__} does not define `{name}`, which every {base.__name__} needs."
+            )
+    try:
+        describe(part)
+    except TypeError as error:
+        raise UserError(f"{place}: {error}") from None

@@ -19,6 +19,7 @@ from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
 from winnow.scoring.protocols import Pass
 from winnow.store.artifacts import Store
 from winnow.store.columns import Columns, origin
+from winnow.store.describe import describe
 from winnow.trainer import make_trainer
 
 if TYPE_CHECKING:
@@ -29,17 +30,14 @@ if TYPE_CHECKING:
 class PassRunner:
     """Computes passes for one backbone, or takes them from the store.
 
-    source: a BackboneSource (or anything with `.identity`, `.tokenizer` and `.load()`); its weights are loaded
+    source: a BackboneSource (or another `Identified` with `tokenizer` and `load()`); its weights are loaded
     when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch; it changes the speed,
     not the numbers, and is no part of any fingerprint. flush_seconds: how much work a kill may cost.
     attack_processes: how many make attacked prompts at once.
     trainer: arguments of Lightning's Trainer.
 
-    A pass that runs a model of its own has that model's source as `encoder`. It reads the records and not the prompts,
-    so it is kept under that model's identity, whatever the backbone and the template.
-
-    A pass may have a `tokens_per_batch` of its own, `cost(encoded, shared)` in these tokens, and `progress(columns)`,
-    counts to show beside the records.
+    The columns of a pass with a model of its own (`encoder`) are kept under that model's identity, whatever the
+    backbone and the template.
     """
 
     def __init__(
@@ -75,9 +73,9 @@ class PassRunner:
             there = len(unique) - len(missing)
             if there and is_leader():
                 known = f"{there} of {len(unique)} records are in the store"
-                print(f"Pass {_label(pass_)}: {known}, {len(missing)} to compute.", flush=True)
+                print(f"Pass {pass_.label}: {known}, {len(missing)} to compute.", flush=True)
             encoded = self._encoded(pass_, [unique[record_id] for record_id in missing], template)
-            if hasattr(pass_, "module"):
+            if pass_.runs_model:
                 self._predict(pass_, encoded, columns, there)
             elif is_leader():
                 columns.append(pass_.columns(encoded))
@@ -102,14 +100,14 @@ class PassRunner:
         """All that the columns of a record depend on besides the record."""
         source = self._source(pass_)
         return {
-            "pass": pass_.settings(),
-            "template": template.settings() if source is self.source else None,
+            "pass": describe(pass_),
+            "template": describe(template) if source is self.source else None,
             # The tokenizer alone decides where no backbone is run.
-            "backbone": source.identity if hasattr(pass_, "module") else source.identity["tokenizer"],
+            "backbone": describe(source) if pass_.runs_model else source.identity["tokenizer"],
         }
 
     def _source(self, pass_: Pass):
-        return getattr(pass_, "encoder", self.source)
+        return self.source if pass_.encoder is None else pass_.encoder
 
     def prompts(
         self, attacks: Mapping[str, PromptAttack], records: Sequence[Record], template: Template
@@ -125,7 +123,7 @@ class PassRunner:
             return measure()(record, instructions)
 
         # What a greedy search finds depends on the model that leads it.
-        identity = {"backbone": self.source.identity, "template": template.settings()}
+        identity = {"backbone": describe(self.source), "template": describe(template)}
         shown = self.trainer.get("enable_progress_bar", True)
         tables = {}
         for leads in (True, False):  # the others find finished artifacts
@@ -142,7 +140,7 @@ class PassRunner:
 
     def _encoded(self, pass_: Pass, records: Sequence[Record], template: Template) -> list[Encoded]:
         """The records as the pass sees them: attacked, if it has an attack; flagged, where the attack found nothing."""
-        tokenizer, attack = self._source(pass_).tokenizer, getattr(pass_, "attack", None)
+        tokenizer, attack = self._source(pass_).tokenizer, pass_.attack
         if attack is None:
             return pass_.encode(records, template, tokenizer)
         table = self.prompts({attack.name: attack}, records, template)[attack.name]
@@ -156,22 +154,17 @@ class PassRunner:
         ]
 
     def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
-        budget = getattr(pass_, "tokens_per_batch", self.tokens_per_batch)
-        data = Pending(pass_, encoded, columns, budget, _label(pass_), there)
+        budget = pass_.tokens_per_batch or self.tokens_per_batch
+        data = Pending(pass_, encoded, columns, budget, pass_.label, there)
         callbacks = [PartWriter(columns, self.flush_seconds)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.
-        trainer = make_trainer(self.trainer, enable_progress_bar=False, callbacks=callbacks, logger=False)
-        model = self.backbone if self._source(pass_) is self.source else pass_.encoder.load()
+        quiet = {"enable_progress_bar": False, "callbacks": callbacks, "logger": False}
+        trainer = make_trainer(self.trainer, **quiet, inference_mode=not pass_.needs_gradients)
+        model = self.backbone if pass_.encoder is None else pass_.encoder.load()
         trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
-
-
-def _label(pass_: Pass) -> str:
-    settings = pass_.settings()
-    names = [str(settings[key]) for key in ("pass", "view") if key in settings]
-    return " ".join([*names, pass_.attack.name] if settings.get("attack") else names)
 
 
 class PassTable:

@@ -51,8 +51,7 @@ class Scores:
             "flag": pa.array(self.flag, pa.string()),
         }
         for name, values in self.components.items():
-            kind = pa.int64() if name.endswith("_tokens") else pa.float64()
-            columns[name] = pa.array(values, pa.float64(), from_pandas=True).cast(kind)
+            columns[name] = _column(values)
         about = about | {"higher_is_better": self.higher_is_better, "columns": self.descriptions}
         return pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about)})
 
@@ -79,6 +78,12 @@ class Scores:
                 f"{path} is no score table of winnow ({' '.join(str(error).split())[:120]}); "
                 f"run the stage `score` again with this run folder."
             ) from None
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    """As the array's type has it, whole numbers or floats; NaN is null."""
+    values = np.asarray(values)
+    return pa.array(values, pa.float64() if values.dtype.kind == "f" else pa.int64(), from_pandas=True)
 
 
 def first_reason(*flags: Sequence[str | None]) -> list[str | None]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 from winnow.scoring.protocols import Pass
 from winnow.selection import clusters
-from winnow.selection.rule import NO_VECTOR, SELECTED, Candidates, Picks, Selection
+from winnow.selection.rule import DUPLICATE, NO_VECTOR, SELECTED, Candidates, Picks, Selection
 from winnow.selection.vectors import directions, present
+from winnow.store.describe import arguments, describe, parameters
 
 ORDERS = ("top", "bottom", "random")
 
@@ -36,9 +38,10 @@ class Budget:
     centre: take the pool's mean vector off before lengths are set to 1 (ours). Mean hidden states all point one way:
     without it unlike records have a cosine of 0.9. seed: of the random order, of k-means, of what else a rule draws.
 
-    A further rule overrides `pick` and, if it has options, `options`; `classify` if it has classes of its own.
+    A further rule overrides `pick`, and `classify` if it has classes of its own.
     """
 
+    version: ClassVar[int] = 1
     name = "budget"
     needs_vectors = False
 
@@ -63,17 +66,14 @@ class Budget:
             raise UserError(f"selection.order={order} is unknown; choose {', '.join(ORDERS)}.")
         if classes < 1:
             raise UserError(f"selection.classes={classes} must be at least 1.")
-        self.ratio, self.count, self.order, self.filters = ratio, count, order, list(filters)
+        self.ratio, self.count = (ratio if count is None else None), count
+        self.order, self.filters = order, list(filters)
         self.embedding, self.classes, self.centre, self.seed = embedding, classes, centre, seed
 
     @property
     def passes(self) -> dict[str, Pass]:
-        """What must be computed before `select`: the embedding, if there is one."""
+        """What must be computed before `select`: `embedding`, if there is one; `count` gives the answers' lengths."""
         return {} if self.embedding is None else {"embedding": self.embedding}
-
-    def options(self) -> dict:
-        """The rule's own settings, for the manifest."""
-        return {}
 
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         """(records,) class of each record, -1 for one without a vector. points: (records, width) of unit length."""
@@ -90,19 +90,22 @@ class Budget:
         method_filters: Sequence[Range] = (),
         takes_all: bool = False,
         vectors: np.ndarray | None = None,
+        lengths: np.ndarray | None = None,
+        keep_duplicates: bool = False,
     ) -> Selection:
         """Decide on every row of a score table.
 
         takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
-        of the table, NaN rows where there is none. Raises UserError if the budget does not fit the valid records, or if
-        the rule needs vectors and has none.
+        of the table, NaN rows where there is none. lengths: (records,) answer tokens, likewise. keep_duplicates: a
+        record that repeats an earlier one, which has the same id, is eligible too. Raises UserError if the budget does
+        not fit the valid records, or if the rule needs vectors and has none.
         """
         if vectors is None and self.needs_vectors:
             raise UserError(f"The selection rule {self.name} compares vectors; give it a pass as selection.embedding.")
         ids = table["id"].to_pylist()
         score = table["score"].to_numpy(zero_copy_only=False)
         filters = [*method_filters, *self.filters]
-        reasons = self._ineligible(table, filters, vectors)
+        reasons = self._ineligible(table, filters, vectors, keep_duplicates)
         valid = np.array([i for i, reason in enumerate(reasons) if reason is None], dtype=np.int64)
         budget = len(valid) if takes_all else self._budget(len(valid), reasons)
         ranked = valid[np.lexsort((valid, self._keys(score[valid], [ids[i] for i in valid], higher_is_better)))]
@@ -113,10 +116,11 @@ class Budget:
         if takes_all or not budget:
             picks = Picks(list(range(budget)))
         else:
-            candidates = Candidates(len(ranked))
+            known = {"ids": [ids[i] for i in ranked], "lengths": None if lengths is None else lengths[ranked]}
             if self.needs_vectors:
                 points = points[ranked]  # the others are needed no more
-                candidates = Candidates(len(ranked), points, labels[ranked])
+                known |= {"vectors": points, "classes": labels[ranked]}
+            candidates = Candidates(len(ranked), **known)
             picks = self.pick(candidates, budget)
         taken = set(picks.taken)
         by_score = not takes_all and self.order != "random" and taken == set(range(len(taken)))
@@ -127,22 +131,35 @@ class Budget:
             budget=budget,
             n_valid=len(valid),
             settings={
-                "ratio": None if takes_all or self.count is not None else self.ratio,
+                "ratio": None if takes_all else self.ratio,
                 "count": None if takes_all else self.count,
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
-                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self.options(),
-                "embedding": None if self.embedding is None else self.embedding.settings() | {"centre": self.centre},
+                "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self._own() | picks.about,
+                "embedding": None if self.embedding is None else describe(self.embedding) | {"centre": self.centre},
             },
             classes=None if labels is None else _class_counts(labels, ranked, picks),
+            note=picks.note,
         )
 
-    def _ineligible(self, table: pa.Table, filters: Sequence[Range], vectors: np.ndarray | None) -> list[str | None]:
-        """Why a record cannot be selected at all: its flag, else the first filter, else that it has no vector."""
+    def _own(self) -> dict[str, Any]:
+        """The arguments that this rule has besides the frame's."""
+        frame = parameters(Budget)
+        return {key: describe(value) for key, value in arguments(self).items() if key not in frame}
+
+    def _ineligible(
+        self, table: pa.Table, filters: Sequence[Range], vectors: np.ndarray | None, keep_duplicates: bool
+    ) -> list[str | None]:
+        """Why a record cannot be selected at all: its flag, else the first filter, else that it has no vector, else
+        that it repeats an earlier one."""
         reasons: list[str | None] = table["flag"].to_pylist()
         checks = [(rule.reason, rule.keeps(table)) for rule in filters]
         if vectors is not None:
             checks.append((NO_VECTOR, present(vectors)))
+        if not keep_duplicates:
+            ids = table["id"].to_pylist()
+            first = {record_id: i for i, record_id in reversed(list(enumerate(ids)))}
+            checks.append((DUPLICATE, [first[record_id] == i for i, record_id in enumerate(ids)]))
         for name, kept in checks:
             reasons = [reason or (None if ok else name) for reason, ok in zip(reasons, kept, strict=True)]
         return reasons
@@ -173,8 +190,7 @@ class Budget:
 def draw(seed: int, record_id: str) -> float:
     """A uniform number in [0, 1) that is a function of (seed, record id)."""
     # Not the draw of the method `random`: with the same seed the two would be one order.
-    digest = hashlib.sha256(f"selection:{seed}:{record_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return draws.uniform("selection", seed, record_id)
 
 
 def _decisions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,8 @@ TOO_SIMILAR = "too_similar"
 QUOTA_FULL = "class_quota_full"
 SMALL_BIN = "bin_too_small"
 NO_VECTOR = "no_vector"
+DUPLICATE = "duplicate"
+CONTROLLED = "taken_by_the_rule"
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,14 @@ class Candidates:
     """The eligible records, best first; a record's place is its 0-based position here.
 
     n: how many. vectors: (n, width) of unit length, and classes: (n,); None for a rule that does not ask for them.
+    lengths: (n,) answer tokens, likewise. ids: of the records.
     """
 
     n: int
     vectors: np.ndarray | None = None
     classes: np.ndarray | None = None
+    lengths: np.ndarray | None = None
+    ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Picks:
 
     taken: places. similar: place -> place of the taken record that it is too like. full: places that were passed over
     because their class had its quota. quotas: (classes,), None for rules without. small: places whose bin is too small
-    to give any.
+    to give any. controlled: places of the rule that a control leaves out. about: what else the manifest says of the
+    rule. note: a sentence in place of the usual one about a budget that is not filled; empty for none at all.
     """
 
     taken: list[int]
@@ -41,11 +48,16 @@ class Picks:
     full: frozenset[int] = frozenset()
     quotas: np.ndarray | None = None
     small: frozenset[int] = frozenset()
+    controlled: frozenset[int] = frozenset()
+    about: dict = field(default_factory=dict)
+    note: str | None = None
 
     def reason(self, place: int) -> str:
         """Why the record at `place` was not taken."""
         if place in self.similar:
             return TOO_SIMILAR
+        if place in self.controlled:
+            return CONTROLLED
         if place in self.small:
             return SMALL_BIN
         return QUOTA_FULL if place in self.full else BEYOND
@@ -59,6 +71,7 @@ class Selection:
     selected, reason and rank (1 is the best eligible record); with vectors also class, and similar_to, the id of the
     record that a skipped one is too like. cut: score of the last record taken, where the subset is one end of the
     ranking by score. classes: per class a dictionary of class, pool, valid, selected and quota; None without vectors.
+    note: see `Picks`.
     """
 
     chosen: list[int]
@@ -68,6 +81,7 @@ class Selection:
     n_valid: int
     settings: dict = field(default_factory=dict)
     classes: list[dict] | None = None
+    note: str | None = None
 
     def manifest(self) -> dict:
         """The content of `selection.json`."""
@@ -84,6 +98,8 @@ class Selection:
 
     def shortfall(self) -> str | None:
         """A sentence if the budget could not be filled, else None."""
+        if self.note is not None:
+            return self.note or None
         missing = self.budget - len(self.chosen)
         if not missing:
             return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow.store.describe import describe
 from winnow.store.files import write_atomically
 from winnow.trainer import device_of
 
@@ -32,7 +33,9 @@ class EvaluateStage:
     trainer_args: Mapping[str, Any]
 
     def run(self, tuned: Path | None, start: Path | None, record: StageRecord) -> dict[str, Any]:
-        """The content of `results.json`: `base`, and `tuned` and `start` where there is such a folder."""
+        """The content of `results.json`: `base`, and `tuned` and `start` where there is such a folder; the paired
+        comparison of `tuned` with `base`."""
+        from winnow.evaluation.comparison import compare_results
         from winnow.evaluation.harness import compare
 
         record.status = "reused"
@@ -42,21 +45,24 @@ class EvaluateStage:
             if folder is not None or name == "base"
         }
         results = compare(found["base"], found.get("tuned"), self.suite)
+        if "tuned" in found:
+            results["comparison"], results["untested"] = compare_results(
+                found["tuned"], found["base"], self.suite.averages
+            )
         return results | {"models": {name: dict(one) for name, one in found.items()}}
 
     def _one(self, name: str, folder: Path | None, record: StageRecord) -> dict[str, Any]:
-        identity = self.runner.source.identity
+        identity = describe(self.runner.source)
         if folder is not None:
             from winnow.tuning.saving import tuned_identity
 
             identity = tuned_identity(identity, folder)
-        suite = self.suite.settings()
         meta = {
             "version": EVALUATION_VERSION,
-            "suite": {key: suite[key] for key in suite if key not in ("batch_size", "headline")},
+            "suite": describe(self.suite),
             "model": identity,
             # Stock tasks bring their own prompts.
-            "template": self.template.settings() if self.suite.uses_template else None,
+            "template": describe(self.template) if self.suite.uses_template else None,
         }
         artifact = self.runner.store.artifact("evaluations", meta)
         record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))
@@ -66,7 +72,10 @@ class EvaluateStage:
                     record.status = "computed"
                     self._evaluate(artifact, name, folder)
                     artifact.finish()
-        return artifact.result("result.json")
+        result = artifact.result("result.json")
+        if result["samples"] is not None:  # where the store is now, not where it was
+            result["samples"] = str(artifact.path / "samples.jsonl")
+        return result
 
     def _evaluate(self, artifact: Artifact, name: str, folder: Path | None) -> None:
         from winnow.evaluation.harness import evaluate_model

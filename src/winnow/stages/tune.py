@@ -12,16 +12,20 @@ from winnow.data.records import Pool, Record
 from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.store.artifacts import Artifact, fingerprint
+from winnow.store.describe import describe
 from winnow.store.differences import differences, told
 from winnow.store.files import write_atomically
 from winnow.tuning.noised import Distortion, examples_of, prepare
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
+from winnow.tuning.trainable import check_targets
 from winnow.tuning.tuner import TUNED_VERSION
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
+    from torch import nn
 
+    from winnow.backbone.loading import BackboneSource
     from winnow.data.templates import Template
     from winnow.perturb.noising.base import Noising
     from winnow.scoring.runner import PassRunner
@@ -55,9 +59,25 @@ def tune_stage(tuner: Tuner | None, start: Start | None, runner: PassRunner, **p
         if start is not None:
             raise UserError("tuning=none tunes nothing, but start=... says where tuning starts; take start=backbone.")
         return None
+    strategy = str(parts["trainer_args"].get("strategy", "auto"))
+    if strategy != "auto" and not strategy.startswith("ddp"):
+        raise UserError(f"trainer.strategy={strategy} is not supported: take ddp, one whole model per device, or auto.")
+    if tuner.mode == "lora" and tuner.lora["target_modules"] != "all-linear":
+        check_targets(_skeleton(runner.source), tuner.lora["target_modules"])
     if isinstance(start, ModelStart):
         check_start(start.path, tuner.mode, runner.source.identity)
     return TuneStage(tuner=tuner, start=start, runner=runner, **parts)
+
+
+def _skeleton(source: BackboneSource) -> nn.Module:
+    """The backbone's modules, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    own = {"trust_remote_code": source.trust_remote_code}
+    config = AutoConfig.from_pretrained(source.folder, revision=source.revision, **own)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, **own)
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ class TuneStage:
 
     def _tuned(self, records: Sequence[Record], start: Path | None, loggers: Loggers) -> tuple[Artifact, bool]:
         """(the model's artifact, whether it was tuned now)."""
-        # The distortion of the very records that are tuned on; the adversary's settings tell it to the fingerprint.
+        # The distortion of the very records that are tuned on; it is part of the adversary's description.
         prepare(self.adversary, records, self.noising, self.measure)
         artifact = self.runner.store.artifact("models", self._meta(records, start))
         return artifact, compute_once(artifact, lambda _: self._fit(artifact, records, start, loggers))
@@ -131,13 +151,13 @@ class TuneStage:
         meta = {
             "version": TUNED_VERSION,
             "records": sorted(record.id for record in records),
-            "tuner": self.tuner.settings(),
-            "adversary": self.adversary.settings(),
-            "backbone": self.runner.source.identity,
-            "template": self.template.settings(),
+            "tuner": describe(self.tuner),
+            "adversary": describe(self.adversary),
+            "backbone": describe(self.runner.source),
+            "template": describe(self.template),
         }
         if self.noising is not None:
-            meta["noising"] = self.noising.settings()
+            meta["noising"] = describe(self.noising)
             read = self.noising.read_besides(records)
             if read:
                 meta["noising_reads"] = fingerprint({"records": read})
@@ -153,8 +173,9 @@ class TuneStage:
             self.adversary,
             loggers(),
             self.trainer_args,
-            None if self.noising is None else self.noising.settings(),
+            None if self.noising is None else describe(self.noising),
             start,
+            self.template,
         )
 
 

@@ -1,7 +1,7 @@
 """What the files of a run folder were made with, so that a later stage never takes another configuration's for its own.
 
 The scores' metadata and `selection.json` hold it, a tuned model has it beside it in the store. Records are compared
-elsewhere, by their ids. What changes nothing but speed or place is left out.
+elsewhere, by their ids.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from winnow.errors import UserError
 from winnow.pages.card import flatten
+from winnow.store.describe import describe
 
 if TYPE_CHECKING:
     from winnow.pipeline import Run
 
-FREE = ("micro_batch_size", "cache")  # last parts of keys that change no result
 TOLD = 3  # differences that a sentence names
 OF_SCORES = ("method", "pre_experience", "passes")
 
@@ -29,24 +27,22 @@ Differences = dict[str, tuple[Any, Any]]
 def scored_with(run: Run) -> dict[str, Any]:
     """All that the scores depend on besides the records: nothing is computed for it."""
     passes = run.method.passes
-    first = run.pre_experience if passes else None
     return {
-        "method": run.scoring_settings(),
-        "pre_experience": None if first is None else first.settings(),
+        "method": describe(run.method),
+        "pre_experience": describe(run.pre_experience) if passes else None,
         "passes": {name: run.scorer.made_with(pass_, run.scoring_template) for name, pass_ in passes.items()},
     }
 
 
 def selected_with(run: Run) -> dict[str, Any]:
     """All that the subset depends on besides the records."""
-    settings = OmegaConf.to_container(run.cfg.selection, resolve=True)
-    unasked: tuple[str, ...] = () if settings.get("count") is None else ("ratio",)
-    if getattr(run.method, "takes_all", False):
-        unasked = ("ratio", "count", "order")
+    rule = describe(run.selection)
+    unasked = ("ratio", "count", "order") if run.method.takes_all else ()
     passes = run.selection.passes
     return scored_with(run) | {
-        "selection": {key: value for key, value in settings.items() if key not in unasked},
-        "filters": [vars(rule) for rule in run.method.filters],
+        "selection": {key: value for key, value in rule.items() if key not in unasked},
+        "filters": describe(run.method.filters),
+        "keep_duplicates": run.pool.keep_duplicates,
         "vectors": {name: run.scorer.made_with(pass_, run.template) for name, pass_ in passes.items()},
     }
 
@@ -57,7 +53,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
     return {
         key: (flat[0].get(key), flat[1].get(key))
         for key in dict.fromkeys([*flat[1], *flat[0]])
-        if key.rpartition(".")[2] not in FREE and flat[0].get(key) != flat[1].get(key)
+        if flat[0].get(key) != flat[1].get(key)
     }
 
 

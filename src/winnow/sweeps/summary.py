@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,10 @@ FAILURE = "failed.json"  # in a job's folder: why its last attempt failed
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
 TROUBLE = "sweep_error.txt"  # in a sweep's folder: the traceback of what ended its launcher or its sweeper
 UNFINISHED = "it did not finish: killed, or running still"
+SHARED = (
+    "refused, as an earlier job of the sweep wrote into this folder; let hydra.sweep.subdir name what differs between "
+    "jobs, as ${hydra:job.num} does"
+)
 CARD = "run_card.json"
 
 
@@ -60,7 +65,7 @@ class Sweep:
 
     def jobs(self) -> list[dict[str, Any]]:
         """The notes of the jobs that began, by folder: folder, table, scale, and the time stamp of an earlier attempt's
-        run card."""
+        run card; of a job that was refused `refused`."""
         notes = [json.loads(path.read_text(encoding="utf-8")) for path in self.notes.glob("*.json")]
         return sorted(notes, key=lambda note: note["folder"])
 
@@ -121,6 +126,7 @@ class Sweep:
 
 
 SWEEPS: list[Sweep] = []  # of this process; Hydra makes the callback below, and has no way to hand it out
+REFUSED: set[int] = set()  # numbers of jobs that must not run, for the same reason
 
 
 def _told(method: Callable) -> Callable:
@@ -145,6 +151,7 @@ class SweepSummary(Callback):
     @_told
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         _check_sweep(config)
+        REFUSED.clear()
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
         self.notes = Path(os.path.abspath(folder)) / f".jobs-{uuid.uuid4().hex[:8]}"
         if table is not None:
@@ -154,13 +161,34 @@ class SweepSummary(Callback):
     @_told
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.runtime.output_dir)
-        (folder / FAILURE).unlink(missing_ok=True)  # the verdict of an earlier attempt
-        if self.notes is None:
+        if self.notes is not None and not self._first(config, folder):
+            REFUSED.add(config.hydra.job.num)
             return
+        (folder / FAILURE).unlink(missing_ok=True)  # the verdict of an earlier attempt
+
+    def _first(self, config: DictConfig, folder: Path) -> bool:
+        """Leaves the job's note; False for a job whose folder is another's, which then has its settings back."""
         note = self.notes / f"{uuid.uuid5(uuid.NAMESPACE_URL, str(folder)).hex}.json"
-        if not note.exists():  # of several processes of a job the first one says how it was
-            about = {"folder": str(folder), "table": _table_name(config.get("table")), "card": _stamp(folder)}
-            write_atomically(note, json.dumps(about | {"scale": OmegaConf.select(config, "scale.name")}))
+        about = {
+            "job": config.hydra.job.num,
+            "folder": str(folder),
+            "table": _table_name(config.get("table")),
+            "scale": OmegaConf.select(config, "scale.name"),
+            "card": _stamp(folder),
+            "settings": {path.name: path.read_text(encoding="utf-8") for path in (folder / ".hydra").glob("*.yaml")},
+        }
+        self.notes.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.notes / ".lock"):
+            if not note.exists():
+                write_atomically(note, json.dumps(about))
+                return True
+            first = json.loads(note.read_text(encoding="utf-8"))
+            if first["job"] == about["job"]:  # of several processes of a job the first one says how it was
+                return True
+            for name, text in first["settings"].items():
+                write_atomically(folder / ".hydra" / name, text)
+            write_atomically(self.notes / f"{uuid.uuid4().hex}.json", json.dumps(about | {"refused": True}))
+            return False
 
 
 def _check_sweep(config: DictConfig) -> None:
@@ -191,6 +219,8 @@ def _stamp(folder: Path) -> int | None:
 def _verdict(job: dict[str, Any]) -> str | None:
     """Why a job that began is not finished; None if it is."""
     folder = Path(job["folder"])
+    if job.get("refused"):
+        return SHARED
     if (folder / FAILURE).is_file():
         return failure(folder / FAILURE)
     if _stamp(folder) == job["card"]:  # nothing was written since

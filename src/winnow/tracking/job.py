@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from winnow.reproduce.names import identity, text
+from winnow.reproduce.names import control, identity, text
 from winnow.tracking.run_card import RunCard, StageRecord
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
     known = {"method": method} | share(config)
     if table and choices:
         known |= identity(row, choices, table["paper"])
-    elif choices.get("adversary", "none") != "none":
-        known["method"] = f"{method}+{choices['adversary']}"
+    else:
+        adversary = choices.get("adversary", "none")
+        known["method"] = control(method, choices) + (f"+{adversary}" if adversary != "none" else "")
     job_type = own.get("job_type") or known["method"]
     group = own.get("group")
     if group is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
@@ -71,7 +72,8 @@ def track_stage(run: Run, stage: str, record: StageRecord) -> None:
     curve and the model, all metrics of the evaluation.
 
     Summary keys: `stages/<stage>/seconds`, `stages/<stage>/status`, `<base or tuned>/<task>/<metric>`,
-    `delta/<task>/<metric>`, tuned minus base.
+    `delta/<task>/<metric>`, tuned minus base, with its paired interval, `/low` and `/high`;
+    `verdict/<task>/<metric>`, win, tie or loss of the tuned model.
     """
     run.tracker.summary({f"stages/{stage}/seconds": record.seconds, f"stages/{stage}/status": record.status})
     if record.status == "skipped":
@@ -85,6 +87,9 @@ def track_stage(run: Run, stage: str, record: StageRecord) -> None:
         for name, model in results["models"].items():
             run.tracker.summary({f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()})
         run.tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})
+        for key, one in results.get("comparison", {}).items():
+            ends = {f"delta/{key}/{end}": one[end] for end in ("low", "high")}
+            run.tracker.summary({f"verdict/{key}": one["verdict"]} | ends)
 
 
 def track_results(run: Run, card: RunCard) -> None:

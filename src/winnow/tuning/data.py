@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.tuning.examples import ExamplesOf, supervised_tokens
 
@@ -75,7 +76,7 @@ def plan_steps(
     total = epochs * math.ceil(len(lengths) / batch_size) if max_steps is None else max_steps
     steps: list[Step] = []
     for epoch in count():
-        order = np.random.default_rng((seed, epoch)).permutation(len(lengths)).tolist()
+        order = np.random.default_rng(draws.key("epoch", seed, epoch)).permutation(len(lengths)).tolist()
         for start in range(0, len(order), batch_size):
             if len(steps) == total:
                 return steps
@@ -173,11 +174,12 @@ class MicroBatchLoader(DataLoader):
     Lightning stores `state_dict()` in its checkpoints and hands it back before the first batch is asked for.
     A plain DataLoader has no such state: Lightning then warns, counts on from the stored batch number, but
     reads the data from the beginning, so that the first records are trained on again instead of the last.
+    The state counts optimizer steps, which are the same in micro-batches of any size: save it between two of them.
     """
 
     def __init__(self, micro_batches: MicroBatches) -> None:
         self._start = _FromOffset(len(micro_batches))
-        self._given = 0
+        self._given, self._per_step = 0, micro_batches.per_step
         # Micro-batches are made in this process: the count below is then exactly what was trained on, and the
         # work (filling a few small tensors) is far below that of a training step.
         super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is)
@@ -189,10 +191,10 @@ class MicroBatchLoader(DataLoader):
             yield micro_batch
 
     def state_dict(self) -> dict:
-        return {"given": self._given}
+        return {"steps": self._given // self._per_step}
 
     def load_state_dict(self, state: dict) -> None:
-        self._start.offset = state["given"]
+        self._start.offset = state["steps"] * self._per_step
 
 
 def _as_it_is(micro_batch: MicroBatch) -> MicroBatch:

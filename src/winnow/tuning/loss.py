@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from winnow.backbone.likelihood import CHUNK_ROWS, final_hidden, token_nll
-from winnow.perturb.embedding_noise import generator
+from winnow import draws
+from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.likelihood import CHUNK_ROWS, Logits, token_nll
 from winnow.tuning.data import MicroBatch
+from winnow.tuning.dropout import RecordDropout
 
 
 class MicroBatchLoss:
@@ -22,26 +23,29 @@ class MicroBatchLoss:
 
     def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0) -> None:
         self.model, self.batch, self.seed = model, batch, seed
+        self.causal = CausalModel(model)
         self.weights = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, embeds: Tensor) -> Tensor:
-        predicting = self._predicting(embeds, self.batch.rows)
-        return token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets).mean()
+        with self._dropout():
+            predicting = self._predicting(embeds, self.batch.rows)
+        return token_nll(predicting, self.causal.logits, self.batch.targets).mean()
 
     def copies(self, embeds: Tensor) -> Tensor:
         count, batch, length, _ = embeds.shape
         offsets = torch.arange(count, device=embeds.device) * (batch * length)
         rows = (offsets[:, None] + self.batch.rows).flatten()
-        predicting = self._predicting(embeds.flatten(0, 1), rows)
-        nll = token_nll(predicting, self.model.get_output_embeddings(), self.batch.targets.repeat(count))
+        with self._dropout(count):
+            predicting = self._predicting(embeds.flatten(0, 1), rows)
+        nll = token_nll(predicting, self.causal.logits, self.batch.targets.repeat(count))
         return nll.view(count, -1).mean(1)
 
     def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         point = embeds.detach().float().requires_grad_()
         # A weight that asks for a gradient makes its layer keep its input for one, wanted or not.
-        with _without_gradients(self.weights), nullcontext() if dropout else _without_dropout(self.model):
+        with _without_gradients(self.weights), self._dropout() if dropout else RecordDropout(None, 0):
             predicting = self._predicting(point, self.batch.rows)
-            slope = _head_slope(predicting, self.model.get_output_embeddings(), self.batch.targets)
+            slope = _head_slope(predicting, self.causal.logits, self.batch.targets)
             return _gradients(predicting, [point], slope)[0]
 
     def keep(self, embeds: Tensor) -> KeptGradients:
@@ -49,21 +53,26 @@ class MicroBatchLoss:
 
     def uniform(self) -> Tensor:
         embedding = self.model.get_input_embeddings().weight
-        draws = torch.zeros(*self.batch.mask.shape, embedding.shape[1])
+        drawn = torch.zeros(*self.batch.mask.shape, embedding.shape[1])
         lengths = self.batch.mask.sum(1).tolist()
-        for draw, length, record in zip(draws, lengths, self.batch.records, strict=True):
-            draw[:length].uniform_(-1.0, 1.0, generator=generator(self.seed, f"adversary:{record}", self.batch.step))
-        return draws.to(self.batch.mask.device)
+        for row, length, record in zip(drawn, lengths, self.batch.records, strict=True):
+            source = draws.generator(self.seed, "adversary", record, self.batch.step)
+            row[:length].uniform_(-1.0, 1.0, generator=source)
+        return drawn.to(self.batch.mask.device)
 
     def same_dropout(self) -> None:
-        torch.manual_seed(draw_seed(self.seed, self.batch.step, self.batch.index))
+        torch.manual_seed(draws.key("dropout", self.seed, self.batch.step))
+
+    def _dropout(self, copies: int = 1) -> RecordDropout:
+        names = [draws.key(copy, record) - 2**63 for copy in range(copies) for record in self.batch.records]
+        return RecordDropout(torch.tensor(names, device=self.batch.ids.device), self.batch.ids.shape[1])
 
     def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
         """(answer tokens, width): the final hidden states that predict an answer token."""
         if not torch.is_autocast_enabled(embeds.device.type):
             # Perturbed embeddings are fp32. Where no autocast does it, they must be brought to the backbone's dtype.
             embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
-        return final_hidden(self.model, inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
+        return self.causal.hidden(inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
 
 
 class KeptGradients:
@@ -124,26 +133,13 @@ def _without_gradients(weights: Sequence[nn.Parameter]) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    # Layers that compute their activations again do so in training mode only; they hold no dropout of their own.
-    switched = [m for m in model.modules() if m.training and not getattr(m, "gradient_checkpointing", False)]
-    for module in switched:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in switched:
-            module.training = True
-
-
 def _gradients(output: Tensor, inputs: Sequence[Tensor], slope: Tensor | None = None) -> Sequence[Tensor | None]:
     """torch.autograd.grad outside of autocast, as the tuner's own backward pass is."""
     with torch.autocast(output.device.type, enabled=False):
         return torch.autograd.grad(output, inputs, slope, allow_unused=True)
 
 
-def _head_slope(predicting: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+def _head_slope(predicting: Tensor, logits: Logits, targets: Tensor) -> Tensor:
     """Gradient of the mean NLL with respect to the hidden states below the head, (answer tokens, width).
 
     As the head's weights want no gradient here, each chunk of logits can give its gradient at once: nothing is kept
@@ -152,11 +148,6 @@ def _head_slope(predicting: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     parts = []
     for rows, wanted in zip(predicting.detach().split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
         rows = rows.requires_grad_()
-        nll = nn.functional.cross_entropy(head(rows).float(), wanted, reduction="sum") / len(targets)
+        nll = nn.functional.cross_entropy(logits(rows).float(), wanted, reduction="sum") / len(targets)
         parts += _gradients(nll, [rows])
     return torch.cat(parts)
-
-
-def draw_seed(seed: int, step: int, index: int) -> int:
-    """A 64-bit seed for the draws of one micro-batch; unrelated for neighbouring arguments."""
-    return int(np.random.SeedSequence((seed, step, index)).generate_state(1, np.uint64)[0])

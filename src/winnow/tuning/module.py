@@ -13,7 +13,7 @@ from transformers import get_scheduler
 from winnow.errors import UserError
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.data import MicroBatch
-from winnow.tuning.loss import MicroBatchLoss, draw_seed
+from winnow.tuning.loss import MicroBatchLoss
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -30,9 +30,9 @@ class InstructionTuner(pl.LightningModule):
     total_steps: length of the learning-rate schedule; warmup_ratio: share of it with a rising rate.
     run: what the run depends on, JSON-able; a checkpoint of another run is refused.
 
-    Dropout is a function of (seed, step, micro-batch), an adversary's noise of (seed, step, record): an interrupted
-    and resumed run is the same run, and the number of processes changes nothing.
-    Raises UserError at a loss that is not finite, before the weights are touched by it.
+    Dropout and an adversary's noise are functions of (seed, step, record): micro-batches, processes, an interruption
+    and a resume change nothing but rounding.
+    Raises UserError at a loss that is not finite or below 0, before the weights are touched by it.
     """
 
     def __init__(
@@ -56,18 +56,21 @@ class InstructionTuner(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
         self._step_loss: Tensor | float = 0.0
+        self._batches: list[MicroBatch] = []  # of the step
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         if batch.step != self.global_step:
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
-        torch.manual_seed(draw_seed(self.seed, batch.step, batch.index))
         if batch.ids.numel() == 0:
             # Every process must take part in every backward pass; this one adds zeros to the gradients.
             share = sum(parameter.reshape(-1)[0] for _, parameter in self.trained()) * 0.0
         else:
+            self._batches.append(batch)
             embeds = self.model.get_input_embeddings()(batch.ids)
             mask = batch.instruction if self.adversary.region == "instruction" else batch.mask
-            loss = self.adversary.loss(MicroBatchLoss(self.model, batch, self.seed), embeds, mask)
+            loss_of = MicroBatchLoss(self.model, batch, self.seed)
+            loss_of.same_dropout()
+            loss = self.adversary.loss(loss_of, embeds, mask)
             share = loss * (len(batch.targets) / batch.step_tokens)
         self._step_loss = self._step_loss + share.detach()
         # Lightning divides by the accumulation and averages gradients over processes; the shares are to be
@@ -78,15 +81,52 @@ class InstructionTuner(pl.LightningModule):
         loss = float(self.trainer.strategy.reduce(self._step_loss, reduce_op="sum"))
         self._step_loss = 0.0
         step, rate = self.global_step + 1, optimizer.param_groups[0]["lr"]
-        if not math.isfinite(loss):
-            raise UserError(
-                f"The tuning loss became {loss} at step {step} of {self.total_steps} (learning rate "
-                f"{rate:.3g}): lower tuning.learning_rate (now {self.learning_rate:g}), set "
-                f"tuning.gradient_clip=1, or use tuning.dtype=fp32."
-            )
+        if not math.isfinite(loss) or loss < 0:
+            raise UserError(f"The tuning loss became {loss} at step {step} of {self.total_steps}: {self._cause(loss)}")
+        self._batches = []
         self.history.append({"step": step, "loss": loss, "lr": rate})
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
         self.log("train/lr", rate, on_step=True, on_epoch=False, batch_size=1)
+
+    def _cause(self, loss: float) -> str:
+        """Why the loss of the step is no number, or below 0, and what to do; looked for only then."""
+        if loss < 0:
+            return (
+                f"a mean of -log p is never below 0, so the code of the adversary ({type(self.adversary).__name__}) or "
+                f"of the backbone is wrong."
+            )
+        trained = {name for name, _ in self.trained()}
+        damaged = [name for name, p in self.named_parameters() if not bool(torch.isfinite(p).all())]
+        if damaged and (not self.history or damaged[0] not in trained):
+            return f"the backbone's weights are not finite ({damaged[0]}); fetch or save it again."
+        lower = (
+            f"lower tuning.learning_rate (now {self.learning_rate:g}), set tuning.gradient_clip=1, or use "
+            f"tuning.dtype=fp32."
+        )
+        losses = {name: value for batch in self._batches for name, value in self._by_record(batch).items()}
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if damaged or not bad or len(bad) == len(losses) > 1:
+            return lower
+        some = ", ".join(bad[:5])
+        return f"{len(bad)} of its {len(losses)} records have no finite loss ({some}); leave them out, or {lower}"
+
+    @torch.no_grad()
+    def _by_record(self, batch: MicroBatch) -> dict[str, float]:
+        """The loss of each record of a micro-batch, without dropout and perturbation."""
+        self.model.eval()
+        length = batch.ids.shape[1]
+        losses = {}
+        for row, name in enumerate(batch.records):
+            own = batch.rows // length == row
+            alone = batch._replace(
+                records=(name,),
+                ids=batch.ids[row : row + 1],
+                rows=batch.rows[own] - row * length,
+                targets=batch.targets[own],
+            )
+            losses[name] = float(MicroBatchLoss(self.model, alone)(self.model.get_input_embeddings()(alone.ids)))
+        self.model.train()
+        return losses
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW (no decay on biases and norms) and a per-step schedule with linear warm-up."""
@@ -127,3 +167,8 @@ class InstructionTuner(pl.LightningModule):
         if missing:
             raise RuntimeError(f"checkpoint lacks trained parameters: {sorted(missing)[:3]}")
         self.history = list(stored["history"])
+        # Lightning counts micro-batches; a resume may have others, and other processes.
+        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for count in (progress["current"], progress["total"]):
+            count.update(ready=done, started=done, processed=done, completed=done - 1)

@@ -37,9 +37,7 @@ def prepare(
 
     measure: builds the distortion; called only if it is needed. Raises UserError if no instruction can be noised.
     """
-    if not hasattr(adversary, "prepare"):
-        return
-    if noising is None or adversary.given:
+    if noising is None or not adversary.needs_distortion:
         adversary.prepare(None)
         return
     raw, noisy = noising.pairs(records)

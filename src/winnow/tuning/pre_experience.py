@@ -25,10 +25,11 @@ from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.runner import PassRunner
+from winnow.store.describe import Identified, describe
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
 
 
-class TunedSource:
+class TunedSource(Identified):
     """A tuned backbone as a source for passes: the runner of the base backbone, and the folder of the result."""
 
     def __init__(self, base: PassRunner, folder: Path) -> None:
@@ -38,7 +39,7 @@ class TunedSource:
     def identity(self) -> dict:
         from winnow.tuning.saving import tuned_identity
 
-        return tuned_identity(self.source.identity, self.folder)
+        return tuned_identity(describe(self.source), self.folder)
 
     @property
     def tokenizer(self):
@@ -77,10 +78,6 @@ class PreExperience:
         self.tuner = tuner
         self.clusters, self.per_cluster, self.low, self.high, self.seed = clusters, per_cluster, low, high, seed
 
-    def settings(self) -> dict:
-        """What the chosen sample and the tuned weights depend on."""
-        return {key: value for key, value in vars(self).items() if key != "tuner"} | {"tuner": self.tuner.settings()}
-
     def sample(self, vectors: np.ndarray, perplexity: np.ndarray) -> list[int]:
         """Positions of the chosen records, in file order.
 
@@ -116,17 +113,20 @@ class PreExperience:
         values, offsets = table.ragged("vector")
         vectors = np.stack([values[offsets[i] : offsets[i + 1]] for i in usable]).astype(np.float32)
         perplexity = np.exp(table.numbers("prompt_nll")[usable])
-        if np.isnan(perplexity).any():
-            raise UserError("A prompt of a single token has no perplexity; use a template with text or BOS before it.")
+        for i in (usable[k] for k in np.flatnonzero(~np.isfinite(perplexity) | ~np.isfinite(vectors).all(1))):
+            cause = "the backbone's weights or arithmetic give it no finite number; try backbone.dtype=fp32"
+            if template.encode([records[i]], runner.source.tokenizer)[0].answer_start == 1:
+                cause = "its prompt is a single token; use a template with text or BOS before it"
+            raise UserError(f"The prompt of record {records[i].id} has no perplexity: {cause}.")
         picked = [records[usable[i]] for i in self.sample(vectors, perplexity)]
         artifact = runner.store.artifact(
             "models",
             {
                 "version": TUNED_VERSION,
-                "pre_experience": self.settings(),
+                "pre_experience": describe(self),
                 "records": sorted(record.id for record in picked),
-                "backbone": runner.source.identity,
-                "template": template.settings(),
+                "backbone": describe(runner.source),
+                "template": describe(template),
             },
         )
         runner.used.append(artifact.fingerprint)
@@ -135,7 +135,9 @@ class PreExperience:
             if is_leader():
                 print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
             examples = template.encode(picked, runner.source.tokenizer, eos=True)
-            told = self.tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args)
+            told = self.tuner.fit(
+                runner.backbone, examples, artifact.path, trainer_args=trainer_args, template=template
+            )
             runner.origin[artifact.fingerprint] = "computed" if told["resumed_from"] is None else "resumed"
 
         if compute_once(artifact, tune):

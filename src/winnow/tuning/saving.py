@@ -5,28 +5,47 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from winnow.backbone.loading import Backbone
+from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.store.files import SEAL, damage, replacing
 from winnow.tuning.trainable import shared_copy
 
+if TYPE_CHECKING:
+    from winnow.data.templates import Template
+
+# Packaged backbones, which have no name elsewhere, and whose weights they hold.
+HUB_NAMES = {"packaged:smollm2_135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 BACKBONE_FILE = "backbone.json"  # in a saved model's folder: the identity of the backbone that it was tuned from
 
 
-def save_tuned(model: PeftModel | PreTrainedModel, backbone: Backbone, folder: Path, facts: dict[str, Any]) -> Path:
+class Prompt(NamedTuple):
+    """How a tuned model is asked. text: holds {instruction}. special_tokens: whether the tokenizer adds its own."""
+
+    text: str
+    special_tokens: bool
+
+
+def save_tuned(
+    model: PeftModel | PreTrainedModel, backbone: Backbone, folder: Path, facts: dict[str, Any], prompt: Prompt
+) -> Path:
     """Writes adapter or model (safetensors), tokenizer, the backbone's identity and model card to `folder`, all or
     nothing.
 
-    facts: lines of the model card. An adapter names the backbone as `from_pretrained` takes it, with its revision on
-    the hub, so that it is never put on another one.
+    facts: lines of the model card. prompt: what the model was tuned on. An adapter names the backbone as
+    `from_pretrained` takes it from anywhere on this machine: an absolute path, or a hub name with its revision.
     """
-    base, revision = backbone.model.config._name_or_path or backbone.name, backbone.identity.get("revision")
+    base, revision = _resolved(backbone.model.config._name_or_path or backbone.name), backbone.identity.get("revision")
     adapter = isinstance(model, PeftModel)
     with replacing(folder) as partial:
         if adapter:
@@ -38,32 +57,74 @@ def save_tuned(model: PeftModel | PreTrainedModel, backbone: Backbone, folder: P
             model.save_pretrained(partial, safe_serialization=True)
         backbone.tokenizer.save_pretrained(partial)
         (partial / BACKBONE_FILE).write_text(json.dumps(backbone.identity, indent=1), encoding="utf-8")
-        card = model_card(base, backbone.name, adapter, facts, revision)
+        card = model_card(base, backbone.name, adapter, facts, revision, prompt)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None = None) -> str:
-    """A short README.md: what the model is, how it came about, how to load it."""
+def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None, prompt: Prompt) -> str:
+    """A short README.md: what the model is, how it came about, how to load it and generate with it."""
     pinned = f', revision="{revision}"' if revision else ""
-    if adapter:
-        library = "peft"
-        load = (
-            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{base}"{pinned})\n'
-            'model = PeftModel.from_pretrained(model, "path/to/this/folder")'
-        )
-    else:
-        library = "transformers"
-        load = (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")\n'
-            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
-        )
-    rows = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    front = f'---\nbase_model: "{base}"\nlibrary_name: {library}\ntags: [winnow, instruction-tuning]\n---\n'
+    local = Path(base).is_dir()
+    public = HUB_NAMES.get(name) if local else base
+    origin = f"- base: {public or Path(base).name}"
+    if local and public:
+        origin += f" ({name}: its weights as a package ships them, rounded; those of the hub differ a little)"
+    elif local:
+        origin += " (a local folder; give its place below)"
     title = f"# {name}, instruction-tuned {'adapter' if adapter else 'model'}"
-    return f"{front}\n{title}\n\nTuned with Winnow.\n\n{rows}\n\n```python\n{load}\n```\n"
+    rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
+    load = [
+        *(["from peft import PeftModel"] if adapter else []),
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'folder = "path/to/this/folder"',
+        f'model = AutoModelForCausalLM.from_pretrained("{base}"{pinned})'
+        if adapter
+        else "model = AutoModelForCausalLM.from_pretrained(folder)",
+        *(["model = PeftModel.from_pretrained(model, folder)"] if adapter else []),
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f"prompt = {prompt.text!r}",
+        'text = prompt.replace("{instruction}", "Name three colours.")',
+        f'ids = tokenizer(text, return_tensors="pt", add_special_tokens={prompt.special_tokens}).input_ids',
+        "answer = model.generate(input_ids=ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=64)",
+        "print(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))",
+    ]
+    front = [
+        "---",
+        *([f'base_model: "{public}"'] if public else []),
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        "tags: [winnow, instruction-tuning]",
+        "---",
+    ]
+    parts = ["\n".join(lines) for lines in (front, [title], ["Tuned with Winnow."], rows, ["```python", *load, "```"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def prompt_of(template: Template, tokenizer: Any) -> Prompt:
+    """The prompt of a record without input and turns."""
+    record = Record("", 0, "{instruction}", "", "", (), "", {})
+    return Prompt(template.render(record, tokenizer), not template.is_chat and template.bos is not False)
+
+
+def _resolved(base: str) -> str:
+    return str(Path(base).expanduser().resolve()) if Path(base).expanduser().is_dir() else base
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "peft")}
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file of a saved model. Raises UserError if it is none, or lacks one of the keys."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); tune again, or restore the file.") from None
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing or not isinstance(found, dict):
+        raise UserError(f"{path} lacks {', '.join(missing) or 'an object'}; tune again, or restore the file.")
+    return found
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -77,6 +138,19 @@ def weight_files(folder: Path) -> list[Path]:
     if fault:
         raise UserError(f"{fault}, so the model is not used; run the stage `tune` that made it again.")
     return files
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """UserError in place of what libraries raise at a cut file, a missing one, or one of another shape."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The tuned model in {folder} cannot be loaded ({reason}): its files are cut, missing or of another "
+            f"backbone; delete the folder and tune again."
+        ) from error
 
 
 def weights_digest(folder: Path) -> str:
@@ -104,13 +178,16 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
     weight_files(folder)
     reference = next(backbone.model.parameters())
     if (folder / "adapter_config.json").is_file():
-        # Not merged: merging would write into the shared weights, and rounds in bf16.
-        model = PeftModel.from_pretrained(shared_copy(backbone.model), str(folder)).get_base_model()
+        read_object(folder / "adapter_config.json", "peft_type", "r", "target_modules")
+        with whole(folder):
+            # Not merged: merging would write into the shared weights, and rounds in bf16.
+            model = PeftModel.from_pretrained(shared_copy(backbone.model), str(folder)).get_base_model()
     else:
         attention = backbone.model.config._attn_implementation
-        model = type(backbone.model).from_pretrained(
-            folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
-        )
+        with whole(folder):
+            model = type(backbone.model).from_pretrained(
+                folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
+            )
     model = model.to(reference.device).eval().requires_grad_(False)
     identity = tuned_identity(backbone.identity, folder)
     return dataclasses.replace(backbone, model=model, identity=identity, name=f"{backbone.name}+tuned")

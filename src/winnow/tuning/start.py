@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from winnow.backbone.loading import Backbone
 from winnow.data.records import Pool, Record
 from winnow.distributed import is_leader
 from winnow.errors import UserError
-from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weight_files
+from winnow.store.describe import Identified
+from winnow.tuning.saving import BACKBONE_FILE, load_tuned, read_object, weight_files, weights_digest, whole
 from winnow.tuning.trainable import full_copy, with_adapters
 
 TuneOn = Callable[[list[Record]], Path]  # records -> the folder of the backbone tuned on them
@@ -29,7 +29,7 @@ KEYS = {"r": "lora_r", "lora_alpha": "lora_alpha"}
 SAME_WEIGHTS = ("dtype", "attention")  # of a backbone's identity: ways to run it
 
 
-class ModelStart:
+class ModelStart(Identified):
     """A model of an earlier run. path: its run folder, or the folder of the adapter or model itself.
 
     Raises UserError if there is no tuned model.
@@ -43,6 +43,10 @@ class ModelStart:
                 f"start.path={path} holds no tuned model: give the folder of a run whose tune stage is done, or of a "
                 f"model that it saved (*.safetensors)."
             )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"weights": weights_digest(self.path)}
 
     def model(self, tune_on: TuneOn) -> Path:
         """The folder of the model."""
@@ -96,7 +100,7 @@ def check_start(folder: Path, mode: str, identity: dict[str, Any]) -> None:
     file = folder / BACKBONE_FILE
     if not file.is_file():
         return
-    then, now = json.loads(file.read_text(encoding="utf-8")), identity
+    then, now = read_object(file, "name"), identity
     differing = sorted(key for key in then | now if key not in SAME_WEIGHTS and then.get(key) != now.get(key))
     if differing:
         told = ", ".join(f"{key} {then.get(key)} there, {now.get(key)} here" for key in differing)
@@ -105,14 +109,17 @@ def check_start(folder: Path, mode: str, identity: dict[str, Any]) -> None:
 
 def _take_adapter(fresh: PeftModel, folder: Path) -> None:
     """The saved weights in place of the fresh ones. Adapter and settings must describe the same matrices."""
-    own, saved = fresh.peft_config["default"].to_dict(), LoraConfig.from_pretrained(str(folder)).to_dict()
+    read_object(folder / "adapter_config.json", "peft_type", "r", "target_modules")
+    with whole(folder):
+        saved = LoraConfig.from_pretrained(str(folder)).to_dict()
+        weights = load_file(folder / "adapter_model.safetensors")
+    own = fresh.peft_config["default"].to_dict()
     for key in (key for key in own if key not in FREE and own[key] != saved.get(key)):
         wish = f"set tuning.{KEYS[key]} to that" if key in KEYS else "it cannot go on being trained here"
         raise UserError(
             f"start: the adapter in {folder} has {key}={saved.get(key)}, but the run's settings give {own[key]}; "
             f"{wish}, or start from another model."
         )
-    weights = load_file(folder / "adapter_model.safetensors")
     here = get_peft_model_state_dict(fresh, save_embedding_layers=False)  # "auto" would ask the hub
     if _modules(weights) != _modules(here):
         raise UserError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from winnow.errors import UserError
 
@@ -31,6 +34,7 @@ def with_adapters(
     Raises UserError if the model has none of the target modules.
     """
     torch.manual_seed(seed)
+    check_targets(model, target_modules)
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
     config = LoraConfig(
         r=r,
@@ -44,6 +48,47 @@ def with_adapters(
         return get_peft_model(shared_copy(model), config)
     except ValueError as error:
         raise UserError(f"tuning.lora_target_modules={targets} does not fit this backbone: {error}") from error
+
+
+def target_names(given: str | Sequence[str] | None) -> str | list[str]:
+    """`all-linear`, a regular expression, or a list of module names, sorted; a text of plain names is a list of them.
+
+    Raises UserError for nothing at all and for a text that is no expression.
+    """
+    if not given:
+        raise UserError(
+            f"tuning.lora_target_modules={given} names no module; give all-linear or a list such as [q_proj,v_proj]."
+        )
+    if not isinstance(given, str):
+        return sorted(given)
+    if given == "all-linear" or not re.fullmatch(r"\w+(\s*,\s*\w+)*", given):
+        try:
+            re.compile(given)
+        except re.error as error:
+            raise UserError(
+                f"tuning.lora_target_modules={given} is no regular expression ({error}); give all-linear or a list "
+                f"such as [q_proj,v_proj]."
+            ) from None
+        return given
+    return sorted(name.strip() for name in given.split(","))
+
+
+def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
+    """Raises UserError unless each target names a module of the model, which may lie on the meta device."""
+    if targets == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        absent = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
+    else:
+        absent = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
+    if absent:
+        linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+        own = sorted({name.rpartition(".")[2] for name in linear} - {"lm_head"})
+        raise UserError(
+            f"tuning.lora_target_modules: the backbone has no module {', '.join(absent)}; its linear layers are "
+            f"[{','.join(own)}]."
+        )
 
 
 def full_copy(model: nn.Module) -> nn.Module:

@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
+from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import write_atomically
 from winnow.trainer import make_trainer
 from winnow.tuning.adversary.base import Adversary
@@ -31,18 +33,19 @@ from winnow.tuning.data import (
     pad_id,
     plan_steps,
 )
+from winnow.tuning.dropout import again, check_attention
 from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.module import SCHEDULES, InstructionTuner
-from winnow.tuning.saving import save_tuned, weights_digest
+from winnow.tuning.saving import Prompt, prompt_of, save_tuned, weights_digest
 from winnow.tuning.start import trainable_model
-from winnow.tuning.trainable import check_finite
+from winnow.tuning.trainable import check_finite, target_names
 
 if TYPE_CHECKING:
-    from winnow.data.templates import Encoded
+    from winnow.data.templates import Encoded, Template
 
 log = logging.getLogger(__name__)
 
-TUNED_VERSION = 1  # raised when the same settings would give other weights; part of every tuned model's fingerprint
+TUNED_VERSION = 2  # raised when the same settings would give other weights; part of every tuned model's fingerprint
 MODES = ("lora", "full")
 DTYPES = ("auto", "fp32", "bf16")
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -76,15 +79,15 @@ class Tuner:
         epochs: int = 3,
         max_steps: int | None = None,
         batch_size: int = 16,
-        micro_batch_size: int = 4,
+        micro_batch_size: Free[int] = 4,
         learning_rate: float = 1e-4,
         warmup_ratio: float = 0.04,
         schedule: str = "cosine",
         weight_decay: float = 0.0,
         gradient_clip: float | None = 1.0,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Free[bool] = False,
         dtype: str = "auto",
-        checkpoint_every_steps: int | None = 50,
+        checkpoint_every_steps: Free[int | None] = 50,
         seed: int = 0,
     ) -> None:
         for key, value, known in (
@@ -97,42 +100,24 @@ class Tuner:
         for key, number in (("epochs", epochs), ("max_steps", max_steps), ("lora_r", lora_r)):
             if number is not None and (number != int(number) or number < 1):
                 raise UserError(f"tuning.{key}={number} must be a whole number of 1 or more.")
-        if not learning_rate > 0 or not 0 <= warmup_ratio <= 1:
+        if not 0 < learning_rate <= 1 or not 0 <= warmup_ratio <= 1:
+            # A step of AdamW moves a weight by about the learning rate.
             raise UserError(
-                f"tuning.learning_rate={learning_rate} must be above 0 and "
+                f"tuning.learning_rate={learning_rate} must be above 0 and at most 1, and "
                 f"tuning.warmup_ratio={warmup_ratio} between 0 and 1."
             )
         check_sizes(batch_size, micro_batch_size, world=1)
         self.mode = mode
-        targets = lora_target_modules if isinstance(lora_target_modules, str) else sorted(lora_target_modules)
-        self.lora = {"r": lora_r, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": targets}
-        self.epochs, self.max_steps = epochs, max_steps
+        targets = target_names(lora_target_modules) if mode == "lora" else None
+        own = (lora_r, lora_alpha, lora_dropout, targets) if mode == "lora" else (None,) * 4
+        self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target_modules = own
+        self.lora = dict(zip(("r", "alpha", "dropout", "target_modules"), own, strict=True))
+        self.epochs, self.max_steps = (epochs if max_steps is None else None), max_steps
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.learning_rate, self.warmup_ratio = learning_rate, warmup_ratio
         self.schedule, self.weight_decay = schedule, weight_decay
         self.gradient_clip, self.gradient_checkpointing = gradient_clip, gradient_checkpointing
         self.dtype, self.checkpoint_every_steps, self.seed = dtype, checkpoint_every_steps, seed
-
-    def settings(self) -> dict[str, Any]:
-        """Every setting that the tuned weights depend on, JSON-able, for fingerprints.
-
-        Gradient checkpointing and the distance of checkpoints are left out: they change time and memory only.
-        """
-        return {
-            "mode": self.mode,
-            "lora": self.lora if self.mode == "lora" else None,
-            "epochs": self.epochs if self.max_steps is None else None,
-            "max_steps": self.max_steps,
-            "batch_size": self.batch_size,
-            "micro_batch_size": self.micro_batch_size,
-            "learning_rate": self.learning_rate,
-            "warmup_ratio": self.warmup_ratio,
-            "schedule": self.schedule,
-            "weight_decay": self.weight_decay,
-            "gradient_clip": self.gradient_clip,
-            "dtype": self.dtype,
-            "seed": self.seed,
-        }
 
     def fit(
         self,
@@ -144,6 +129,7 @@ class Tuner:
         trainer_args: Mapping[str, Any] | None = None,
         noising: dict[str, Any] | None = None,
         start: Path | None = None,
+        template: Template | None = None,
     ) -> dict[str, Any]:
         """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`.
 
@@ -153,7 +139,8 @@ class Tuner:
         noising: what examples that differ per epoch depend on, JSON-able; needed with them, and only then.
         trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
         start: folder of a model that was tuned before from the same backbone, in the same mode; training goes on from
-        its weights. The backbone is not altered, nor is torch's random state on the CPU.
+        its weights. template: of the examples, for the model card.
+        The backbone is not altered, nor is torch's random state on the CPU.
 
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
@@ -204,16 +191,16 @@ class Tuner:
                 self.schedule,
                 self.seed,
                 run={
-                    "settings": {**self.settings(), "dtype": dtype},
-                    "adversary": adversary.settings(),
+                    "settings": describe(self) | {"dtype": dtype},
+                    "adversary": describe(adversary),
                     "noising": noising,
                     "records": digest(records),
-                    "processes": trainer.world_size,
                     "start": began,
                 },
             )
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
-            trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
+            with self._enough_memory():
+                trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate)
         parameters = {id(p): p.numel() for p in backbone.model.parameters()}
         result = {
@@ -228,22 +215,37 @@ class Tuner:
             "dropped": dropped,
             "answer_tokens": sum(supervised_tokens(record) for record in records),
             "dtype": dtype,
-            "adversary": adversary.settings(),
+            "adversary": describe(adversary),
             "noising": noising,
             "noise_fallbacks": {str(k): n for k, n in getattr(examples, "fallbacks", {}).items()},
             "start": began,
             "path": str(folder / "model"),
         }
         if trainer.is_global_zero:
-            facts = {"records": len(records), **self.settings(), "adversary": adversary.settings()["name"]}
+            facts = {"records": len(records), **arguments(self), "adversary": type(adversary).__name__}
             facts |= {key: told for key, told in (("noising", noising), ("start", began)) if told is not None}
             # Trained in fp32; saved in the dtype in which the backbone is evaluated.
             kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
-            save_tuned(kept, backbone, folder / "model", facts)
+            prompt = prompt_of(template, backbone.tokenizer) if template else Prompt("{instruction}", True)
+            facts |= {} if template is None else {"template": template.name}
+            save_tuned(kept, backbone, folder / "model", facts, prompt)
             write_atomically(folder / "tuning.json", json.dumps(result, indent=1))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
         return result
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            # On a CPU torch has no class of its own for it.
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
+            raise UserError(
+                f"Tuning ran out of memory: lower tuning.micro_batch_size (now {self.micro_batch_size}; it changes no "
+                f"result), set tuning.gradient_checkpointing=true, or lower template.max_length."
+            ) from error
 
     def _dtype(self, model: nn.Module) -> str:
         if self.dtype != "auto":
@@ -255,10 +257,11 @@ class Tuner:
         saved = trainable_model(backbone, self.mode, self.lora, self.seed, start)
         causal = saved.get_base_model() if self.mode == "lora" else saved
         causal.train()
+        check_attention(causal.config.to_dict(), causal.config._attn_implementation)
         if self.gradient_checkpointing:
             # The non-reentrant kind works with frozen input embeddings and with torch.autograd.grad, which
             # adversaries call; the reentrant kind does neither.
-            causal.gradient_checkpointing_enable({"use_reentrant": False})
+            causal.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         return saved, causal
 
     def _trainer(

@@ -7,6 +7,8 @@ from composed import config
 from hydra.utils import instantiate
 from six_attacks import KINDS
 
+from winnow.store.describe import describe
+
 LEVELS = {
     "character": ["textbugger", "deepwordbug"],
     "word": ["textfooler", "bertattack"],
@@ -51,4 +53,4 @@ def test_shared_and_own_settings():
 def test_yaml_and_class_agree_on_defaults():
     """A class built without arguments is the attack of the shipped configuration."""
     for name, attack in built().items():
-        assert attack.settings() == KINDS[name]().settings()
+        assert describe(attack) == describe(KINDS[name]())

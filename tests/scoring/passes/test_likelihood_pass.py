@@ -11,7 +11,7 @@ import torch
 from composed import template
 from tiny_passes import TRAINER, Loaded
 
-from winnow.backbone.likelihood import final_hidden
+from winnow.backbone.causal_model import CausalModel
 from winnow.data.records import Record, record_id
 from winnow.perturb.attacks.checklist import CheckList
 from winnow.scoring.passes.embedding import BackboneEmbedding
@@ -164,7 +164,7 @@ def test_prompt_embedding(backbone, records, tmp_path):
     table = compute(backbone, records, tmp_path, pass_=PromptEmbedding())
     encoded = template("alpaca").encode(records, backbone.tokenizer)[0]
     ids = torch.tensor([encoded.ids[: encoded.answer_start]])
-    vector = final_hidden(backbone.model, input_ids=ids)[0].mean(0).numpy()
+    vector = CausalModel(backbone.model).hidden(input_ids=ids)[0].mean(0).numpy()
     loss = backbone.model(input_ids=ids, labels=ids).loss.item()
     values, offsets = table.ragged("vector")
     assert np.allclose(values[offsets[0] : offsets[1]], vector, atol=1e-5)

@@ -14,11 +14,12 @@ import torch
 from composed import template
 from tiny_passes import column, compute, make_records, record, sharper
 
-from winnow.backbone.likelihood import decoder
+from winnow.backbone.causal_model import CausalModel
 from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
 from winnow.scoring.passes.divergence import NoiseDivergence
+from winnow.store.describe import describe
 
 FLAGS = {5: "empty_answer", 7: "prompt_fills_window", 9: "empty_instruction_and_input"}
 SMALL = NoiseDivergence(betas=(1.0,), draws=2)
@@ -135,7 +136,7 @@ class Spy:
 
     def __init__(self, model):
         self.ids, self.embeds = [], []
-        body = decoder(model)
+        body = CausalModel(model).body
         body.register_forward_pre_hook(self.note, with_kwargs=True)
 
     def note(self, module, args, given):
@@ -199,10 +200,10 @@ def test_input_before_instruction(backbone, tmp_path):
 
 def test_settings():
     """The order of the strengths is no difference, everything else is; whole numbers and fractions have plain names."""
-    assert NoiseDivergence((10, 1)).settings() == NoiseDivergence((1.0, 10.0)).settings()
+    assert describe(NoiseDivergence((10, 1))) == describe(NoiseDivergence((1.0, 10.0)))
     changes = [{"betas": (1,)}, {"family": "uniform"}, {"draws": 1}, {"seed": 1}, {"statistics": "per_dimension"}, {}]
     others = [NoiseDivergence(**change) for change in changes]
-    assert len({str(other.settings()) for other in others}) == len(others)
+    assert len({str(describe(other)) for other in others}) == len(others)
     assert NoiseDivergence.column(10) == "kl_beta_10" and NoiseDivergence.column(0.5, "answer") == "kl_answer_beta_0.5"
 
 

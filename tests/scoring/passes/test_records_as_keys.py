@@ -44,8 +44,8 @@ def runner_of(backbone, folder) -> PassRunner:
     ],
 )
 def test_only_new_records_are_computed(backbone, tmp_path, reached, capsys, pool, there):
-    """After a pool of 20 records only those of the second pool that it lacked reach the model, which is said; the columns
-    are those of a store of its own, to 1e-5."""
+    """After a pool of 20 records only those of the second pool that it lacked reach the model, which is said; the
+    columns are those of a store of its own, to 1e-5."""
     runner_of(backbone, tmp_path / "a").compute(Likelihood("clean"), RECORDS[:20], template("alpaca"))
     assert len(reached) == 20 and "in the store" not in capsys.readouterr().out
     reached.clear()

@@ -3,6 +3,7 @@ way."""
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from winnow.scoring.methods.adg import AnswerDivergence
 from winnow.scoring.passes.sampling import SampledAnswers, _SamplingModule, authors_vectors, gram, token_weight
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
+from winnow.store.describe import describe
 
 SMALL = SampledAnswers(answers=3, temperature=1.0, max_new_tokens=6, tokens_per_batch=10_000)
 FLAGS = {5: "empty_answer", 7: "prompt_fills_window", 9: "empty_instruction_and_input"}
@@ -184,6 +186,27 @@ def test_authors_vectors_of_padded_texts(backbone):
             assert torch.allclose(vector, authors_vectors(backbone.model, backbone.tokenizer, [text])[0], atol=1e-5)
 
 
+def test_authors_vectors_read_markers_as_text(backbone):
+    """`<|eos|>` in an answer is seven tokens (bytes) of the tiny tokenizer, not the end token; cutting it in two
+    changes nothing."""
+    whole = authors_vectors(backbone.model, backbone.tokenizer, ["a <|eos|> b"])[0]
+    ids = torch.tensor([[backbone.tokenizer.convert_tokens_to_ids(c) for c in "aĠ<|eos|>Ġb"]])
+    states = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states
+    weights = torch.tensor([token_weight(backbone.tokenizer.decode([token])) for token in ids[0]])
+    assert torch.allclose(
+        whole, (torch.stack(states[1:4]).mean(0)[0] * weights[:, None]).sum(0) / weights.sum(), atol=1e-5
+    )
+
+
+def test_a_model_without_an_end_token(tokenizer):
+    """Neither tokenizer nor generation settings name one: told before anything is drawn."""
+    endless = Backbone(tiny_model(layers=4), copy.deepcopy(tokenizer), {}, "endless")
+    endless.tokenizer.eos_token = None
+    endless.model.generation_config.eos_token_id = None
+    with pytest.raises(UserError, match="endless has no EOS token"):
+        SMALL.module(endless)
+
+
 @pytest.mark.parametrize(
     ("text", "weight"),
     [
@@ -239,5 +262,5 @@ def test_layers_are_part_of_the_pass(backbone, records, tmp_path):
     first = compute(backbone, records[:4], tmp_path, SMALL).table
     other = compute(backbone, records[:4], tmp_path, replace(SMALL, layers=(1, 2))).table
     assert first["answers"] == other["answers"] and first["gram"] != other["gram"]
-    own, same = (replace(SMALL, pooling="authors", layers=layers).settings() for layers in ((1,), (2,)))
-    assert own == same and SMALL.settings() != replace(SMALL, layers=(1, 2)).settings()
+    own, same = (describe(replace(SMALL, pooling="authors", layers=layers)) for layers in ((1,), (2,)))
+    assert own == same and describe(SMALL) != describe(replace(SMALL, layers=(1, 2)))

@@ -174,7 +174,32 @@ _RE = {
     "question": "Which relations between entities does the text state?",
     "form": "relation: head | tail; relation: head | tail",
 }
-_NYT = ["/business/company/advisors", "/business/company/founders", "/business/company/industry", "/business/company/major_shareholders", "/business/company/place_founded", "/business/company_shareholder/major_shareholder_of", "/business/person/company", "/location/administrative_division/country", "/location/country/administrative_divisions", "/location/country/capital", "/location/location/contains", "/location/neighborhood/neighborhood_of", "/people/deceased_person/place_of_death", "/people/ethnicity/geographic_distribution", "/people/ethnicity/people", "/people/person/children", "/people/person/ethnicity", "/people/person/nationality", "/people/person/place_lived", "/people/person/place_of_birth", "/people/person/profession", "/people/person/religion", "/sports/sports_team/location", "/sports/sports_team_location/teams"]
+_NYT = [
+    "/business/company/advisors",
+    "/business/company/founders",
+    "/business/company/industry",
+    "/business/company/major_shareholders",
+    "/business/company/place_founded",
+    "/business/company_shareholder/major_shareholder_of",
+    "/business/person/company",
+    "/location/administrative_division/country",
+    "/location/country/administrative_divisions",
+    "/location/country/capital",
+    "/location/location/contains",
+    "/location/neighborhood/neighborhood_of",
+    "/people/deceased_person/place_of_death",
+    "/people/ethnicity/geographic_distribution",
+    "/people/ethnicity/people",
+    "/people/person/children",
+    "/people/person/ethnicity",
+    "/people/person/nationality",
+    "/people/person/place_lived",
+    "/people/person/place_of_birth",
+    "/people/person/profession",
+    "/people/person/religion",
+    "/sports/sports_team/location",
+    "/sports/sports_team_location/teams",
+]
 _CONLL03 = {"PER": "person", "ORG": "organization", "LOC": "location", "MISC": "miscellaneous"}
 _ONTONOTES = {
     "PERSON": "person",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from winnow import draws
 from winnow.data.formats import SourceRow
 from winnow.data.nlu.datasets import DATASETS, Dataset
 from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
-from winnow.data.readers import ON_ERROR, load_from_hub
+from winnow.data.readers import DUPLICATES, ON_ERROR, check_duplicates, load_from_hub
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.data.schemas import BadRow
 from winnow.errors import UserError
@@ -33,20 +33,21 @@ def read_nlu(
     limit: int | None = None,
     seed: int = 0,
     on_error: str = "quarantine",
+    duplicates: str = "drop",
 ) -> Pool:
     """The records of a data set: instruction, context (question, format, options, text) and target.
 
     dataset: a key of `DATASETS`. source: hub name, used when path is None; None for `Dataset.hub`. path: a file, a
     folder with one file for each split, or a folder that holds such a folder under the data set's name. style: detailed
     or concise. split: train, validation or test. limit: at most so many records, drawn at random by (seed, text and
-    target), so that both styles get the same ones and a smaller limit a part of a larger one; None for all. on_error:
-    as in `read_pool`.
+    target), so that both styles get the same ones and a smaller limit a part of a larger one; None for all. on_error,
+    duplicates: as in `read_pool`.
 
     `Record.raw` holds instruction, input and output (Alpaca's columns, in which a subset is written as JSON Lines),
     dataset, style, split, and the row itself as `original`.
     Raises UserError for settings out of range, files that are missing or ambiguous, and a source without a good row.
     """
-    known = _dataset(dataset, style, split, limit, on_error)
+    known = _dataset(dataset, style, split, limit, on_error, duplicates)
     place, rows = _rows(known, source, path, split)
     records: list[Record] = []
     quarantined: list[Quarantined] = []
@@ -67,6 +68,7 @@ def read_nlu(
         raise UserError(f"{place} holds no readable record of {dataset}{first if quarantined else ', it has no row'}.")
     if limit is not None and limit < len(records):
         records = _drawn(records, limit, seed)
+    check_duplicates(records, place, duplicates)
     ids = [record.id for record in records]
     return Pool(
         records=records,
@@ -76,6 +78,7 @@ def read_nlu(
         quarantined=quarantined,
         duplicates=len(ids) - len(set(ids)),
         fingerprint=pool_fingerprint(ids),
+        keep_duplicates=duplicates == "keep",
     )
 
 
@@ -104,12 +107,13 @@ def nlu_file(dataset: str, path: str | Path, split: str) -> Path:
     )
 
 
-def _dataset(dataset: str, style: str, split: str, limit: Any, on_error: str) -> Dataset:
+def _dataset(dataset: str, style: str, split: str, limit: Any, on_error: str, duplicates: str) -> Dataset:
     for key, value, known in (
         ("dataset", dataset, DATASETS),
         ("style", style, STYLES),
         ("split", split, SPLITS),
         ("on_error", on_error, ON_ERROR),
+        ("duplicates", duplicates, DUPLICATES),
     ):
         if value not in known:
             raise UserError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
@@ -176,9 +180,8 @@ def _record(dataset: Dataset, style: str, split: str, number: int, value: Any) -
 def _drawn(records: list[Record], limit: int, seed: int) -> list[Record]:
     """`limit` records in file order: those with the lowest hash of (seed, context, target)."""
 
-    def draw(record: Record) -> tuple[str, int]:
-        content = f"{seed}:{record_id('', record.input, record.output)}"
-        return hashlib.sha256(content.encode()).hexdigest(), record.row
+    def draw(record: Record) -> tuple[int, int]:
+        return draws.key(seed, record_id("", record.input, record.output)), record.row
 
     return sorted(sorted(records, key=draw)[:limit], key=lambda record: record.row)
 

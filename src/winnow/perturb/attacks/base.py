@@ -6,25 +6,27 @@ resources are loaded when the first instruction is attacked, once per process.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.perturb.attacks import resources as sets
+from winnow.store.describe import Free, Identified, arguments
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.resources import Resources
 
 SEARCHES = ("random", "greedy")
 LEVELS = ("character", "word", "sentence")
-MOST_WORDS = 2000  # longer instructions are flagged by the attacks that change words: their cost grows with the square
+# Longer instructions are flagged by the attacks that change words: every candidate is a whole text (ours).
+MOST_WORDS, MOST_CHARACTERS = 2000, 32_000
 
 # Why there is no attacked prompt.
 EMPTY_INSTRUCTION = "empty_instruction"
@@ -35,6 +37,7 @@ NO_CANDIDATE = "no_candidate"
 NOTHING_KEPT = "no_candidate_kept_constraints"
 NO_LOSS = "no_answer_loss"
 LOSS_NOT_RAISED = "loss_not_raised"
+ATTACK_FAILS = "attack_fails"  # followed by a colon and the error
 
 Losses = Callable[[Sequence[str]], Sequence[float]]
 
@@ -49,29 +52,12 @@ class Outcome:
     flag: str | None = None
 
 
-class PromptAttack(Protocol):
-    """What passes, methods and the prompt artifact ask of an attack."""
-
-    name: str
-    level: str
-    search: str
-    resources: str
-
-    def settings(self) -> dict: ...
-
-    def source(self) -> str: ...
-
-    def prepare(self) -> None: ...
-
-    def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome: ...
-
-
-class Shared:
-    """Settings that every attack has.
+class PromptAttack(Identified):
+    """A rewriting of one instruction, and the settings that every attack has.
 
     name: under which prompts are kept. search: `random` or `greedy`. resources: `offline` or `paper`. seed: of the
     draws, with record id and name. query_budget: for greedy, instructions per record whose loss may be asked.
-    cache: winnow's cache folder; where files lie changes no prompt, so it is no part of `settings`.
+    cache: winnow's cache folder.
     """
 
     level: ClassVar[str]
@@ -85,7 +71,7 @@ class Shared:
         resources: str = "offline",
         seed: int = 0,
         query_budget: int = 200,
-        cache: str = "~/.cache/winnow",
+        cache: Free[str] = "~/.cache/winnow",
     ) -> None:
         if search not in SEARCHES:
             raise UserError(f"attack.search={search} is unknown; choose {' or '.join(SEARCHES)}.")
@@ -94,15 +80,14 @@ class Shared:
         if query_budget < 2:
             raise UserError(f"attack.query_budget={query_budget} is too small; give 2 or more, one for the original.")
         self.name, self.search, self.resources, self.seed = name, search, resources, seed
-        self.query_budget, self.cache = query_budget, cache
+        self.query_budget, self.cache = (query_budget if search == "greedy" else None), cache
         self._engine: Any = None  # TextAttack's objects; never sent to another process
 
-    def settings(self) -> dict:
-        """All that a prompt depends on besides the instruction and the record's id, as JSON can hold it."""
-        left_out = {"cache", "_engine"} | ({"query_budget"} if self.search == "random" else set())
-        values = {key: value for key, value in vars(self).items() if key not in left_out}
-        identity = sets.identities(self.resources, self.needs)
-        return values | {"attack": type(self).__name__, "version": self.version, "resources": identity}
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that a prompt depends on besides the instruction and the record's id: what the resources are, not only
+        their name."""
+        return arguments(self) | {"resources": sets.identities(self.resources, self.needs)}
 
     def source(self) -> str:
         """What the prompts were made with, for people: the resource set and what was used of it."""
@@ -111,7 +96,11 @@ class Shared:
 
     def prepare(self) -> None:
         """Load everything now; raises UserError for a resource that cannot be had."""
-        self.engine()
+
+    def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome:
+        """The rewritten instruction, never the same, or a flag that says why there is none. losses: of the record's
+        answer under each of several instructions, for search=greedy."""
+        raise NotImplementedError
 
     def engine(self) -> Any:
         if self._engine is None:
@@ -125,13 +114,14 @@ class Shared:
         return vars(self) | {"_engine": None}
 
 
-class WordAttack(Shared):
+class WordAttack(PromptAttack):
     """An attack that changes some of the instruction's words; its classes say how.
 
     share: of the words that may be changed, the part that is; at least one word, and no more than max_words (ours:
     the papers stop where a classifier errs, which an instruction does not have).
     """
 
+    version: ClassVar[int] = 2
     ranking: ClassVar[str] = "delete"  # how greedy finds important words: leave them out, or write an unknown one
 
     def __init__(self, share: float = 0.2, max_words: int = 20, **shared: Any) -> None:
@@ -161,11 +151,14 @@ class WordAttack(Shared):
         transformation = self.transformation(resources)
         return _WordEngine(self, transformation, first, self.constraints(resources))
 
+    def prepare(self) -> None:
+        self.engine()
+
     def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome:
         """The instruction with some words changed. losses: needed by search=greedy."""
         if not instruction.strip():
             return Outcome(None, flag=EMPTY_INSTRUCTION)
-        if len(instruction.split()) > MOST_WORDS:
+        if len(instruction) > MOST_CHARACTERS or len(instruction.split()) > MOST_WORDS:
             return Outcome(None, flag=TOO_LONG)
         if "<SPLIT>" in instruction:  # TextAttack's own mark between texts
             return Outcome(None, flag=RESERVED_TEXT)
@@ -211,7 +204,9 @@ class _WordEngine:
 
 def run_attack(attack: Any, text: Any, losses: Losses | None) -> Outcome:
     """One TextAttack attack as an outcome."""
-    greedy = hasattr(attack.goal_function, "ask")
+    from winnow.perturb.attacks.goal import AnswerLossGoal
+
+    greedy = isinstance(attack.goal_function, AnswerLossGoal)
     if greedy:
         if losses is None:
             raise ValueError("search=greedy needs the losses of the answer")
@@ -230,7 +225,7 @@ def run_attack(attack: Any, text: Any, losses: Losses | None) -> Outcome:
     return Outcome(None, queries=queries, flag=NOTHING_KEPT if greedy or search.proposed else NO_CANDIDATE)
 
 
-class SentenceAttack(Shared):
+class SentenceAttack(PromptAttack):
     """An attack that puts one of a few fixed texts after the instruction."""
 
     level = "sentence"
@@ -279,10 +274,10 @@ def drawn_from(seed: int, record_id: str, name: str) -> Iterator[None]:
 
     What they were before is put back, so that nothing else in the process is drawn differently.
     """
-    digest = hashlib.sha256(f"{seed}:{record_id}:{name}".encode()).digest()
+    drawn = draws.digest(seed, record_id, name)
     before, numpy_before = random.getstate(), np.random.get_state()
-    random.seed(int.from_bytes(digest[:8], "big"))
-    np.random.seed(int.from_bytes(digest[8:12], "big"))
+    random.seed(int.from_bytes(drawn[:8], "big"))
+    np.random.seed(int.from_bytes(drawn[8:12], "big"))
     try:
         yield
     finally:

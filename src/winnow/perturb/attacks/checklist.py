@@ -6,11 +6,11 @@ number and length; the strings themselves are not published, so these are ours.
 
 from __future__ import annotations
 
-import hashlib
 import string
 from functools import cache
 from typing import Any
 
+from winnow import draws
 from winnow.perturb.attacks.base import SentenceAttack
 
 NUMBER, LENGTH = 50, 10
@@ -32,7 +32,7 @@ def random_strings() -> tuple[str, ...]:
     """The fixed list: digits of base 62 of SHA-256, so that no version of a random generator can change it."""
 
     def one(i: int) -> str:
-        number = int.from_bytes(hashlib.sha256(f"checklist:{i}".encode()).digest(), "big")
+        number = int.from_bytes(draws.digest("checklist", i), "big")
         return "".join(ALPHABET[number // len(ALPHABET) ** k % len(ALPHABET)] for k in range(LENGTH))
 
     return tuple(one(i) for i in range(NUMBER))

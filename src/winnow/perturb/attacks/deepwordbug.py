@@ -34,6 +34,6 @@ class DeepWordBug(WordAttack):
         )
 
     def constraints(self, resources: Resources) -> list[Any]:
-        from textattack.constraints.overlap import LevenshteinEditDistance
+        from winnow.perturb.attacks.edits import AtMostEdits
 
-        return [LevenshteinEditDistance(self.max_edit_distance)]
+        return [AtMostEdits(self.max_edit_distance)]

@@ -20,7 +20,7 @@ from textattack.shared import AbstractWordEmbedding, AttackedText
 from textattack.transformations import WordSwap
 from textattack.transformations.word_swaps.word_swap_embedding import recover_word_case
 
-from winnow.backbone.likelihood import final_hidden
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import BackboneSource
 from winnow.perturb.attacks.resources import CONTEXT_MODEL, VECTORS_VERSION, identities, stop_words
 from winnow.perturb.attacks.sentence_vectors import encoder, sentence_vectors
@@ -221,7 +221,7 @@ class ContextModel:
 
     def __init__(self, folder: str) -> None:
         backbone = BackboneSource(CONTEXT_MODEL, attn_implementation="eager", cache=folder).load()
-        self.model, self.tokenizer = backbone.model, backbone.tokenizer
+        self.causal, self.tokenizer = CausalModel(backbone.model), backbone.tokenizer
         self.opening = self.tokenizer(OPENING, add_special_tokens=False)["input_ids"]
 
     @cached_property
@@ -235,7 +235,7 @@ class ContextModel:
             word = token.removeprefix("Ġ")
             if re.fullmatch("[A-Za-z][a-z]+", word) and word not in stop_words() and word_classes(word):
                 found[token != word].append((i, word))
-        head = self.model.get_output_embeddings().weight
+        head = self.causal.head.weight
         return {
             blank: (
                 [word for _, word in pairs],
@@ -255,7 +255,7 @@ class ContextModel:
         """For each word of `text` the `count` most likely words in its place, most likely first."""
         encoded = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"][:WINDOW], encoded["offset_mapping"][:WINDOW]
-        hidden = final_hidden(self.model, input_ids=torch.tensor([self.opening + ids]))[0]
+        hidden = self.causal.hidden(input_ids=torch.tensor([self.opening + ids]))[0]
         proposals, begin = [], 0
         for word in text.words:
             begin = text.text.find(word, begin)

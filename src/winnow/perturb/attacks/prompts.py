@@ -14,16 +14,17 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 
-import Levenshtein
 import pyarrow as pa
 import torch
+from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.attacks.base import Losses, PromptAttack
+from winnow.perturb.attacks.base import ATTACK_FAILS, Losses, Outcome, PromptAttack
 from winnow.store.artifacts import Store
 from winnow.store.columns import Columns, origin
+from winnow.store.describe import describe
 
 CHUNK = 16  # records that a process takes at once
 AHEAD = 32  # chunks handed out at once: enough to keep workers busy, little to throw away when a run is stopped
@@ -95,7 +96,7 @@ def attacked_prompts(
     if greedy and (answer_loss is None or loss_identity is None):
         raise ValueError("search=greedy needs answer_loss and loss_identity")
     unique = {record.id: record for record in records}
-    meta = {"attack": attack.settings(), "loss": loss_identity if greedy else None, "version": VERSION}
+    meta = {"attack": describe(attack), "loss": loss_identity if greedy else None, "version": VERSION}
     columns = Columns(store, "prompts", meta, SCHEMA)
     missing = columns.missing(unique)
     if missing:
@@ -187,8 +188,9 @@ def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: Proc
 
 def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] | None = None) -> dict[str, list]:
     """Columns of `SCHEMA` for some instructions. asks: for each of them, whom to ask for losses."""
+    attack.prepare()  # what cannot be loaded is no fault of a record
     outcomes = [
-        attack.attack(record_id, instruction, None if asks is None else asks[i])
+        _outcome(attack, record_id, instruction, None if asks is None else asks[i])
         for i, (record_id, instruction) in enumerate(texts)
     ]
     pairs = [(i, outcome.prompt) for i, outcome in enumerate(outcomes) if outcome.prompt is not None]
@@ -208,6 +210,17 @@ def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] 
         "flag": [outcome.flag for outcome in outcomes],
         "resources": [attack.source()] * len(texts),
     }
+
+
+def _outcome(attack: PromptAttack, record_id: str, instruction: str, losses: Losses | None) -> Outcome:
+    """What the attack makes of one instruction; a flag with its error where it fails on this text alone."""
+    try:
+        return attack.attack(record_id, instruction, losses)
+    except (UserError, MemoryError, OSError, RuntimeError):  # the settings' or the machine's, torch's errors among them
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Outcome(None, flag=f"{ATTACK_FAILS}: {reason[:160]}")
 
 
 def _cosines(pairs: Sequence[tuple[str, str]]) -> list[float]:

@@ -15,6 +15,8 @@ from textattack.shared import AttackedText
 
 from winnow.perturb.attacks.goal import LossResult, without_model
 
+TRIES = 10  # times as many words as are to be changed: so many are visited at the most (ours)
+
 
 class NoModel(ModelWrapper):
     """There is nothing to ask."""
@@ -49,9 +51,10 @@ class RandomWordSwap(SearchMethod):
     """Changes a given number of words, each by the first candidate that keeps all constraints.
 
     The words that the pre-transformation constraints leave are visited in random order until `words` of them are
-    changed. For one word the kinds of transformation take turns in random order, one random candidate each, so that
-    a kind with many candidates is drawn no more often than one with few (ours). Draws come from Python's global
-    generators, as TextAttack's own do: whoever calls seeds them.
+    changed, or ten times as many were visited: where no more is kept, all of a long text would be. For one word the
+    kinds of transformation take turns in random order, one random candidate each, so that a kind with many candidates
+    is drawn no more often than one with few (ours). Draws come from Python's global generators, as TextAttack's own do:
+    whoever calls seeds them.
 
     propose: transformation and pre-transformation constraints, without the others; set by the attack that is built
     around the search. steps: words changed in the last search. proposed: whether there was any candidate.
@@ -68,7 +71,7 @@ class RandomWordSwap(SearchMethod):
         self.steps, self.proposed = 0, False
         indices = sorted(self.get_indices_to_order(original)[1])
         random.shuffle(indices)
-        for index in indices:
+        for index in indices[: TRIES * self.words]:
             if self.steps == self.words:
                 break
             candidates = self.propose(current, indices_to_modify=[index], shifted_idxs=True)

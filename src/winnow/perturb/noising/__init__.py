@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from winnow.errors import UserError
 from winnow.perturb.noising.base import Noising
 
-__all__ = ["Noising", "noising_names", "noising_of"]
+__all__ = ["Noising", "noising_class", "noising_names", "noising_of"]
 
 _NOT_NOISES = ("base", "words", "passages")
 
@@ -19,9 +19,22 @@ def noising_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_NOISES)
 
 
+def noising_class(name: str) -> type[Noising]:
+    """The class of a noise: `replacement` is `winnow.perturb.noising.replacement.Replacement`; a name with a dot is the
+    path of a class, `ideas.typos.Typos`. Raises UserError where there is none."""
+    if "." not in name and name not in noising_names():
+        raise UserError(
+            f"Noise {name!r} is unknown: choose from {', '.join(noising_names())}, or give the path of a class."
+        )
+    try:
+        found = get_class(name if "." in name else f"{__name__}.{name}.{name.capitalize()}")
+    except (ImportError, ValueError) as error:
+        raise UserError(f"Noise {name!r} cannot be imported: {' '.join(str(error).split())}") from None
+    if not issubclass(found, Noising):
+        raise UserError(f"Noise {name!r} is no Noising; derive it from winnow.perturb.noising.Noising.")
+    return found
+
+
 def noising_of(name: str, **settings) -> Noising:
-    """The noise `name` with the given omega, phi and seed, found by its file: `replacement` is
-    `winnow.perturb.noising.replacement.Replacement`. Raises UserError for a name without a file."""
-    if name not in noising_names():
-        raise UserError(f"Noise {name!r} is unknown: choose from {', '.join(noising_names())}.")
-    return get_class(f"{__name__}.{name}.{name.capitalize()}")(**settings)
+    """The noise `name` (see `noising_class`) with the given omega, phi and seed."""
+    return noising_class(name)(**settings)

@@ -7,7 +7,6 @@ n) of them are touched.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import random
@@ -16,6 +15,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+from winnow import draws
 from winnow.data.records import Record
 from winnow.errors import UserError
 
@@ -31,22 +31,20 @@ class Noising:
     Raises UserError for a setting outside its range.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # the class's own name in lower case unless it gives another
     uses_omega: ClassVar[bool] = True
     reads: ClassVar[str | None] = None  # column of a record's original row that the words depend on
     version: ClassVar[int] = 1  # raised when the same settings would give other words
+
+    def __init_subclass__(cls) -> None:
+        cls.name = vars(cls).get("name", cls.__name__.lower())
 
     def __init__(self, omega: float = 0.2, phi: float = 0.5, seed: int = 0) -> None:
         if not 0 < omega <= 1:
             raise UserError(f"noising.omega={omega} must be above 0 and at most 1: it is the share of words touched.")
         if not 0 <= phi <= 1:
             raise UserError(f"noising.phi={phi} must lie between 0 and 1: it is the share of samples noised.")
-        self.omega, self.phi, self.seed = omega, phi, seed
-
-    def settings(self) -> dict[str, Any]:
-        """All that the noised instructions depend on besides the records, JSON-able, for fingerprints."""
-        settings = {"name": self.name, "phi": self.phi, "seed": self.seed, "version": self.version}
-        return settings | ({"omega": self.omega} if self.uses_omega else {})
+        self.omega, self.phi, self.seed = (omega if self.uses_omega else None), phi, seed
 
     def read_besides(self, records: Sequence[Record]) -> list[list[str]]:
         """Sorted [id, value] of the records whose `reads` column, which their id does not tell of, has a value."""
@@ -111,17 +109,23 @@ class Noising:
 
     def _noisy(self, instruction: str, key: str, epoch: int, raw: Mapping[str, Any]) -> str | None:
         words = instruction.split()
-        changed = self._change(words, self.touched(len(words)), self._draws(key, epoch, "words"), raw)
+        m = self.touched(len(words)) if self.uses_omega else 0
+        try:
+            changed = self.change(words, m, self._draws(key, epoch, "words"), raw)
+        except (UserError, MemoryError, OSError, RuntimeError):  # the settings' or the machine's, not this text's
+            raise
+        except Exception as error:
+            log.warning("noising=%s fails on record %s, which stays as it is: %r", self.name, key, error)
+            return None
         if changed is None:
             return None
         if not changed or changed == words:
             raise AssertionError(f"noising={self.name} left {instruction!r} as it was")
         return " ".join(changed)
 
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         """The changed words, different from `words`; None where the rule cannot change them."""
         raise NotImplementedError
 
     def _draws(self, key: str, epoch: int, purpose: str) -> random.Random:
-        digest = hashlib.sha256(f"{self.seed}:{key}:{epoch}:{self.name}:{purpose}".encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big"))
+        return random.Random(draws.key(self.seed, key, epoch, self.name, purpose))

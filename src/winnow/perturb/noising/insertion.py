@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from winnow.perturb.noising.base import Noising
 from winnow.perturb.noising.words import WORDS
@@ -13,9 +13,7 @@ from winnow.perturb.noising.words import WORDS
 class Insertion(Noising):
     """n + m words: the n in their order, and m words of `words.WORDS` among, before or behind them."""
 
-    name: ClassVar[str] = "insertion"
-
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         new = set(draws.sample(range(len(words) + m), m))  # places of the new words in the result
         old = iter(words)
         return [draws.choice(WORDS) if place in new else next(old) for place in range(len(words) + m)]

@@ -18,11 +18,10 @@ class Opposite(Noising):
     Raises UserError for a record that does not tell its data set: what the contrary is, only the task says.
     """
 
-    name: ClassVar[str] = "opposite"
     reads: ClassVar[str | None] = "dataset"
     uses_omega: ClassVar[bool] = False
 
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         dataset = str(raw.get("dataset"))
         if dataset not in OPPOSITE:
             raise UserError(

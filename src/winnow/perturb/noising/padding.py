@@ -18,10 +18,9 @@ class Padding(Noising):
     start anywhere in the passage and go round its end.
     """
 
-    name: ClassVar[str] = "padding"
     reads: ClassVar[str | None] = "dataset"
 
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         dataset = DATASETS.get(str(raw.get("dataset")))
         passages = PASSAGES[dataset.kind] if dataset else [one for some in PASSAGES.values() for one in some]
         passage = draws.choice(passages).split()

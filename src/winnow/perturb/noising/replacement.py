@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from winnow.perturb.noising.base import Noising
 from winnow.perturb.noising.words import WORDS
@@ -13,12 +13,11 @@ from winnow.perturb.noising.words import WORDS
 class Replacement(Noising):
     """n words, exactly m of them different: a word is never replaced by itself, in whatever case (ours)."""
 
-    name: ClassVar[str] = "replacement"
-
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         if not words:
             return None
         changed = list(words)
         for place in sorted(draws.sample(range(len(words)), m)):
-            changed[place] = draws.choice([word for word in WORDS if word.casefold() != words[place].casefold()])
+            old = words[place].casefold()
+            changed[place] = draws.choice([word for word in WORDS if word.casefold() != old])
         return changed

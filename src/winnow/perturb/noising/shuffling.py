@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from winnow.perturb.noising.base import Noising
 
@@ -16,15 +16,43 @@ class Shuffling(Noising):
     drawn that gives other words than before. Where there is none (two words), the block may go to the other end (ours).
     """
 
-    name: ClassVar[str] = "shuffling"
-
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         rest = len(words) - m
-        cuts = ((words[:m], words[m:], rest), (words[-m:], words[:-m], 0))  # block, what remains, the other end
-        inner = [left[:at] + block + left[at:] for block, left, _ in cuts for at in range(1, rest)]
-        ends = [left[:at] + block + left[at:] for block, left, at in cuts]
-        for orders in (inner, ends):
-            different = [order for order in orders if order != words]
-            if different:
-                return draws.choice(different)
-        return None
+        if rest < 1:
+            return None
+        front, rear = (words[:m], words[m:]), (words[-m:], words[:-m])  # block, what remains
+        # Places that change nothing; those of a block from the rear are counted from the rear.
+        same = set(_harmless(*front)), {rest - at for at in _harmless(*(part[::-1] for part in rear))}
+        inner = [(side, at) for side in (0, 1) for at in range(1, rest) if at not in same[side]]
+        ends = [(side, at) for side, at in ((0, rest), (1, 0)) if at not in same[side]]
+        if not (inner or ends):
+            return None
+        side, at = draws.choice(inner or ends)
+        block, left = (front, rear)[side]
+        return left[:at] + block + left[at:]
+
+
+def _harmless(block: list[str], left: list[str]) -> Iterator[int]:
+    """The places in `left` where `block`, cut from before it, gives the same words as before.
+
+    left[:at] + block = block + left[:at] holds exactly where both are repetitions of one block, the root (Lyndon and
+    Schuetzenberger 1962); found in time linear in the words.
+    """
+    root = _root(block)
+    at = root
+    while left[at - root : at] == block[:root]:
+        yield at
+        at += root
+
+
+def _root(block: list[str]) -> int:
+    """Length of the shortest block that `block` is a repetition of, from the borders of its beginnings (Knuth, Morris
+    and Pratt 1977)."""
+    borders = [0]
+    for i in range(1, len(block)):
+        border = borders[-1]
+        while border and block[i] != block[border]:
+            border = borders[border - 1]
+        borders.append(border + (block[i] == block[border]))
+    period = len(block) - borders[-1]
+    return period if len(block) % period == 0 else len(block)

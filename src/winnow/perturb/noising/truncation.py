@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from winnow.perturb.noising.base import Noising
 
@@ -12,9 +12,7 @@ from winnow.perturb.noising.base import Noising
 class Truncation(Noising):
     """n - m words stay: the first or the last ones, by a fair coin. At least one word must stay (ours)."""
 
-    name: ClassVar[str] = "truncation"
-
-    def _change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
         if m >= len(words):
             return None
         return words[m:] if draws.random() < 0.5 else words[:-m]

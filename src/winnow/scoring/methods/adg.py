@@ -18,15 +18,16 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
+from winnow.store.describe import Free
 
 NORMALISATIONS = ("none", "rank", "zscore")
 TOO_FEW = "too_few_usable_answers"
 
 
-class AnswerDivergence:
+class AnswerDivergence(Method):
     """Dispersion and anisotropy of each record's first K sampled answers, and their weighted sum.
 
     answers: K. sampled: how many answers the pass draws, at least K; a sweep over K whose jobs all name the largest
@@ -46,6 +47,7 @@ class AnswerDivergence:
         anisotropy_weight: float = 0.4,
         normalise: str = "none",
         min_answers: int = 3,
+        tokens_per_batch: Free[int] = SampledAnswers.tokens_per_batch,
         **sampling,
     ) -> None:
         drawn = answers if sampled is None else sampled
@@ -56,10 +58,10 @@ class AnswerDivergence:
         if normalise not in NORMALISATIONS:
             raise UserError(f"method.normalise={normalise} is unknown; choose {', '.join(NORMALISATIONS)}.")
         self.name, self.answers, self.min_answers, self.normalise = name, answers, min_answers, normalise
-        self.weights = (dispersion_weight, anisotropy_weight)
-        self.passes: dict[str, Pass] = {"answers": SampledAnswers(answers=drawn, **sampling)}
-        self.filters: list = []
-        self.free_settings = ("tokens_per_batch",)  # it changes the speed, not the scores
+        self.dispersion_weight, self.anisotropy_weight = dispersion_weight, anisotropy_weight
+        self.sampled, self.tokens_per_batch = drawn, tokens_per_batch
+        self.sampling = SampledAnswers(answers=drawn, tokens_per_batch=tokens_per_batch, **sampling)
+        self.passes = {"answers": self.sampling}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["answers"]
@@ -78,7 +80,7 @@ class AnswerDivergence:
         tokens, cut = self._lengths(table, usable)
         scored = np.where(valid, 1.0, np.nan)
         return Scores(
-            score=self.weights[0] * scaled[0] + self.weights[1] * scaled[1],
+            score=self.dispersion_weight * scaled[0] + self.anisotropy_weight * scaled[1],
             flag=flag,
             components={
                 "dispersion": dispersion,
@@ -92,7 +94,8 @@ class AnswerDivergence:
             },
             higher_is_better=True,
             descriptions={
-                "score": f"{self.weights[0]:g} D + {self.weights[1]:g} I of {self.answers} sampled answers"
+                "score": f"{self.dispersion_weight:g} D + {self.anisotropy_weight:g} I of "
+                + f"{self.answers} sampled answers"
                 + ("" if self.normalise == "none" else f", D and I as {self.normalise} over the pool")
                 + "; high is wanted",
                 "dispersion": "D, how far the answers lie apart, 0 to (K-1)/K",
@@ -118,7 +121,7 @@ class AnswerDivergence:
         values, _ = table.ragged("gram")
         usable, starts = table.ragged("usable")
         there = np.diff(starts) > 0
-        drawn = self.passes["answers"].answers
+        drawn = self.sampled
         gram = np.zeros((len(table), self.answers, self.answers))
         good = np.zeros((len(table), self.answers), dtype=bool)
         gram[there] = values.reshape(-1, drawn, drawn)[:, : self.answers, : self.answers]

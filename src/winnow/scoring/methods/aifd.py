@@ -18,15 +18,16 @@ from winnow.data.records import Record
 from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found, levels_of
 from winnow.scoring.filters import Range
 from winnow.scoring.passes.likelihood import Likelihood
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, first_reason
+from winnow.store.describe import ForSelection
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
 
-class AIFD:
+class AIFD(Method):
     """The sum over levels; with attacks of fewer levels, over those.
 
     attacks: by name; each adds one pass, and the passes of IFD, clean and direct, serve all of them. A level in which no
@@ -40,13 +41,13 @@ class AIFD:
         attacks: Mapping[str, PromptAttack],
         name: str = "aifd",
         first_token: str = "score",
-        max_aifd: float | None = 1.0,
-        max_ifd: float | None = None,
+        max_aifd: ForSelection[float | None] = 1.0,
+        max_ifd: ForSelection[float | None] = None,
     ) -> None:
         self.name, self.first_token = name, first_token
         self.attacks = checked_attacks(attacks)
-        self.free_settings = ("max_aifd", "max_ifd")  # these change the selection, not the scores
-        self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")} | {
+        self.max_aifd, self.max_ifd = max_aifd, max_ifd
+        self.passes = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")} | {
             key: Likelihood("clean", attack) for key, attack in self.attacks.items()
         }
         self.filters = []

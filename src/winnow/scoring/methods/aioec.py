@@ -18,7 +18,7 @@ from winnow.data.records import Record
 from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found
 from winnow.scoring.passes.embedding import BackboneEmbedding
 from winnow.scoring.passes.likelihood import Likelihood
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method, Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
 from winnow.selection.vectors import dense
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NO_DIRECTION = "zero_or_non_finite_vector"
 
 
-class AIOEC:
+class AIOEC(Method):
     """Mean over levels of the mean cosine over the level's attacks that found a prompt.
 
     layer, pooling: which hidden states make h, see `BackboneEmbedding`; -1 and `mean` are the final states averaged over
@@ -46,16 +46,14 @@ class AIOEC:
         answers: bool = True,
     ) -> None:
         self.name, self.attacks = name, checked_attacks(attacks)
-        self.filters: list = []
+        self.layer, self.pooling, self.answers = layer, pooling, answers
         shared = answers and layer == -1 and pooling == "mean"
         self.column = "prompt_vector" if shared else "vector"
 
         def vectors(attack: PromptAttack | None) -> Pass:
             return Likelihood("clean", attack) if shared else BackboneEmbedding("prompt", layer, pooling, attack)
 
-        self.passes: dict[str, Pass] = {"clean": vectors(None)} | {
-            key: vectors(attack) for key, attack in self.attacks.items()
-        }
+        self.passes = {"clean": vectors(None)} | {key: vectors(attack) for key, attack in self.attacks.items()}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         clean = dense(tables["clean"].table[self.column])

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from winnow import draws
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER
 from winnow.scoring.passes.token_count import TokenCount
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
 
 
-class Length:
+class Length(Method):
     """Answer length in tokens of the backbone's tokenizer, before any cut; long is wanted."""
 
     def __init__(self, name: str = "length") -> None:
         self.name = name
-        self.passes: dict[str, Pass] = {"count": TokenCount()}
-        self.filters: list = []
+        self.passes = {"count": TokenCount()}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["count"]
@@ -36,35 +35,26 @@ class Length:
         )
 
 
-class Random:
+class Random(Method):
     """A uniform draw in [0, 1) that is a function of (seed, record id): the same in any order and any process."""
 
     def __init__(self, name: str = "random", seed: int = 0) -> None:
         self.name, self.seed = name, seed
-        self.passes: dict[str, Pass] = {}
-        self.filters: list = []
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        return _without_passes([_uniform(self.seed, record.id) for record in records], records, "uniform draw")
+        return _without_passes([draws.uniform(self.seed, record.id) for record in records], records, "uniform draw")
 
 
-class Full:
+class Full(Method):
     """All records: the selection's ratio is not asked."""
 
     takes_all = True
 
     def __init__(self, name: str = "full") -> None:
         self.name = name
-        self.passes: dict[str, Pass] = {}
-        self.filters: list = []
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         return _without_passes([1.0] * len(records), records, "the same for every record")
-
-
-def _uniform(seed: int, record_id: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{record_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _without_passes(values: list[float], records: Sequence[Record], meaning: str) -> Scores:

@@ -17,14 +17,14 @@ import numpy as np
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.passes.divergence import NoiseDivergence
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
 
 NON_FINITE = "non_finite_divergence"
 
 
-class NoiseConsistency:
+class NoiseConsistency(Method):
     """The mean divergence over the draws, at one strength.
 
     beta: noise strength. family, draws, statistics, seed: see `NoiseDivergence`. betas: strengths to compute together;
@@ -47,10 +47,10 @@ class NoiseConsistency:
                 f"method.beta={beta} is not among method.betas={together}; add it, or set method.betas=null."
             )
         self.name, self.beta = name, float(beta)
-        self.passes: dict[str, Pass] = {
-            "noise": NoiseDivergence(tuple(together), family, draws, statistics, seed),
-        }
-        self.filters: list = []
+        noise = NoiseDivergence(tuple(together), family, draws, statistics, seed)
+        self.betas, self.family, self.draws = noise.betas, family, draws
+        self.statistics, self.seed = statistics, seed
+        self.passes = {"noise": noise}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["noise"]

@@ -17,12 +17,13 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 from winnow.scoring.passes.likelihood import Likelihood
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, first_reason
+from winnow.store.describe import ForSelection
 
 
-class IFD:
+class IFD(Method):
     """Instruction-following difficulty, both published readings.
 
     ratio: `loss` or `perplexity`; they rank differently. first_token: `score` or `skip`, see `answer_losses`.
@@ -34,14 +35,14 @@ class IFD:
         name: str = "ifd",
         ratio: str = "loss",
         first_token: str = "score",
-        max_ifd: float | None = 1.0,
-        strict: bool = False,
+        max_ifd: ForSelection[float | None] = 1.0,
+        strict: ForSelection[bool] = False,
     ) -> None:
         if ratio not in ("loss", "perplexity"):
             raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
         self.name, self.ratio, self.first_token = name, ratio, first_token
-        self.free_settings = ("max_ifd", "strict")  # these change the selection, not the scores
-        self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
+        self.max_ifd, self.strict = max_ifd, strict
+        self.passes = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
         self.filters = []
         if max_ifd is not None:
             self.filters.append(Range("score", max=max_ifd, open=strict, reason=f"ifd_above_{max_ifd:g}"))

@@ -12,20 +12,19 @@ import numpy as np
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.passes.likelihood import Likelihood
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, answer_losses
 
 
-class Perplexity:
+class Perplexity(Method):
     """Conditioned answer perplexity. prefer: `high` (hard answers) or `low` (fluent ones)."""
 
     def __init__(self, name: str = "perplexity", prefer: str = "high") -> None:
         if prefer not in ("high", "low"):
             raise UserError(f"method.prefer={prefer} is unknown; choose high or low.")
         self.name, self.prefer = name, prefer
-        self.passes: dict[str, Pass] = {"conditioned": Likelihood("clean")}
-        self.filters: list = []
+        self.passes = {"conditioned": Likelihood("clean")}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["conditioned"]

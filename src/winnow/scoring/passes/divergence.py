@@ -19,13 +19,14 @@ from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError
 from winnow.perturb.embedding_noise import FAMILIES, STATISTICS, add_noise, embedding_noise
+from winnow.scoring.protocols import Pass
 
 # Without a word to put noise on, P = Q and the divergence is 0, the best there is: a reason, not a score.
 NOTHING_TO_PERTURB = "empty_instruction_and_input"
 
 
 @dataclass(frozen=True)
-class NoiseDivergence:
+class NoiseDivergence(Pass):
     """KL(P || Q) between next-token distributions without (P) and with noise (Q) on the record's own words.
 
         KL = 1/n sum over positions t = 0 .. L-2 of sum over the vocabulary of P_t log(P_t / Q_t)
@@ -77,17 +78,6 @@ class NoiseDivergence:
             + [(name, pa.int32()) for name in counts]
             + [("flag", pa.string())]
         )
-
-    def settings(self) -> dict:
-        return {
-            "pass": "noise_divergence",
-            "betas": list(self.betas),
-            "family": self.family,
-            "draws": self.draws,
-            "statistics": self.statistics,
-            "seed": self.seed,
-            "version": self.version,
-        }
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         return [
@@ -150,12 +140,12 @@ class _NoiseModule(pl.LightningModule):
         clean = self.prefix.hidden(ids, shared)[where]
         noisy = [self.prefix.hidden(ids, shared, rest)[where] for rest in self._noised(batch, shared)]
         # One transfer per batch: nothing before this line waits for the device.
-        divergence = kl_rows(clean, torch.stack(noisy), self.model.get_output_embeddings()).double().cpu()
+        divergence = kl_rows(clean, torch.stack(noisy), self.prefix.causal.logits).double().cpu()
         return self._columns(batch["columns"], divergence)
 
     def _noised(self, batch: dict[str, Any], shared: int):
         """Input embeddings after the prefix, (batch, length - shared, width): draw by draw, in each the strengths."""
-        clean = self.model.get_input_embeddings()(batch["input_ids"][:, shared:])
+        clean = self.prefix.causal.embed(batch["input_ids"][:, shared:])
         where = (batch["noised_row"], batch["noised_position"] - shared)
         words = clean[where]  # (noised tokens, width)
         regions = words.split([record["noised_tokens"] for record in batch["columns"]])

@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from winnow.backbone.likelihood import decoder
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.sentence_encoder import SentenceEncoder
@@ -21,6 +20,8 @@ from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError
+from winnow.scoring.protocols import Pass
+from winnow.store.describe import Identified
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
@@ -35,7 +36,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class BackboneEmbedding:
+class BackboneEmbedding(Pass):
     """One vector per record from the backbone's hidden states.
 
         pooling=mean   H = 1/n sum over the region's tokens of h_t
@@ -62,15 +63,6 @@ class BackboneEmbedding:
         if self.pooling not in POOLINGS:
             raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
 
-    def settings(self) -> dict:
-        return {
-            "pass": "backbone_embedding",
-            "region": self.region,
-            "layer": self.layer,
-            "pooling": self.pooling,
-            "version": self.version,
-        } | ({} if self.attack is None else {"attack": self.attack.settings()})
-
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         if self.region != "prompt":
             return template.encode(records, tokenizer)
@@ -94,9 +86,6 @@ class BackboneEmbedding:
 
     def _range(self, record: Encoded) -> tuple[int, int]:
         return (record.answer_start if self.region == "answer" else 0), len(record.ids)
-
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return {"vector": None, "tokens": None}
 
 
 class _BackboneEmbeddingModule(pl.LightningModule):
@@ -122,13 +111,13 @@ class _BackboneEmbeddingModule(pl.LightningModule):
     def _states(self, ids: Tensor, shared: int) -> Tensor:
         """Hidden states (batch, length, width) of the wanted layer."""
         if self.layer == -1:
-            return self.prefix.hidden(ids, shared)
+            return self.prefix.causal.vectors(self.prefix.hidden(ids, shared))
         # The shared prefix keeps final states only, so other layers run the whole text.
-        return decoder(self.model)(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[self.layer]
+        return self.prefix.causal.run(layers=[self.layer], input_ids=ids)[1][0]
 
 
 @dataclass(frozen=True)
-class SentenceEmbedding:
+class SentenceEmbedding(Pass, Identified):
     """One unit vector per record from a sentence encoder, which reads the instruction and the input, not the answer.
 
         v = m / |m|,   m = mean over the text's tokens of the encoder's last hidden state
@@ -152,8 +141,9 @@ class SentenceEmbedding:
         """The model that the runner loads for this pass, in place of the backbone."""
         return SentenceEncoder(self.name, self.revision)
 
-    def settings(self) -> dict:
-        return {"pass": "sentence_embedding", "max_length": self.max_length, "version": self.version}
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"encoder": self.encoder, "max_length": self.max_length}
 
     def encode(self, records: Sequence[Record], template: Template | None, tokenizer) -> list[Encoded]:
         texts = [f"{record.instruction}\n{record.input}" if record.input else record.instruction for record in records]
@@ -173,9 +163,6 @@ class SentenceEmbedding:
             "attention_mask": torch.tensor(pad_right([[1] * len(record.ids) for record in batch], 0)),
             "columns": [{"id": record.id, "tokens": len(record.ids)} for record in batch],
         }
-
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return {"vector": None, "tokens": None}
 
 
 class _SentenceEmbeddingModule(pl.LightningModule):

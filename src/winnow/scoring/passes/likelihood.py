@@ -16,13 +16,14 @@ from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
+from winnow.scoring.protocols import Pass
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(Pass):
     """Negative log-likelihood of every answer token under one view of the prompt.
 
     view: `clean`, s(A|Q); or `direct`, s(A), the instruction removed. attack: s(A|Q_adv), the prompt with its
@@ -51,9 +52,9 @@ class Likelihood:
         ]
     )
 
-    def settings(self) -> dict:
-        attack = None if self.attack is None else self.attack.settings()
-        return {"pass": "likelihood", "view": self.view, "attack": attack, "version": self.version}
+    @property
+    def label(self) -> str:
+        return " ".join(["likelihood", self.view] + ([] if self.attack is None else [self.attack.name]))
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         return template.encode(records, tokenizer, self.view)
@@ -109,14 +110,15 @@ class LikelihoodModule(pl.LightningModule):
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         # Only rows that predict an answer token ever meet the head.
         rows = hidden[batch["row"], batch["position"]]
-        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
         losses = nll.split([record["scored"] for record in batch["columns"]])
         names = ("id", "skipped", "prompt_tokens", "answer_tokens")
         columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
         columns["nll"] = [loss.tolist() for loss in losses]
         columns["prompt_vector"] = [None] * len(losses)
         if self.vectors:
-            means = [hidden[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
+            vectors = self.prefix.causal.vectors(hidden)
+            means = [vectors[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
             columns["prompt_vector"] = list(torch.stack(means).half().cpu().numpy())
         columns["flag"] = [None] * len(losses)
         return columns

@@ -14,10 +14,11 @@ from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.scoring.passes.likelihood import LikelihoodModule, answer_batch
+from winnow.scoring.protocols import Pass
 
 
 @dataclass(frozen=True)
-class PromptEmbedding:
+class PromptEmbedding(Pass):
     """One vector per prompt and the prompt's own perplexity, from one forward: IFD's pre-experience stage.
 
         vector = mean over the prompt's tokens of the final hidden state (after the last norm)
@@ -30,9 +31,6 @@ class PromptEmbedding:
     schema: ClassVar[pa.Schema] = pa.schema(
         [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("prompt_nll", pa.float32()), ("flag", pa.string())]
     )
-
-    def settings(self) -> dict:
-        return {"pass": "prompt_embedding", "version": self.version}
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         encoded = template.encode(records, tokenizer)
@@ -47,17 +45,15 @@ class PromptEmbedding:
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         return answer_batch(batch)
 
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return {"vector": None, "prompt_nll": None}
-
 
 class _PromptEmbeddingModule(LikelihoodModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         lengths = [record["scored"] + record["skipped"] for record in batch["columns"]]
-        vectors = [hidden[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
+        states = self.prefix.causal.vectors(hidden)
+        vectors = [states[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
         rows = hidden[batch["row"], batch["position"]]
-        nll = token_nll(rows, self.model.get_output_embeddings(), batch["target"]).cpu()
+        nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
         losses = nll.split([record["scored"] for record in batch["columns"]])
         return {
             "id": [record["id"] for record in batch["columns"]],

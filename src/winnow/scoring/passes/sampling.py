@@ -17,9 +17,11 @@ from winnow.backbone.generation import LAST_FOUR, Answer, Engine, HuggingFaceEng
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
-from winnow.data.templates import Encoded, Template
+from winnow.data.templates import Encoded, Template, text_ids
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import EMPTY_TEXT
+from winnow.scoring.protocols import Pass
+from winnow.store.describe import Free
 
 POOLINGS = ("paper", "authors")
 PROMPTS = ("whole", "authors")
@@ -31,7 +33,7 @@ PUNCTUATION = re.compile(r"[\s,.;:!?()\[\]{}\"'`~\-_/\\]+")
 
 
 @dataclass(frozen=True)
-class SampledAnswers:
+class SampledAnswers(Pass):
     """K answers per record, drawn at a temperature, and the Gram matrix of their vectors.
 
     answers: K [paper: 5]. temperature, top_p, top_k, max_new_tokens, seed: see `Sampling`.
@@ -43,7 +45,7 @@ class SampledAnswers:
     -4, -3 and -2, all its tokens, weight 0 for one of punctuation or blanks alone and 1.3 for one with a digit, %, ℃
     or °. prompt: `whole`; or `authors`, the template's form without input, cut to its first 80 tokens.
     tokens_per_batch: prompt and answer tokens whose keys and values are held at once; about 40 rows keep a CPU at its
-    matrix limit. It changes speed and memory, never numbers, and is no part of the fingerprint.
+    matrix limit. It changes speed and memory, never numbers.
 
     Columns per record, K entries each: `answers`, texts; `tokens`, without the end token; `finish`, `eos` or `length`;
     `usable`, whether there is a text and a finite vector; and `gram`, K x K products v_i . v_j in fp64, row by row, 0
@@ -63,7 +65,7 @@ class SampledAnswers:
     layers: tuple[int, ...] = LAST_FOUR
     pooling: str = "paper"
     prompt: str = "whole"
-    tokens_per_batch: int = 16384
+    tokens_per_batch: Free[int] = 16384
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -80,7 +82,9 @@ class SampledAnswers:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))  # a configuration gives a list
+        # A configuration gives a list; `authors` has layers of its own.
+        layers = AUTHORS_LAYERS if self.pooling == "authors" else tuple(self.layers)
+        object.__setattr__(self, "layers", layers)
         for name, ok, wanted in (
             ("answers", self.answers >= 2, "at least 2, because divergence is between answers"),
             ("temperature", self.temperature >= 0, "at least 0"),
@@ -94,13 +98,6 @@ class SampledAnswers:
         ):
             if not ok:
                 raise UserError(f"method.{name}={getattr(self, name)} must be {wanted}.")
-
-    def settings(self) -> dict:
-        names = ("answers", "temperature", "top_p", "top_k", "max_new_tokens", "seed", "pooling", "prompt")
-        own = {name: getattr(self, name) for name in names} | {"layers": list(self.layers)}
-        if self.pooling == "authors":
-            del own["layers"]  # it has its own
-        return {"pass": "sampled_answers", "version": self.version} | own
 
     @cached_property
     def sampling(self) -> Sampling:
@@ -130,13 +127,18 @@ class SampledAnswers:
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         blocks = backbone.model.config.num_hidden_layers
-        own = AUTHORS_LAYERS if self.pooling == "authors" else self.layers
-        if not all(-blocks - 1 <= layer <= blocks for layer in own):
+        if not all(-blocks - 1 <= layer <= blocks for layer in self.layers):
             raise UserError(
-                f"method.layers={list(own)} does not exist: {backbone.name} has {blocks} blocks, so give "
+                f"method.layers={list(self.layers)} does not exist: {backbone.name} has {blocks} blocks, so give "
                 f"0 (input embeddings) to {blocks}, or -1 (final state) to {-blocks - 1}."
             )
-        return _SamplingModule(backbone, self, HuggingFaceEngine(backbone.model, backbone.tokenizer))
+        engine = HuggingFaceEngine(backbone.model, backbone.tokenizer)
+        if not engine.eos:
+            raise UserError(
+                f"{backbone.name} has no EOS token, so sampled answers would never end: set `eos_token` in its "
+                f"tokenizer_config.json, or `eos_token_id` in its generation_config.json."
+            )
+        return _SamplingModule(backbone, self, engine)
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """Prompts of different lengths, as they are: the engine pads them."""
@@ -218,7 +220,7 @@ def authors_vectors(model, tokenizer, texts: Sequence[str]) -> list[Tensor | Non
 
     Where all weights are 0 that code has a zero vector; here it is None. The arithmetic is the backbone's, not fp16.
     """
-    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=AUTHORS_WINDOW)["input_ids"]
+    encoded = [ids[:AUTHORS_WINDOW] for ids in text_ids(texts, tokenizer)]
     weights = [[token_weight(tokenizer.decode([token])) for token in ids] for ids in encoded]
     counted = [i for i, own in enumerate(weights) if sum(own) > 0]
     result: list[Tensor | None] = [None] * len(texts)

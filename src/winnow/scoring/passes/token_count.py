@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from winnow.data.records import Record
-from winnow.data.templates import Encoded, Template
+from winnow.data.templates import Encoded
+from winnow.scoring.protocols import Pass
 
 
 @dataclass(frozen=True)
-class TokenCount:
+class TokenCount(Pass):
     """Tokens of prompt and answer, from the tokenizer alone: the one pass that needs no backbone.
 
     Columns: `prompt_tokens`, `answer_tokens` (before any cut), `flag`.
@@ -23,12 +23,6 @@ class TokenCount:
     schema: ClassVar[pa.Schema] = pa.schema(
         [("id", pa.string()), ("prompt_tokens", pa.int32()), ("answer_tokens", pa.int32()), ("flag", pa.string())]
     )
-
-    def settings(self) -> dict:
-        return {"pass": "token_count", "version": self.version}
-
-    def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
-        return template.encode(records, tokenizer)
 
     def columns(self, encoded: Sequence[Encoded]) -> dict[str, list]:
         """Columns of all records at once."""

@@ -44,9 +44,6 @@ class Bins(Budget):
             raise UserError(f"selection.smallest={smallest} must be at least 1.")
         self.part, self.smallest, self.top_up = part, smallest, top_up
 
-    def options(self) -> dict:
-        return {key: getattr(self, key) for key in ("part", "smallest", "top_up")}
-
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         return clusters.bins(points, ids, self.classes, self.seed)
 

@@ -29,8 +29,5 @@ class Deita(Budget):
         super().__init__(**frame)
         self.limit = checked_limit(limit)
 
-    def options(self) -> dict:
-        return {"limit": self.limit}
-
     def pick(self, candidates: Candidates, budget: int) -> Picks:
         return Picks(*unlike(candidates.vectors, self.limit, budget))

@@ -46,9 +46,6 @@ class Diverse(Budget):
         self.inter_class, self.intra_class, self.top_up = inter_class, intra_class, top_up
         self.limit = checked_limit(limit)
 
-    def options(self) -> dict:
-        return {key: getattr(self, key) for key in ("inter_class", "intra_class", "limit", "top_up")}
-
     def pick(self, candidates: Candidates, budget: int) -> Picks:
         # What a class keeps depends on that class alone, so each is walked once, to its end. The class gives the first
         # ones of what it keeps, under its quota or in the top-up, so every kept record before a given one is taken.

@@ -38,9 +38,6 @@ class FacilityLocation(Budget):
             raise UserError(f"selection.epsilon={epsilon} must lie between 0 and 1; smaller is closer to plain greedy.")
         self.epsilon = epsilon
 
-    def options(self) -> dict:
-        return {"epsilon": self.epsilon}
-
     def pick(self, candidates: Candidates, budget: int) -> Picks:
         drawn = math.ceil(candidates.n / budget * math.log(1 / self.epsilon))
         return Picks(stochastic_greedy(candidates.vectors, budget, drawn, np.random.default_rng(self.seed)))

@@ -6,7 +6,7 @@ embeddings, and trains on the scalar that comes back.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -56,12 +56,11 @@ class LossOf(Protocol):
         ...
 
     def same_dropout(self) -> None:
-        """Puts torch's generators back to where they stood when the micro-batch began: the next forward pass then
-        draws the dropout of the first one."""
+        """The next forward pass draws the dropout of the micro-batch's first one."""
         ...
 
 
-class Adversary(Protocol):
+class Adversary:
     """Turns the loss of a micro-batch into the loss that is trained on.
 
     region: where a perturbation may lie: `sample`, every token of prompt and answer; or `instruction`, the tokens of
@@ -79,12 +78,12 @@ class Adversary(Protocol):
       resumed run draws the same again.
     - a perturbation is added in fp32: its entries are far smaller than what bf16 can tell from an embedding.
 
-    An adversary that depends on how far instructions are distorted also has `prepare(distortion: float | None)`. It is
-    called once before training, and before `settings()` is used, with the distortion beta in [0, 1] of the data set's
-    noising, or with None where instructions are not noised, or where its own `given` is true and it needs none.
+    needs_distortion: whether it depends on how far instructions are distorted, which is measured only then.
     """
 
-    region: str
+    version: ClassVar[int] = 1  # raised when the same arguments would give other weights
+    region: str = "sample"
+    needs_distortion: bool = False
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         """The scalar to train on.
@@ -92,11 +91,12 @@ class Adversary(Protocol):
         embeds: (batch, length, width) input embeddings of prompt and answer.
         mask: (batch, length) bool, true where a perturbation may lie; elsewhere, as at padding, it must stay 0.
         """
-        ...
+        raise NotImplementedError
 
-    def settings(self) -> dict:
-        """What changes the trained weights; JSON-able, part of the tuned model's fingerprint."""
-        ...
+    def prepare(self, distortion: float | None) -> None:
+        """Called once before training with the distortion beta in [0, 1] of the data set's noising; with None where
+        instructions are not noised, or where none is needed. What is kept of it must be an argument of the constructor,
+        because it changes the weights."""
 
 
 def check_settings(region: str, rounds: int = 1, share_batch: bool | str = "auto", **numbers: float) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from winnow.tuning.adversary.ball import unit
-from winnow.tuning.adversary.base import LossOf, check_settings
+from winnow.tuning.adversary.base import Adversary, LossOf, check_settings
 
 
-class FGM:
+class FGM(Adversary):
     """One step of length epsilon along the gradient of the clean loss (eq. 5), and the loss there added (eq. 6):
 
         g     = grad L(f(X), y)
@@ -19,8 +19,6 @@ class FGM:
     The gradient comes out of the clean term's own backward pass, so that a step is two forward and two backward
     passes. epsilon: norm of a sample's perturbation. weight: of the adversarial term. region: see Adversary.
     """
-
-    name = "fgm"
 
     def __init__(self, epsilon: float, weight: float = 1.0, region: str = "sample") -> None:
         check_settings(region, epsilon=epsilon, weight=weight)
@@ -35,6 +33,3 @@ class FGM:
     def direction(self, gradient: Tensor, mask: Tensor) -> Tensor:
         """(batch, length, width): where to go from the clean embeddings, at epsilon = 1."""
         return unit(gradient, mask)
-
-    def settings(self) -> dict:
-        return {"name": self.name, **vars(self)}

@@ -17,7 +17,5 @@ class FGSM(FGM):
     paper's equal mixture of both terms, but for its factor of one half.
     """
 
-    name = "fgsm"
-
     def direction(self, gradient: Tensor, mask: Tensor) -> Tensor:
         return gradient.sign().masked_fill(~mask[..., None], 0.0)

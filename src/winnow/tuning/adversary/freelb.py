@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from winnow.tuning.adversary.ball import project, uniform_start, unit
-from winnow.tuning.adversary.base import LossOf, check_settings
+from winnow.tuning.adversary.base import Adversary, LossOf, check_settings
 
 
-class FreeLB:
+class FreeLB(Adversary):
     """Algorithm 1: K rounds, each of which gives a gradient to the weights and a step to the perturbation.
 
         delta_0     = 1 / sqrt(N) * U(-epsilon, epsilon)
@@ -34,6 +34,3 @@ class FreeLB:
             gradient = kept.add(delta, 1.0 / self.rounds)
             delta = project(delta + self.alpha * unit(gradient, mask), self.epsilon)
         return kept.loss()
-
-    def settings(self) -> dict:
-        return {"name": "freelb", **vars(self)}

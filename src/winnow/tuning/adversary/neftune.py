@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from winnow.tuning.adversary.ball import uniform_start
-from winnow.tuning.adversary.base import LossOf, check_settings
+from winnow.tuning.adversary.base import Adversary, LossOf, check_settings
 
 
-class NEFTune:
+class NEFTune(Adversary):
     """L = L(f(X + alpha / sqrt(L d) * U(-1, 1)), y): one forward pass, no clean term, no search (Algorithm 1).
 
     alpha: noise strength. L is the number of perturbed tokens of the sample itself; the authors' code takes the padded
@@ -21,6 +21,3 @@ class NEFTune:
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         return loss_of(embeds + uniform_start(loss_of, mask, self.alpha))
-
-    def settings(self) -> dict:
-        return {"name": "neftune", **vars(self)}

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from winnow.tuning.adversary.base import LossOf
+from winnow.tuning.adversary.base import Adversary, LossOf
 
 
-class NoAdversary:
+class NoAdversary(Adversary):
     """L = loss_of(embeds): the loss on the unperturbed embeddings, one forward pass."""
-
-    region = "sample"
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         return loss_of(embeds)
-
-    def settings(self) -> dict:
-        return {"name": "none"}

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.ball import clean_and_perturbed, project, uniform_start, unit
-from winnow.tuning.adversary.base import LossOf, check_settings
+from winnow.tuning.adversary.base import Adversary, LossOf, check_settings
 
 log = logging.getLogger(__name__)
 
 
-class NRM:
+class NRM(Adversary):
     """One ascent step from a random start that is the smaller the more the instructions are distorted already:
 
         delta0 = 10 / sqrt(N) * U(-epsilon, epsilon) * (1 - beta)                                          eq. 7
@@ -54,7 +54,7 @@ class NRM:
             )
         self.epsilon, self.alpha, self.weight = epsilon, alpha, weight
         self.region, self.ascent_dropout, self.share_batch = region, ascent_dropout, share_batch
-        self.given, self.beta = distortion is not None, distortion or 0.0
+        self.needs_distortion, self.distortion = distortion is None, distortion or 0.0
 
     def prepare(self, distortion: float | None) -> None:
         """Takes the distortion of the data set's noising as beta, unless the configuration gave a number.
@@ -63,19 +63,14 @@ class NRM:
         """
         if distortion is not None and not 0 <= distortion <= 1:
             raise ValueError(f"distortion {distortion} is outside [0, 1]")
-        if self.given:
+        if not self.needs_distortion:
             return
-        self.beta = distortion or 0.0
+        self.distortion = distortion or 0.0
         if distortion is None:
             log.info("adversary=nrm: the instructions are not noised, so its distortion beta is 0.")
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
-        delta0 = uniform_start(loss_of, mask, 10.0 * self.epsilon * (1.0 - self.beta))  # eq. 7
+        delta0 = uniform_start(loss_of, mask, 10.0 * self.epsilon * (1.0 - self.distortion))  # eq. 7
         g = loss_of.gradient(embeds + delta0, self.ascent_dropout)  # eq. 8
         delta1 = project(delta0 + self.alpha * unit(g, mask), self.epsilon)  # eq. 8
         return clean_and_perturbed(loss_of, embeds, delta1, self.weight, self.share_batch)  # eq. 6
-
-    def settings(self) -> dict:
-        """With the distortion in force, whether it was given or prepared."""
-        own = {key: value for key, value in vars(self).items() if key not in ("given", "beta")}
-        return {"name": "nrm", **own, "distortion": self.beta}

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from winnow.tuning.adversary.ball import clean_and_perturbed, project, uniform_start, unit
-from winnow.tuning.adversary.base import LossOf, check_settings
+from winnow.tuning.adversary.base import Adversary, LossOf, check_settings
 
 
-class PGD:
+class PGD(Adversary):
     """`rounds` ascent steps inside the ball, then one descent step on the clean and the perturbed loss:
 
         delta_0     = epsilon / sqrt(N) * U(-1, 1), or 0
@@ -51,6 +51,3 @@ class PGD:
             step = unit(loss_of.gradient(embeds + delta, self.ascent_dropout), mask)
             delta = project(delta + self.alpha * step, self.epsilon)
         return clean_and_perturbed(loss_of, embeds, delta, self.weight, self.share_batch)
-
-    def settings(self) -> dict:
-        return {"name": "pgd", **vars(self)}

@@ -1,0 +1,312 @@
+"""A causal language model in two steps, body and readout, that together give the model's own logits.
+
+Every pass, the tuner and the engines read a model through this one object, so that none of them knows how an
+architecture makes its logits, keeps its past or looks back.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.utils import ModelOutput
+
+from winnow.backbone.grouped_attention import grouped
+from winnow.errors import UserError
+
+# How architectures name the span that a token looks back over, and the number of positions that they know.
+WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+# Largest difference that is rounding, as a share of the largest value (ours).
+ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}
+ROUNDING_HALF = 3e-2
+
+
+@dataclass
+class _Findings:
+    """What the trials on one model found. readout: `head`, `tail` or `whole`; see `CausalModel`."""
+
+    readout: str
+    embeds: bool
+    reuse: bool | None = None
+    padding: bool | None = None
+
+
+_FINDINGS: WeakKeyDictionary[nn.Module, _Findings] = WeakKeyDictionary()
+
+
+class CausalModel:
+    """`model` as hidden states and a map from their rows to logits.
+
+        logits(hidden(input_ids=ids)) = model(input_ids=ids).logits
+
+    The equation is tried on random ids when a model is first met, and the quickest readout for which it holds is used:
+    `head`, the language-model head alone; `tail`, all that the model does with the states of its body (scaling and
+    capping included); `whole`, the model's whole forward, whose logits then travel beside the states. What a model can
+    do besides (embeddings as inputs, going on from a repeated cache, padding between prompt and answer) is tried
+    likewise, when it is first asked for. Trials are kept as long as the model lives.
+
+    model: a transformers model, also inside a peft wrapper. name: of the backbone, for messages.
+    Raises UserError if the model has no head, looks ahead, or gives logits that are not finite.
+    """
+
+    def __init__(self, model: nn.Module, name: str | None = None) -> None:
+        # A peft wrapper's own forward hides the arguments that it passes on.
+        self.model: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.name = name or self.model.config.name_or_path or type(self.model).__name__
+        self.head = self.model.get_output_embeddings()
+        if self.head is None:
+            raise UserError(f"backbone.name={self.name} has no language-model head, so answers cannot be scored.")
+        body = self.model.get_decoder()
+        self.body: Any = self.model.base_model if body is None or body is self.model else body
+        self.embed = self.model.get_input_embeddings()
+        self._accepted = inspect.signature(self.body.forward).parameters
+        # A cache that nobody asked for costs memory, and some hold what the text before left there.
+        self._plain = {"use_cache": False} if "use_cache" in self._accepted else {}
+        if self.model not in _FINDINGS:
+            _FINDINGS[self.model] = self._tried()
+        self._found = _FINDINGS[self.model]
+
+    @property
+    def config(self) -> Any:
+        return self.body.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def run(
+        self, past: DynamicCache | None = None, layers: Sequence[int] = (), **inputs
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(hidden states, those of `layers`), each (batch, length, width).
+
+        past: keys and values to go on from and to add to. layers: 0 for the input embeddings, k for what block k puts
+        out, -1 for the final states. inputs: those of the model's forward. A row of the first result is what `logits`
+        takes; `vectors` makes the state of it.
+        """
+        if "inputs_embeds" in inputs and not self._found.embeds:
+            raise UserError(
+                f"backbone.name={self.name} gives other logits when its own embeddings are its input, so nothing can "
+                f"be added to them: noise_consistency and tuning need another backbone."
+            )
+        whole = self._found.readout == "whole"
+        if past is not None:
+            inputs |= {"past_key_values": past, "use_cache": True}
+        else:
+            inputs |= self._plain
+        if layers or whole:
+            inputs["output_hidden_states"] = True
+        out = (self.model if whole else self.body)(**inputs)
+        hidden = torch.cat([out.hidden_states[-1], out.logits], dim=-1) if whole else out[0]
+        # Some bodies list their last state before its norm.
+        states = [*out.hidden_states[:-1], self.vectors(hidden)] if layers else []
+        return hidden, [states[layer] for layer in layers]
+
+    def hidden(self, past: DynamicCache | None = None, **inputs) -> Tensor:
+        """(batch, length, width): what `logits` reads; see `run`."""
+        return self.run(past, **inputs)[0]
+
+    def vectors(self, hidden: Tensor) -> Tensor:
+        """The final hidden states, after the last norm, in what `hidden` gave."""
+        return hidden[..., : self._width] if self._found.readout == "whole" else hidden
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """(rows, vocabulary) of rows (rows, width) of `hidden`."""
+        if self._found.readout == "head":
+            return self.head(rows)
+        return self._tail(rows) if self._found.readout == "tail" else rows[..., self._width :]
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the narrowest layer looks back over; None: all."""
+        spans = [getattr(self.config, name, None) for name in WINDOWS]
+        return min((span for span in spans if span), default=None)
+
+    @property
+    def reuse(self) -> bool:
+        """Whether the cache of a beginning can be repeated and gone on from (no recurrent state)."""
+        if self._found.reuse is None:
+            self._found.reuse = self._found.readout != "whole" and self._try(self._goes_on)
+        return self._found.reuse
+
+    @property
+    def padding(self) -> bool:
+        """Whether a gap of padding between a prompt and what follows, hidden by a mask, changes nothing.
+
+        True inside `window` alone: the mask does not slide. False where distance is counted in places (ALiBi).
+        """
+        if self._found.padding is None:
+            self._found.padding = self.reuse and self._try(self._bridges)
+        return self._found.padding
+
+    # -- the model's own way from states to logits -----------------------------------------------------------
+
+    @cached_property
+    def _width(self) -> int:
+        return self.embed(torch.zeros(1, 1, dtype=torch.long, device=self.device)).shape[-1]
+
+    def _tail(self, rows: Tensor) -> Tensor:
+        """The model's own forward over states that are there already."""
+        states = rows.reshape(1, -1, rows.shape[-1])
+        ids = torch.zeros(states.shape[:2], dtype=torch.long, device=rows.device)
+        with _instead(self.body, states):
+            return self.model(input_ids=ids, **self._plain).logits.reshape(*rows.shape[:-1], -1)
+
+    # -- trials ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _tried(self) -> _Findings:
+        with self._quiet():
+            ids = self._ids(2, 8)
+            logits = self.model(input_ids=ids, **self._plain).logits
+            if not bool(torch.isfinite(logits).all()):
+                raise UserError(f"backbone.name={self.name} gives logits that are not finite, even on eight tokens.")
+            part = self.model(input_ids=ids[:, :4], **self._plain).logits
+            if not self._equal(part, logits[:, :4], most=True):
+                raise UserError(
+                    f"backbone.name={self.name} looks ahead: what follows a token changes its prediction, so it has no "
+                    f"likelihoods of texts; name a causal language model."
+                )
+            self._found = _Findings("head", embeds=True)
+            states = self.hidden(input_ids=ids)
+            if not self._try(lambda: self._equal(self.hidden(input_ids=ids[:1]), states[:1], most=True)):
+                raise UserError(
+                    f"backbone.name={self.name} carries a state from one text to the next, so its numbers would hang "
+                    f"on what it read before; name another backbone."
+                )
+            if not (self._head_is_last(ids) and self._equal(self.head(states), logits)):
+                apart = self._try(lambda: self._equal(self._tail(states), logits))
+                self._found.readout = "tail" if apart else "whole"
+                states = self.hidden(input_ids=ids)
+            self._found.embeds = self._try(lambda: self._equal(self.hidden(inputs_embeds=self.embed(ids)), states))
+            return self._found
+
+    def _head_is_last(self, ids: Tensor) -> bool:
+        """Whether the model's logits are what its head gives: numbers put in the head's place come out unchanged.
+
+        Small logits would pass a comparison with a model that caps large ones.
+        """
+        ramp: list[Tensor] = []
+
+        def numbers(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+            ramp[:] = [torch.linspace(-100, 100, out.numel(), dtype=out.dtype, device=out.device).view_as(out)]
+            return ramp[0]
+
+        hook = self.head.register_forward_hook(numbers)
+        try:
+            logits = self.model(input_ids=ids, **self._plain).logits
+        finally:
+            hook.remove()
+        return bool(ramp) and logits.shape == ramp[0].shape and self._equal(logits, ramp[0])
+
+    def _goes_on(self) -> bool:
+        ids = self._ids(2, 24)
+        ids[1, :16] = ids[0, :16]
+        past = DynamicCache()
+        self.hidden(past, input_ids=ids[:1, :16])
+        past = copy.deepcopy(past)
+        past.batch_repeat_interleave(2)
+        return self._equal(self.hidden(past, input_ids=ids[:, 16:]), self.hidden(input_ids=ids)[:, 16:])
+
+    def _bridges(self) -> bool:
+        """A prompt of 3 tokens padded to 20, and two tokens behind it."""
+        ids = self._ids(1, 22)
+        past = DynamicCache()
+        self.hidden(past, input_ids=ids[:, :20])
+        mask = gap_mask(torch.tensor([3], device=self.device), 20, 2, self.model.dtype)
+        places = torch.tensor([[3, 4]], device=self.device)
+        with grouped(self.body):
+            got = self.hidden(past, input_ids=ids[:, 20:], attention_mask=mask, position_ids=places)
+        return self._equal(got, self.hidden(input_ids=torch.cat([ids[:, :3], ids[:, 20:]], dim=1))[:, 3:])
+
+    def _try(self, trial) -> bool:
+        with torch.no_grad(), self._quiet():
+            try:
+                return trial()
+            # A model that cannot do a thing fails in a way of its own; then it is not asked again.
+            except Exception:
+                return False
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Without dropout and autocast, whatever the model is in the midst of."""
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def _ids(self, rows: int, length: int) -> Tensor:
+        source = torch.Generator().manual_seed(0)
+        return torch.randint(0, self.config.vocab_size, (rows, length), generator=source).to(self.device)
+
+    def _equal(self, one: Tensor, other: Tensor, most: bool = False) -> bool:
+        """Whether two tables differ by rounding only. most: in most rows, for experts that rounding may exchange."""
+        if one.shape != other.shape:
+            return False
+        off = (one - other).float().abs().amax(-1) / other.float().abs().amax().clamp(min=1e-6)
+        limit = ROUNDING.get(self.model.dtype, ROUNDING_HALF)
+        return bool((off.median() if most else off.max()) <= limit)
+
+
+def gap_mask(lengths: Tensor, start: int, new: int, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, new, start + new), added to attention scores: each of `new` tokens sees the first `lengths` of `start`
+    places and the new tokens up to itself."""
+    device = lengths.device
+    gap = torch.zeros(len(lengths), 1, new, start, dtype=dtype, device=device)
+    gap.masked_fill_(torch.arange(start, device=device) >= lengths[:, None, None, None], -torch.inf)
+    ahead = torch.full((new, new), -torch.inf, dtype=dtype, device=device).triu(1)
+    return torch.cat([gap, ahead.expand(len(lengths), 1, new, new)], dim=-1)
+
+
+def positions(config: Any) -> int | None:
+    """Tokens of the longest text that a model with this configuration is made for; None: it sets no limit.
+
+    Rotary scalings that change with the length of the longest text of a batch count up to where they begin to.
+    """
+    config = config.get_text_config()
+    known = [getattr(config, name, None) for name in POSITIONS]
+    scaling = getattr(config, "rope_scaling", None) or {}
+    if scaling.get("rope_type", scaling.get("type")) in ("longrope", "dynamic"):
+        known += [getattr(config, "original_max_position_embeddings", None)]
+        known += [scaling.get("original_max_position_embeddings")]
+    return min((limit for limit in known if limit), default=None)
+
+
+@contextmanager
+def _instead(body: nn.Module, states: Tensor) -> Iterator[None]:
+    """Inside the block the body answers every call with these states."""
+    own = body.__dict__.get("forward")
+    body.forward = lambda *given, **options: _BodyOutput(last_hidden_state=states)
+    try:
+        yield
+    finally:
+        del body.forward
+        if own is not None:
+            body.forward = own
+
+
+@dataclass
+class _BodyOutput(ModelOutput):
+    """What causal models read from their body; all but the states is empty."""
+
+    last_hidden_state: Tensor | None = None
+    past_key_values: Any = None
+    cache_params: Any = None
+    state: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+    router_logits: Any = None
+    cross_attentions: Any = None

@@ -1,0 +1,330 @@
+"""Is the difference of two models real? Paired tests, item by item, on the samples that evaluations keep.
+
+Every metric here is a weighted sum of ratios over items, M = sum over terms of w * sum(a) / sum(b):
+
+    acc, acc_norm, exact_match, pass@1    a = the item's value, b = 1
+    bits_per_byte                         a = -l / ln 2 for the log-likelihood l in nats, b = UTF-8 bytes
+    micro_f1, entity_f1, relation_f1      a = 2 TP, b = 2 TP + FP + FN
+    a group of tasks                      one ratio over the items of all its tasks
+    an average                            the terms of its members, each with its share of the weight
+
+To first order (delta method, "linearised") item i contributes c_i = w (a_i - R b_i) / sum(b) to its term's ratio R, and
+sum(c) = 0. For two models d_i = c_i - c'_i, and the k items of a task give the difference M - M' the variance
+
+    v = k / (k - 1) * sum(d_i^2),    k - 1 degrees of freedom
+
+which for a mean is the paired t test. Tasks are independent; conditions of one NLU data set (`sst2/clean`,
+`sst2/opposite`) ask the same records, so that a record's contributions to all of them are summed first.
+
+Seeds: the runs of a side differ, and so do their items. With s^2 the variance of the metric over the S runs of a side,
+and u = k / (k - 1) * sum over items of the variance of c_i over these runs (the part of s^2 that stems from the items),
+
+    variance = max(0, v - u / S - u' / S') + s^2 / S + s'^2 / S'
+
+with v of the contributions' means over the runs; degrees of freedom by Welch and Satterthwaite. It is the hierarchical
+bootstrap (seeds of each side, then items, which both sides share) in closed form, but for what seed and item make
+together: the bootstrap counts that three times, this once. The bootstrap's own percentiles are far too narrow for three
+seeds; docs/verdicts.md has the numbers. A side with one run takes s^2 and u of the other side; where both have one,
+nothing is known of seeds, and the test is one of these very models.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+from scipy.stats import t as student
+
+from winnow.errors import UserError
+
+LEVEL = 0.05  # of every test
+ROUNDING = 1e-12  # a difference below it is none
+WIN, TIE, LOSS = "win", "tie", "loss"
+
+Key = tuple[str, int, str]  # task, document, hash of the document
+Term = tuple[float, list[Key], np.ndarray, np.ndarray]  # weight, items, a, b
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric of one model, item by item.
+
+    keys: all items, sorted. population, contribution: (units,) number of the task or data set, and c summed over what
+    was asked of one document. right: (items,) whether each is right, where the metric is a share of right answers; otherwise None.
+    """
+
+    metric: str
+    value: float
+    higher_is_better: bool
+    keys: tuple[Key, ...]
+    population: np.ndarray
+    contribution: np.ndarray
+    right: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two sides with its 95% interval. p: two-sided. test: `exact McNemar`, `paired t` or `seeds and
+    items`. runs: of each side. verdict: win, tie or loss of the first side."""
+
+    ours: float
+    theirs: float
+    difference: float
+    stderr: float
+    low: float
+    high: float
+    p: float
+    test: str
+    items: int
+    runs: tuple[int, int]
+    verdict: str
+
+
+def measurements(
+    result: Mapping[str, Any], averages: Mapping[str, Sequence[str]] | None = None
+) -> tuple[dict[str, Measurement], dict[str, str]]:
+    """({metric: its items}, {metric that cannot be tested: why}) of a result of `evaluate_model`.
+
+    averages: of the suite. Raises UserError for a file of samples that is missing or broken.
+    """
+    if not result["metrics"]:
+        return {}, {}
+    rows = _read_samples(result["samples"])
+    found, untested = {}, {}
+    for key, entry in result["metrics"].items():
+        try:
+            terms = _terms(key, rows, result.get("groups") or {}, averages or {})
+            found[key] = measurement(key, terms, entry["higher_is_better"])
+            if not math.isclose(found[key].value, entry["value"], rel_tol=1e-6, abs_tol=1e-9):
+                raise _Untestable(f"its items give {found[key].value:.6g}, the evaluation says {entry['value']:.6g}")
+        except _Untestable as error:
+            found.pop(key, None)
+            untested[key] = str(error)
+    return found, untested
+
+
+def compare_results(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], averages: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """({metric: comparison as JSON holds it}, {metric without a test: why}) of two results of `evaluate_model`."""
+    (mine, why), (others, _) = measurements(ours, averages), measurements(theirs, averages)
+    tested = {key: asdict(compare_items([mine[key]], [others[key]])) for key in mine if key in others}
+    return tested, why
+
+
+class _Untestable(Exception):
+    """Why there is no test for a metric."""
+
+
+def measurement(metric: str, terms: Sequence[Term], higher_is_better: bool) -> Measurement:
+    """A metric from the items of its terms."""
+    value, contributions, units, keys = 0.0, [], [], []
+    for weight, items, a, b in terms:
+        total = b.sum()
+        ratio = a.sum() / total if total else 0.0
+        value += weight * ratio
+        contributions.append(weight * (a - ratio * b) / (total or 1.0))
+        units += [(task.partition("/")[0], document) for task, document, _ in items]
+        keys += items
+    names = sorted(set(units))
+    place = {name: number for number, name in enumerate(names)}
+    summed = np.bincount([place[one] for one in units], np.concatenate(contributions), len(names))
+    population = np.unique([name for name, _ in names], return_inverse=True)[1]
+    if np.bincount(population).min() < 2:
+        raise _Untestable("it has a task with a single item")
+    right = None
+    if len(terms) == 1 and terms[0][0] == 1:
+        _, items, a, b = terms[0]
+        if b[0] and (b == b[0]).all() and np.isin(a / b[0], (0, 1)).all():
+            right = (a / b[0])[sorted(range(len(items)), key=items.__getitem__)] == 1
+    return Measurement(metric, float(value), higher_is_better, tuple(sorted(keys)), population, summed, right)
+
+
+def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> Comparison:
+    """The first side against the second; each is one metric of one model, or of the same method with several seeds.
+
+    One run a side and right or wrong answers: exact McNemar test, and the interval of the paired t test, stretched to 0
+    where the exact test finds no difference. Otherwise the t test of the module's docstring.
+
+    Raises UserError where the sides were not asked the same items.
+    """
+    first = ours[0]
+    for other in (*ours[1:], *theirs):
+        _check_items(first, other)
+    values = [np.array([one.value for one in side]) for side in (ours, theirs)]
+    difference = float(values[0].mean() - values[1].mean())
+    if abs(difference) < ROUNDING:
+        difference = 0.0
+    stacks = [np.array([one.contribution for one in side]) for side in (ours, theirs)]  # (runs, units)
+    contribution = stacks[0].mean(0) - stacks[1].mean(0)
+    k = np.bincount(first.population)
+    together = [
+        np.bincount(first.population, stack.var(0, ddof=1)) if len(stack) > 1 else None for stack in stacks
+    ]  # of seed and item, in the metric of one run
+    together = [together[1 - i] if one is None else one for i, one in enumerate(together)]
+    extra = sum(one / len(side) for one, side in zip(together, values, strict=True) if one is not None)
+    own = np.bincount(first.population, contribution**2)
+    variances = (k / (k - 1) * np.maximum(0.0, own - extra)).tolist()
+    freedom = (k - 1).tolist()
+    for variance, degrees in _spread_over_seeds(values):
+        variances.append(variance)
+        freedom.append(degrees)
+    variance = sum(variances)
+    stderr = math.sqrt(variance)
+    if variance:
+        degrees = variance**2 / sum(v * v / f for v, f in zip(variances, freedom, strict=True))
+        p = float(2 * student.sf(abs(difference) / stderr, degrees))
+        reach = float(student.isf(LEVEL / 2, degrees)) * stderr
+    else:
+        p, reach = float(difference == 0), 0.0
+    low, high = difference - reach, difference + reach
+    test = "paired t" if len(ours) == len(theirs) == 1 else "seeds and items"
+    if test == "paired t" and first.right is not None and theirs[0].right is not None:
+        test, p = "exact McNemar", mcnemar(first.right, theirs[0].right)
+        if p >= LEVEL:
+            low, high = min(low, 0.0), max(high, 0.0)
+    return Comparison(
+        ours=float(values[0].mean()),
+        theirs=float(values[1].mean()),
+        difference=difference,
+        stderr=stderr,
+        low=low,
+        high=high,
+        p=p,
+        test=test,
+        items=len(first.keys),
+        runs=(len(ours), len(theirs)),
+        verdict=verdict(difference, p, first.higher_is_better),
+    )
+
+
+def _spread_over_seeds(values: Sequence[np.ndarray]) -> list[tuple[float, int]]:
+    """(variance of the difference of means over seeds, degrees of freedom), a component for each independent estimate.
+    values: the metric of each run, a side each."""
+    spread = [(float(side.var(ddof=1)), len(side) - 1) if len(side) > 1 else None for side in values]
+    match spread:
+        case [None, None]:
+            return []
+        case [(variance, degrees), None] | [None, (variance, degrees)]:
+            return [(variance * sum(1 / len(side) for side in values), degrees)]
+    return [(one[0] / len(side), one[1]) for one, side in zip(spread, values, strict=True) if one is not None]
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Exact two-sided p of McNemar's test: of the items that one model alone has right, each side's number is
+    Binomial(total, 1/2). It never exceeds its level; with few such items it stays well below it."""
+    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def verdict(difference: float, p: float, higher_is_better: bool) -> str:
+    """win, tie (p of 5% or more) or loss."""
+    if p >= LEVEL or difference == 0:
+        return TIE
+    return WIN if (difference > 0) == higher_is_better else LOSS
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: sorted, max over j <= i of (m - j + 1) p_(j), at most 1."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.minimum(1.0, np.maximum.accumulate((len(values) - np.arange(len(values))) * values[order]))
+    result = np.empty(len(values))
+    result[order] = adjusted
+    return result.tolist()
+
+
+def letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, str]:
+    """Compact letter display (Piepho 2004, insert and absorb): two names share a letter if and only if they cannot be
+    told apart. names: best first; `a` is the letter of the best."""
+    groups = [frozenset(names)]
+    for pair in sorted(different, key=sorted):
+        split = [group - {one} for group in groups if pair <= group for one in sorted(pair)]
+        groups = [group for group in groups if not pair <= group] + split
+        groups = [one for one in dict.fromkeys(groups) if not any(one < other for other in groups)]
+    groups.sort(key=lambda group: sorted(map(names.index, group)))
+    return {name: "".join(_letter(i) for i, group in enumerate(groups) if name in group) for name in names}
+
+
+def _letter(number: int) -> str:
+    """a to z, then (27), (28), ..."""
+    return chr(ord("a") + number) if number < 26 else f"({number + 1})"
+
+
+def _read_samples(path: str | None) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """{(task, filter): rows} of a `samples.jsonl`."""
+    if path is None:
+        raise UserError("The evaluation kept no samples, so nothing can be compared item by item; evaluate again.")
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                rows.setdefault((row["task"], row["filter"]), []).append(row)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: the samples of an evaluation cannot be read ({error}); delete its folder and evaluate again."
+        ) from None
+    return rows
+
+
+def _terms(
+    key: str,
+    rows: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    groups: Mapping[str, Sequence[str]],
+    averages: Mapping[str, Sequence[str]],
+) -> list[Term]:
+    if key.startswith("average/"):
+        members = averages.get(key.removeprefix("average/"))
+        if members is None:
+            raise _Untestable("its members are not known")
+        parts = [term for member in members for term in _terms(member, rows, groups, averages)]
+        return [(weight / len(members), *rest) for weight, *rest in parts]  # type: ignore[misc]
+    task, _, label = key.rpartition("/")
+    metric, _, wanted = label.partition(",")
+    found = [
+        row
+        for (name, kind), some in rows.items()
+        if name in groups.get(task, [task]) and wanted in ("", kind)
+        for row in some
+        if metric in row["metrics"]
+    ]
+    if not found:
+        raise _Untestable("the samples do not hold it item by item")
+    keys = [(row["task"], row["doc_id"], row["doc_hash"]) for row in found]
+    if len(set(keys)) < len(keys):
+        raise _Untestable("its items were answered more than once")
+    pairs = np.array([_pair(metric, row["metrics"][metric]) for row in found], dtype=float)
+    return [(1.0, keys, pairs[:, 0], pairs[:, 1])]
+
+
+def _pair(metric: str, value: Any) -> tuple[float, float]:
+    """(a, b) of one item."""
+    match value:
+        case bool() | int() | float():
+            return float(value), 1.0
+        case [float() | int() as nats, int() as size] if metric == "bits_per_byte":
+            return -nats / math.log(2), size
+        case [int() as tp, int() as fp, int() as fn] if metric.endswith("_f1"):
+            return 2 * tp, 2 * tp + fp + fn
+        case [*parts] if parts and all(isinstance(one, bool) for one in parts):  # IFEval's instructions of one prompt
+            return sum(parts), len(parts)
+    raise _Untestable("no test is known for what it holds of an item")
+
+
+def _check_items(one: Measurement, other: Measurement) -> None:
+    if one.keys == other.keys:
+        return
+    for task in dict.fromkeys(task for task, _, _ in (*one.keys, *other.keys)):
+        own, others = ({key for key in side.keys if key[0] == task} for side in (one, other))
+        if own != others:
+            raise UserError(
+                f"{one.metric}: the models were not asked the same items of the task {task}: {len(own)} items and "
+                f"{len(others)}, {len(own & others)} of them the same; evaluate both with the same suite and template."
+            )

@@ -1,0 +1,55 @@
+"""The frame of the controls: random subsets that are like another rule's subset in one respect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from winnow.errors import UserError
+from winnow.scoring.filters import Range
+from winnow.scoring.passes.token_count import TokenCount
+from winnow.scoring.protocols import Pass
+from winnow.selection.budget import Budget, draw
+from winnow.selection.rule import Candidates, Selection
+
+
+class Around(Budget):
+    """A rule that asks another one first. It costs the tokenizer's time, and no pass over a backbone.
+
+    around: the rule that is controlled; order, vectors and classes are its own. frame: ratio or count, filters, and the
+    seed of the draw. Raises UserError for `full`, which leaves nothing to draw from.
+    """
+
+    def __init__(self, around: Budget, **frame: Any) -> None:
+        own = {key: getattr(around, key) for key in ("order", "embedding", "classes", "centre")}
+        super().__init__(**frame, **own)
+        self.around, self.needs_vectors = around, around.needs_vectors
+
+    @property
+    def passes(self) -> dict[str, Pass]:
+        return super().passes | {"count": TokenCount()}
+
+    def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        return self.around.classify(points, ids)
+
+    def select(
+        self,
+        table: pa.Table,
+        higher_is_better: bool,
+        method_filters: Sequence[Range] = (),
+        takes_all: bool = False,
+        vectors: np.ndarray | None = None,
+        lengths: np.ndarray | None = None,
+    ) -> Selection:
+        if takes_all:
+            raise UserError(
+                f"selection={self.name} draws beside what a method takes, and this method takes all records."
+            )
+        return super().select(table, higher_is_better, method_filters, takes_all, vectors, lengths)
+
+    def drawn(self, candidates: Candidates) -> list[int]:
+        """All places in an order that is drawn from (seed, record id)."""
+        return sorted(range(candidates.n), key=lambda place: draw(self.seed, candidates.ids[place]))

@@ -1,0 +1,212 @@
+"""What a thing is, for fingerprints: derived from its class, its code and its constructor's arguments.
+
+    describe(Likelihood("direct"))   {"class": "winnow.scoring.passes.likelihood.Likelihood", "class.version": 2,
+                                      "view": "direct", "attack": None}
+
+Two things with the same description give the same numbers. A class therefore keeps each argument of its constructor as
+the attribute of the same name, in the form in which it is used, and declares an argument that changes no number where
+it is taken: `batch_size: Free[int] = 8`.
+
+The package ships `code.json`, the hash of each of its modules that holds such a class: code that differs from it, and
+all code from elsewhere, is part of the description. `python -m winnow.store.describe` writes the file anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from winnow.store.files import write_atomically
+
+T = TypeVar("T")
+Free = Annotated[T, "changes no number: a name, a place, speed or memory"]
+ForSelection = Annotated[T, "changes which records may be selected, and no score"]
+
+CODE = Path(__file__).with_name("code.json")
+DESCRIBED = (
+    *("backbone/loading.py", "backbone/sentence_encoder.py", "data/records.py", "data/templates.py"),
+    *("evaluation/nlu.py", "evaluation/suite.py"),
+    *("perturb/distortion.py", "perturb/attacks/*.py", "perturb/noising/*.py"),
+    *("scoring/filters.py", "scoring/protocols.py", "scoring/methods/*.py", "scoring/passes/*.py"),
+    *("selection/budget.py", "selection/rules/*.py"),
+    *("tuning/adversary/*.py", "tuning/pre_experience.py", "tuning/start.py", "tuning/tuner.py"),
+)
+# Classes of these libraries are told by their releases, which the run card names.
+_LIBRARIES = {"torch", "pytorch_lightning", "lightning", "lightning_utilities", "lightning_fabric"}
+_MARKED = re.compile(r"^(Free|ForSelection)\[(.*)\]$", re.S)
+
+
+class Identified:
+    """Base of a thing whose content, not the arguments that name it, says what it is: a model, a pool, files."""
+
+    identity: Any  # JSON-able; takes the place of the arguments
+
+
+def describe(value: Any) -> Any:
+    """`value` as JSON; an object as its class, version, code where needed (see above) and arguments, recursively.
+
+    Raises TypeError for an object that does not keep an argument, and for a value that has no description.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): describe(one) for key, one in value.items()}
+    if isinstance(value, Set):
+        return sorted((describe(one) for one in value), key=json.dumps)
+    if isinstance(value, Sequence):
+        return [describe(one) for one in value]
+    if isinstance(value, functools.partial):
+        return {"function": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
+    if isinstance(value, type) or inspect.isroutine(value):
+        return _named(value)
+    content = value.identity if isinstance(value, Identified) else arguments(value)
+    return _named(type(value)) | describe(content)
+
+
+def arguments(value: Any) -> dict[str, Any]:
+    """The constructor arguments on which numbers depend, as `value` keeps them."""
+    found = {}
+    for name, annotation in parameters(type(value)).items():
+        if not _MARKED.match(annotation):
+            try:
+                found[name] = getattr(value, name)
+            except AttributeError:
+                raise TypeError(
+                    f"{_path(type(value))} does not keep its argument {name}, so that its numbers could not be told "
+                    f"from those of another {name}; set self.{name}."
+                ) from None
+            if isinstance(found[name], int) and plain(annotation) in ("float", "float | None"):
+                found[name] = float(found[name])  # 1 and 1.0 are one setting
+    return found
+
+
+def parameters(target: Callable) -> dict[str, str]:
+    """Name -> annotation of each argument of a class or function. What a class takes as `**kwargs` are the arguments of
+    the constructor above it; where there is none above, the `**` argument itself."""
+    if not isinstance(target, type):
+        return _signature(target)[0]
+    makers = [vars(one)["__init__"] for one in target.__mro__[:-1] if "__init__" in vars(one)]
+    found: dict[str, str] = {}
+    for place, maker in enumerate(makers):
+        own, rest = _signature(maker)
+        found = own | found
+        if rest is None:
+            break
+        if place == len(makers) - 1:
+            found[rest] = "Any"
+    return found
+
+
+def free(target: Callable) -> set[str]:
+    """The arguments of a class or function that change no number at all."""
+    return {name for name, annotation in parameters(target).items() if annotation.startswith("Free[")}
+
+
+def plain(annotation: str) -> str:
+    """The annotation without its mark: `int` of `Free[int]`."""
+    marked = _MARKED.match(annotation)
+    return marked[2] if marked else annotation
+
+
+def _signature(maker: Callable) -> tuple[dict[str, str], str | None]:
+    named, rest = {}, None
+    for parameter in inspect.signature(maker).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            rest = parameter.name
+        elif parameter.name != "self":
+            named[parameter.name] = _written(parameter.annotation)
+    return named, rest
+
+
+def _written(annotation: Any) -> str:
+    """An annotation as text, also in a module that does not postpone annotations."""
+    if isinstance(annotation, str):
+        return annotation
+    for mark, alias in (("Free", Free), ("ForSelection", ForSelection)):
+        if alias.__metadata__ == getattr(annotation, "__metadata__", None):
+            return f"{mark}[{_written(annotation.__origin__)}]"
+    return inspect.formatannotation(annotation)
+
+
+def _path(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _named(value: Any) -> dict[str, Any]:
+    """Path, version and code of a class or function."""
+    if not isinstance(value, type):
+        if "<" in value.__qualname__:
+            raise TypeError(f"{_path(value)} has no name of its own; give a function of a module in its place.")
+        return {"class": _path(value)} | _code((value.__module__,))
+    version = next((vars(one)["version"] for one in value.__mro__ if "version" in vars(one)), None)
+    return {"class": _path(value)} | ({} if version is None else {"class.version": version}) | _class_code(value)
+
+
+@functools.cache  # what was loaded, though the file may be edited while the run goes on
+def _class_code(kind: type) -> dict[str, str]:
+    return _code(dict.fromkeys(one.__module__ for one in kind.__mro__))
+
+
+def _code(modules: Iterable[str]) -> dict[str, str]:
+    """The hashes of those of the modules that are neither of a library nor as they were shipped; {} without such."""
+    found = []
+    for name in modules:
+        root = name.partition(".")[0]
+        if name == __name__ or root in _LIBRARIES or (root in sys.stdlib_module_names and name != "__main__"):
+            continue
+        own = _module_hash(name)
+        if own != _shipped().get(name):
+            found.append(own)
+    return {"class.code": " ".join(found)} if found else {}
+
+
+def _module_hash(name: str) -> str:
+    """Of the whole module: a pass has its LightningModule beside it, a class its functions and constants."""
+    try:
+        return _hash(inspect.getsource(sys.modules[name]))
+    except (KeyError, OSError, TypeError):
+        raise TypeError(
+            f"The source of the module {name} cannot be read, so a change of its classes would not be seen: put them "
+            f"into a file that can be imported."
+        ) from None
+
+
+def _hash(source: str) -> str:
+    """Of the code; comments, docstrings and layout do not count."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            # A constant that stands alone does nothing: a docstring.
+            node.body = [
+                one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+            ]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _shipped() -> dict[str, str]:
+    return json.loads(CODE.read_text(encoding="utf-8")) if CODE.exists() else {}
+
+
+def current_code() -> dict[str, str]:
+    """Module -> hash, of each module of the package that holds a class which is described."""
+    root = CODE.parents[1]
+    files = sorted({file for glob in DESCRIBED for file in root.glob(glob)})
+    sources = {".".join(file.relative_to(root.parent).with_suffix("").parts): file for file in files}
+    return {
+        name: _hash(text) for name, file in sources.items() if "\nclass " in (text := file.read_text(encoding="utf-8"))
+    }
+
+
+if __name__ == "__main__":
+    write_atomically(CODE, json.dumps(current_code(), indent=1) + "\n")

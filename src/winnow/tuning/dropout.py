@@ -1,0 +1,125 @@
+"""Dropout that belongs to the record: its mask does not depend on micro-batch, padding or process."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar, Token
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from winnow.errors import UserError
+
+ODD = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)  # multipliers of SplitMix64
+ATTENTION = ("attention_dropout", "attn_pdrop")  # keys of a model's configuration
+
+
+class RecordDropout(TorchFunctionMode):
+    """While it is entered, every dropout of a forward pass drops an entry by a hash of record, position and channel.
+
+        h(call, record, position)   64 bits, SplitMix64's finaliser of all three; its halves are a (made odd) and b
+        c(call, channel)            32 bits, likewise
+        dropped                     iff a c + b mod 2^32 < p 2^32
+
+    call: one number from torch's generator on the CPU for each dropout in the pass. Whoever seeds that generator
+    decides the draw; computing activations again, which restores it, meets the same masks. Attention with dropout is
+    computed by its formula, since no fused kernel takes a mask.
+
+    keys: (rows,) int64, one for each row of the batch; None: no dropout at all. length: of the rows, padding included.
+    Raises UserError where a layer does not say which tokens belong to which record.
+    """
+
+    def __init__(self, keys: Tensor | None, length: int) -> None:
+        super().__init__()
+        self.keys, self.length = keys, length
+        self._before: list[Token] = []
+
+    def __enter__(self) -> RecordDropout:
+        self._before.append(_ENTERED.set(self))
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        _ENTERED.reset(self._before.pop())
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is nn.functional.dropout:
+            return self._dropout(*args, **kwargs)
+        if func is nn.functional.scaled_dot_product_attention and _attention_dropout(*args, **kwargs):
+            return self._attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0 or self.keys is None:
+            return x
+        return x * self.keep(self.keys, tuple(x.shape), p) * (1 / (1 - p) if p < 1 else 0.0)
+
+    def _attention(
+        self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ) -> Tensor:
+        if enable_gqa:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        weights = torch.softmax(scores.float(), dim=-1).to(value.dtype)
+        return self._dropout(weights, dropout_p) @ value
+
+    def keep(self, keys: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
+        """Bool mask, true where an entry is kept. shape: (rows, ..., channels), or (rows * length, channels)."""
+        rows = len(keys)
+        call = int(torch.randint(2**63 - 1, ()))  # first, so that every process and size consumes as much
+        by_row = (rows, self.length, *shape[1:]) if len(shape) == 2 and shape[0] == rows * self.length else shape
+        if len(by_row) < 3 or by_row[0] != rows:
+            raise UserError(
+                f"This backbone puts the tokens of several records into one list before a dropout (shape {shape}), as "
+                f"mixtures of experts do, so that no mask can belong to a record: set tuning.lora_dropout=0, or leave "
+                f"such layers out of tuning.lora_target_modules."
+            )
+        h = _mixed(keys ^ call)
+        for size in by_row[1:-1]:
+            h = _mixed(h[..., None] ^ _mixed(torch.arange(size, device=h.device)))
+        c = _mixed(torch.arange(by_row[-1], device=h.device) ^ _mixed(keys.new_tensor(~call)))
+        a, b = h.to(torch.int32) | 1, (h >> 32).to(torch.int32)
+        drawn = torch.addcmul(b[..., None], a[..., None], c.to(torch.int32))  # wraps at 2^32
+        return (drawn >= min(round(p * 2**32), 2**32 - 1) - 2**31).view(shape)
+
+
+_ENTERED: ContextVar[RecordDropout | None] = ContextVar("record_dropout", default=None)
+
+
+def again() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """`context_fn` of torch's checkpointing: activations are computed again with the dropout of their forward pass."""
+    return nullcontext(), _ENTERED.get() or nullcontext()
+
+
+def check_attention(config: dict[str, Any], implementation: str) -> None:
+    """Raises UserError where dropout happens inside an attention kernel, out of reach of `RecordDropout`.
+
+    config: of the model, as a dict. implementation: name of its attention.
+    """
+    for name in (name for name in ATTENTION if config.get(name) and implementation not in ("sdpa", "eager")):
+        raise UserError(
+            f"The backbone has {name}={config[name]}, which attention {implementation} draws by micro-batch: set "
+            f"backbone.attn_implementation=sdpa."
+        )
+
+
+def _attention_dropout(query, key, value, attn_mask=None, dropout_p=0.0, *_: Any, **__: Any) -> bool:
+    return dropout_p > 0
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al., OOPSLA 2014) on int64: a bijection whose bits look independent."""
+    x = (x ^ _shifted(x, 30)) * ODD[0]
+    x = (x ^ _shifted(x, 27)) * ODD[1]
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # zeros move in, not the sign

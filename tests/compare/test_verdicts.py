@@ -1,0 +1,160 @@
+"""Verdicts from run folders: groups by method and seed, references, letters, the page and its JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from run_folders import run_folder
+
+from winnow.commands import compare
+from winnow.compare.dashboard import content, write_dashboard
+from winnow.compare.runs import read_runs
+from winnow.compare.verdicts import verdicts
+from winnow.errors import UserError
+from winnow.evaluation.comparison import compare_items, measurements
+
+KEY = "t/score"
+DIFFICULTY = np.random.default_rng(0).normal(0, 1, 40)
+
+
+def job(folder, method, shift, seed=0, selection="top", **options):
+    """A run whose items are the difficulty plus a shift and a little of their own; the base model has the shift 0."""
+    noise = np.random.default_rng([seed, *method.encode()]).normal(0, 0.1, 40)
+    items = {"tuned": (DIFFICULTY + shift + noise).tolist(), "base": DIFFICULTY.tolist()}
+    return run_folder(
+        folder,
+        choices={"method": method, "selection": selection},
+        metrics={KEY: float(np.mean(items["tuned"]))},
+        base={KEY: float(np.mean(items["base"]))},
+        items={model: {KEY: values} for model, values in items.items()},
+        config={"selection.ratio": 0.1, "method.seed": seed} | options.pop("config", {}),
+        seed=seed,
+        table=None,
+        **options,
+    )
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """ifd is 0.5 above random, length 0.5 below; perplexity is as random. Two seeds each."""
+    for method, shift in (("random", 0.0), ("ifd", 0.5), ("length", -0.5), ("perplexity", 0.0)):
+        for seed in (0, 1):
+            job(tmp_path / f"{method}-{seed}", method, shift, seed)
+    return tmp_path
+
+
+def rows(told) -> dict[str, dict]:
+    (one,) = told["comparisons"]
+    return {row["method"]: row for row in one["standings"]}
+
+
+def test_against_random(sweep):
+    """Seeds are grouped; the interval holds the true difference; letters and verdicts agree."""
+    told = verdicts(read_runs(sweep))
+    found = rows(told)
+    assert told["against"] == "random" and next(iter(found)) == "ifd" and list(found)[-1] == "length"
+    assert [found[name].get("verdict") for name in ("ifd", "length", "perplexity", "random")] == [
+        "win",
+        "loss",
+        "tie",
+        None,
+    ]
+    assert found["ifd"]["low"] < 0.5 < found["ifd"]["high"] and found["ifd"]["seeds"] == [0, 1]
+    assert [found[name]["letters"] for name in ("ifd", "length")] == ["a", "c"]
+    assert found["perplexity"]["letters"] == found["random"]["letters"] == "b"
+    assert found["ifd"]["test"] == "seeds and items" and found["random"]["against"] is None
+
+
+def test_against_the_best_and_the_base(sweep):
+    """Of the best one the others lose or cannot be told apart, as their letters say. The backbone has no seeds."""
+    found = rows(verdicts(read_runs(sweep), "best"))
+    assert found["ifd"]["against"] is None
+    assert {row["verdict"] for name, row in found.items() if name != "ifd"} == {"loss"}
+    found = rows(verdicts(read_runs(sweep), "base"))
+    assert [found[name]["verdict"] for name in ("ifd", "length", "random")] == ["win", "loss", "tie"]
+    assert {row["against"] for row in found.values()} == {"base"}
+
+
+def test_each_method_against_its_own_control(tmp_path):
+    """length_matched(ifd) is what ifd is tested against, and not what perplexity is."""
+    for method in ("ifd", "perplexity"):
+        job(tmp_path / method, method, 0.5)
+        job(tmp_path / f"{method} control", method, 0.0, seed=3, selection="length_matched")
+    found = rows(verdicts(read_runs(tmp_path), "length_matched"))
+    assert {name: row["against"] for name, row in found.items()} == {
+        "ifd": "length_matched(ifd)",
+        "perplexity": "length_matched(perplexity)",
+        "length_matched(ifd)": None,
+        "length_matched(perplexity)": None,
+    }
+    assert found["ifd"]["verdict"] == "win"
+
+
+def test_the_reference_has_the_same_share(tmp_path):
+    """Random at 5% and at 10%: ifd at 10% is tested against the latter; all data, of no share, against neither."""
+    for share in (0.05, 0.1):
+        job(tmp_path / f"random {share}", "random", share, config={"selection.ratio": share})
+    job(tmp_path / "ifd", "ifd", 0.5)
+    job(tmp_path / "full", "full", 0.5)
+    found = rows(verdicts(read_runs(tmp_path), "random"))
+    assert {name: row["against"] for name, row in found.items()} == {
+        "ifd, ratio=0.1": "random, ratio=0.1",
+        "full": None,
+        "random, ratio=0.1": None,
+        "random, ratio=0.05": None,
+    }
+
+
+def test_holm_is_over_the_methods_of_the_table(sweep):
+    """Three methods against random: with p-values p1 <= p2 <= p3 of the single tests, the smallest counts three times,
+    the next one twice."""
+    runs = read_runs(sweep)
+    items = {run.name: measurements(run.models["tuned"])[0][KEY] for run in runs}
+    sides = {name: [items[f"{name}-{seed}"] for seed in (0, 1)] for name in ("random", "ifd", "length", "perplexity")}
+    raw = {name: compare_items(side, sides["random"]).p for name, side in sides.items() if name != "random"}
+    low, middle, high = sorted(raw, key=raw.get)
+    found = rows(verdicts(runs))
+    assert found[low]["p"] == pytest.approx(3 * raw[low])
+    assert found[middle]["p"] == pytest.approx(max(3 * raw[low], 2 * raw[middle]))
+    assert found[high]["p"] == pytest.approx(max(2 * raw[middle], raw[high]))
+
+
+def test_the_command(sweep, tmp_path, capsys):
+    """Folders of runs in place of one sweep; page and JSON say the same, and the screen too."""
+    runs = [str(sweep / name) for name in ("ifd-0", "random-0")]
+    compare([*runs, "--out", str(tmp_path / "out")])
+    told = json.loads((tmp_path / "out" / "verdicts.json").read_text())
+    assert [row["method"] for row in told["comparisons"][0]["standings"]] == ["ifd", "random"]
+    page = (tmp_path / "out" / "verdicts.html").read_text()
+    assert "▲ win" in page and "<script" not in page
+    said = capsys.readouterr().out
+    assert "against random: win" in said and "1 seed" in said and "verdicts.html" in said
+
+
+def test_bad_requests_are_one_sentence(sweep, tmp_path):
+    with pytest.raises(UserError, match="--against noise: no run of that method; choose best, base, ifd, length"):
+        verdicts(read_runs(sweep), "noise")
+    with pytest.raises(UserError, match="no finished run with an evaluation"):
+        compare([str(tmp_path / "nothing")])
+    other = json.loads((sweep / "ifd-0" / "results.json").read_text())
+    lines = (sweep / "ifd-0" / "tuned.jsonl").read_text().splitlines()
+    (sweep / "ifd-0" / "tuned.jsonl").write_text("\n".join(lines[:30]))
+    values = [json.loads(line)["metrics"]["score"] for line in lines[:30]]
+    other["models"]["tuned"]["metrics"][KEY]["value"] = float(np.mean(values))
+    (sweep / "ifd-0" / "results.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match=f"{KEY}: the models were not asked the same items of the task t"):
+        verdicts(read_runs(sweep))
+    page = write_dashboard(sweep).read_text()
+    assert "There are no verdicts" in page and "▲" not in page
+
+
+def test_the_dashboard_colours_no_tie(sweep):
+    """The leaderboard's first row is a win; perplexity and random are neither better nor worse."""
+    page = content(read_runs(sweep), sweep)
+    marks = {name: page["marks"][name, KEY] for name in ("ifd-0", "perplexity-1", "random-0")}
+    assert marks["ifd-0"]["verdict"] == "win" and marks["perplexity-1"]["verdict"] == "tie"
+    assert marks["random-0"]["against"] is None
+    text = write_dashboard(sweep).read_text()
+    assert text.count('class="better"') == 2 and text.count('class="worse"') == 2 and text.count('class="tie"') == 2

@@ -1,0 +1,328 @@
+"""Paired tests: by hand, against scipy, and by simulation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from winnow.errors import UserError
+from winnow.evaluation.comparison import compare_items, holm, letters, measurement, measurements, verdict
+from winnow.evaluation.embedded import bits_per_byte_stderr
+from winnow.evaluation.nlu import micro_f1_stderr
+
+TRIALS = 2000
+ERROR = math.sqrt(0.05 * 0.95 / TRIALS)  # of a rate of 5% over the trials
+
+
+def one(a, b=None, task="t", weight=1.0):
+    """A term of `a` over `b`, by default of plain values."""
+    a = np.asarray(a, dtype=float)
+    keys = [(task, i, f"{task} {i}") for i in range(len(a))]
+    return (weight, keys, a, np.ones(len(a)) if b is None else np.asarray(b, dtype=float))
+
+
+def model(*terms, high=True):
+    return measurement("t/acc", list(terms), high)
+
+
+def test_a_mean_is_the_paired_t_test():
+    """d = 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/3 / 4) = 0.6455 with 3 degrees of freedom."""
+    ours, theirs = [3.0, 2.5, 7.0, 4.0], [2.0, 0.5, 4.0, 0.0]
+    found = compare_items([model(one(ours))], [model(one(theirs))])
+    assert found.difference == 2.5 and found.stderr == pytest.approx(math.sqrt(5 / 12)) and found.runs == (1, 1)
+    wanted = ttest_rel(ours, theirs)
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(wanted.confidence_interval(0.95)))
+    assert found.verdict == "win" and found.test == "paired t"
+    turned = compare_items([model(one(theirs), high=False)], [model(one(ours), high=False)])
+    assert turned.difference == -2.5 and turned.verdict == "win"
+
+
+@pytest.mark.parametrize(("wins", "losses", "p", "said"), [(8, 1, 20 / 512, "win"), (5, 0, 2 / 32, "tie")])
+def test_right_or_wrong_is_the_exact_mcnemar_test(wins, losses, p, said):
+    """Of 9 items that one model alone has right, 8 or more or 1 or fewer: 2 (1 + 9) / 2^9. All of 5: 2 / 2^5, a tie,
+    where the t test on 20 items says t = 5 / sqrt(5 - 25/20) / sqrt(20/19) = 2.52, p = 0.021; the interval then holds
+    0."""
+    ours = [1] * wins + [0] * losses + [1] * (20 - wins - losses)
+    theirs = [0] * wins + [1] * losses + [1] * (20 - wins - losses)
+    found = compare_items([model(one(ours))], [model(one(theirs))])
+    assert found.test == "exact McNemar" and found.p == pytest.approx(p) and found.verdict == said
+    assert (found.low <= 0 <= found.high) == (said == "tie")
+    classes = [2 * np.array(side) for side in (ours, theirs)]  # micro-F1 of classes: 2 TP over 2
+    again = compare_items(*([model(one(side, np.full(20, 2)))] for side in classes))
+    assert again.p == found.p and again.test == "exact McNemar"
+
+
+def test_bits_per_byte_by_hand():
+    """Bytes 1 and 3. Bits 2 and 4: R = 6/4, c = (2 - 1.5)/4, (4 - 4.5)/4. Bits 1 and 3: R = 1, c = 0. So d = 1/8, -1/8,
+    variance 2/1 * 2/64 = 1/16, t = 0.5 / 0.25 = 2; with one degree of freedom p = 1 - 2 atan(2) / pi."""
+    ours, theirs = model(one([2, 4], [1, 3]), high=False), model(one([1, 3], [1, 3]), high=False)
+    found = compare_items([ours], [theirs])
+    assert (found.ours, found.theirs, found.difference, found.stderr) == (1.5, 1.0, 0.5, 0.25)
+    assert found.p == pytest.approx(1 - 2 * math.atan(2) / math.pi)
+    zero = model(one([0, 0], [1, 3]), high=False)  # a model without error: what is left is the metric's own
+    pairs = [(-2 * math.log(2), 1), (-4 * math.log(2), 3)]
+    assert compare_items([ours], [zero]).stderr == pytest.approx(bits_per_byte_stderr(pairs))
+
+
+def test_micro_f1_by_hand():
+    """(TP, FP, FN) = (2, 0, 0), (1, 1, 1): F = 6/8, c = (4 - 3)/8, (2 - 3)/8. (0, 2, 2), (1, 1, 1): F = 2/8, c = -1/8,
+    1/8. d = 1/4, -1/4; variance 2 * 2/16 = 1/4."""
+    ours, theirs = model(one([4, 2], [4, 4])), model(one([0, 2], [4, 4]))
+    found = compare_items([ours], [theirs])
+    assert (found.difference, found.stderr, found.test) == (0.5, 0.5, "paired t")
+    nothing = model(one([0, 0], [4, 4]))
+    assert compare_items([ours], [nothing]).stderr == pytest.approx(micro_f1_stderr([(2, 0, 0), (1, 1, 1)]))
+
+
+def test_an_average_takes_its_tasks_as_independent():
+    """Standard errors 0.6455 (4 items) and 0.5 (2 items) of two tasks: their mean has sqrt(0.4167 + 0.25) / 2; degrees
+    of freedom by Welch and Satterthwaite, (5/12 + 1/4)^2 / ((5/12)^2 / 3 + (1/4)^2 / 1) = 3.692."""
+    ours = model(one([3.0, 2.5, 7.0, 4.0], task="x", weight=0.5), one([4, 2], [4, 4], task="y", weight=0.5))
+    theirs = model(one([2.0, 0.5, 4.0, 0.0], task="x", weight=0.5), one([0, 2], [4, 4], task="y", weight=0.5))
+    found = compare_items([ours], [theirs])
+    assert found.difference == pytest.approx((2.5 + 0.5) / 2)
+    assert found.stderr == pytest.approx(math.sqrt(5 / 12 + 1 / 4) / 2) and found.items == 6
+    degrees = (5 / 12 + 1 / 4) ** 2 / ((5 / 12) ** 2 / 3 + (1 / 4) ** 2)
+    from scipy.stats import t
+
+    assert found.p == pytest.approx(2 * t.sf(1.5 / found.stderr, degrees))
+
+
+def test_conditions_of_one_data_set_ask_the_same_records():
+    """What a record gains under one noise it loses under the other: the average does not vary over records at all. As
+    independent tasks it would have an error."""
+    gain = np.array([0.3, 0.1, 0.5, 0.7])
+
+    def side(shift, names):
+        terms = [one(0.5 + sign * shift, task=name, weight=0.5) for sign, name in zip((1, -1), names, strict=True)]
+        return model(*terms)
+
+    same, apart = ("sst2/clean", "sst2/opposite"), ("sst2", "lap14")
+    assert compare_items([side(gain, same)], [side(0 * gain, same)]).stderr == pytest.approx(0)
+    assert compare_items([side(gain, apart)], [side(0 * gain, apart)]).stderr > 0.05
+
+
+def test_seeds_by_hand():
+    """Three seeds of 0.1, 0.2, 0.3 on every item against three of 0: no variance over items; over seeds s^2 = 0.01, of
+    the mean 0.01 / 3. t = 0.2 / sqrt(0.01 / 3) = 2 sqrt(3); with 2 degrees of freedom p = 1 - t / sqrt(2 + t^2) =
+    1 - sqrt(12 / 14) = 0.074. Against one run, which takes the spread of the others: 0.01 (1 / 3 + 1), t = sqrt(3),
+    p = 1 - sqrt(3 / 5). With items alone this would be certain."""
+    ours, zero = [model(one([value] * 5)) for value in (0.1, 0.2, 0.3)], [model(one([0.0] * 5))]
+    found = compare_items(ours, zero * 3)
+    assert found.difference == pytest.approx(0.2) and found.stderr == pytest.approx(math.sqrt(0.01 / 3))
+    assert found.p == pytest.approx(1 - math.sqrt(12 / 14)) and found.verdict == "tie"
+    assert found.runs == (3, 3) and found.test == "seeds and items"
+    assert compare_items(ours, zero).p == pytest.approx(1 - math.sqrt(3 / 5))
+    assert compare_items(ours[:1], zero).p == 0
+
+
+def test_what_seed_and_item_make_together_counts_once():
+    """Of two seeds one has c = 1/4, -1/4, the other c = 3/4, -3/4; the other side has none. Both metrics are 1/2,
+    so s^2 = 0. v = 2 * 2 (1/2)^2 = 1; u = 2 * (1/8 + 1/8) = 1/2, of which the mean of two has 1/4."""
+    ours = [model(one([1.0, 0.0])), model(one([2.0, -1.0]))]
+    zero = [model(one([0.0, 0.0]))] * 2
+    assert compare_items(ours, zero).stderr == pytest.approx(math.sqrt(3 / 4))
+    assert compare_items(zero, ours).stderr == pytest.approx(math.sqrt(3 / 4))
+
+
+def test_seeds_as_a_hierarchical_bootstrap_has_it():
+    """The closed form against the bootstrap itself: draw S - 1 of the S seeds of each side, then k - 1 of the k items,
+    which both sides share, with replacement (one less than there are makes the variance unbiased, Rao and Wu 1988).
+    Here a seed moves all items nearly alike: what it does to single items the bootstrap counts more than once."""
+    generator = np.random.default_rng(0)
+    size = generator.integers(5, 50, 200)
+    item = generator.normal(1.5, 0.4, 200)
+    sides = [
+        [size * (item + generator.normal(0.02, 0.02) + generator.normal(0, 0.02, 200)) for _ in range(seeds)]
+        for seeds in (4, 5)
+    ]
+    found = compare_items(*([model(one(bits, size)) for bits in side] for side in sides))
+    draws = []
+    for _ in range(4000):
+        at = generator.integers(0, 200, 199)
+        means = []
+        for side in sides:
+            some = generator.integers(0, len(side), len(side) - 1)
+            means.append(np.mean([side[i][at].sum() / size[at].sum() for i in some]))
+        draws.append(means[0] - means[1])
+    assert found.stderr == pytest.approx(np.std(draws), rel=0.08)
+
+
+def of_means(generator, shift):
+    difficulty = generator.normal(0, 1, 60)
+    return [one(difficulty + generator.normal(own, 0.3, 60)) for own in (shift, 0)]
+
+
+def of_ratios(generator, shift):
+    size = generator.integers(20, 400, 80)
+    difficulty = generator.normal(0.9, 0.3, 80)
+    return [one(size * (difficulty + generator.normal(own, 0.05, 80)), size) for own in (shift, 0)]
+
+
+def of_micro_f1(generator, shift):
+    """Entities of a document: each side finds a share of them that hangs on the document, and invents some."""
+    gold = generator.integers(1, 8, 120)
+    easy = generator.beta(4, 2, 120)
+    sides = []
+    for own in (shift, 0):
+        tp = generator.binomial(gold, np.clip(easy + own, 0, 1))
+        fp = generator.poisson(0.8, 120)
+        sides.append(one(2 * tp, 2 * tp + fp + gold - tp))
+    return sides
+
+
+def of_averages(generator, shift):
+    first, second = of_means(generator, shift), of_ratios(generator, shift)
+    return [[(0.5, *one(x[2], task="x")[1:]), (0.5, *y[1:])] for x, y in zip(first, second, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("draw", "shift"), [(of_means, 0.15), (of_ratios, 0.02), (of_micro_f1, 0.08), (of_averages, 0.1)]
+)
+def test_false_alarms_and_power(draw, shift):
+    """Without a difference 5% of the tests say that there is one, within three binomial errors of 2,000 trials; of a
+    difference the paired test finds far more than the unpaired one, whose error is the root of the two metrics' own
+    squared errors."""
+
+    def run(seed, shift):
+        alarms = unpaired = 0
+        generator = np.random.default_rng(seed)
+        for _ in range(TRIALS):
+            sides = [model(*(side if isinstance(side, list) else [side])) for side in draw(generator, shift)]
+            found = compare_items(sides[:1], sides[1:])
+            alarms += found.p < 0.05
+            k = len(sides[0].contribution)
+            own = sum(k / (k - 1) * side.contribution @ side.contribution for side in sides)
+            unpaired += abs(found.difference) > 1.96 * math.sqrt(own)
+        return alarms / TRIALS, unpaired / TRIALS
+
+    false, _ = run(1, 0)
+    assert abs(false - 0.05) < 3 * ERROR
+    power, unpaired = run(2, shift)
+    assert power > 0.5 and power > 1.4 * unpaired
+
+
+def test_false_alarms_of_right_and_wrong():
+    """The exact test never exceeds 5%: with 60 items and 30% of them right for one side alone, it stays below."""
+    generator, alarms = np.random.default_rng(3), 0
+    for _ in range(TRIALS):
+        kind = generator.choice(4, 60, p=[0.15, 0.15, 0.4, 0.3])  # ours alone, theirs alone, both, none
+        sides = [model(one(np.isin(kind, [own, 2]))) for own in (0, 1)]
+        alarms += compare_items(sides[:1], sides[1:]).p < 0.05
+    assert 0.005 < alarms / TRIALS < 0.05 + 2 * ERROR
+
+
+@pytest.mark.parametrize(("seeds", "over_seeds"), [((3, 3), 0.0), ((3, 3), 0.02), ((3, 3), 0.1), ((1, 3), 0.1)])
+def test_false_alarms_over_seeds(seeds, over_seeds):
+    """The methods differ on each item, the runs of a method from each other as a whole and on each item, and nothing
+    lies between the methods: 5% alarms, whatever the seeds' share of the variance (fewer where they have all of it: the
+    approximate degrees of freedom of Welch's test are on the safe side). One run that takes its spread from three gives
+    a little more, below 9%. A test over the items of one run each gives far more where seeds matter."""
+    generator, alarms, items_only = np.random.default_rng(4), 0, 0
+    for _ in range(TRIALS):
+        difficulty = generator.normal(0, 1, 50)
+        sides = []
+        for number in seeds:
+            own = difficulty + generator.normal(0, 0.1, 50)
+            runs = [own + generator.normal(0, over_seeds) + generator.normal(0, 0.1, 50) for _ in range(number)]
+            sides.append([model(one(run)) for run in runs])
+        alarms += compare_items(*sides).p < 0.05
+        items_only += compare_items(sides[0][:1], sides[1][:1]).p < 0.05
+    assert 0.03 < alarms / TRIALS < (0.09 if 1 in seeds else 0.05 + 3 * ERROR)
+    assert over_seeds < 0.1 or items_only / TRIALS > 0.4
+
+
+def test_holm_by_hand():
+    """0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 * 1 = 0.04, which may not be below the one before: 0.06."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_letters_by_hand():
+    """Of three only the ends differ: the middle one shares a letter with each."""
+    assert letters(["x", "y", "z"], {frozenset("xz")}) == {"x": "a", "y": "ab", "z": "b"}
+    assert letters(["x", "y"], set()) == {"x": "a", "y": "a"}
+
+
+def test_letters_say_what_differs():
+    """Any ten names and any set of differences: two share a letter if and only if they do not differ."""
+    names = list("abcdefghij")
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        pairs = list(itertools.combinations(names, 2))
+        different = {frozenset(pair) for pair in pairs if generator.random() < 0.4}
+        found = letters(names, different)
+        for x, y in pairs:
+            assert bool(set(found[x]) & set(found[y])) == (frozenset((x, y)) not in different)
+
+
+def test_verdicts():
+    """At 5% and above it is a tie, whatever the difference."""
+    assert [verdict(0.1, p, True) for p in (0.049, 0.05)] == ["win", "tie"]
+    assert verdict(-0.1, 0.01, True) == "loss" and verdict(-0.1, 0.01, False) == "win"
+
+
+def test_other_items_are_refused():
+    """Five items against four, all four the same."""
+    with pytest.raises(UserError, match="items of the task t: 5 items and 4, 4 of them the same"):
+        compare_items([model(one([1] * 5))], [model(one([1] * 4))])
+
+
+def entry(value, high=True):
+    return {"value": value, "stderr": None, "n": 2, "higher_is_better": high}
+
+
+def test_samples_of_an_evaluation(tmp_path):
+    """A task with two filters, a group of two tasks (3 of 4 right in all), bits per byte (1 bit over 2 bytes and 3 over
+    2), an average, IFEval's lists (3 of 4 instructions), and three metrics without a test, each with its reason."""
+    rows = [
+        ("gsm", "strict", {"exact_match": 0.0}),
+        ("gsm", "strict", {"exact_match": 1.0}),
+        ("gsm", "loose", {"exact_match": 1.0}),
+        ("gsm", "loose", {"exact_match": 1.0}),
+        *[("mmlu_a", "none", {"acc": value}) for value in (1.0, 1.0, 0.0)],
+        *[("mmlu_b", "none", {"acc": value}) for value in (1.0,)],
+        ("held", "none", {"bits_per_byte": [-math.log(2), 2], "mcc": [1, 0]}),
+        ("held", "none", {"bits_per_byte": [-3 * math.log(2), 2], "mcc": [0, 0]}),
+        ("if", "none", {"loose": [True, True]}),
+        ("if", "none", {"loose": [True, False]}),
+    ]
+    with (tmp_path / "samples.jsonl").open("w") as file:
+        for number, (task, kind, metrics) in enumerate(rows):
+            row = {"task": task, "doc_id": number, "filter": kind, "doc_hash": f"h{number}", "metrics": metrics}
+            file.write(json.dumps(row) + "\n")
+    result = {
+        "samples": str(tmp_path / "samples.jsonl"),
+        "groups": {"mmlu": ["mmlu_a", "mmlu_b"]},
+        "metrics": {
+            "gsm/exact_match,strict": entry(0.5),
+            "gsm/exact_match,loose": entry(1.0),
+            "held/bits_per_byte": entry(1.0, False),
+            "held/mcc": entry(0.3),
+            "if/loose": entry(0.75),
+            "average/all": entry(0.75),
+            "average/none": entry(0.75),
+            "mmlu_a/acc": entry(0.9),
+        },
+    }
+    found, untested = measurements(result, {"all": ["gsm/exact_match,strict", "held/bits_per_byte"]})
+    assert {key: one.value for key, one in found.items()} == {
+        "gsm/exact_match,strict": 0.5,
+        "gsm/exact_match,loose": 1.0,
+        "held/bits_per_byte": pytest.approx(1.0),
+        "if/loose": 0.75,
+        "average/all": pytest.approx(0.75),
+    }
+    assert set(untested) == {"held/mcc", "average/none", "mmlu_a/acc"}
+    assert untested["mmlu_a/acc"] == "its items give 0.666667, the evaluation says 0.9"
+    result["metrics"] = {"mmlu/acc": entry(0.75)}  # the second task has one item, so nothing is known of its spread
+    assert measurements(result)[1] == {"mmlu/acc": "it has a task with a single item"}
+    (tmp_path / "samples.jsonl").write_text("{half")
+    with pytest.raises(UserError, match=r"samples\.jsonl: the samples of an evaluation cannot be read"):
+        measurements(result)

@@ -1,0 +1,248 @@
+"""What a thing is: two classes, two arguments and two codes are told apart; what changes no number is not told."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import json
+import linecache
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from composed import CONF, config
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+from winnow.errors import UserError
+from winnow.store import describe as module
+from winnow.store.describe import CODE, Free, Identified, current_code, describe, free, parameters, plain
+from winnow.tuning.adversary.nrm import NRM
+
+
+class Base:
+    version: ClassVar[int] = 3
+
+    def __init__(self, rate: float, workers: Free[int] = 1) -> None:
+        self.rate, self.workers = rate, workers
+
+
+class Child(Base):
+    def __init__(self, parts=(), **rest) -> None:
+        super().__init__(**rest)
+        self.parts = parts
+
+
+@dataclass(frozen=True)
+class Plain:
+    name: Free[str]
+    size: int = 1
+
+
+def test_arguments_are_those_of_every_constructor():
+    """`parts` is the child's own, `rate` its base's; `workers` is free. 2 and 2.0 are one rate."""
+    found = describe(Child(parts=[Plain("a", 2), None, Path("x")], rate=2))
+    assert found.pop("class.code") == describe(Base(1.0))["class.code"]
+    assert found["parts"][0].pop("class.code")
+    assert found == {
+        "class": f"{__name__}.Child",
+        "class.version": 3,
+        "parts": [{"class": f"{__name__}.Plain", "size": 2}, None, "x"],
+        "rate": 2.0,
+    }
+    assert type(found["rate"]) is float
+    assert parameters(Child).keys() == {"parts", "rate", "workers"}
+    assert free(Child) == {"workers"} and free(Plain) == {"name"}
+
+
+def test_free_without_postponed_annotations(tmp_path, monkeypatch):
+    """The mark is seen where annotations are objects too, as in a module without the future import."""
+    source = (
+        "from winnow.store.describe import Free\nclass Idea:\n    def __init__(self, n: Free[int] = 1, m: int = 2):\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "loose_idea.py").write_text(source + "        self.n, self.m = n, m\n")
+    assert free(importlib.import_module("loose_idea").Idea) == {"n"}
+
+
+def test_what_is_not_kept_is_named():
+    """A constructor that drops an argument could hide a change of it."""
+
+    class Forgetful:
+        def __init__(self, beta: float) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Forgetful does not keep its argument beta.*set self\.beta"):
+        describe(Forgetful(1.0))
+
+
+def test_functions():
+    """By path; a lambda has none, and a partial is its function and what it is given."""
+    assert describe(Path.exists) == {"class": "pathlib.Path.exists"}
+    assert describe(functools.partial(Path.exists, follow_symlinks=True))["keywords"] == {"follow_symlinks": True}
+    with pytest.raises(TypeError, match="no name of its own"):
+        describe(lambda: 1)
+
+
+def test_content_in_place_of_arguments():
+    """Two folders with one content are one thing; a subclass that reads it otherwise is another."""
+
+    class Files(Identified):
+        def __init__(self, path: str) -> None:
+            self.path, self.identity = path, {"content": "abc"}
+
+    class Reversed(Files):
+        pass
+
+    assert describe(Files("a")) == describe(Files("b")) != describe(Reversed("a"))
+
+
+def edited(folder: Path, text: str, name: str = "own_idea"):
+    """The class `Idea` of a module with this text, imported afresh."""
+    sys.modules.pop(name, None)
+    (folder / f"{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+    linecache.checkcache()
+    exec(compile((folder / f"{name}.py").read_text(), str(folder / f"{name}.py"), "exec"), loaded.__dict__)
+    return loaded.Idea
+
+
+def test_code_from_elsewhere_counts(tmp_path):
+    """A constant, a function beside the class or a method: each edit is another identity. A comment, a docstring or an
+    empty line is none."""
+    base = "STEP = 1\n\n\ndef step():\n    return STEP\n\n\n"
+    base += 'class Idea:\n    """What it is."""\n\n    def run(self):\n        return step()\n'
+    first = describe(edited(tmp_path, base)())
+    same = base.replace("What it is.", "Told otherwise.").replace("STEP = 1", "# a comment\n\nSTEP = 1")
+    assert describe(edited(tmp_path, same)()) == first
+    for old, new in (("STEP = 1", "STEP = 2"), ("return STEP", "return -STEP"), ("return step()", "return 2 * step()")):
+        assert describe(edited(tmp_path, base.replace(old, new))()) != first, new
+
+
+def test_a_base_from_elsewhere_counts(tmp_path):
+    """NRM with another loss is no NRM, and its own code is what tells it, not that of the package."""
+    text = "from winnow.tuning.adversary.nrm import NRM\n\n\nclass Idea(NRM):\n    pass\n"
+    own = describe(edited(tmp_path, text)())
+    assert own["class"] == "own_idea.Idea" and len(own["class.code"].split()) == 1
+    assert "class.code" not in describe(NRM())
+
+
+def test_code_of_the_package_edited_in_place_counts(monkeypatch):
+    """As shipped it is not told; where nrm.py is not what was shipped, it is, also in a subclass."""
+    before = describe(NRM())
+    monkeypatch.setattr(module, "_shipped", lambda: current_code() | {"winnow.tuning.adversary.nrm": "another"})
+    module._class_code.cache_clear()
+    after = describe(NRM())
+    module._class_code.cache_clear()
+    assert before == {key: value for key, value in after.items() if key != "class.code"} and "class.code" in after
+
+
+def test_code_json_is_current():
+    """The shipped hashes are those of the code."""
+    changed = {key for key, _ in json.loads(CODE.read_text()).items() ^ current_code().items()}
+    assert not changed, (
+        f"{', '.join(sorted(changed))} changed: raise `version` of each class there whose numbers change, then run "
+        f"`python -m winnow.store.describe`."
+    )
+
+
+# Groups whose members compute nothing: where a run writes, on what it runs, whom it tells.
+OTHERS = ("hydra", "experiment", "tracking", "trainer", "paths", "scale")
+
+
+def named() -> dict[str, tuple[str, str]]:
+    """Path of a class -> (group, option) of a YAML that names it, for every class that one under conf/ names."""
+    found: dict[str, tuple[str, str]] = {}
+    for file in sorted(CONF.rglob("*.yaml"), key=lambda file: (file.stem != "smollm2_135m", file)):
+        group = file.parent.relative_to(CONF).as_posix()
+        if file.parent == CONF or group.split("/")[0] in OTHERS:
+            continue
+        for path in re.findall(r"^\s*_target_: (winnow\.[\w.]+)", file.read_text(encoding="utf-8"), re.M):
+            if inspect.isclass(get_object(path)):
+                found.setdefault(path, (group, file.stem))
+    return found
+
+
+NAMED = named()
+NEEDED = {("start", "model"): ["start.path=model"], ("start", "pool"): ["data@start.pool=embedded"]}
+# Argument by argument, something else that it may be.
+WORDS = ["perplexity", "skip", "low", "rank", "last", "prompt", "answer", "authors", "middle", "bottom", "uniform"]
+WORDS += ["vector", "linear", "bf16", "instruction", "other"]
+# What the class's other arguments leave unasked, and what is told by content: a model behind a name, files at a place.
+UNASKED = {
+    "Opposite": {"omega"},
+    "EmbeddingDistortion": {"name", "revision"},
+    "BackboneSource": {"name", "revision", "trust_remote_code"},
+    "Suite": {"mirror"},
+    **{get_object(path).__name__: {"query_budget"} for path in NAMED if ".attacks." in path},  # search=random
+}
+CONTENT = {"ModelStart", "PoolStart"}
+
+
+def others(value):
+    """Candidates for another value of an argument."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, str):
+        return [word for word in WORDS if word != value]
+    if value is None or isinstance(value, (int, float)):
+        return [one for one in ((value or 0) + 1, (value or 0) / 2, 0.25, 7) if one != value]
+    return []
+
+
+def node_of(path: str) -> dict:
+    """The configuration of the class, as a user's choice of that option composes it."""
+    group, option = NAMED[path]
+    cfg = config(f"{group}={option}", *NEEDED.get((group, option), []))
+    found: list[dict] = []
+
+    def walk(node) -> None:
+        for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            walk(value)
+        if isinstance(node, dict) and node.get("_target_") == path:
+            found.append(node)
+
+    walk(OmegaConf.to_container(cfg, resolve=True)[group.split("/")[0]])
+    return {key: value for key, value in found[0].items() if key != "template"}
+
+
+def test_the_walk_finds_the_classes():
+    """A renamed folder must not turn the test below into an empty one."""
+    assert len(NAMED) > 35 and {"winnow.tuning.tuner.Tuner", "winnow.scoring.methods.ifd.IFD"} <= set(NAMED)
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_every_class_that_conf_names(path, tmp_path, monkeypatch):
+    """A subclass and a changed argument have another identity; a free setting has not; none brings its code, because
+    `code.json` knows it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "adapter_model.safetensors").write_bytes(b"weights")
+    node, kind = node_of(path), get_object(path)
+    value = instantiate(node)
+    own = describe(value)
+    assert own["class"] == path and "class.code" not in str(own)
+    child = type(kind.__name__, (kind,), {"__module__": __name__, "__doc__": ""})
+    monkeypatch.setitem(globals(), kind.__name__, child)
+    other = describe(instantiate(node | {"_target_": f"{__name__}.{kind.__name__}"}))
+    assert other["class"] == f"{__name__}.{kind.__name__}" and "class.code" in other
+    changed = set()
+    for name, annotation in parameters(kind).items():
+        for candidate in others(node[name]) if name in node and name not in UNASKED.get(kind.__name__, ()) else ():
+            try:
+                found = describe(instantiate(node | {name: candidate}))
+            except InstantiationException as error:  # out of its range
+                if not isinstance(error.__cause__, (UserError, TypeError)):
+                    raise
+                continue
+            unmarked = plain(annotation) == annotation
+            assert (found != own) == unmarked or kind.__name__ in CONTENT, (name, candidate)
+            changed.add(name)
+            break
+    assert changed or not node.keys() - {"_target_", "pool", "path"}
