@@ -165,8 +165,6 @@ def _check_node(key: str, node: Mapping[str, Any]) -> None:
 def _check_value(key: str, value: Any, kind: Any) -> None:
     if value == "???" or _fits(value, kind):
         return
-    if typing.get_origin(kind) is typing.Annotated:
-        kind = typing.get_args(kind)[0]
     kinds = [one for one in (typing.get_args(kind) if _is_union(kind) else (kind,)) if one is not types.NoneType]
     named = [WORDS[_plain(one)] for one in kinds if not (one is int and float in kinds)]
     wanted = " or ".join(dict.fromkeys(named))
@@ -177,8 +175,6 @@ def _check_value(key: str, value: Any, kind: Any) -> None:
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a plain value is of a type; one that has no plain values (a pass, a tuner) is taken as it is."""
     inner = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Annotated:
-        return _fits(value, inner[0])
     if _is_union(kind):
         return any(_fits(value, one) for one in inner)
     if kind is types.NoneType or kind is None:

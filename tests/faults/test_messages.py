@@ -11,8 +11,8 @@ import pytest
 import yaml
 from composed import config
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from winnow.value_types import check_types
 
+from winnow.config import check
 from winnow.errors import UserError, user_sentence
 
 
@@ -56,7 +56,7 @@ def test_a_value_with_a_comma_may_be_a_sweep():
 @pytest.mark.parametrize("key", ["data.columns", "data.path", "selection.embedding", "backbone.name"])
 def test_none_is_written_null(key):
     with pytest.raises(UserError, match=f"{key}=None is a text; no value is written null."):
-        check_types(config(f"++{key}=None"))
+        check(config(f"++{key}=None"))
 
 
 @pytest.mark.parametrize("text", ["a: !tag {b: 1}", "a: [1", "a: b: c", "\ta: 1", "a: 'b"])

@@ -104,7 +104,7 @@ def test_as_a_user_writes_it(rule):
     assert (
         built.around.ratio == built.ratio == 0.3 and built.around.name == "budget" and list(built.passes) == ["count"]
     )
-    words = (f"selection={rule}", "selection@selection.around=noise", "selection.count=7")
+    words = (f"selection={rule}", "selection@selection.around=consistency", "selection.count=7")
     other = instantiate(config(*words).selection)
     assert other.around.name == "diverse" and other.around.count == 7 and other.needs_vectors
     assert list(other.passes) == ["embedding", "count"]
