@@ -134,6 +134,8 @@ class _Names(dict):
 
 
 def _walk(key: str, node: Any) -> None:
+    if node == "None":
+        raise UserError(f"{key}=None is a text; no value is written null.")
     if isinstance(node, list):
         for place, item in enumerate(node):
             _walk(f"{key}[{place}]", item)

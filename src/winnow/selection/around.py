@@ -43,12 +43,13 @@ class Around(Budget):
         takes_all: bool = False,
         vectors: np.ndarray | None = None,
         lengths: np.ndarray | None = None,
+        keep_duplicates: bool = False,
     ) -> Selection:
         if takes_all:
             raise UserError(
                 f"selection={self.name} draws beside what a method takes, and this method takes all records."
             )
-        return super().select(table, higher_is_better, method_filters, takes_all, vectors, lengths)
+        return super().select(table, higher_is_better, method_filters, takes_all, vectors, lengths, keep_duplicates)
 
     def drawn(self, candidates: Candidates) -> list[int]:
         """All places in an order that is drawn from (seed, record id)."""
