@@ -129,7 +129,7 @@ def bases(path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())
 def test_every_key_has_a_comment(path):
-    """A reader finds the meaning, symbol or unit of each key beside it or right above it, or in the base that the key is
+    """A reader finds the meaning, symbol or unit of each key beside it or right above it, or in the base that it is
     taken from; and, if its value is a number, where that comes from: a paper, published code, or us.
 
     A base counts once: what it explains needs no second comment where an option changes it. An experiment sets keys of

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 from composed import build, config
 from hydra.errors import HydraException
 
-from winnow.config import arguments, check
+from winnow.config import _check_value, arguments, check
 from winnow.errors import UserError, user_sentence
 
 
@@ -104,6 +105,17 @@ def test_a_class_that_hands_arguments_on_takes_those_of_the_class_above():
     """Below names mode and hands the others to Above; a function that takes any name says so."""
     assert arguments(Below) == {"mode": (str | None, False), "count": (int, False), "share": (float, True)}
     assert "**" in arguments(lambda **any_name: None)
+
+
+def test_a_marked_type_is_the_type_it_marks():
+    """Annotated[int | None, ...] takes what int | None takes."""
+
+    def made(count: Annotated[int | None, "free"] = 1) -> None: ...
+
+    (kind, _) = arguments(made)["count"]
+    _check_value("a.count", None, kind)
+    with pytest.raises(UserError, match="a.count=ten is not a whole number; give a whole number, or null"):
+        _check_value("a.count", "ten", kind)
 
 
 def test_build_is_the_option_with_changes():

@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra in front of `pipeline.run`. `winnow table`, `dashboard` and `compare` look back."""
+"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. `winnow table`, `dashboard`, `compare` look back."""
 
 from __future__ import annotations
 

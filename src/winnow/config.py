@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,14 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
     as `python -m winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take.
     """
     from hydra.utils import instantiate
+
+    node = _node(option, overrides)
+    _check_node(option.rpartition("/")[0], {**node, **changes})
+    return instantiate(node, **changes)
+
+
+@cache
+def _node(option: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     group, _, choice = option.rpartition("/")
@@ -61,8 +70,7 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
     node = OmegaConf.to_container(cfg.attack.use[choice] if group == "attack" else cfg[group], resolve=True)
     if group == "method":
         node.pop("template", None)  # the pipeline's, beside the method
-    _check_node(group, {**node, **changes})
-    return instantiate(node, **changes)
+    return node
 
 
 def check(cfg: DictConfig) -> None:
@@ -111,11 +119,18 @@ def _type(annotation: Any, maker: Callable) -> Any:
     return Any if annotation is inspect.Parameter.empty else annotation
 
 
+class _AnyType:
+    """Any type, and any type of something."""
+
+    def __class_getitem__(cls, _: Any) -> type[_AnyType]:
+        return cls
+
+
 class _Names(dict):
     """Names of a module; one that only a type checker imports stands for any type."""
 
     def __missing__(self, name: str) -> Any:
-        return Any
+        return _AnyType
 
 
 def _walk(key: str, node: Any) -> None:
