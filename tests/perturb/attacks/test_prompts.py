@@ -50,7 +50,6 @@ def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
         return KINDS["checklist"].attack(attack, record_id, instruction, losses)
 
     monkeypatch.setattr(attack, "attack", fails, raising=False)
-    monkeypatch.setattr(attack, "settings", KINDS["checklist"]().settings, raising=False)
     records = [record("Name a river."), record("Name a lake.")]
     table = attacked_prompts(attack, records, Store(tmp_path / "one"), progress=False)
     assert table.flags() == ["attack_fails: IndexError: string index out of range", None]
