@@ -178,7 +178,8 @@ class Run:
         if prompts:
             write_attacks(self.folder, prompts, self.pool.records)
         self.method.write_outputs(tables, self.pool.records, self.folder)
-        self.tracker.log_scores([None if reason else value for value, reason in zip(scores.score, scores.flag)])
+        pairs = zip(scores.score, scores.flag, strict=True)
+        self.tracker.log_scores([None if reason else value for value, reason in pairs])
         return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
     def select(self, record: StageRecord) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class SentenceEncoder(Identified):
         _, package, inside = self._packaged()
         # The package itself need not be imported; only its folder is wanted.
         spec = importlib.util.find_spec(package)
-        if spec is None:
+        if spec is None or not spec.submodule_search_locations:
             raise UserError(self._missing())
         return str(Path(spec.submodule_search_locations[0]) / inside)
 
@@ -102,5 +102,6 @@ class SentenceEncoder(Identified):
             raise UserError(
                 f"selection.embedding.name={self.name} could not be loaded by {auto_class.__name__}: it is no local "
                 f"folder that holds such a model, and the hub did not give it (no network, no access, or no such "
-                f"name); give the path of a local folder, or packaged:minilm. Reason given: {' '.join(str(error).split())[:300]}"
+                f"name); give the path of a local folder, or packaged:minilm. Reason given: "
+                f"{' '.join(str(error).split())[:300]}"
             ) from error
