@@ -28,6 +28,10 @@ NEEDED = {
     "backbone=hub": ["backbone.name=some/model"],
     "data=file": ["data.path=x.json"],
     "data=hub": ["data.source=a/b"],
+    "evaluation=heldout": [
+        *(f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")),
+        *("data.limit=100", "evaluation.own=5", "evaluation.others=5"),
+    ],
     "start=model": ["start.path=model"],
     "start=pool": ["data@start.pool=embedded"],
 }

@@ -341,3 +341,24 @@ def test_alpaca_has_28_empty_answers():
     """Alpaca's 28 records with an empty output are records like any other: scoring flags them."""
     pool = read_pool(shared("data/pools/alpaca_data.json"))
     assert sum(record.output == "" for record in pool.records) == 28
+
+
+def test_a_sample_belongs_to_the_seed_and_the_records(tmp_path):
+    """10 of 40 records, in file order, whatever the order of the file; a smaller sample is a part of it, another seed
+    draws others, and `limit` comes first: of 12 records, 10 are drawn."""
+    rows = [{"instruction": f"question {i}", "output": f"answer {i}"} for i in range(40)]
+    one, turned = tmp_path / "one.jsonl", tmp_path / "turned.jsonl"
+    one.write_text("\n".join(map(json.dumps, rows)))
+    turned.write_text("\n".join(map(json.dumps, rows[::-1])))
+
+    def ids(path, **options):
+        return [record.id for record in read_pool(path, **options).records]
+
+    drawn = ids(one, sample=10)
+    assert len(drawn) == 10 and drawn == [record for record in ids(one) if record in drawn]
+    assert ids(turned, sample=10) == drawn[::-1]
+    assert set(ids(one, sample=4)) < set(drawn) != set(ids(one, sample=10, seed=1))
+    assert len(ids(one, sample=10, limit=12)) == 10 and set(ids(one, sample=10, limit=12)) < set(ids(one, limit=12))
+    assert ids(one, sample=50) == ids(one)
+    with pytest.raises(UserError, match="data.sample=0 is out of range"):
+        read_pool(one, sample=0)

@@ -10,7 +10,7 @@ import pytest
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.methods.baselines import Full, Length, Random
+from winnow.scoring.methods.baselines import Full, Length, Oracle, Random
 from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.methods.perplexity import Perplexity
 from winnow.scoring.passes.likelihood import Likelihood
@@ -134,6 +134,16 @@ def test_random_depends_on_seed_and_record_alone():
     assert (forward == backward[::-1]).all()
     assert (forward != Random(seed=2).score({}, some).score).all()
     assert abs(forward.mean() - 0.5) < 5 * 0.0065
+
+
+def test_oracle_ranks_every_clean_record_first():
+    """A draw in [0, 1) with a defect and in [1, 2) without one. A pool that does not say is refused."""
+    some = [replace(one, raw={"defect": "swapped" if one.row % 3 else None}) for one in records(30)]
+    scores = Oracle("oracle", 0).score({}, some)
+    assert [value >= 1 for value in scores.score] == [one.row % 3 == 0 for one in some] and scores.higher_is_better
+    assert len(set(scores.score)) == 30 and scores.score.max() < 2
+    with pytest.raises(UserError, match="method=oracle needs a pool with known defects, but row 0 has no `defect`"):
+        Oracle("oracle", 0).score({}, records(2))
 
 
 def test_full_leaves_out_what_cannot_be_trained_on():

@@ -148,3 +148,16 @@ def test_smoke_is_printed_once(capsys):
     )
     assert "  backbone.name: Qwen/Qwen2-7B -> packaged:smollm2_135m" in told and "  method.draws: 3 -> 1" in told
     assert scaled(new) is new and not OmegaConf.is_missing(new, "backbone")
+
+
+def test_held_out_answers_stay_where_all_pools_are_at_hand():
+    """One pool of the hub, and the whole suite gives way; else the records left out are those of the smaller pool."""
+    held = copy.deepcopy(PAPER)
+    held["data"]["path"] = "pool.json"
+    pools = {"a": {"source": "a/a", "path": "a.json"}, "b": {"source": "b/b", "path": None}}
+    held["evaluation"] = {"pools": pools, "besides": copy.deepcopy(held["data"]), "limit": None, "tasks": []}
+    assert rescaled(held, [])[0]["evaluation"]["name"] == "embedded"
+    pools["b"]["path"] = "b.json"
+    new, _ = rescaled(held, [])
+    assert new["evaluation"]["pools"] == pools and new["evaluation"]["limit"] == 8
+    assert new["evaluation"]["besides"] == new["data"] and new["data"]["limit"] == 60

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from winnow import draws
 from winnow.data.formats import FORMATS, SourceRow, Table, file_format, read_table
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.data.schemas import (
@@ -47,6 +48,8 @@ def read_pool(
     columns: Mapping[str, str] | None = None,
     turns: str = "last",
     duplicates: str = "drop",
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Pool:
     """The pool of a source.
 
@@ -58,12 +61,13 @@ def read_pool(
     columns: in place of a schema, see `column_schema`. turns: of a conversation the last assistant turn makes a
     record, or every one that follows a user turn, each with the turns before it. duplicates: records with the same
     texts, which have the same id, are all in the pool and counted in `Pool.duplicates`; keep: a selection may hold
-    them all, drop: only the first, fail: there must be none.
+    them all, drop: only the first, fail: there must be none. sample: at most so many of the records that limit leaves,
+    drawn by (seed, record id), in the order of the source; a smaller sample is a part of a larger one.
 
     Raises UserError for settings out of range, a source that cannot be read, an unknown or mixed schema, a
     source without one good row, with on_error=fail for the first bad row, and with duplicates=fail for a repeat.
     """
-    _check_settings(source, path, schema, limit, on_error, columns)
+    _check_settings(source, path, schema, {"limit": limit, "sample": sample}, on_error, columns)
     check_choice("turns", turns, TURNS)
     check_choice("duplicates", duplicates, DUPLICATES)
     name, format, table = _open_source(str(source or ""), path, split)
@@ -86,6 +90,9 @@ def read_pool(
             f"{place} holds no readable record: all {len(quarantined)} rows are bad, the first one "
             f"({_where(quarantined[0])}): {quarantined[0].reason}."
         )
+    if sample is not None:
+        first = sorted(records, key=lambda record: (draws.key("sample", seed, record.id), record.row))[:sample]
+        records = sorted(first, key=lambda record: record.row)
     ids = [record.id for record in records]
     check_duplicates(records, place, duplicates)
     return Pool(
@@ -103,7 +110,7 @@ def read_pool(
 
 
 def _check_settings(
-    source: Any, path: Any, schema: str, limit: Any, on_error: str, columns: Mapping[str, str] | None
+    source: Any, path: Any, schema: str, sizes: Mapping[str, Any], on_error: str, columns: Mapping[str, str] | None
 ) -> None:
     if not source and path is None:
         raise UserError("No data is named: give data.path=<file>, or data.source=<file or hub name>.")
@@ -111,8 +118,9 @@ def _check_settings(
         raise UserError(f"data.schema={schema} is unknown; choose auto or one of {known_schemas()}.")
     if schema != "auto" and columns is not None:
         raise UserError(f"data.schema={schema} and data.columns exclude each other: leave data.schema=auto.")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit <= 0):
-        raise UserError(f"data.limit={limit} is out of range: give a whole number above 0, or null for all.")
+    for key, size in sizes.items():
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size <= 0):
+            raise UserError(f"data.{key}={size} is out of range: give a whole number above 0, or null for all.")
     check_choice("on_error", on_error, ON_ERROR)
     for key, value in (("source", source), ("path", path)):
         if value is not None and not isinstance(value, (str, Path)):

@@ -89,9 +89,8 @@ def runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
     from winnow.evaluation.catalogue import leaves
 
     specs, skipped = [], {}
-    conditions = suite.conditions()
     for spec in suite.tasks:
-        if spec.task in conditions:
+        if spec.task in suite.written:
             specs.append(spec)
         elif any(leaf.runs_model_code for leaf in leaves(spec.task)) and not suite.allow_code_execution:
             skipped[spec.task] = "it runs code that the model writes; set evaluation.allow_code_execution=true"

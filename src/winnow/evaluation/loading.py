@@ -33,16 +33,15 @@ def load_tasks(
     folder: empty, receives the generated task files. cache: the data sets library's converted copies of local files.
     Raises UserError when data or a resource is missing.
     """
-    conditions = suite.conditions()
-    wanted = {spec.task: leaves(spec.task) for spec in specs if spec.task not in conditions}
+    wanted = {spec.task: leaves(spec.task) for spec in specs if spec.task not in suite.written}
     _check_resources(wanted)
-    pairs: Pairs = {}
+    pairs = _write_pools(suite, template, tokenizer, folder, cache)
     heldout: Path | None = None
     for task in (leaf for found in wanted.values() for leaf in found):
         if task.config["dataset_path"] == embedded.HUB_NAME:
             if heldout is None:
                 items = embedded.load_heldout()
-                pairs = embedded.token_pairs(items, template, tokenizer)
+                pairs |= embedded.token_pairs(items, template, tokenizer)
                 heldout = folder / "heldout" / "test.jsonl"
                 _write_rows(embedded.documents(items, template, tokenizer), heldout)
             write_overlay(task, {"test": heldout}, folder, cache)
@@ -59,6 +58,18 @@ def load_tasks(
             task.set_config("num_fewshot", own if spec.num_fewshot is None else spec.num_fewshot)
             task.set_fewshot_seed(suite.seed)
     return loaded, pairs, prompts
+
+
+def _write_pools(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Pairs:
+    """Writes data and a task file for the held-out answers of each pool; their token ids as the template makes them."""
+    pairs: Pairs = {}
+    for name, records in (suite.pools.records if suite.pools is not None else {}).items():
+        items = [embedded.HeldOut(record, (), name) for record in records]
+        pairs |= embedded.token_pairs(items, template, tokenizer)
+        file = folder / name / "test.jsonl"
+        _write_rows(embedded.documents(items, template, tokenizer), file)
+        write_overlay(replace(leaves("embedded_answers")[0], name=name), {"test": file}, folder, cache)
+    return pairs
 
 
 def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Prompts:

@@ -15,6 +15,7 @@ from winnow.evaluation.embedded import HELDOUT
 from winnow.store.describe import Free, Identified, arguments
 
 if TYPE_CHECKING:
+    from winnow.evaluation.heldout import HeldOutPools
     from winnow.evaluation.nlu import Condition, NluData
 
 
@@ -42,7 +43,7 @@ class Suite(Identified):
     mirror: folder of local data instead of the hub. allow_code_execution: run tasks that execute model-written
     code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
     seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data that
-    the NLU tasks are asked on; with it, `tasks` are its conditions.
+    the NLU tasks are asked on; with it, `tasks` are its conditions. pools: held-out answers of pools, each of which is one of the `tasks`.
 
     Raises UserError on settings that cannot be run.
     """
@@ -59,6 +60,7 @@ class Suite(Identified):
     seed: int = 1234
     bootstrap_iters: int = 1000
     nlu: NluData | None = None
+    pools: HeldOutPools | None = None
 
     def __post_init__(self) -> None:
         tasks = tuple(task if isinstance(task, TaskSpec) else _task_spec(task) for task in self.tasks)
@@ -89,9 +91,14 @@ class Suite(Identified):
         return self.nlu.conditions() if self.nlu is not None else {}
 
     @property
+    def written(self) -> set[str]:
+        """Tasks whose data is written when the suite runs, and which no catalogue knows."""
+        return set(self.conditions()) | set(self.pools.records if self.pools is not None else ())
+
+    @property
     def uses_template(self) -> bool:
         """Whether prompts come from the run's own template; stock tasks bring their own."""
-        return self.nlu is not None or any(task.task.startswith("embedded") for task in self.tasks)
+        return bool(self.written) or any(task.task.startswith("embedded") for task in self.tasks)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -107,8 +114,7 @@ class Suite(Identified):
         # Which folders a task reads is known from its definition; imported here because lm-eval takes seconds.
         from winnow.evaluation.mirror import mirror_digest
 
-        conditions = self.conditions()
-        names = [task.task for task in self.tasks if task.task not in conditions]
+        names = [task.task for task in self.tasks if task.task not in self.written]
         return mirror_digest(Path(self.mirror).expanduser(), names)
 
 

@@ -70,6 +70,8 @@ def rescaled(cfg: Mapping[str, Any], kept: Collection[str]) -> tuple[dict[str, A
         holder, last = _find(new, key), key.rsplit(".", 1)[1]
         if holder is not None and key not in kept and (holder[last] is None or holder[last] > largest):
             holder[last] = largest
+    if "besides" in new["evaluation"]:
+        new["evaluation"]["besides"] = copy.deepcopy(new["data"])
     _shrink_budget(new, kept)
     before = dict(flatten({key: value for key, value in cfg.items() if key != "scale"}))
     after = dict(flatten(new))
@@ -97,6 +99,8 @@ def _replaces(group: str, cfg: Mapping[str, Any]) -> bool:
     if group == "evaluation":
         if "datasets" in cfg["evaluation"]:  # NLU tasks are asked on the data that is tuned on
             return cfg["data"].get("path") is None and cfg["evaluation"].get("path") is None
+        if any(_from_afar(pool) for pool in cfg["evaluation"].get("pools", {}).values()):
+            return True
         return _stock_tasks(cfg["evaluation"]) and not cfg["evaluation"].get("mirror")
     return True
 

@@ -138,3 +138,19 @@ def test_the_hub_copy(monkeypatch):
     pool = read_nlu("sst2", source="me/sst2", split="test")
     assert [record.output for record in pool.records] == ["negative"]
     assert "split=validation" in pool.quarantined[0].reason and pool.quarantined[0].line is None
+
+
+def test_swapped_answers_are_labelled(folder):
+    """A quarter of 40 records, 10, get the other of the two classes; text, row and the other 30 stay. The draw is that
+    of the seed, and the subset is written with the wrong answer."""
+    clean, found = (read_nlu("sst2", path=folder, swapped=share) for share in (0.0, 0.25))
+    pairs = list(zip(clean.records, found.records, strict=True))
+    assert {one.raw["defect"] for one in clean.records} == {None}
+    assert [new.raw["defect"] for old, new in pairs if old.output != new.output] == ["swapped"] * 10
+    assert sum(new.raw["defect"] is not None for _, new in pairs) == 10
+    assert all((old.input, old.row) == (new.input, new.row) and new.raw["output"] == new.output for old, new in pairs)
+    assert len({record.id for record in found.records}) == 40
+    again, other = (read_nlu("sst2", path=folder, swapped=0.25, seed=seed) for seed in (0, 1))
+    assert again.fingerprint == found.fingerprint != other.fingerprint
+    with pytest.raises(UserError, match=r"data.swapped=1.5 is out of range"):
+        read_nlu("sst2", path=folder, swapped=1.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def read_nlu(
     seed: int = 0,
     on_error: str = "quarantine",
     duplicates: str = "drop",
+    swapped: float | None = None,
 ) -> Pool:
     """The records of a data set: instruction, context (question, format, options, text) and target.
 
@@ -41,7 +43,8 @@ def read_nlu(
     folder with one file for each split, or a folder that holds such a folder under the data set's name. style: detailed
     or concise. split: train, validation or test. limit: at most so many records, drawn at random by (seed, text and
     target), so that both styles get the same ones and a smaller limit a part of a larger one; None for all. on_error,
-    duplicates: as in `read_pool`.
+    duplicates: as in `read_pool`. swapped: share of the records, in [0, 1), whose target is replaced by another target of
+    the pool, drawn by seed; every `Record.raw` then says which in `defect`, `swapped` or None.
 
     `Record.raw` holds instruction, input and output (Alpaca's columns, in which a subset is written as JSON Lines),
     dataset, style, split, and the row itself as `original`.
@@ -68,6 +71,8 @@ def read_nlu(
         raise UserError(f"{place} holds no readable record of {dataset}{first if quarantined else ', it has no row'}.")
     if limit is not None and limit < len(records):
         records = _drawn(records, limit, seed)
+    if swapped is not None:
+        records = _swapped(records, swapped, seed, place)
     check_duplicates(records, place, duplicates)
     ids = [record.id for record in records]
     return Pool(
@@ -184,6 +189,28 @@ def _drawn(records: list[Record], limit: int, seed: int) -> list[Record]:
         return draws.key(seed, record_id("", record.input, record.output)), record.row
 
     return sorted(sorted(records, key=draw)[:limit], key=lambda record: record.row)
+
+
+def _swapped(records: list[Record], share: float, seed: int, place: str) -> list[Record]:
+    """int(share * records) of them, drawn, each with a drawn one of the other targets in the pool."""
+    if not 0 <= share < 1:
+        raise UserError(f"data.swapped={share} is out of range: give a share from 0 to below 1, or null.")
+    order = sorted(range(len(records)), key=lambda i: (draws.key("swapped", seed, records[i].id), i))
+    targets = list(dict.fromkeys(record.output for record in records))
+    if share and len(targets) < 2:
+        raise UserError(f"{place}: data.swapped={share} needs two different targets, but all records have the same one.")
+    chosen = set(order[: int(share * len(records))])
+    made = []
+    for i, record in enumerate(records):
+        target = record.output
+        if i in chosen:
+            others = [one for one in targets if one != target]
+            target = others[draws.key("target", seed, record.id) % len(others)]
+        raw = {**record.raw, "output": target, "defect": "swapped" if i in chosen else None}
+        made.append(
+            replace(record, id=record_id(record.instruction, record.input, target), output=target, raw=raw)
+        )
+    return made
 
 
 def _where(bad: Quarantined) -> str:

@@ -1,4 +1,4 @@
-"""Rivals that look at no model: longest answers, a random draw, everything."""
+"""Rivals that look at no model: longest answers, a random draw, everything, and the truth where it is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from winnow import draws
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER
+from winnow.errors import UserError
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -55,6 +56,24 @@ class Full(Method):
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         return _without_passes([1.0] * len(records), records, "the same for every record")
+
+
+class Oracle(Method):
+    """1 + a uniform draw for a record without a defect, the draw alone for one with a defect: what a selector that
+    finds every defect would bring. The pool must say which is which, in `defect`."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name, self.seed = name, seed
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        bare = next((record.row for record in records if "defect" not in record.raw), None)
+        if bare is not None:
+            raise UserError(
+                f"method={self.name} needs a pool with known defects, but row {bare} has no `defect`: use data=embedded, "
+                f"or NLU data with data.swapped=0.3."
+            )
+        values = [draws.uniform(self.seed, one.id) + (one.raw["defect"] is None) for one in records]
+        return _without_passes(values, records, "uniform draw, and 1 for a record without a defect")
 
 
 def _without_passes(values: list[float], records: Sequence[Record], meaning: str) -> Scores:

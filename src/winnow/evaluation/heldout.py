@@ -1,0 +1,86 @@
+"""Held-out answers of pools: records that are not in the pool of the run, measured as the embedded suite's are.
+
+`<pool>_answers/bits_per_byte` = -(sum of log2 p(answer | prompt)) / (sum of the answers' UTF-8 bytes). Low is good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from winnow import draws
+from winnow.data.records import Pool, Record
+from winnow.errors import UserError
+from winnow.evaluation.suite import Suite
+from winnow.store.describe import Free, Identified
+
+
+@dataclass(frozen=True)
+class HeldOutPools(Identified):
+    """records: task name -> its records, in the order of the draw."""
+
+    records: Mapping[str, Sequence[Record]]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hash of the ids in their order: `limit` takes the first of them."""
+        return {
+            task: hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()[:16]
+            for task, records in self.records.items()
+        }
+
+
+def heldout_suite(
+    name: str,
+    pools: Mapping[str, Pool],
+    besides: Pool,
+    own: int,
+    others: int,
+    seed: int,
+    tasks: Sequence[Mapping[str, Any]],
+    headline: Free[Sequence[str]],
+    averages: Mapping[str, Sequence[str]],
+    limit: int | None,
+    batch_size: Free[int],
+    mirror: Free[str | None],
+) -> Suite:
+    """A suite of a task `<pool>_answers` for each pool, and `tasks` of the harness besides.
+
+    pools: name -> records to draw from. besides: the pool of the run; none of its records is drawn. own, others:
+    records of the pool that has its source, of each other one. seed: of the draw, together with the record. headline:
+    of the further tasks, behind the bits per byte of the run's own kind and the others. Other arguments: see `Suite`.
+
+    Raises UserError where a pool has too few records.
+    """
+    taken = {record.id for record in besides.records}
+    of_its_kind = sorted(pools, key=lambda key: pools[key].source != besides.source)
+    records = {
+        f"{key}_answers": heldout(pools[key], own if pools[key].source == besides.source else others, seed, taken)
+        for key in of_its_kind
+    }
+    measured = [{"task": task, "metrics": ["bits_per_byte"], "num_fewshot": 0} for task in records]
+    shown = [f"{task}/bits_per_byte" for task in records]
+    return Suite(
+        name=name,
+        tasks=[*measured, *tasks],
+        headline=[*shown, *headline],
+        averages=averages,
+        limit=limit,
+        batch_size=batch_size,
+        mirror=mirror,
+        pools=HeldOutPools(records),
+    )
+
+
+def heldout(pool: Pool, count: int, seed: int, taken: Collection[str]) -> list[Record]:
+    """`count` different records with an answer, none of those taken, drawn by (seed, record id), in the draw's order;
+    fewer are the first of more."""
+    left = {record.id: record for record in pool.records if record.output.strip() and record.id not in taken}
+    if len(left) < count:
+        raise UserError(
+            f"{pool.source} has {len(left)} records with an answer that are not in the run's pool, but the suite wants "
+            f"{count}: lower evaluation.own or evaluation.others, or tune on a smaller pool with data.sample=N."
+        )
+    return sorted(left.values(), key=lambda record: draws.key("heldout", seed, record.id))[:count]

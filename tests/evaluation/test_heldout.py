@@ -1,0 +1,87 @@
+"""Held-out answers of pools: which records are asked, and that they go through the harness."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from composed import build, template
+from tiny import tiny_model
+
+from winnow.data.readers import read_pool
+from winnow.errors import UserError
+from winnow.evaluation import evaluate_model
+from winnow.evaluation.heldout import heldout, heldout_suite
+from winnow.store.describe import describe
+
+
+def pool(folder, name: str, count: int, **options):
+    """`count` records without two of the same text; the last one has no answer."""
+    rows = [{"instruction": f"{name} {i}", "output": f"answer {i}" if i < count - 1 else " "} for i in range(count)]
+    path = folder / f"{name}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return read_pool(None, path, **options)
+
+
+def suite(pools, besides, **changes):
+    given = dict(name="heldout", own=6, others=3, seed=0, tasks=[], headline=[], averages={}, limit=None)
+    return heldout_suite(pools=pools, besides=besides, **given | {"batch_size": 2, "mirror": None} | changes)
+
+
+def test_no_record_of_the_runs_pool_is_asked(tmp_path):
+    """20 records, 8 of them drawn for the pool: 6 of the other 11 with an answer are asked, 3 of the other kind."""
+    small, whole, other = (pool(tmp_path, *one) for one in (("a", 20), ("a", 20), ("b", 5)))
+    small = read_pool(None, tmp_path / "a.jsonl", sample=8)
+    found = suite({"b": other, "a": whole}, small)
+    assert {task: len(records) for task, records in found.pools.records.items()} == {"a_answers": 6, "b_answers": 3}
+    asked = {record.id for record in found.pools.records["a_answers"]}
+    assert len(asked) == 6 and not asked & {record.id for record in small.records}
+    assert list(found.headline) == ["a_answers/bits_per_byte", "b_answers/bits_per_byte"]  # its own kind first
+    assert all(record.output.strip() for records in found.pools.records.values() for record in records)
+
+
+def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):
+    """The order of the file plays no part, fewer are the first of more, another seed draws others, and a pool that is
+    too small is an error with both numbers: 19 records have an answer."""
+    whole = pool(tmp_path, "a", 20)
+    ids = [record.id for record in heldout(whole, 10, 0, ())]
+    turned = read_pool(None, tmp_path / "a.jsonl")
+    turned.records.reverse()
+    assert [record.id for record in heldout(turned, 4, 0, ())] == ids[:4]
+    assert [record.id for record in heldout(whole, 10, 1, ())] != ids
+    with pytest.raises(UserError, match="has 19 records with an answer .* wants 20"):
+        heldout(whole, 20, 0, ())
+
+
+def test_what_is_asked_is_part_of_the_identity(tmp_path):
+    """Another pool of the run leaves other records out: another evaluation. A speed does not change it."""
+    whole = pool(tmp_path, "a", 20)
+    few, more = (read_pool(None, tmp_path / "a.jsonl", sample=size) for size in (4, 12))
+    one = describe(suite({"a": whole}, few))
+    assert one == describe(suite({"a": whole}, few, batch_size=4)) != describe(suite({"a": whole}, more))
+
+
+def test_uniform_model_through_the_harness(tokenizer, tmp_path):
+    """A zero output matrix gives each of 259 tokens, one a byte, the probability 1/259: log2(259) = 8.0167 bits per byte
+    in each pool."""
+    model = tiny_model()
+    model.lm_head.weight.zero_()
+    pools = {"a": pool(tmp_path, "a", 12), "b": pool(tmp_path, "b", 12)}
+    besides = read_pool(None, tmp_path / "a.jsonl", sample=3)
+    result = evaluate_model(model, tokenizer, suite(pools, besides), template("alpaca"), tmp_path / "out")
+    assert {key: (one["n"], one["higher_is_better"]) for key, one in result["metrics"].items()} == {
+        "a_answers/bits_per_byte": (6, False),
+        "b_answers/bits_per_byte": (3, False),
+    }
+    for one in result["metrics"].values():
+        assert one["value"] == pytest.approx(math.log2(259), abs=1e-4) and one["stderr"] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_option_builds_it():
+    """conf/evaluation/heldout.yaml with the embedded pool in place of its three: the run's pool is left out."""
+    pools = [f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")]
+    built = build("evaluation/heldout", *pools, "data.limit=100", own=5, others=7)
+    first = {record.id for record in read_pool("embedded", limit=100).records}
+    asked = [record.id for records in built.pools.records.values() for record in records]
+    assert len(asked) == 15 and not first & set(asked)
