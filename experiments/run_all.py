@@ -157,7 +157,7 @@ def overrides(name: str, given: argparse.Namespace, out: Path, nlu: Path, stand_
         words.append(f"table.folder={_quoted(tables / name)}")
     if asks_nlu(name):
         words.append(f"paths.nlu={_quoted(nlu)}")
-        if stand_ins and paper == "anit":
+        if stand_ins and paper != "search":
             told = f"sentences written for this project stand in for {' '.join(stand_ins)}"
             words.append(f"table.data={_quoted(told)}")
     elif name == "adg/chinese":
@@ -171,7 +171,7 @@ def overrides(name: str, given: argparse.Namespace, out: Path, nlu: Path, stand_
 
 
 def asks_nlu(name: str) -> bool:
-    return name.startswith("anit/") or name == "search/anit"
+    return name.startswith("anit/") or name in ("search/anit", "verdict/noise", "verdict/robust")
 
 
 def _quoted(value: Path | str) -> str:

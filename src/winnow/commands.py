@@ -1,4 +1,4 @@
-"""`winnow table`, `dashboard` and `compare`: the commands that look at what is already there."""
+"""`winnow table`, `dashboard`, `compare` and `lds`: the commands that look at what is already there."""
 
 from __future__ import annotations
 
@@ -76,6 +76,20 @@ def compare(words: Sequence[str]) -> None:
     out = given.out or given.runs[0]
     print("\n".join(told_lines(write_verdicts(given.runs, given.against, out))))
     print(f"The page is {out / 'verdicts.html'}")
+
+
+def lds(words: Sequence[str]) -> None:
+    """`winnow lds FOLDER ... [--out FOLDER]`: does a score predict what its records are worth? From the runs below the
+    folders (`experiment=verdict/lds` makes them); the table and its JSON go to `--out`, by default the first folder."""
+    from winnow.compare.lds import write_lds
+
+    parser = argparse.ArgumentParser(prog="winnow lds")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders of sweeps")
+    parser.add_argument("--out", type=Path, help="where the table and its JSON go; by default the first folder")
+    given = parser.parse_args(words)
+    out = given.out or given.runs[0]
+    write_lds(given.runs, out)
+    print((out / "lds.md").read_text(encoding="utf-8"))
 
 
 def _scale(name: str, runs: Path, wanted: str | None) -> str:
