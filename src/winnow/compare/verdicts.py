@@ -29,7 +29,9 @@ from winnow.evaluation.comparison import (
     measurements,
     verdict,
 )
-from winnow.pages.card import show_measure, show_number
+from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.reproduce.collect import read_json
+from winnow.scoring.price import marginal, price
 from winnow.store.files import write_atomically
 
 BEST, BASE, RANDOM = "best", "base", "random"
@@ -87,7 +89,18 @@ def verdicts(runs: Sequence[Seen], against: str | None = None) -> dict[str, Any]
                 continue
             told = _standings(sides, groups, against, base.get(metric))
             comparisons.append({"backbone": backbone, "pool": pool, "metric": metric} | told)
-    return {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
+    told = {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
+    return told | {"prices": [_prices(members) for members in arenas.values()]}
+
+
+def _prices(runs: Sequence[Seen]) -> dict[str, dict[str, Any]]:
+    """{method: what its selection costs, and `marginal`, what it adds where the other methods' passes are there}, of one
+    of its runs; without those of which the store no longer has all passes."""
+    cards = {name: read_json(group[0].folder / "run_card.json") for name, group in _groups(runs).items()}
+    added = marginal(cards)
+    return {
+        name: found | {"marginal": added[name]} for name, card in cards.items() if (found := price(card)) is not None
+    }
 
 
 def _controls(wanted: str, method: str) -> bool:
@@ -206,6 +219,14 @@ def told_lines(told: Mapping[str, Any]) -> list[str]:
                     f"{row['verdict']} (p {row['p']:.2g})"
                 )
             lines.append(text)
+    for arena in told["prices"]:
+        for name, one in arena.items():
+            tuning = one["tuning_seconds"]
+            lines.append(
+                f"Price of {name}: {one['forwards']:,.0f} forwards, {one['flops'] / 1e12:,.1f} TFLOP, "
+                f"{show_seconds(one['seconds'])}, of which its own {show_seconds(one['marginal']['seconds'])}"
+                + (f"; {one['seconds'] / tuning:.1f} times a tuning" if tuning else "")
+            )
     lines += [f"Not tested: {metric} ({why})" for metric, why in told["untested"].items()]
     return lines
 

@@ -98,6 +98,16 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             for name, stage in card["stages"].items()
         ]
         lines += ["## Stages", "", *_table(("stage", "status", "time", "fingerprint"), rows, right=(2,)), ""]
+    if card["price"]:
+        names = ("pass", "forwards", "tokens", "TFLOP", "seconds")
+        rows = [
+            (one["pass"], round(one["forwards"]), round(one["tokens"]), one["flops"] / 1e12, one["seconds"])
+            for one in [*card["price"]["passes"], {"pass": "all"} | card["price"]]
+        ]
+        lines += ["## Price of the selection", "", *_table(names, rows, right=(1, 2, 3, 4)), ""]
+        if card["price"]["tuning_seconds"]:
+            share = card["price"]["seconds"] / card["price"]["tuning_seconds"]
+            lines += [f"{show_number(share)} times what tuning took.", ""]
     if card["data"]:
         lines += ["## Data", "", *_table(("", ""), list(flatten(card["data"]))), ""]
     machine = card["hardware"]

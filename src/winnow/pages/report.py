@@ -83,10 +83,12 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "detection": None if found is None else {**found, "plot": Markup(plots.detection_bars(found))},
         "diversity": None if covered is None else diversity_section(covered),
         "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
+        "price": None,
         "has_texts": records is not None,
     }
     content["names"] = _names(card, about, selection)
     if card is not None:
+        content["price"] = card.get("price")
         content["git"] = git_phrase(card["git"])
         content["config"] = yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True)
         content["data"] = list(flatten(card["data"]))

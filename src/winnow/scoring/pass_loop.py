@@ -14,6 +14,7 @@ from tqdm import tqdm
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.templates import Encoded
 from winnow.distributed import is_leader
+from winnow.scoring.price import Meter, charge
 from winnow.scoring.protocols import Pass
 from winnow.store.columns import Columns
 
@@ -66,16 +67,20 @@ class _Batches(Dataset):
 
 
 class PartWriter(BasePredictionWriter):
-    """Collects what `predict_step` returns and writes a part every few seconds."""
+    """Collects what `predict_step` returns, and writes a part every few seconds, and what it took into the ledger."""
 
-    def __init__(self, columns: Columns, flush_seconds: float) -> None:
+    def __init__(self, columns: Columns, flush_seconds: float, meter: Meter, label: str) -> None:
         super().__init__(write_interval="batch")
-        self.columns, self.flush_seconds = columns, flush_seconds
+        self.columns, self.flush_seconds, self.meter, self.label = columns, flush_seconds, meter, label
         self.waiting: dict[str, list] = {}
         self.flushed_at = time.monotonic()
 
     def on_predict_start(self, trainer, module) -> None:
         self.flushed_at = time.monotonic()
+        self.meter.open()
+
+    def on_exception(self, trainer, module, exception) -> None:
+        self.meter.close()
 
     def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, loader_idx) -> None:
         for name, values in prediction.items():
@@ -85,10 +90,13 @@ class PartWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer, module) -> None:
         self._flush()
+        self.meter.close()
 
     def _flush(self) -> None:
         if self.waiting:
             self.columns.append(self.waiting)
+            spent = time.monotonic() - self.flushed_at
+            charge(self.columns.path, self.meter.entry(self.label, len(self.waiting["id"]), spent))
             self.waiting = {}
         self.flushed_at = time.monotonic()
 

@@ -17,6 +17,7 @@ from winnow.data.templates import Encoded, Template
 from winnow.distributed import barrier, compute_once, is_leader
 from winnow.scoring.answer_loss import AnswerLoss
 from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
+from winnow.scoring.price import Meter
 from winnow.scoring.protocols import Pass
 from winnow.store.artifacts import Store
 from winnow.store.columns import Columns, origin
@@ -157,13 +158,14 @@ class PassRunner:
     def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
         budget = pass_.tokens_per_batch or self.tokens_per_batch
         data = Pending(pass_, encoded, columns, budget, pass_.label, there)
-        callbacks: list[pl.Callback] = [PartWriter(columns, self.flush_seconds)]
+        model = self.backbone if pass_.encoder is None else pass_.encoder.load()
+        meter = Meter(model.model, encoder=pass_.encoder is not None)
+        callbacks: list[pl.Callback] = [PartWriter(columns, self.flush_seconds, meter, pass_.label)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.
         quiet = {"enable_progress_bar": False, "callbacks": callbacks, "logger": False}
         trainer = make_trainer(self.trainer, **quiet, inference_mode=not pass_.needs_gradients)
-        model = self.backbone if pass_.encoder is None else pass_.encoder.load()
         trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
 

@@ -34,6 +34,7 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.pages.card import card_markdown
+from winnow.scoring.price import price
 from winnow.store.files import write_atomically
 
 MASK = "***"
@@ -249,7 +250,7 @@ class RunCard:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of run_card.json; `docs/outputs.md` describes every key. Contains no secrets."""
-        return {
+        content = {
             "command": self.command,
             "started": self.started,
             "seconds": round(time.perf_counter() - self._clock, 3),
@@ -265,6 +266,7 @@ class RunCard:
             "hardware": self.hardware,
             "config": self.config,
         }
+        return content | {"price": price(content)}
 
     def write(self, folder: str | Path) -> None:
         """Write run_card.json and run_card.md into `folder`, each atomically. Raises UserError when it is not

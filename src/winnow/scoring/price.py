@@ -1,0 +1,125 @@
+"""What a selection costs: forwards, FLOPs and seconds of its passes.
+
+    <store>/passes/<fingerprint>/ledger.jsonl   a line for each part that a model made: what it took
+
+A pass is computed once for each record, by whatever run comes first. So what it costs is not what the run at hand took,
+but the mean price of a record in its ledger, times the records. Passes that need no model cost nothing and have none.
+
+    FLOPs of the forwards = 2 * parameters * tokens,   padding included
+
+(a multiplication and an addition for each weight and token; attention over the length, small here, is left out).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # who reads ledgers waits for no torch
+    from torch import nn
+
+LEDGER = "ledger.jsonl"
+SUMS = ("forwards", "tokens", "flops", "seconds")
+
+
+class Meter:
+    """Counts what runs through a model while it is open. counts: forwards (rows of its batches) and tokens."""
+
+    def __init__(self, model: nn.Module, encoder: bool) -> None:
+        from winnow.backbone.causal_model import CausalModel
+
+        self.body = model if encoder else CausalModel(model).body
+        self.parameters = sum(one.numel() for one in model.parameters())
+        self.counts: Counter[str] = Counter()
+        self._handle = None
+
+    def open(self) -> None:
+        self._handle = self.body.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _count(self, module: nn.Module, args: tuple, given: Mapping[str, Any]) -> None:
+        inputs = [*args[:1], given.get("input_ids"), given.get("inputs_embeds")]
+        rows, length = next(one for one in inputs if one is not None).shape[:2]
+        self.counts += Counter(forwards=rows, tokens=rows * length)
+
+    def entry(self, label: str, records: int, seconds: float) -> dict[str, Any]:
+        """The line of a part, of what was counted since the last one."""
+        line = {"pass": label, "records": records, "parameters": self.parameters, "seconds": round(seconds, 3)}
+        line |= {key: self.counts[key] for key in ("forwards", "tokens")}
+        self.counts.clear()
+        return line
+
+
+def charge(folder: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to the ledger of a folder of the store."""
+    with (folder / LEDGER).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def passes_of(card: Mapping[str, Any]) -> list[str]:
+    """The fingerprints of all passes that a run's scoring and selection used."""
+    told = [card["stages"].get(stage, {}).get("fingerprint") or "" for stage in ("score", "select")]
+    return list(dict.fromkeys(" ".join(told).split()))
+
+
+def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[str, Any]] | None:
+    """{fingerprint: pass (its label) and forwards, tokens, flops and seconds of `records` records}, for each pass that
+    ran a model; None where the store no longer has all passes. A line that a kill left unfinished is left out."""
+    if not all((store / "passes" / one).is_dir() for one in passes):
+        return None
+    found = {}
+    for one in passes:
+        path = store / "passes" / one / LEDGER
+        total: Counter[str] = Counter()
+        label = ""
+        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            label = line["pass"]
+            total.update({key: line[key] for key in ("records", "forwards", "tokens", "seconds")})
+            total["flops"] += 2 * line["parameters"] * line["tokens"]
+        if total["records"]:
+            found[one] = {"pass": label} | {key: total[key] * records / total["records"] for key in SUMS}
+    return found
+
+
+def summed(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Forwards, tokens, flops and seconds of several passes together."""
+    found = list(found)
+    return {key: sum(one[key] for one in found) for key in SUMS}
+
+
+def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the selection of a run costs: `passes`, a list; their sum; `tuning_seconds`, None where the tuned model came
+    from the store; None where no pass was used, or the store no longer has them all."""
+    stages = card["stages"]
+    used = passes_of(card)
+    store = card["config"].get("paths", {}).get("store")
+    records = card["data"].get("n_records")
+    found = prices(Path(store), used, records) if used and store and records else None
+    if not found:
+        return None
+    tune = stages.get("tune", {"status": "skipped"})
+    seconds = tune["seconds"] if tune["status"] == "computed" else None
+    return {"passes": list(found.values())} | summed(found.values()) | {"tuning_seconds": seconds}
+
+
+def marginal(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float] | None]:
+    """{method: forwards, tokens, flops and seconds of those of its passes that no other of the methods uses}: what it adds
+    where the others are there already. cards: method -> run card; None as in `prices`."""
+    users = Counter(one for card in cards.values() for one in passes_of(card))
+    told = {}
+    for name, card in cards.items():
+        store = card["config"].get("paths", {}).get("store")
+        found = prices(Path(store), passes_of(card), card["data"]["n_records"]) if store else None
+        told[name] = None if found is None else summed(value for key, value in found.items() if users[key] == 1)
+    return told
