@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. `winnow table`, `dashboard`, `compare`, `lds` look back."""
+"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. `winnow table`, `dashboard`, `compare`, `lds` and `card` look back."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def main() -> None:
     _raised.clear()
     told: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"]):
+        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"]):
             from winnow import commands
 
             getattr(commands, sys.argv[1])(sys.argv[2:])

@@ -1,4 +1,4 @@
-"""`winnow table`, `dashboard`, `compare` and `lds`: the commands that look at what is already there."""
+"""`winnow table`, `dashboard`, `compare`, `lds` and `card`: the commands that look at what is already there."""
 
 from __future__ import annotations
 
@@ -90,6 +90,19 @@ def lds(words: Sequence[str]) -> None:
     out = given.out or given.runs[0]
     write_lds(given.runs, out)
     print((out / "lds.md").read_text(encoding="utf-8"))
+
+
+def card(words: Sequence[str]) -> None:
+    """`winnow card [METHOD ...] --runs FOLDER ... [--out FOLDER]`: what the score of each method is like, from the runs
+    below the folders (`experiment=verdict/card` makes them); page and JSON go to `--out`, by default the first folder."""
+    from winnow.compare.scorecard import write_scorecards
+
+    parser = argparse.ArgumentParser(prog="winnow card")
+    parser.add_argument("methods", nargs="*", help="methods; by default all that have runs")
+    parser.add_argument("--runs", nargs="+", type=Path, required=True, help="run folders, or folders of sweeps")
+    parser.add_argument("--out", type=Path, help="where the page and its JSON go; by default the first folder")
+    given = parser.parse_args(words)
+    print(write_scorecards(given.runs, given.methods, given.out or given.runs[0]))
 
 
 def _scale(name: str, runs: Path, wanted: str | None) -> str:

@@ -41,7 +41,14 @@ def folder(store, name: str, *lines: dict):
 
 
 def line(records: int, tokens: int, seconds: float, label: str = "one") -> dict:
-    return {"pass": label, "records": records, "parameters": 10, "forwards": records, "tokens": tokens, "seconds": seconds}
+    return {
+        "pass": label,
+        "records": records,
+        "parameters": 10,
+        "forwards": records,
+        "tokens": tokens,
+        "seconds": seconds,
+    }
 
 
 def test_prices_by_hand(tmp_path):
@@ -59,7 +66,11 @@ def test_prices_by_hand(tmp_path):
 
 
 def card(store, score: str, select: str | None = None, tune: str = "computed") -> dict:
-    stages = {"score": {"fingerprint": score}, "select": {"fingerprint": select}, "tune": {"seconds": 4.0, "status": tune}}
+    stages = {
+        "score": {"fingerprint": score},
+        "select": {"fingerprint": select},
+        "tune": {"seconds": 4.0, "status": tune},
+    }
     return {"stages": stages, "config": {"paths": {"store": str(store)}}, "data": {"n_records": 4}}
 
 

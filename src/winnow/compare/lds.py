@@ -118,7 +118,9 @@ def _check(tuned: Sequence[Seen]) -> None:
             f"kind alone."
         )
     if len({run.subset for run in tuned}) < FEWEST:
-        raise UserError(f"{len(tuned)} random subsets are too few: {FEWEST} different ones are needed, 40 say something.")
+        raise UserError(
+            f"{len(tuned)} random subsets are too few: {FEWEST} different ones are needed, 40 say something."
+        )
 
 
 def write_lds(folders: Sequence[Path], out: Path) -> dict[str, Any]:

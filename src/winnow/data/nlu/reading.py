@@ -198,7 +198,9 @@ def _swapped(records: list[Record], share: float, seed: int, place: str) -> list
     order = sorted(range(len(records)), key=lambda i: (draws.key("swapped", seed, records[i].id), i))
     targets = list(dict.fromkeys(record.output for record in records))
     if share and len(targets) < 2:
-        raise UserError(f"{place}: data.swapped={share} needs two different targets, but all records have the same one.")
+        raise UserError(
+            f"{place}: data.swapped={share} needs two different targets, but all records have the same one."
+        )
     chosen = set(order[: int(share * len(records))])
     made = []
     for i, record in enumerate(records):
@@ -207,9 +209,7 @@ def _swapped(records: list[Record], share: float, seed: int, place: str) -> list
             others = [one for one in targets if one != target]
             target = others[draws.key("target", seed, record.id) % len(others)]
         raw = {**record.raw, "output": target, "defect": "swapped" if i in chosen else None}
-        made.append(
-            replace(record, id=record_id(record.instruction, record.input, target), output=target, raw=raw)
-        )
+        made.append(replace(record, id=record_id(record.instruction, record.input, target), output=target, raw=raw))
     return made
 
 

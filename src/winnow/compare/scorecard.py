@@ -1,0 +1,168 @@
+"""What a method's score is like: `winnow card METHOD ...`, from finished runs, of which none needs to be tuned.
+
+For each method and pool: how far its runs under another seed, template, precision or pool agree with the first one;
+the rank correlation with the lengths of answer and prompt, and with the other methods; how well planted defects are
+found. Agreement is over the records that two runs share:
+
+    rho       Spearman correlation of the scores, turned so that high is wanted
+    changed   share of the other run's subset, as far as the first run knows the records, that the first did not select
+    overlap   share of the highest tenth under one score that is in the highest tenth under the other; 0.1 by chance
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from scipy.stats import spearmanr
+
+from winnow.compare.runs import Seen, read_runs
+from winnow.errors import UserError
+from winnow.reproduce.collect import read_json
+from winnow.reproduce.settings import SEED
+from winnow.store.files import write_atomically
+
+SHARE = 0.1  # of the records: the top of a ranking
+LENGTHS = {"answer_tokens": "answer length", "prompt_tokens": "prompt length"}
+ASKED = re.compile(r"^(method|template|backbone|scorer|data|attack|pre_experience|selection)(\.|$)")
+
+
+def scorecards(runs: Sequence[Seen], methods: Collection[str] = ()) -> list[dict[str, Any]]:
+    """A card for each method and pool. methods: those wanted; none means all. Raises UserError for a method that has no
+    run with scores."""
+    groups: dict[tuple[str, str], list[Seen]] = {}
+    for run in runs:
+        if run.scores:
+            groups.setdefault((run.pool, run.identity["method"]), []).append(run)
+    known = sorted({method for _, method in groups})
+    for method in methods:
+        if method not in known:
+            raise UserError(f"winnow card {method}: no finished run of it has scores; there are {', '.join(known) or 'none'}.")
+    first = {key: _first(members) for key, members in groups.items()}
+    cards = []
+    for (pool, method), members in groups.items():
+        if methods and method not in methods:
+            continue
+        own = first[pool, method]
+        others = {name: one for (place, name), one in first.items() if place == pool and name != method}
+        cards.append(
+            {
+                "method": method,
+                "pool": pool,
+                "records": len(own.scores),
+                "agreement": [_agreement(own, run) for run in members if run is not own],
+                "lengths": _lengths(own, [run for key, some in groups.items() if key[0] == pool for run in some]),
+                "others": {
+                    name: {"rho": rho(own.scores, one.scores), "overlap": overlap(own.scores, one.scores)}
+                    for name, one in others.items()
+                },
+                "defect_auc": _auc(own),
+            }
+        )
+    return cards
+
+
+def rho(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    """Spearman correlation over the records of both; None for fewer than three, or where a side has one value alone."""
+    shared = sorted(one.keys() & other.keys())
+    sides = [[side[key] for key in shared] for side in (one, other)]
+    if len(shared) < 3 or any(len(set(side)) == 1 for side in sides):
+        return None
+    return float(spearmanr(*sides).statistic)
+
+
+def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    """Share of the highest tenth of the shared records under one score that is in that of the other; ties go by id. None
+    for fewer than ten records."""
+    shared = one.keys() & other.keys()
+    count = int(SHARE * len(shared))
+    tops = [set(sorted(shared, key=lambda key: (-side[key], key))[:count]) for side in (one, other)]
+    return len(tops[0] & tops[1]) / count if count else None
+
+
+def changed(one: frozenset[str], other: frozenset[str], known: Collection[str]) -> float | None:
+    """Share of the other subset's records, as far as they are known to the first run, that its subset does not hold."""
+    asked = other & frozenset(known)
+    return len(asked - one) / len(asked) if asked and one else None
+
+
+def _first(members: Sequence[Seen]) -> Seen:
+    """The run that differs from the others in the fewest settings: what they vary is seen one by one."""
+    return min(members, key=lambda run: (sum(len(_differing(run, other)) for other in members), run.seed, run.name))
+
+
+def _differing(one: Seen, other: Seen) -> dict[str, str]:
+    """{key: the other's value} of what may change a score or a selection; of a group with another option, the option."""
+    keys = [key for key in one.settings.keys() | other.settings.keys() if ASKED.match(key)]
+    found = {}
+    for key in sorted(keys):
+        if one.settings.get(key) == other.settings.get(key):
+            continue
+        group = key.split(".")[0]
+        if one.choices.get(group) != other.choices.get(group):
+            found[group] = str(other.choices.get(group))
+        elif SEED.search(key):
+            found["seed"] = str(other.settings.get(key))
+        else:
+            found[key] = str(other.settings.get(key))
+    return found
+
+
+def _agreement(own: Seen, other: Seen) -> dict[str, Any]:
+    what = _differing(own, other) or ({"seed": str(other.seed)} if own.seed != other.seed else {})
+    return {
+        "differs": ", ".join(f"{key}={value}" for key, value in what.items()) or "nothing",
+        "rho": rho(own.scores, other.scores),
+        "changed": changed(own.subset, other.subset, own.scores),
+    }
+
+
+def _lengths(own: Seen, runs: Sequence[Seen]) -> dict[str, float | None]:
+    """Of the own score table, or of the first other one on this pool that has the column."""
+    found: dict[str, float | None] = {}
+    for column, name in LENGTHS.items():
+        for run in [own, *runs]:
+            if column in pq.read_schema(run.folder / "scores.parquet").names:
+                table = pq.read_table(run.folder / "scores.parquet", columns=["id", column]).to_pylist()
+                found[name] = rho(own.scores, {row["id"]: row[column] for row in table if row[column] is not None})
+                break
+    return found
+
+
+def _auc(run: Seen) -> float | None:
+    path = run.folder / "detection.json"
+    return read_json(path)["overall"]["auc"] if path.is_file() else None
+
+
+def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Path) -> str:
+    """Write `scorecards.json` and `scorecards.md` of the runs below the folders; returns the latter's content."""
+    cards = scorecards(read_runs(*folders), methods)
+    if not cards:
+        raise UserError(f"{', '.join(map(str, folders))}: no finished run with scores; name runs or the folder of a sweep.")
+    write_atomically(out / "scorecards.json", json.dumps(cards, indent=1))
+    page = "\n\n".join(map(_page, cards)) + "\n"
+    write_atomically(out / "scorecards.md", page)
+    return page
+
+
+def _page(card: Mapping[str, Any]) -> str:
+    lines = [f"## {card['method']} on {card['pool']}", "", f"{card['records']:,} records have a score."]
+    if card["defect_auc"] is not None:
+        lines[-1] += f" Planted defects: AUC {card['defect_auc']:.3f}."
+    rows = [[f"with {name}", value, None] for name, value in card["lengths"].items()]
+    rows += [[f"again, {one['differs']}", one["rho"], one["changed"]] for one in card["agreement"]]
+    lines += ["", "| the score | rho | selected records that change |", "|---|---:|---:|", *map(_row, rows)]
+    others = [[name, one["rho"], one["overlap"]] for name, one in card["others"].items()]
+    if others:
+        lines += ["", "| other method | rho | overlap of the highest tenth |", "|---|---:|---:|", *map(_row, others)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[Any]) -> str:
+    name, correlation, share = cells
+    shown = ["–" if correlation is None else f"{correlation:+.3f}", "–" if share is None else f"{share:.1%}"]
+    return f"| {name} | {' | '.join(shown)} |"
