@@ -49,14 +49,14 @@ def correlation(means: np.ndarray, values: np.ndarray) -> Correlation | None:
     """
     if len(np.unique(means)) < 2 or len(np.unique(values)) < 2:
         return None
-    found = spearmanr(means, values)
+    test = spearmanr(means, values)
     chosen = np.random.default_rng(draws.key("lds")).integers(0, len(means), (DRAWS, len(means)))
     ranks = [rankdata(one[chosen], axis=1) for one in (means, values)]
     centred = [one - one.mean(axis=1, keepdims=True) for one in ranks]
     spread = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
     drawn = (centred[0] * centred[1]).sum(1)[spread > 0] / spread[spread > 0]
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return Correlation(float(found.statistic), float(low), float(high), float(found.pvalue))
+    return Correlation(float(test.statistic), float(low), float(high), float(test.pvalue))
 
 
 def subset_means(scores: Mapping[str, float], subsets: Sequence[frozenset[str]]) -> np.ndarray:
@@ -110,8 +110,10 @@ def lds(runs: Sequence[Seen]) -> dict[str, Any]:
 
 def _check(tuned: Sequence[Seen]) -> None:
     """Raises UserError where the random runs are too few, or were not tuned and selected alike."""
-    made = [{key: value for key, value in run.settings.items() if key != "method.seed"} for run in tuned]
-    differing = sorted({key for one in made for key in one.keys() | made[0].keys() if one.get(key) != made[0].get(key)})
+    settings = [{key: value for key, value in run.settings.items() if key != "method.seed"} for run in tuned]
+    differing = sorted(
+        {key for one in settings for key in one.keys() | settings[0].keys() if one.get(key) != settings[0].get(key)}
+    )
     if differing or len({run.share for run in tuned}) > 1:
         raise UserError(
             f"The random subsets were not made alike ({', '.join(differing or ['selection'])} differ): name the runs of one "
@@ -125,10 +127,10 @@ def _check(tuned: Sequence[Seen]) -> None:
 
 def write_lds(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Write `lds.json` and `lds.md` of all finished runs below the folders; returns the former's content."""
-    told = lds(read_runs(*folders))
-    write_atomically(out / "lds.json", json.dumps(told, indent=1))
-    write_atomically(out / "lds.md", "\n\n".join(map(_table, told["comparisons"])) + "\n")
-    return told
+    summary = lds(read_runs(*folders))
+    write_atomically(out / "lds.json", json.dumps(summary, indent=1))
+    write_atomically(out / "lds.md", "\n\n".join(map(_table, summary["comparisons"])) + "\n")
+    return summary
 
 
 def _table(one: Mapping[str, Any]) -> str:
@@ -138,7 +140,7 @@ def _table(one: Mapping[str, Any]) -> str:
     rows = []
     for row in one["methods"]:
         cells = [row["method"]]
-        for found in (row["score"], row["rank"]):
-            cells += [f"{found['rho']:+.2f}", f"[{found['low']:+.2f}, {found['high']:+.2f}]", f"{found['p']:.2g}"]
+        for one in (row["score"], row["rank"]):
+            cells += [f"{one['rho']:+.2f}", f"[{one['low']:+.2f}, {one['high']:+.2f}]", f"{one['p']:.2g}"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([title, "", head, *rows])

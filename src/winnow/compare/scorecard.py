@@ -41,7 +41,9 @@ def scorecards(runs: Sequence[Seen], methods: Collection[str] = ()) -> list[dict
     known = sorted({method for _, method in groups})
     for method in methods:
         if method not in known:
-            raise UserError(f"winnow card {method}: no finished run of it has scores; there are {', '.join(known) or 'none'}.")
+            raise UserError(
+                f"winnow card {method}: no finished run of it has scores; there are {', '.join(known) or 'none'}."
+            )
     first = {key: _first(members) for key, members in groups.items()}
     cards = []
     for (pool, method), members in groups.items():
@@ -98,18 +100,18 @@ def _first(members: Sequence[Seen]) -> Seen:
 def _differing(one: Seen, other: Seen) -> dict[str, str]:
     """{key: the other's value} of what may change a score or a selection; of a group with another option, the option."""
     keys = [key for key in one.settings.keys() | other.settings.keys() if ASKED.match(key)]
-    found = {}
+    values = {}
     for key in sorted(keys):
         if one.settings.get(key) == other.settings.get(key):
             continue
         group = key.split(".")[0]
         if one.choices.get(group) != other.choices.get(group):
-            found[group] = str(other.choices.get(group))
+            values[group] = str(other.choices.get(group))
         elif SEED.search(key):
-            found["seed"] = str(other.settings.get(key))
+            values["seed"] = str(other.settings.get(key))
         else:
-            found[key] = str(other.settings.get(key))
-    return found
+            values[key] = str(other.settings.get(key))
+    return values
 
 
 def _agreement(own: Seen, other: Seen) -> dict[str, Any]:
@@ -123,14 +125,16 @@ def _agreement(own: Seen, other: Seen) -> dict[str, Any]:
 
 def _lengths(own: Seen, runs: Sequence[Seen]) -> dict[str, float | None]:
     """Of the own score table, or of the first other one on this pool that has the column."""
-    found: dict[str, float | None] = {}
+    correlations: dict[str, float | None] = {}
     for column, name in LENGTHS.items():
         for run in [own, *runs]:
             if column in pq.read_schema(run.folder / "scores.parquet").names:
                 table = pq.read_table(run.folder / "scores.parquet", columns=["id", column]).to_pylist()
-                found[name] = rho(own.scores, {row["id"]: row[column] for row in table if row[column] is not None})
+                correlations[name] = rho(
+                    own.scores, {row["id"]: row[column] for row in table if row[column] is not None}
+                )
                 break
-    return found
+    return correlations
 
 
 def _auc(run: Seen) -> float | None:
@@ -142,7 +146,9 @@ def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Pat
     """Write `scorecards.json` and `scorecards.md` of the runs below the folders; returns the latter's content."""
     cards = scorecards(read_runs(*folders), methods)
     if not cards:
-        raise UserError(f"{', '.join(map(str, folders))}: no finished run with scores; name runs or the folder of a sweep.")
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no finished run with scores; name runs or the folder of a sweep."
+        )
     write_atomically(out / "scorecards.json", json.dumps(cards, indent=1))
     page = "\n\n".join(map(_page, cards)) + "\n"
     write_atomically(out / "scorecards.md", page)

@@ -89,8 +89,8 @@ def verdicts(runs: Sequence[Seen], against: str | None = None) -> dict[str, Any]
                 continue
             told = _standings(sides, groups, against, base.get(metric))
             comparisons.append({"backbone": backbone, "pool": pool, "metric": metric} | told)
-    told = {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
-    return told | {"prices": [_prices(members) for members in arenas.values()]}
+    summary = {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
+    return summary | {"prices": [_prices(members) for members in arenas.values()]}
 
 
 def _prices(runs: Sequence[Seen]) -> dict[str, dict[str, Any]]:
@@ -98,9 +98,7 @@ def _prices(runs: Sequence[Seen]) -> dict[str, dict[str, Any]]:
     of its runs; without those of which the store no longer has all passes."""
     cards = {name: read_json(group[0].folder / "run_card.json") for name, group in _groups(runs).items()}
     added = marginal(cards)
-    return {
-        name: found | {"marginal": added[name]} for name, card in cards.items() if (found := price(card)) is not None
-    }
+    return {name: own | {"marginal": added[name]} for name, card in cards.items() if (own := price(card)) is not None}
 
 
 def _controls(wanted: str, method: str) -> bool:

@@ -65,8 +65,8 @@ def charge(folder: Path, line: Mapping[str, Any]) -> None:
 
 def passes_of(card: Mapping[str, Any]) -> list[str]:
     """The fingerprints of all passes that a run's scoring and selection used."""
-    told = [card["stages"].get(stage, {}).get("fingerprint") or "" for stage in ("score", "select")]
-    return list(dict.fromkeys(" ".join(told).split()))
+    named = [card["stages"].get(stage, {}).get("fingerprint") or "" for stage in ("score", "select")]
+    return list(dict.fromkeys(" ".join(named).split()))
 
 
 def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[str, Any]] | None:
@@ -74,7 +74,7 @@ def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[s
     ran a model; None where the store no longer has all passes. A line that a kill left unfinished is left out."""
     if not all((store / "passes" / one).is_dir() for one in passes):
         return None
-    found = {}
+    by_pass = {}
     for one in passes:
         path = store / "passes" / one / LEDGER
         total: Counter[str] = Counter()
@@ -88,14 +88,14 @@ def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[s
             total.update({key: line[key] for key in ("records", "forwards", "tokens", "seconds")})
             total["flops"] += 2 * line["parameters"] * line["tokens"]
         if total["records"]:
-            found[one] = {"pass": label} | {key: total[key] * records / total["records"] for key in SUMS}
-    return found
+            by_pass[one] = {"pass": label} | {key: total[key] * records / total["records"] for key in SUMS}
+    return by_pass
 
 
-def summed(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def summed(several: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Forwards, tokens, flops and seconds of several passes together."""
-    found = list(found)
-    return {key: sum(one[key] for one in found) for key in SUMS}
+    several = list(several)
+    return {key: sum(one[key] for one in several) for key in SUMS}
 
 
 def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -105,21 +105,21 @@ def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
     used = passes_of(card)
     store = card["config"].get("paths", {}).get("store")
     records = card["data"].get("n_records")
-    found = prices(Path(store), used, records) if used and store and records else None
-    if not found:
+    by_pass = prices(Path(store), used, records) if used and store and records else None
+    if not by_pass:
         return None
     tune = stages.get("tune", {"status": "skipped"})
     seconds = tune["seconds"] if tune["status"] == "computed" else None
-    return {"passes": list(found.values())} | summed(found.values()) | {"tuning_seconds": seconds}
+    return {"passes": list(by_pass.values())} | summed(by_pass.values()) | {"tuning_seconds": seconds}
 
 
 def marginal(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float] | None]:
     """{method: forwards, tokens, flops and seconds of those of its passes that no other of the methods uses}: what it adds
     where the others are there already. cards: method -> run card; None as in `prices`."""
     users = Counter(one for card in cards.values() for one in passes_of(card))
-    told = {}
+    sums = {}
     for name, card in cards.items():
         store = card["config"].get("paths", {}).get("store")
-        found = prices(Path(store), passes_of(card), card["data"]["n_records"]) if store else None
-        told[name] = None if found is None else summed(value for key, value in found.items() if users[key] == 1)
-    return told
+        by_pass = prices(Path(store), passes_of(card), card["data"]["n_records"]) if store else None
+        sums[name] = None if by_pass is None else summed(value for key, value in by_pass.items() if users[key] == 1)
+    return sums
