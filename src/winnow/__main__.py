@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. `winnow table`, `dashboard`, `compare`, `lds` and `card` look back."""
+"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. Commands such as `winnow compare` look back."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def lds(words: Sequence[str]) -> None:
 
 def card(words: Sequence[str]) -> None:
     """`winnow card [METHOD ...] --runs FOLDER ... [--out FOLDER]`: what the score of each method is like, from the runs
-    below the folders (`experiment=verdict/card` makes them); page and JSON go to `--out`, by default the first folder."""
+    below the folders (`experiment=verdict/card` makes them); page and JSON go to `--out`, else the first folder."""
     from winnow.compare.scorecard import write_scorecards
 
     parser = argparse.ArgumentParser(prog="winnow card")

@@ -56,8 +56,8 @@ def test_a_record_without_a_score_does_not_count():
 
 @pytest.fixture
 def sweep(tmp_path):
-    """24 subsets of 5 of 30 records; a subset's metric is the sum of what its records are worth. ifd's score is the cube
-    of the worth, consistency's (low is good) its negative, length's is drawn."""
+    """24 subsets of 5 of 30 records; a subset's metric is the sum of what its records are worth. ifd's score is the
+    cube of the worth, consistency's (low is good) its negative, length's is drawn."""
     random = np.random.default_rng(2)
     for i in range(24):
         chosen = random.choice(RECORDS, 5, replace=False).tolist()
@@ -82,7 +82,7 @@ def test_a_score_that_is_the_worth_predicts_it(sweep):
     monotone function of it has the same mean rank as the worth itself; a drawn score is not told from 0."""
     (one,) = lds(read_runs(sweep))["comparisons"]
     found = {row["method"]: row for row in one["methods"]}
-    assert (one["metric"], one["subsets"], one["records"]) == (KEY, 24, 5) and list(found)[0] == "consistency"
+    assert (one["metric"], one["subsets"], one["records"]) == (KEY, 24, 5) and next(iter(found)) == "consistency"
     assert found["consistency"]["score"]["rho"] == pytest.approx(1)
     assert 0.5 < found["ifd"]["score"]["rho"] < 1
     assert found["ifd"]["rank"]["rho"] == pytest.approx(found["consistency"]["rank"]["rho"])

@@ -16,13 +16,19 @@ WORTH = [float(one * 7 % 20) for one in range(20)]  # 0 .. 19 in a mixed order
 
 
 def test_measures_by_hand():
-    """Of the records b, c, d that both have, the ranks are 1 2 3 and 1 3 2: rho = 1 - 6 * 2 / (3 * 8) = 0.5. Of 20 records
-    the highest tenth is two; one of them is in both. Of a subset's three records the first run knows two, and has one."""
+    """Of the records b, c, d that both have, the ranks are 1 2 3 and 1 3 2: rho = 1 - 6 * 2 / (3 * 8) = 0.5. Of 20
+    records the highest tenth is two; one of them is in both. Of a subset's three records the first run knows two, and has
+    one."""
     assert rho({"a": 9, "b": 1, "c": 2, "d": 3}, {"b": 10, "c": 30, "d": 20}) == pytest.approx(0.5)
-    assert rho({"a": 1, "b": 2}, {"a": 1, "b": 2}) is None and rho(dict.fromkeys("abc", 1), dict.fromkeys("abc", 1)) is None
+    assert (
+        rho({"a": 1, "b": 2}, {"a": 1, "b": 2}) is None
+        and rho(dict.fromkeys("abc", 1), dict.fromkeys("abc", 1)) is None
+    )
     one = {f"{i:02}": i for i in range(20)}
     assert overlap(one, one | {"00": 30}) == 0.5 and overlap({"a": 1}, {"a": 1}) is None
-    assert changed(frozenset("ab"), frozenset("axy"), "abx") == 0.5 and changed(frozenset(), frozenset("a"), "a") is None
+    assert (
+        changed(frozenset("ab"), frozenset("axy"), "abx") == 0.5 and changed(frozenset(), frozenset("a"), "a") is None
+    )
 
 
 @pytest.fixture
@@ -30,9 +36,7 @@ def sweep(tmp_path):
     """ifd with two seeds and another template; length with the opposite order."""
 
     def run(name: str, scores, selected, method="ifd", **options):
-        run_folder(
-            tmp_path / name, choices={"method": method}, scores=scores, selected=selected, table=None, **options
-        )
+        run_folder(tmp_path / name, choices={"method": method}, scores=scores, selected=selected, table=None, **options)
 
     plain = {"template.name": "alpaca"}
     run("ifd-0", WORTH, [0, 1], config=plain | {"method.seed": 0})
@@ -44,8 +48,8 @@ def sweep(tmp_path):
 
 
 def test_each_run_is_compared_with_the_one_that_differs_least(sweep):
-    """Seed 0 under alpaca differs from either other run in one thing; one of two selected records changes with the seed,
-    both with the template, whose scores are in the opposite order."""
+    """Seed 0 under alpaca differs from either other run in one thing; one of two selected records changes with the
+    seed, both with the template, whose scores are in the opposite order."""
     (found,) = scorecards(read_runs(sweep), ["ifd"])
     assert found["agreement"] == [
         {"differs": "seed=1", "rho": pytest.approx(1), "changed": 0.5},

@@ -25,8 +25,9 @@ def pool(folder, name: str, count: int, **options):
 
 
 def suite(pools, besides, **changes):
-    given = dict(name="heldout", own=6, others=3, seed=0, tasks=[], headline=[], averages={}, limit=None)
-    return heldout_suite(pools=pools, besides=besides, **given | {"batch_size": 2, "mirror": None} | changes)
+    given = {"name": "heldout", "own": 6, "others": 3, "seed": 0, "tasks": [], "headline": [], "averages": {}}
+    given |= {"limit": None, "batch_size": 2, "mirror": None}
+    return heldout_suite(pools=pools, besides=besides, **given | changes)
 
 
 def test_no_record_of_the_runs_pool_is_asked(tmp_path):
@@ -63,8 +64,8 @@ def test_what_is_asked_is_part_of_the_identity(tmp_path):
 
 
 def test_uniform_model_through_the_harness(tokenizer, tmp_path):
-    """A zero output matrix gives each of 259 tokens, one a byte, the probability 1/259: log2(259) = 8.0167 bits per byte
-    in each pool."""
+    """A zero output matrix gives each of 259 tokens, one a byte, the probability 1/259: log2(259) = 8.0167 bits per
+    byte in each pool."""
     model = tiny_model()
     model.lm_head.weight.zero_()
     pools = {"a": pool(tmp_path, "a", 12), "b": pool(tmp_path, "b", 12)}

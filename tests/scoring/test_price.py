@@ -53,8 +53,8 @@ def line(records: int, tokens: int, seconds: float, label: str = "one") -> dict:
 
 def test_prices_by_hand(tmp_path):
     """Two parts of 3 and 1 records took 60 + 20 tokens and 3 + 1 s: 8 records cost twice that, 160 tokens, 8 s, and
-    2 * 10 * 160 = 3,200 FLOPs. A line that is cut, and a pass without a model, cost nothing; a store without a pass has no
-    price."""
+    2 * 10 * 160 = 3,200 FLOPs. A line that is cut, and a pass without a model, cost nothing; a store without a pass has
+    no price."""
     folder(tmp_path, "a", line(3, 60, 3.0), line(1, 20, 1.0))
     with (tmp_path / "passes" / "a" / LEDGER).open("a") as file:
         file.write('{"pass": "on')

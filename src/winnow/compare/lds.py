@@ -3,10 +3,11 @@
 Datamodels (arXiv 2202.00622) judge a linear model of the training data by how well it predicts the output of models
 trained on random subsets. Here the linear model is a selection score, and the output a metric of held-out data:
 
-    LDS = Spearman correlation over random subsets S of   mean over S of the score   and   the metric of a model tuned on S
+    LDS = Spearman correlation over random subsets S of   mean over S of the score   and   metric of a model tuned on S
 
-with both signs turned so that higher is better. A score that says nothing has 0, one that ranks all subsets by what they
-are worth has 1. The subsets are finished runs of method=random; the scores are those of the other runs on the same pool.
+with both signs turned so that higher is better. A score that says nothing has 0, one that ranks all subsets by what
+they are worth has 1. The subsets are finished runs of method=random; the scores are those of the other runs on the same
+pool.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Correlation:
 def correlation(means: np.ndarray, values: np.ndarray) -> Correlation | None:
     """Of the mean scores and the metric, both (subsets,); None where one of them is the same for all subsets.
 
-    The 95% interval is that of the percentiles of `DRAWS` resamples of the subsets; resamples of one subset alone, or of
-    subsets that are all alike in one of the two, have no correlation and are left out.
+    The 95% interval is that of the percentiles of `DRAWS` resamples of the subsets; resamples of one subset alone, or
+    of subsets that are all alike in one of the two, have no correlation and are left out.
     """
     if len(np.unique(means)) < 2 or len(np.unique(values)) < 2:
         return None
@@ -68,8 +69,8 @@ def subset_means(scores: Mapping[str, float], subsets: Sequence[frozenset[str]])
 
 
 def lds(runs: Sequence[Seen]) -> dict[str, Any]:
-    """`comparisons`: for each backbone, pool and headline metric the methods, best first. `score`: the correlation of the
-    mean score; `rank`: that of the mean rank, which outliers do not move; p-values are Holm's over the methods."""
+    """`comparisons`: for each backbone, pool and headline metric the methods, best first. `score`: the correlation of
+    the mean score; `rank`: that of the mean rank, which outliers do not move; p-values are Holm's over the methods."""
     arenas: dict[tuple[str, str, str | None], list[Seen]] = {}
     for run in runs:
         arenas.setdefault((run.backbone, run.pool, run.fingerprint), []).append(run)
@@ -116,8 +117,8 @@ def _check(tuned: Sequence[Seen]) -> None:
     )
     if differing or len({run.share for run in tuned}) > 1:
         raise UserError(
-            f"The random subsets were not made alike ({', '.join(differing or ['selection'])} differ): name the runs of one "
-            f"kind alone."
+            f"The random subsets were not made alike ({', '.join(differing or ['selection'])} differ): name the runs "
+            f"of one kind alone."
         )
     if len({run.subset for run in tuned}) < FEWEST:
         raise UserError(
@@ -135,7 +136,8 @@ def write_lds(folders: Sequence[Path], out: Path) -> dict[str, Any]:
 
 def _table(one: Mapping[str, Any]) -> str:
     """One metric as Markdown."""
-    title = f"{one['metric']}: {one['backbone']}, {one['pool']}, {one['subsets']} random subsets of {one['records']} records"
+    where = f"{one['metric']}: {one['backbone']}, {one['pool']}"
+    title = f"{where}, {one['subsets']} random subsets of {one['records']} records"
     head = "| method | mean score | 95% | p (Holm) | mean rank | 95% | p (Holm) |\n|---|---:|---|---:|---:|---|---:|"
     rows = []
     for row in one["methods"]:

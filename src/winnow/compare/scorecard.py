@@ -78,8 +78,8 @@ def rho(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
 
 
 def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    """Share of the highest tenth of the shared records under one score that is in that of the other; ties go by id. None
-    for fewer than ten records."""
+    """Share of the highest tenth of the shared records under one score that is in that of the other; ties go by id.
+    None for fewer than ten records."""
     shared = one.keys() & other.keys()
     count = int(SHARE * len(shared))
     tops = [set(sorted(shared, key=lambda key: (-side[key], key))[:count]) for side in (one, other)]
@@ -98,7 +98,7 @@ def _first(members: Sequence[Seen]) -> Seen:
 
 
 def _differing(one: Seen, other: Seen) -> dict[str, str]:
-    """{key: the other's value} of what may change a score or a selection; of a group with another option, the option."""
+    """{key: the other's value} of what may change score or selection; of a group with another option, the option."""
     keys = [key for key in one.settings.keys() | other.settings.keys() if ASKED.match(key)]
     values = {}
     for key in sorted(keys):

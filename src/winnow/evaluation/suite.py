@@ -43,7 +43,8 @@ class Suite(Identified):
     mirror: folder of local data instead of the hub. allow_code_execution: run tasks that execute model-written
     code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
     seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data that
-    the NLU tasks are asked on; with it, `tasks` are its conditions. pools: held-out answers of pools, each of which is one of the `tasks`.
+    the NLU tasks are asked on; with it, `tasks` are its conditions.
+    pools: held-out answers of pools, each of which is one of the `tasks`.
 
     Raises UserError on settings that cannot be run.
     """

@@ -114,8 +114,8 @@ def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def marginal(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float] | None]:
-    """{method: forwards, tokens, flops and seconds of those of its passes that no other of the methods uses}: what it adds
-    where the others are there already. cards: method -> run card; None as in `prices`."""
+    """{method: forwards, tokens, flops and seconds of those of its passes that no other of the methods uses}: what it
+    adds where the others are there already. cards: method -> run card; None as in `prices`."""
     users = Counter(one for card in cards.values() for one in passes_of(card))
     sums = {}
     for name, card in cards.items():

@@ -43,8 +43,8 @@ def read_nlu(
     folder with one file for each split, or a folder that holds such a folder under the data set's name. style: detailed
     or concise. split: train, validation or test. limit: at most so many records, drawn at random by (seed, text and
     target), so that both styles get the same ones and a smaller limit a part of a larger one; None for all. on_error,
-    duplicates: as in `read_pool`. swapped: share of the records, in [0, 1), whose target is replaced by another target of
-    the pool, drawn by seed; every `Record.raw` then says which in `defect`, `swapped` or None.
+    duplicates: as in `read_pool`. swapped: share of the records, in [0, 1), whose target is replaced by another target
+    of the pool, drawn by seed; every `Record.raw` then says which in `defect`, `swapped` or None.
 
     `Record.raw` holds instruction, input and output (Alpaca's columns, in which a subset is written as JSON Lines),
     dataset, style, split, and the row itself as `original`.

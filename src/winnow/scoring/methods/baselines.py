@@ -69,8 +69,8 @@ class Oracle(Method):
         bare = next((record.row for record in records if "defect" not in record.raw), None)
         if bare is not None:
             raise UserError(
-                f"method={self.name} needs a pool with known defects, but row {bare} has no `defect`: use data=embedded, "
-                f"or NLU data with data.swapped=0.3."
+                f"method={self.name} needs a pool with known defects, but row {bare} has no `defect`: use "
+                f"data=embedded, or NLU data with data.swapped=0.3."
             )
         values = [draws.uniform(self.seed, one.id) + (one.raw["defect"] is None) for one in records]
         return _without_passes(values, records, "uniform draw, and 1 for a record without a defect")
