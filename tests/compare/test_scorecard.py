@@ -17,8 +17,8 @@ WORTH = [float(one * 7 % 20) for one in range(20)]  # 0 .. 19 in a mixed order
 
 def test_measures_by_hand():
     """Of the records b, c, d that both have, the ranks are 1 2 3 and 1 3 2: rho = 1 - 6 * 2 / (3 * 8) = 0.5. Of 20
-    records the highest tenth is two; one of them is in both. Of a subset's three records the first run knows two, and has
-    one."""
+    records the highest tenth is two; one of them is in both. Of a subset's three records the first run knows two, and
+    has one."""
     assert rho({"a": 9, "b": 1, "c": 2, "d": 3}, {"b": 10, "c": 30, "d": 20}) == pytest.approx(0.5)
     assert (
         rho({"a": 1, "b": 2}, {"a": 1, "b": 2}) is None

@@ -94,8 +94,8 @@ def verdicts(runs: Sequence[Seen], against: str | None = None) -> dict[str, Any]
 
 
 def _prices(runs: Sequence[Seen]) -> dict[str, dict[str, Any]]:
-    """{method: what the selection of one of its runs costs, and `marginal`, what it adds where the other methods' passes
-    are there}, without methods of which the store no longer has all passes."""
+    """{method: what the selection of one of its runs costs, and `marginal`, what it adds where the passes of the
+    others are there}, without methods of which the store no longer has all passes."""
     cards = {name: read_json(group[0].folder / "run_card.json") for name, group in _groups(runs).items()}
     added = marginal(cards)
     return {name: own | {"marginal": added[name]} for name, card in cards.items() if (own := price(card)) is not None}
