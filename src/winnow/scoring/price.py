@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # who reads ledgers waits for no torch
     from torch import nn
+    from torch.utils.hooks import RemovableHandle
 
 LEDGER = "ledger.jsonl"
 SUMS = ("forwards", "tokens", "flops", "seconds")
@@ -34,7 +35,7 @@ class Meter:
         self.body = model if encoder else CausalModel(model).body
         self.parameters = sum(one.numel() for one in model.parameters())
         self.counts: Counter[str] = Counter()
-        self._handle = None
+        self._handle: RemovableHandle | None = None
 
     def open(self) -> None:
         self._handle = self.body.register_forward_pre_hook(self._count, with_kwargs=True)
