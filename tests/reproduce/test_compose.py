@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from winnow import commands
-from winnow.reproduce.names import identity
+from winnow.tracking.names import identity
 from winnow.reproduce.tables import matches, read_paper
 from winnow.sweeps.rows import expand
 from winnow.sweeps.scale import rescaled

@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from winnow.errors import UserError
-from winnow.reproduce.names import identity, text
+from winnow.tracking.names import identity, text
 from winnow.sweeps.rows import expand
 
 PARSE = OverridesParser.create().parse_overrides

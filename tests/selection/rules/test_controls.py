@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from vector_pool import clustered
 
 from winnow.errors import UserError
-from winnow.reproduce.names import AROUND, identity
+from winnow.tracking.names import AROUND, identity
 from winnow.selection.budget import Budget
 from winnow.selection.rules.diverse import Diverse
 from winnow.selection.rules.equal_tokens import EqualTokens
