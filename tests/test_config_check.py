@@ -11,7 +11,8 @@ from composed import build, config
 from hydra.errors import HydraException
 
 from winnow.config import _check_value, arguments, check
-from winnow.errors import UserError, user_sentence
+from winnow.errors import UserError
+from winnow.messages import user_sentence
 
 
 @pytest.mark.parametrize(
