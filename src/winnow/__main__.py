@@ -48,7 +48,7 @@ def _job(cfg: DictConfig) -> dict | float | None:
 
 
 def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
-    """Adds to `sentences` what is wrong with a sweep that ended, a sentence each; writes the table of its experiment, with
+    """Adds to `sentences` what is wrong with a sweep that ended; writes the table of its experiment, with
     whatever has been run so far. error: what ended its launcher or its sweeper."""
     from winnow.distributed import is_leader
 

@@ -52,8 +52,8 @@ def summarise(parts: Parts, card: RunCard) -> None:
         if record.status != "skipped":
             print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
     file = parts.folder / "results.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if "evaluate" in parts.stages and file.exists() else {}
-    lines = changes(found)
+    results = json.loads(file.read_text(encoding="utf-8")) if "evaluate" in parts.stages and file.exists() else {}
+    lines = changes(results)
     for name, value in card.results.items():
         model, _, key = name.partition("/")
         if key in lines and model in ("base", "tuned"):

@@ -61,16 +61,16 @@ def _composition(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, choice = error.missing_cfg_file.partition("/")
         return f"{group}={choice} is no option{instead(choice, error.options or choices(group), group, '=')}"
-    found = re.match(r"Could not override '(.+?)'", text)
-    if found and isinstance(error.__cause__, OmegaConfBaseException):
+    key = re.match(r"Could not override '(.+?)'", text)
+    if key and isinstance(error.__cause__, OmegaConfBaseException):
         cause = error.__cause__
         parent, _, _ = str(cause.full_key).rpartition(".")
-        return f"{found[1]} is no key{instead(str(cause.key), map(str, cause.parent_node), parent)}"
-    found = re.match(
+        return f"{key[1]} is no key{instead(str(cause.key), map(str, cause.parent_node), parent)}"
+    key = re.match(
         r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w@/]+(?:\.\w+)*)", text
     )
-    if found:
-        return f"{found[1]} is a key already: write {found[1]}=... without the plus."
+    if key:
+        return f"{key[1]} is a key already: write {key[1]}=... without the plus."
     return re.sub(r"\s*To append to your default list use \S+", "", text)  # which ends in a TypeError
 
 

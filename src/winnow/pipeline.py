@@ -18,7 +18,7 @@ from winnow.stages.report import report
 from winnow.stages.score import score, scores_identity
 from winnow.stages.select import select, selected_records, selection_identity
 from winnow.stages.tune import Loggers, tune
-from winnow.store.run_folder import STAGES, held
+from winnow.store.run_folder import STAGES, folder_lock
 from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             if name in parts.stages:
                 stages[name](StageRecord())
         return {}
-    with held(parts.folder):
+    with folder_lock(parts.folder):
         return _lead(cfg, parts)
 
 
@@ -60,7 +60,6 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
             with card.stage(name) as record:
                 card.results |= stages[name](record)
             track_stage(tracker, folder, parts.pool, name, record)
-            card.write(folder)
         track_results(tracker, folder, card)
     if "report" in parts.stages:
         report(folder, parts.pool)  # once more, now that the card is complete

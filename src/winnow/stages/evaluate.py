@@ -13,7 +13,7 @@ from winnow.scoring.runner import PassRunner
 from winnow.stages.tune import Recipe, check_model
 from winnow.store.describe import describe
 from winnow.store.files import write_atomically
-from winnow.store.run_folder import drop_outputs_from, needed
+from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 from winnow.trainer import device_of
 
@@ -46,7 +46,7 @@ def evaluate(
 
     folders: dict[str, Path | None] = {"base": None}
     if recipe is not None:
-        tuned, start = needed(folder, "model", "tune").resolve(), (folder / "start").resolve()
+        tuned, start = earlier_output(folder, "model", "tune").resolve(), (folder / "start").resolve()
         folders |= {"start": start, "tuned": tuned} if start.exists() else {"tuned": tuned}
         if subset is not None:
             check_model(recipe, tuned, folders.get("start"), subset())

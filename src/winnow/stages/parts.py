@@ -84,20 +84,8 @@ def build_parts(cfg: DictConfig) -> Parts:
         check_eos(source.tokenizer)
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
     pool = instantiate(cfg.data)  # last: it may take long
-    return Parts(
-        stages=stages,
-        folder=folder,
-        pool=pool,
-        template=template,
-        scoring_template=scoring_template,
-        method=method,
-        pre_experience=pre_experience,
-        selection=selection,
-        suite=suite,
-        runner=runner,
-        scorer=scorer,
-        recipe=recipe,
-    )
+    parts = (stages, folder, pool, template, scoring_template, method, pre_experience, selection, suite)
+    return Parts(*parts, runner, scorer, recipe)
 
 
 def _stages(cfg: DictConfig) -> list[str]:

@@ -22,9 +22,9 @@ from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.store.describe import describe
-from winnow.store.differences import differences, listed
+from winnow.store.differences import difference_summary, differences
 from winnow.store.files import write_atomically
-from winnow.store.run_folder import drop_outputs_from, needed
+from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 
 
@@ -46,15 +46,8 @@ def select(
     if table is None:
         return {}
     about = Scores.about(table)
-    chosen = selection.select(
-        table,
-        about["higher_is_better"],
-        method.filters,
-        method.takes_all,
-        vectors,
-        lengths,
-        pool.keep_duplicates,
-    )
+    method_parts = (about["higher_is_better"], method.filters, method.takes_all)
+    chosen = selection.select(table, *method_parts, vectors, lengths, pool.keep_duplicates)
     manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": identity}
     drop_outputs_from(folder, "select")
     write_atomically(folder / "selection.json", json.dumps(manifest, indent=1))
@@ -89,10 +82,10 @@ def selected_records(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> l
     Raises UserError if the file is missing or broken, or was made with another identity or from other records.
     """
     file = folder / "selection.json"
-    manifest = read_by_leader(lambda: _manifest(needed(folder, file.name, "select"), identity))
-    wanted = {decision["row"]: decision["id"] for decision in manifest["decisions"] if decision["selected"]}
-    subset = [record for record in pool.records if wanted.get(record.row) == record.id]
-    if len(subset) != len(wanted):
+    manifest = read_by_leader(lambda: _manifest(earlier_output(folder, file.name, "select"), identity))
+    ids = {decision["row"]: decision["id"] for decision in manifest["decisions"] if decision["selected"]}
+    subset = [record for record in pool.records if ids.get(record.row) == record.id]
+    if len(subset) != len(ids):
         raise UserError(
             f"{file} was made from other records than data={pool.source}; "
             f"run the stage `select` again with this run folder."
@@ -107,28 +100,28 @@ def _manifest(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         again = "run stages=[select,tune] again with this run folder"
         raise UserError(f"{file} cannot be read ({error}); {again}.") from None
-    found = differences(before, identity)
-    if found:
-        scores = any(key.partition(".")[0] in ("method", "pre_experience", "passes") for key in found)
+    changes = differences(before, identity)
+    if changes:
+        scores = any(key.partition(".")[0] in ("method", "pre_experience", "passes") for key in changes)
         stages = "score,select,tune" if scores else "select,tune"
         raise UserError(
-            f"{file} was made with other settings ({listed(found)}); run stages=[{stages}] again with this run folder, "
-            f"or set them back."
+            f"{file} was made with other settings ({difference_summary(changes)}); run stages=[{stages}] again with "
+            f"this run folder, or set them back."
         )
     return manifest
 
 
 def _score_table(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> pa.Table:
     """The scores in the run folder. Raises UserError if they are not those that are asked for."""
-    path = needed(folder, "scores.parquet", "score")
+    path = earlier_output(folder, "scores.parquet", "score")
     table = Scores.read(path)
     about = Scores.about(table)
     again = "run stages=[score,select] again with this run folder"
-    found = differences(about.get("made_with", {}), identity)
-    if found:
+    changes = differences(about.get("made_with", {}), identity)
+    if changes:
         raise UserError(
-            f"{path} holds scores of method={about['method']} that were made with other settings ({listed(found)}); "
-            f"{again}, or set them back."
+            f"{path} holds scores of method={about['method']} that were made with other settings "
+            f"({difference_summary(changes)}); {again}, or set them back."
         )
     if table["id"].to_pylist() != [record.id for record in pool.records]:
         raise UserError(f"{path} was made from other records than data={pool.source}; {again}.")
@@ -154,6 +147,6 @@ def _detect(
     """Write `detection.json`; the area under the ROC curve over all defects."""
     labels = {record.id: record.raw["defect"] for record in pool.records}
     dropped = {decision["id"] for decision in decisions if decision["rank"] is None}
-    found = detection(table.select(["id", "score"]).to_pylist(), labels, higher_is_better, dropped)
-    write_atomically(folder / "detection.json", json.dumps(found, indent=1))
-    return found["overall"]["auc"]
+    result = detection(table.select(["id", "score"]).to_pylist(), labels, higher_is_better, dropped)
+    write_atomically(folder / "detection.json", json.dumps(result, indent=1))
+    return result["overall"]["auc"]

@@ -1,4 +1,4 @@
-"""The tune stage: which model is wanted, whether the store has it, where its training starts."""
+"""The tune stage: the model of a recipe and the selected records, taken from the store or trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.store.artifacts import Artifact, fingerprint
 from winnow.store.describe import describe
-from winnow.store.differences import differences, listed
+from winnow.store.differences import difference_summary, differences
 from winnow.store.files import write_atomically
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
@@ -58,7 +58,7 @@ class Recipe:
         """Of the model tuned on the records from the model in the folder `start`. It prepares the adversary: the
         distortion of these very records is part of its description."""
         prepare(self.adversary, records, self.noising, self.measure)
-        found = {
+        identity = {
             "version": TUNED_VERSION,
             "records": sorted(record.id for record in records),
             "tuner": describe(self.tuner),
@@ -67,13 +67,13 @@ class Recipe:
             "template": describe(self.template),
         }
         if self.noising is not None:
-            found["noising"] = describe(self.noising)
+            identity["noising"] = describe(self.noising)
             read = self.noising.read_besides(records)
             if read:
-                found["noising_reads"] = fingerprint({"records": read})
+                identity["noising_reads"] = fingerprint({"records": read})
         if start is not None:
-            found["start"] = weights_digest(start)
-        return found
+            identity["start"] = weights_digest(start)
+        return identity
 
 
 def recipe_of(tuner: Tuner | None, start: Start | None, runner: PassRunner, *parts: Any) -> Recipe | None:
@@ -184,9 +184,9 @@ def _check_identity(recipe: Recipe, model: Path, records: Sequence[Record], star
             f"{file}, which tells how the model was tuned, cannot be read ({error}); delete the folder {model.parent} "
             f"and run stages=[tune,evaluate] again with this run folder."
         ) from None
-    found = differences(before, identity)
-    if found:
+    changes = differences(before, identity)
+    if changes:
         raise UserError(
-            f"{model} was tuned with other settings ({listed(found)}); run stages=[tune,evaluate] again with this "
-            f"run folder, or set them back."
+            f"{model} was tuned with other settings ({difference_summary(changes)}); run stages=[tune,evaluate] again "
+            f"with this run folder, or set them back."
         )

@@ -1,4 +1,4 @@
-"""What differs between two descriptions of settings: what a file was made with, and what is wanted now."""
+"""What differs between two descriptions of settings: what a file was made with, and what the run asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-LISTED = 3  # differences that a sentence names
+SHOWN = 3  # differences in a sentence
 
 Differences = dict[str, tuple[Any, Any]]
 
@@ -26,11 +26,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference
     return {key: (old.get(key), new.get(key)) for key in {**new, **old} if old.get(key) != new.get(key)}
 
 
-def listed(found: Differences) -> str:
+def difference_summary(changes: Differences) -> str:
     """The first differences, for a sentence."""
-    named = [f"{key}: {_short(before)} there, {_short(now)} here" for key, (before, now) in found.items()]
-    more = len(named) - LISTED
-    return "; ".join(named[:LISTED]) + (f"; and {more} more" if more > 0 else "")
+    phrases = [f"{key}: {_short(before)} there, {_short(now)} here" for key, (before, now) in changes.items()]
+    more = len(phrases) - SHOWN
+    return "; ".join(phrases[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _short(value: Any) -> str:

@@ -34,17 +34,17 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     choices = {} if hydra is None else {str(key): str(value) for key, value in hydra.runtime.choices.items()}
     row, table, own = config.get("row") or {}, config.get("table"), config["tracking"]
-    known = {"method": method} | share(config)
+    values = {"method": method} | share(config)
     if table and choices:
-        known |= identity(row, choices, table["paper"])
+        values |= identity(row, choices, table["paper"])
     else:
         adversary = choices.get("adversary", "none")
-        known["method"] = control(method, choices) + (f"+{adversary}" if adversary != "none" else "")
-    job_type = own.get("job_type") or known["method"]
+        values["method"] = control(method, choices) + (f"+{adversary}" if adversary != "none" else "")
+    job_type = own.get("job_type") or values["method"]
     group = own.get("group")
     if group is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
         group = Path(hydra.sweep.dir).name
-    words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in known.items())]
+    words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in values.items())]
     tags = [*own.get("tags", []), *words]
     return {
         "name": own.get("name") or row.get("job") or " ".join([job_type, *share(config).values()]),
