@@ -131,6 +131,14 @@ def test_build_is_the_option_with_changes():
         build("method/ifd", max_ifd="high")
 
 
+def test_build_raises_what_the_constructor_says():
+    """Omega is a share: 2 is a number, so only the constructor can refuse it, alone or inside of another target."""
+    with pytest.raises(UserError, match=r"^noising\.omega=2\.0 must be above 0 and at most 1"):
+        build("noising/padding", omega=2.0)
+    with pytest.raises(UserError, match=r"^tuning\.mode=half is unknown; choose one of lora, full"):
+        build("pre_experience/ifd", "pre_experience.tuner.mode=half")
+
+
 def test_help_is_quick_and_says_what_hydra_would(tmp_path):
     """Our page is Hydra's, which any further word on the command line gives; it is printed before Hydra is loaded."""
     code = "import sys; from winnow.__main__ import main; main(); assert not {'hydra', 'torch'} & set(sys.modules)"

@@ -4,11 +4,11 @@
 
 A step is one optimizer step on one micro-batch of 4 records, cut to 128 tokens each, with LoRA on the packaged
 backbone, everything that the tuner does to it included: embeddings, adversary, backward pass, clipping, AdamW, under
-autocast where the dtype is bf16. The constants are those of conf/adversary, except that NRM's beta is 0.3. Time: in one process, all adversaries
-take a step on the same micro-batch one after the other, in an order that is turned by one each round; `ratio` is the
-median over the rounds of a step's time over that of the plain step of its round. Memory: each adversary takes two
-steps in a process of its own, on the longest micro-batch of those timed; `work` is the peak above what the process held
-before the first step.
+autocast where the dtype is bf16. The constants are those of conf/adversary, except that NRM's beta is 0.3. Time: in one
+process, all adversaries take a step on the same micro-batch one after the other, in an order that is turned by one each
+round; `ratio` is the median over the rounds of a step's time over that of the plain step of its round. Memory: each
+adversary takes two steps in a process of its own, on the longest micro-batch of those timed; `work` is the peak above
+what the process held before the first step.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/attack_audit.py alpaca_data.json [records] [records for AIOEC's layers]
 
-One store for `method=ifd,aifd,aioec`, as in a sweep. Forwards: sequences through the backbone per record; the plain way,
-each method on its own, needs 2 + 12 + 7 = 21. Then the same methods on the embedded pool, whose planted defects give an
-AUC (0.5 is chance). In bf16. The histogram of AIFD with the 5% cut goes to results/aifd_distribution.svg.
+One store for `method=ifd,aifd,aioec`, as in a sweep. Forwards: sequences through the backbone per record; the plain
+way, each method on its own, needs 2 + 12 + 7 = 21. Then the same methods on the embedded pool, whose planted defects
+give an AUC (0.5 is chance). In bf16. The histogram of AIFD with the 5% cut goes to results/aifd_distribution.svg.
 """
 
 from __future__ import annotations

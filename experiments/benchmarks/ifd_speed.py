@@ -5,8 +5,8 @@
 The rival is written as the published scripts work: one record at a time, fp32, a forward pass with all logits and the
 loss masked to the answer, once with and once without the instruction. Winnow runs the same records through its passes,
 cold store, start of the trainer and writing of Parquet included, in fp32 and in bf16. Loading the weights is left out
-on both sides. The share of the GEMM peak is (matrix-product FLOPs that the records need) / (seconds) / (FLOP/s of a large
-linear layer of the backbone's own width, measured in the same run).
+on both sides. The share of the GEMM peak is (matrix-product FLOPs that the records need) / (seconds) / (FLOP/s of a
+large linear layer of the backbone's own width, measured in the same run).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python experiments/benchmarks/noise_detection.py [records]
 
 All strengths come from one pass. AUC: a clean record ranks above a defective one (0.5 is chance). Each method takes
-10% of the records that are valid for it, and IFD's filter leaves it fewer of them. Overlap: the records in both subsets,
-as a share of the smaller one; by chance it would be about the larger one's share of the pool. In bf16, which ranks as
-fp32 does (`noise_speed.py`).
+10% of the records that are valid for it, and IFD's filter leaves it fewer of them. Overlap: the records in both
+subsets, as a share of the smaller one; by chance it would be about the larger one's share of the pool. In bf16, which
+ranks as fp32 does (`noise_speed.py`).
 """
 
 from __future__ import annotations

@@ -76,10 +76,8 @@ def one_side(side: str, pool: str, count: int) -> dict:
     backbone = source.load()
     source.load = lambda: backbone
     counter, loaded, start = Counter(backbone.model), peak_mb(), time.perf_counter()
-    if side == "per_sample_fp32":
-        scores = per_sample(backbone, template, records)
-    else:
-        scores = winnow(source, template, records)
+    plain = side == "per_sample_fp32"
+    scores = per_sample(backbone, template, records) if plain else winnow(source, template, records)
     seconds = time.perf_counter() - start
     return {
         "records": len(records),

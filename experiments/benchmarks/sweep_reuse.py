@@ -2,11 +2,12 @@
 
     python experiments/benchmarks/sweep_reuse.py [POOL] [--limit 60] [--steps 3] [--items 16] [--folder FOLDER]
 
-The sweep is `python -m winnow -m method=ifd,perplexity,consistency selection.ratio=0.1,0.2 seed=0,1` with all five stages, on
-the packaged backbone. The methods share passes in part: `ifd` reads the answers with and without their prompts,
-`perplexity` needs the first of these two passes alone, and `consistency` has one of its own, drawn anew for each seed. What
-no two jobs have in common is the tuning and the evaluation of the tuned model. Both sides are one process each, so that
-the time to start Python counts once on both; cold, each job has its own store below `paths.store`.
+The sweep is `python -m winnow -m method=ifd,perplexity,consistency selection.ratio=0.1,0.2 seed=0,1` with all five
+stages, on the packaged backbone. The methods share passes in part: `ifd` reads the answers with and without their
+prompts, `perplexity` needs the first of these two passes alone, and `consistency` has one of its own, drawn anew for
+each seed. What no two jobs have in common is the tuning and the evaluation of the tuned model. Both sides are one
+process each, so that the time to start Python counts once on both; cold, each job has its own store below
+`paths.store`.
 
 All counts are from the run cards and the store: a pass or an evaluation that a card names is `computed` by the first
 job that names it in its store, `reused` by the others, and a forward is one record read by one pass, whatever the pass

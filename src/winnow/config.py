@@ -53,13 +53,20 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
     """The object of one option with some arguments changed: `build("method/ifd", strict=True)`.
 
     The option stands in the whole configuration, so that `${seed}` and the like have a value. overrides: of the rest,
-    as `python -m winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take.
+    as `python -m winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take, and the
+    constructor's own for values that it refuses.
     """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     node = _node(option, overrides)
     _check_node(option.rpartition("/")[0], {**node, **changes})
-    return instantiate(node, **changes)
+    try:
+        return instantiate(node, **changes)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
 
 
 @cache

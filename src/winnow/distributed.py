@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 # How long a process may wait for the others (ours). The leader evaluates alone, and may wait for another job's
-# artifact, while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on CPUs, would end the run. A process
-# that dies is noticed by what started it, not by this.
+# artifact, while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on CPUs, would end the run. A
+# process that dies is noticed by what started it, not by this.
 PATIENCE = timedelta(days=7)
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from winnow.data.records import Record, record_id
-from winnow.data.templates import check_eos, text_ids
+from winnow.data.templates import Template, check_eos, text_ids
 from winnow.errors import UserError
 from winnow.store.describe import describe
 
@@ -129,11 +129,13 @@ def test_joint_equals_separate_where_nothing_can_merge(tokenizer):
         ({"boundary": "fuzzy"}, "template.boundary=fuzzy"),
         ({"max_length": 1}, "template.max_length=1"),
         ({"date": "today"}, "template.date=today is no date"),
+        ({"without_input": None}, "give both, or null for both"),
+        ({"with_input": None, "without_input": None, "boundary": "joint"}, "works for text templates only"),
     ],
 )
 def test_bad_settings_are_told_in_one_sentence(options, expected):
     with pytest.raises(UserError, match=expected):
-        template("alpaca", **options)
+        Template(**{"name": "own", "with_input": "{instruction}", "without_input": "{instruction}", **options})
 
 
 def test_unknown_placeholder(tokenizer):

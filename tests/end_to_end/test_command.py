@@ -79,8 +79,8 @@ def test_bad_rows_do_not_stop_a_run(command, tmp_path):
 
 
 def test_sweep_goes_on_after_a_failed_job(command, tmp_path):
-    """Two methods, a ratio that fails late and one that fails at once: the good jobs finish, the bad ones are named with
-    their reason, the exit status is 1."""
+    """Two methods, a ratio that fails late and one that fails at once: the good jobs finish, the bad ones are named
+    with their reason, the exit status is 1."""
     sweep = tmp_path / "sweep"
     arguments = command(
         "stages=[score,select]",
@@ -99,8 +99,8 @@ def test_sweep_goes_on_after_a_failed_job(command, tmp_path):
 
 
 def test_killed_while_scoring_goes_on(command, tmp_path):
-    """SIGKILL after the first parts are on disk, then the same command: it says how many records are there, and the scores equal
-    those of an undisturbed run to 1e-5."""
+    """SIGKILL after the first parts are on disk, then the same command: it says how many records are there, and the
+    scores equal those of an undisturbed run to 1e-5."""
     slow = ["stages=[score]", "scoring.tokens_per_batch=1", "scoring.flush_seconds=0"]
     process = subprocess.Popen(
         command(*slow), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}

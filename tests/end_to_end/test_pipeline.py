@@ -124,7 +124,7 @@ def test_methods_share_passes(run, tmp_path):
 @pytest.mark.parametrize("method", ["ifd", "superfilter", "perplexity", "length", "random", "full"])
 def test_every_method_scores_and_selects(run, method):
     """The share is taken of what is valid; `full` takes all of it."""
-    results, folder = run("stages=[score,select]", f"method={method}")
+    results, _ = run("stages=[score,select]", f"method={method}")
     expected = results["valid"] if method == "full" else int(results["valid"] * 0.25)
     assert results["selected"] == expected > 0
 

@@ -53,8 +53,8 @@ def test_equal_prompts_are_answered_once_and_in_order(tokenizer):
 
 
 def test_it_stops_early_and_reads_the_shared_part_once(tokenizer, monkeypatch):
-    """Four prompts of 40 shared bytes and 2 of their own. Tokens read: 40 once (not four times), then 2 each. A stop text
-    at the first character ends every answer before its first token is read."""
+    """Four prompts of 40 shared bytes and 2 of their own. Tokens read: 40 once (not four times), then 2 each. A stop
+    text at the first character ends every answer before its first token is read."""
     model = tiny_model()
     prompts = [ids_of(tokenizer, "s" * 40 + f"{i}:") for i in range(4)]
     free = greedy_answers(model, tokenizer, prompts, ["\u2603"], 6, 4, progress=False)

@@ -64,8 +64,8 @@ def test_micro_not_macro():
 
 
 def test_stderr_of_micro_f1():
-    """a = 2, 2 and b = 2, 6: F = 4/8; residuals 2 - 1 and 2 - 3; sqrt(2/1 * (1 + 1)) / 8 = 0.25. For classes, with b = 2
-    everywhere, it is the accuracy's own: hits 1, 1, 0, 0 give sqrt(4/3 * 4 * 1) / 8 = sqrt(0.25 / 3)."""
+    """a = 2, 2 and b = 2, 6: F = 4/8; residuals 2 - 1 and 2 - 3; sqrt(2/1 * (1 + 1)) / 8 = 0.25. For classes, with b =
+    2 everywhere, it is the accuracy's own: hits 1, 1, 0, 0 give sqrt(4/3 * 4 * 1) / 8 = sqrt(0.25 / 3)."""
     assert micro_f1_stderr([(1, 0, 0), (1, 2, 2)]) == pytest.approx(0.25)
     hits = [(1, 0, 0), (1, 0, 0), (0, 1, 1), (0, 1, 1)]
     assert micro_f1_stderr(hits) == pytest.approx(math.sqrt(0.25 / 3))

@@ -68,7 +68,7 @@ def test_far_outliers_are_counted_not_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric, lower",
+    ("metric", "lower"),
     [
         ("held/bits_per_byte", True),
         ("wikitext/word_perplexity,none", True),

@@ -157,7 +157,7 @@ def fill(folder: Path, n: int = N) -> list[Rec]:
 class Page(HTMLParser):
     """Collects visible text, element names and attributes; checks that the tags nest."""
 
-    VOID = {"meta", "br", "link", "img", "hr", "input"}
+    VOID = frozenset({"meta", "br", "link", "img", "hr", "input"})
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -260,9 +260,9 @@ def test_missing_stages_are_named(tmp_path: Path) -> None:
     for stage in ("score", "select", "evaluate", "tune"):
         assert f"The {stage} stage was not run" in text
     assert "There is no run_card.json" in text
-    with pytest.raises(ValueError, match="boom"):
-        with RunCard({}, argv=["winnow"]).recording(tmp_path) as card, card.stage("evaluate"):
-            raise ValueError("boom")
+    recording = RunCard({}, argv=["winnow"]).recording(tmp_path)
+    with pytest.raises(ValueError, match="boom"), recording as card, card.stage("evaluate"):
+        raise ValueError("boom")
     text = Page(write_report(tmp_path).read_text()).text
     assert "The evaluate stage failed" in text and "The run failed. ValueError: boom" in text
 

@@ -70,8 +70,8 @@ def test_defaults(backbone):
 
 
 def test_floats_stay_floats():
-    """By the array's type, not by the column's name: 1.5 tokens a word is a number like any other; counts are whole; NaN
-    is null."""
+    """By the array's type, not by the column's name: 1.5 tokens a word is a number like any other; counts are whole;
+    NaN is null."""
     records = make_records(2)
     components = {"mean_tokens": np.array([1.5, np.nan]), "words": np.array([3, 4])}
     table = Scores(np.array([0.5, 1.0]), [None, None], components, True).table(records, {})

@@ -27,7 +27,7 @@ def test_classes_are_the_blobs_largest_first():
 
 def test_classes_do_not_depend_on_the_order_of_the_file():
     """Permuted records with their ids: every id keeps its class, also where k does not fit the groups."""
-    points, axis = blobs((20, 20, 20))
+    points, _ = blobs((20, 20, 20))
     ids = np.array([f"r{i:02d}" for i in range(60)])
     order = np.random.default_rng(1).permutation(60)
     plain = classes(points, ids, 7, 0)

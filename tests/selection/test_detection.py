@@ -54,7 +54,7 @@ def test_a_constant_score_is_chance() -> None:
     assert detection(rows, {"a": None, "b": None, "c": "x", "d": "y"}, True)["overall"]["auc"] == 0.5
 
 
-@pytest.mark.parametrize("kind, counts", [(None, (0, 2)), ("vague", (2, 0))])
+@pytest.mark.parametrize(("kind", "counts"), [(None, (0, 2)), ("vague", (2, 0))])
 def test_one_class_alone_has_no_auc(kind: str | None, counts: tuple[int, int]) -> None:
     """There is no pair to compare, so the AUC is null, not a number."""
     found = detection([{"id": "a", "score": 1.0}, {"id": "b", "score": 2.0}], {"a": kind, "b": kind}, True)

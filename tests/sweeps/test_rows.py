@@ -31,8 +31,8 @@ def test_rows_are_crossed_with_parameters_and_not_with_each_other():
 
 
 def test_the_command_line_wins_and_repetitions_fall_out():
-    """method=consistency makes both rows' methods consistency, and their three jobs one for each ratio; seed=7,8 replaces the
-    seeds."""
+    """method=consistency makes both rows' methods consistency, and their three jobs one for each ratio; seed=7,8
+    replaces the seeds."""
     rows = ["method=random,ifd selection.ratio=0.1", "method=length selection.ratio=0.2"]
     found = jobs(rows, {"seed": "0"}, ["experiment=consistency/table1", "method=consistency", "seed=7,8"])
     assert found == [
@@ -70,8 +70,8 @@ def test_a_job_has_the_same_folder_in_a_longer_sweep_and_its_own_among_others():
     rows = ["method=random", "method=ifd selection.ratio=0.1"]
     short = expand(rows, {"seed": "0"}, ["data.path=/a"], PARSE)
     long = expand(rows[::-1], {"seed": "0"}, ["data.path=/b", "seed=0,1"], PARSE)
-    names = [[word for word in job if word.startswith("row.job=")][0] for job in short]
-    others = [[word for word in job if word.startswith("row.job=")][0] for job in long]
+    names = [next(word for word in job if word.startswith("row.job=")) for job in short]
+    others = [next(word for word in job if word.startswith("row.job=")) for job in long]
     assert set(names) < set(others) and len(set(others)) == 4
     assert names[1].startswith("row.job='ifd-0.1-0-")
 

@@ -77,7 +77,7 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error, sentence",
+    ("error", "sentence"),
     [
         (UserError("pool.jsonl: empty file"), "pool.jsonl: empty file"),
         (ValueError("bad"), "ValueError: bad"),
@@ -189,10 +189,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UserError, match="cannot be written"):
         RunCard({}, argv=ARGV).write(tmp_path / "file")
-    with pytest.raises(ValueError, match="first") as caught:
-        with RunCard({}, argv=ARGV).recording(tmp_path / "run") as card:
-            card._folder = tmp_path / "file"
-            raise ValueError("first")
+    recording = RunCard({}, argv=ARGV).recording(tmp_path / "run")
+    with pytest.raises(ValueError, match="first") as caught, recording as card:  # noqa: PT012  (both belong inside)
+        card._folder = tmp_path / "file"
+        raise ValueError("first")
     assert "cannot be written" in caught.value.__notes__[0]
     assert (tmp_path / "file").read_text() == "kept"
 

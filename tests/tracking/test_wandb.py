@@ -80,7 +80,8 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
 def test_run_is_finished_with_exit_code_1_on_error(tmp_path: Path) -> None:
     """The error goes on to the caller; the offline file still ends properly, with exit code 1 and the
     sentence in the summary."""
-    with pytest.raises(UserError, match="no such pool"), track(folder=tmp_path, mode="offline") as tracker:
+    tracking = track(folder=tmp_path, mode="offline")
+    with pytest.raises(UserError, match="no such pool"), tracking as tracker:  # noqa: PT012  (both belong inside)
         tracker.summary({"auc": 0.5})
         raise UserError("no such pool")
     records = read_offline(tmp_path)

@@ -21,7 +21,8 @@ CURVE = ["train/loss", "trainer/global_step"]
 
 @pytest.fixture
 def jobs(tiny_folder, tmp_path, monkeypatch):
-    """Runs a row of the consistency paper's table 3 at two shares on the tiny backbone; returns their folders by share."""
+    """Runs a row of the consistency paper's table 3 at two shares on the tiny backbone; returns their folders by
+    share."""
     for key in [key for key in os.environ if key.startswith("WANDB_")]:
         monkeypatch.delenv(key)
 

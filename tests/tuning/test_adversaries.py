@@ -125,8 +125,8 @@ def test_pgd_by_hand():
 
 def test_freelb_by_hand():
     """eps 0.2, alpha 0.1, K 2: from 0.2 / 2 = 0.1 everywhere, whose norm 0.2 lies on the ball, to 0.1 + 0.1 (0.6, 0, 0,
-    0.8) = (0.16, 0.1, 0.1, 0.18), of squared norm 0.078, projected. L = mean of 0.7 and (0.48 + 0.72) 0.2 / sqrt(0.078).
-    """
+    0.8) = (0.16, 0.1, 0.1, 0.18), of squared norm 0.078, projected. L = mean of 0.7 and (0.48 + 0.72) 0.2 /
+    sqrt(0.078)."""
     loss, points = one_sample(FreeLB(0.2, 0.1, rounds=2))
     scale = 0.2 / math.sqrt(0.078)
     assert points[0] == pytest.approx([0.1] * 4)
@@ -218,8 +218,8 @@ def test_a_record_without_an_instruction_stays_clean():
 
 
 def test_the_inner_step_of_nrm_raises_the_loss():
-    """Over 20 batches, at the tiny model's fixed weights: the loss at delta1 against the loss at the projected start, on
-    average and in most batches. At beta = 1 the start is the clean embeddings."""
+    """Over 20 batches, at the tiny model's fixed weights: the loss at delta1 against the loss at the projected start,
+    on average and in most batches. At beta = 1 the start is the clean embeddings."""
     records = tiny_records(80)
     for beta in (0.5, 1.0):
         adversary = NRM(epsilon=0.5, alpha=0.3, distortion=beta)

@@ -66,7 +66,7 @@ def test_each_epoch_uses_every_record_once_in_another_order():
     assert [step.epoch for step in steps] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [len(flat(step)) for step in steps] == [4, 4, 2] * 3
     for epoch in range(3):
-        assert sorted(sum((flat(s) for s in steps if s.epoch == epoch), [])) == list(range(10))
+        assert sorted(i for s in steps if s.epoch == epoch for i in flat(s)) == list(range(10))
     assert [flat(s) for s in steps[:3]] != [flat(s) for s in steps[3:6]]
 
 
@@ -104,13 +104,13 @@ def test_processes_share_a_step_and_fill_up_with_empty_micro_batches(world):
     for micro in everything:  # each process knows the token count of the whole step
         together = [m for m in everything if m.step == micro.step]
         assert micro.step_tokens == sum(len(m.targets) for m in together)
-    assert {(m.step, m.index) for m in everything} == {(s, k) for s in range(2) for k in range(4)}
+    assert {(m.step, m.number) for m in everything} == {(s, k) for s in range(2) for k in range(4)}
 
 
 def test_a_resumed_loader_gives_exactly_the_rest():
     records = [record(i, [2] * (2 + i) + [1], 1) for i in range(6)]
     steps = plan_steps([len(r.ids) for r in records], 2, 1, seed=0, epochs=1)
-    whole = [(m.step, m.index) for m in MicroBatchLoader(MicroBatches(records, steps, 0))]
+    whole = [(m.step, m.number) for m in MicroBatchLoader(MicroBatches(records, steps, 0))]
     first = MicroBatchLoader(MicroBatches(records, steps, 0))
     given = iter(first)
     for _ in range(4):
@@ -118,7 +118,7 @@ def test_a_resumed_loader_gives_exactly_the_rest():
     second = MicroBatchLoader(MicroBatches(records, steps, 0))
     second.load_state_dict(first.state_dict())
     assert len(second) == len(whole) == 6  # Lightning counts on to the full length
-    assert [(m.step, m.index) for m in second] == whole[4:]
+    assert [(m.step, m.number) for m in second] == whole[4:]
     assert second.state_dict() == {"steps": 3}
 
 

@@ -61,8 +61,8 @@ def test_two_processes_resume(tmp_path):
 def test_two_processes_equal_one_with_an_adversary(mode, name, tmp_path):
     """Gradients of an ascent stay in their process; those that are trained on, handed over or not, are averaged.
 
-    Rounding is amplified where a gradient is brought to unit length and by Adam's division: differences of 5e-5 were seen.
-    Adam takes steps of up to 5e-3 here, so that a gradient that is not averaged would change far more."""
+    Rounding is amplified where a gradient is brought to unit length and by Adam's division: differences of 5e-5 were
+    seen. Adam takes steps of up to 5e-3 here, so that a gradient that is not averaged would change far more."""
     finished = two_processes(tmp_path / "two", mode, 0, name)
     assert finished.returncode == 0, finished.stderr
     Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", ALL[name], trainer_args=CPU)

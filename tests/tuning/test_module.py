@@ -75,7 +75,7 @@ def test_training_equals_a_plain_loop(tmp_path):
     plain = dict(model.named_parameters())
     tuned = weights(tmp_path / "model")
     assert largest_difference(tuned, {name: plain[name] for name in tuned}) < 1e-5
-    moved = {name: value for name, value in tiny_backbone().model.named_parameters()}
+    moved = dict(tiny_backbone().model.named_parameters())
     assert largest_difference(tuned, {name: moved[name] for name in tuned}) > 1e-3
 
 
@@ -284,8 +284,8 @@ def test_settings_that_do_not_fit_model_or_machine(tmp_path):
     own = r"its linear layers are \[down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj\]"
     with pytest.raises(UserError, match=f"the backbone has no module elsewhere, nowhere; {own}"):
         tune(tmp_path, mode="lora", lora_target_modules=["nowhere", "q_proj", "elsewhere"])
+    absent = {"accelerator": "gpu", "devices": 999}
     with pytest.raises(UserError, match="'devices': 999.* cannot be used on this machine"):
-        absent = {"accelerator": "gpu", "devices": 999}
         Tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
 
 

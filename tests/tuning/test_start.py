@@ -118,9 +118,9 @@ def test_another_backbone_is_refused(mode, backbone, tmp_path):
     tiny backbone of the other tests is twice as wide."""
     tune(tmp_path / "a", mode=mode, **STILL)
     saved = tmp_path / "a" / "model"
+    other = tiny_backbone()
+    other.identity = {"name": "other"}
     with pytest.raises(UserError, match=r"another backbone \(name tiny there, other here\)"):
-        other = tiny_backbone()
-        other.identity = {"name": "other"}
         tune(tmp_path / "b", saved, other, mode=mode)
     recast = tiny_backbone()
     recast.identity = {"name": "tiny", "dtype": "bf16", "attention": "eager"}

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from winnow.backbone.grouped_attention import grouped
 from winnow.errors import UserError
@@ -61,7 +61,8 @@ class CausalModel:
 
     def __init__(self, model: nn.Module, name: str | None = None) -> None:
         # A peft wrapper's own forward hides the arguments that it passes on.
-        self.model: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        given: Any = model
+        self.model = given.get_base_model() if hasattr(given, "get_base_model") else given
         self.name = name or self.model.config.name_or_path or type(self.model).__name__
         self.head = self.model.get_output_embeddings()
         if self.head is None:

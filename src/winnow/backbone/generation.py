@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from winnow.backbone.causal_model import CausalModel, gap_mask, positions
 from winnow.backbone.grouped_attention import grouped
 from winnow.backbone.prefix import SharedPrefix
-from winnow.backbone.row_cache import row_cache
+from winnow.backbone.row_cache import RowLayer, row_cache
 from winnow.backbone.sampling import next_tokens, uniforms
 from winnow.errors import UserError
 
@@ -268,6 +268,7 @@ class _Decoding:
         self.texts, self.prompt, self.draws = self.texts[keep], self.prompt[keep], self.draws[keep]
         self.row, self.open, self.token = self.row[keep], self.open[keep], self.token[keep]
         for layer in self.cache.layers if self.cache else []:
+            assert isinstance(layer, RowLayer)  # see row_cache
             layer.move(holes, movers, count)
         return count > 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,8 @@ def grouped(body: nn.Module) -> Iterator[None]:
         yield
         return
     AttentionInterface.register(NAME, grouped_attention)
-    config, before = body.config, body.config._attn_implementation
+    config: Any = body.config
+    before = config._attn_implementation
     config._attn_implementation = NAME
     try:
         yield

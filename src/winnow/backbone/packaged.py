@@ -52,6 +52,7 @@ def _gguf_path(name: str) -> Path:
     _, package, file = _lookup(name)
     # The package itself would import another runtime; only its folder is wanted.
     spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations  # its distribution is installed
     return Path(spec.submodule_search_locations[0]) / file
 
 
@@ -62,6 +63,7 @@ def _convert(gguf_path: Path, target: Path) -> None:
     print(f"Unpacking {gguf_path.name} into the cache (once, about 20 seconds) ...", flush=True)
     model = AutoModelForCausalLM.from_pretrained(str(gguf_path.parent), gguf_file=gguf_path.name, dtype=torch.float32)
     tokenizer = tokenizer_from_gguf(gguf_path)
+    assert model.generation_config is not None  # every model with a head has one
     model.config.bos_token_id = model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id

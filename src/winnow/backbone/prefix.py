@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class SharedPrefix:
         if shared and not self.causal.reuse:
             embeds = None if embeds is None else torch.cat([self.causal.embed(ids[:, :shared]), embeds], dim=1)
             shared = 0
-        rest = {"input_ids": ids[:, shared:]} if embeds is None else {"inputs_embeds": embeds}
+        rest: dict[str, Any] = {"input_ids": ids[:, shared:]} if embeds is None else {"inputs_embeds": embeds}
         if shared == 0:
             return self.causal.hidden(**rest)
         past, states = self._repeated(ids, shared)

@@ -13,7 +13,8 @@ class RowLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor, copies: int, more: int) -> None:
         super().__init__()
         self.length = keys.shape[2]
-        self.keys, self.values = (_with_room(side, copies, more) for side in (keys, values))
+        self.keys: Tensor = _with_room(keys, copies, more)
+        self.values: Tensor = _with_room(values, copies, more)
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **options) -> tuple[Tensor, Tensor]:
@@ -49,5 +50,6 @@ def row_cache(past: DynamicCache, copies: int, more: int) -> DynamicCache:
     layers.reverse()
     while layers:  # one by one, so that both caches are never there together
         layer = layers.pop()
+        assert layer.keys is not None and layer.values is not None  # the prompt has been run
         cache.layers.append(RowLayer(layer.keys, layer.values, copies, more))
     return cache

@@ -92,7 +92,7 @@ def _summary_keys(entity: str, project: str, group: str | None) -> list[str]:
 
     try:
         runs = wandb.Api().runs(f"{entity}/{project}", filters={} if group is None else {"group": group})
-        found = dict.fromkeys(key for run in runs for key in run.summary.keys() if key.startswith("tuned/"))
+        found = dict.fromkeys(key for run in runs for key in run.summary.keys() if key.startswith("tuned/"))  # noqa: SIM118  (no mapping)
     except (wandb.Error, OSError, ValueError) as error:
         raise UserError(f"W&B: the runs of {entity}/{project} could not be read ({_one_line(error)}).") from error
     if not found:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 def token_budget_batches(
@@ -41,7 +44,7 @@ def shared_prefixes(rows: Sequence[Sequence[int]], prefix_lengths: Sequence[int]
     return [len(p) if len(p) >= at_least and frequency[p] >= at_least else 0 for p in prefixes]
 
 
-def pad_right(rows: Sequence[Sequence[int]], fill: int) -> list[list[int]]:
+def pad_right(rows: Sequence[Sequence[Number]], fill: Number) -> list[list[Number]]:
     """Rows of one length. Causal models need no mask for padding on the right: nothing looks to the right."""
     width = max(len(row) for row in rows)
     return [list(row) + [fill] * (width - len(row)) for row in rows]

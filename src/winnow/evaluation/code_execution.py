@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,8 @@ def passes(program: str, timeout: float = TIMEOUT) -> bool:
 
 
 def _end_group(process: subprocess.Popen) -> None:
-    try:
+    with suppress(ProcessLookupError):  # the whole group has ended by itself
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the whole group has ended by itself
     process.wait()
 
 

@@ -56,7 +56,8 @@ class Measurement:
     """One metric of one model, item by item.
 
     keys: all items, sorted. population, contribution: (units,) number of the task or data set, and c summed over what
-    was asked of one document. right: (items,) whether each is right, where the metric is a share of right answers; otherwise None.
+    was asked of one document. right: (items,) whether each is right, where the metric is a share of right answers;
+    otherwise None.
     """
 
     metric: str

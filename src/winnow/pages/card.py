@@ -77,7 +77,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     lines += [f"{state} after {show_seconds(card['seconds'])}; started {card['started']}.", ""]
     if card["error"]:
         lines += ["> **Error.** " + card["error"].replace("\n", "\n> "), ""]
-    lines += _fenced(card["command"], "bash") + [""]
+    lines += [*_fenced(card["command"], "bash"), ""]
     if card["results"]:
         lines += [
             "## Results",

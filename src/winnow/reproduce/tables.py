@@ -188,8 +188,9 @@ def _measured(jobs: Sequence[Job], printed: Sequence[Row]) -> tuple[list[Row], l
                 row.own = False
             if any(matches(group[0].identity, row.identity) for row in printed):
                 notes.append(
-                    f"{', '.join(group[0].identity.values())}: the jobs differ in {', '.join(made[0].apart)}, and which of "
-                    f"the {len(made)} rows is the experiment's own cannot be told: none is compared with the paper."
+                    f"{', '.join(group[0].identity.values())}: the jobs differ in {', '.join(made[0].apart)}, and "
+                    f"which of the {len(made)} rows is the experiment's own cannot be told: none is compared with the "
+                    f"paper."
                 )
     return rows, notes
 

@@ -34,7 +34,8 @@ class Range:
         """(records,) booleans. Raises UserError if the table has no such column."""
         if self.column not in table.column_names:
             raise UserError(
-                f"selection.filters: the score table has no column {self.column}; it has {', '.join(table.column_names)}."
+                f"selection.filters: the score table has no column {self.column}; it has "
+                f"{', '.join(table.column_names)}."
             )
         values = table[self.column].cast(pa.float64()).to_numpy(zero_copy_only=False)
         low = -np.inf if self.min is None else self.min

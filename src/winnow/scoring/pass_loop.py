@@ -46,6 +46,7 @@ class Pending(pl.LightningDataModule):
         )
         dataset = _Batches([([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches], self.pass_)
         # Dealt out like cards: neighbours are of about equal size, so every process has about equal work.
+        assert self.trainer is not None  # Lightning asks for batches from inside a Trainer
         mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
         return DataLoader(Subset(dataset, mine), batch_size=None, shuffle=False)
 

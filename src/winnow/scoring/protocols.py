@@ -37,12 +37,11 @@ class Pass:
     same arguments would give other numbers. A subclass has `module`, or `columns` if it needs no model.
 
     attack: records come with the instruction that the attack has written. encoder: source of the model that is run in
-    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's. max_new_tokens: that it adds to
-    a prompt at most.
-    needs_gradients: `predict_step` may use `torch.enable_grad()`.
+    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's.
+    max_new_tokens: that it adds to a prompt at most. needs_gradients: `predict_step` may use `torch.enable_grad()`.
     """
 
-    schema: pa.Schema
+    schema: ClassVar[pa.Schema]
     version: ClassVar[int] = 1
     attack: PromptAttack | None = None
     encoder: Any = None
@@ -75,7 +74,7 @@ class Pass:
         """Tokens of a batch's budget that a record takes. shared: first tokens that others have run already."""
         return len(encoded.ids) - shared
 
-    def progress(self, columns: Mapping[str, list]) -> dict[str, int]:
+    def progress(self, columns: dict[str, list]) -> dict[str, int]:
         """What a finished batch adds to the counts beside the progress bar."""
         return {}
 
@@ -120,11 +119,11 @@ class Method:
     attacks: Mapping[str, PromptAttack] = MappingProxyType({})
     takes_all: ClassVar[bool] = False
 
-    def score(self, tables: Mapping[str, PassTable], records: Sequence[Record]) -> Scores:
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         """The scores of the records. tables: the columns of each pass, in the order of the records."""
         raise NotImplementedError
 
-    def write_outputs(self, tables: Mapping[str, PassTable], records: Sequence[Record], folder: Path) -> None:
+    def write_outputs(self, tables: dict[str, PassTable], records: Sequence[Record], folder: Path) -> None:
         """Write what is to be seen besides the scores into the run folder."""
 
 

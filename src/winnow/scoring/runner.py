@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytorch_lightning as pl
 
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
@@ -139,9 +140,9 @@ class PassRunner:
             if leads == is_leader():
                 with worker_pool(self.attack_processes if leads else 1) as pool:
                     for name, attack in attacks.items():
-                        led = (loss, identity) if attack.search == "greedy" else (None, None)
+                        led, by = (loss, identity) if attack.search == "greedy" else (None, None)
                         tables[name] = attacked_prompts(
-                            attack, records, self.store, *led, self.attack_processes, shown, pool
+                            attack, records, self.store, led, by, self.attack_processes, shown, pool
                         )
                         self.origin.setdefault(tables[name].fingerprint, tables[name].origin)
             barrier()
@@ -165,7 +166,7 @@ class PassRunner:
     def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
         budget = pass_.tokens_per_batch or self.tokens_per_batch
         data = Pending(pass_, encoded, columns, budget, pass_.label, there)
-        callbacks = [PartWriter(columns, self.flush_seconds)]
+        callbacks: list[pl.Callback] = [PartWriter(columns, self.flush_seconds)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.

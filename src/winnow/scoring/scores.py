@@ -104,10 +104,9 @@ def answer_losses(
     s(A) only); `skip` leaves the first answer token out of every view.
 
     tables: likelihood passes by view. optional: views that a record may lack, an attack that found nothing: its mean is
-    NaN then, and the record keeps the others. Returns (means in nats by view, answer tokens that every mean covers, why a
-    record has no means); the first two are NaN exactly where the third gives a reason: a flag of one of the passes that it
-    must have, nothing left to average, or a loss that is not finite.
-    """
+    NaN then, and the record keeps the others. Returns (means in nats by view, answer tokens that every mean covers, why
+    a record has no means); the first two are NaN exactly where the third gives a reason: a flag of one of the passes
+    that it must have, nothing left to average, or a loss that is not finite."""
     if first_token not in ("score", "skip"):
         raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
     offered = {}

@@ -104,7 +104,9 @@ class Columns(Folder):
             for file in files:
                 looked.add(file)
                 part = self._open(file) if wanted else None
-                for group in range(part.num_row_groups if part else 0):
+                if part is None:
+                    continue
+                for group in range(part.num_row_groups):
                     rows = []
                     for row, record_id in enumerate(part.read_row_group(group, ["id"])["id"].to_pylist()):
                         if record_id in wanted:

@@ -58,9 +58,9 @@ def rescaled(cfg: Mapping[str, Any], kept: Collection[str]) -> tuple[dict[str, A
     if new.get("scorer") and not {"backbone@scorer", "scorer.name"} & set(kept):
         new["scorer"] = copy.deepcopy(scale["backbone"])
     start = new.get("start") or {}
-    if "pool" in start and not {"data@start.pool", "start.pool.path", "start.pool.source"} & set(kept):
-        if _from_afar(start["pool"]):
-            start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], kept)
+    own_pool = {"data@start.pool", "start.pool.path", "start.pool.source"} & set(kept)
+    if "pool" in start and not own_pool and _from_afar(start["pool"]):
+        start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], kept)
     nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
     if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in kept:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite

@@ -108,8 +108,8 @@ class Sweep:
         if away:
             raise UserError(
                 f"no table of {name} is written: {len(away)} of {len(self.jobs())} jobs, as {self.name(away[0])}, lie "
-                f"outside of {self.folder}; give a hydra.sweep.dir that is the same for all jobs, or write the table of "
-                f"one folder with `winnow table {name} runs=FOLDER`."
+                f"outside of {self.folder}; give a hydra.sweep.dir that is the same for all jobs, or write the table "
+                f"of one folder with `winnow table {name} runs=FOLDER`."
             )
         if not any((job["table"], job["scale"]) == (name, self.scale) for job in self.jobs()):
             raise UserError(

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 class MicroBatch(NamedTuple):
     """Records that go through the model together. Right-padded: a causal model needs no attention mask.
 
-    step: 0-based optimizer step. epoch: 0-based pass over the records. index: position among all
+    step: 0-based optimizer step. epoch: 0-based pass over the records. number: position among all
     micro-batches of the step, over all processes. step_tokens: answer tokens in the whole global batch.
     records: the record ids. ids: (batch, length) token ids. mask: (batch, length) bool, false at padding.
     instruction: (batch, length) bool, true at the tokens of the record's instruction.
@@ -42,7 +41,7 @@ class MicroBatch(NamedTuple):
 
     step: int
     epoch: int
-    index: int
+    number: int
     records: tuple[str, ...]
     ids: Tensor
     mask: Tensor
@@ -64,7 +63,7 @@ def plan_steps(
     batch_size: int,
     micro_batch_size: int,
     seed: int,
-    epochs: int,
+    epochs: int | None,
     max_steps: int | None = None,
 ) -> list[Step]:
     """All optimizer steps of a run: `epochs` passes over the records, or `max_steps` steps if given.
@@ -73,15 +72,18 @@ def plan_steps(
     last one of an epoch may be smaller. Inside a global batch records are sorted by length, longest first,
     so that a micro-batch holds little padding.
     """
-    total = epochs * math.ceil(len(lengths) / batch_size) if max_steps is None else max_steps
+    if max_steps is None:
+        assert epochs is not None  # one of the two is given
+        max_steps = epochs * math.ceil(len(lengths) / batch_size)
     steps: list[Step] = []
-    for epoch in count():
+    epoch = 0
+    while len(steps) < max_steps:
         order = np.random.default_rng(draws.key("epoch", seed, epoch)).permutation(len(lengths)).tolist()
         for start in range(0, len(order), batch_size):
-            if len(steps) == total:
-                return steps
             records = sorted(order[start : start + batch_size], key=lambda i: (-lengths[i], i))
             steps.append(Step(epoch, _cut(records, micro_batch_size)))
+        epoch += 1
+    return steps[:max_steps]
 
 
 def _cut(items: list[int], size: int) -> list[list[int]]:
@@ -184,7 +186,7 @@ class MicroBatchLoader(DataLoader):
         # work (filling a few small tensors) is far below that of a training step.
         super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is)
 
-    def __iter__(self) -> Iterator[MicroBatch]:
+    def __iter__(self) -> Any:  # an iterator of micro-batches; torch declares a class of its own
         self._given = self._start.offset
         for micro_batch in super().__iter__():
             self._given += 1
@@ -197,7 +199,7 @@ class MicroBatchLoader(DataLoader):
         self._start.offset = state["steps"] * self._per_step
 
 
-def _as_it_is(micro_batch: MicroBatch) -> MicroBatch:
+def _as_it_is(micro_batch: Any) -> Any:
     return micro_batch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class MicroBatchLoss:
 
     Logits exist at answer positions only. model: a causal language model. batch: with at least one record.
     """
+
+    model: Any  # torch knows its methods as tensors or modules
 
     def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0) -> None:
         self.model, self.batch, self.seed = model, batch, seed
@@ -46,7 +49,9 @@ class MicroBatchLoss:
         with _without_gradients(self.weights), self._dropout() if dropout else RecordDropout(None, 0):
             predicting = self._predicting(point, self.batch.rows)
             slope = _head_slope(predicting, self.causal.logits, self.batch.targets)
-            return _gradients(predicting, [point], slope)[0]
+            gradient = _gradients(predicting, [point], slope)[0]
+        assert gradient is not None  # states depend on the embeddings
+        return gradient
 
     def keep(self, embeds: Tensor) -> KeptGradients:
         return KeptGradients(self, embeds)
@@ -94,10 +99,12 @@ class KeptGradients:
         for i, gradient in enumerate(found if self.embeds.requires_grad else found[1:]):
             if gradient is None:
                 continue
-            if self.sums[i] is None:
+            total = self.sums[i]
+            if total is None:
                 self.sums[i] = weight * gradient
             else:
-                self.sums[i].add_(gradient, alpha=weight)
+                total.add_(gradient, alpha=weight)
+        assert found[0] is not None  # the loss depends on the embeddings
         return found[0]
 
     def loss(self) -> Tensor:
@@ -145,7 +152,7 @@ def _head_slope(predicting: Tensor, logits: Logits, targets: Tensor) -> Tensor:
     As the head's weights want no gradient here, each chunk of logits can give its gradient at once: nothing is kept
     or computed a second time.
     """
-    parts = []
+    parts: list[Any] = []
     for rows, wanted in zip(predicting.detach().split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
         rows = rows.requires_grad_()
         nll = nn.functional.cross_entropy(logits(rows).float(), wanted, reduction="sum") / len(targets)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from transformers import get_scheduler
 
@@ -35,6 +36,8 @@ class InstructionTuner(pl.LightningModule):
     Raises UserError at a loss that is not finite or below 0, before the weights are touched by it.
     """
 
+    model: Any  # torch knows its methods as tensors or modules
+
     def __init__(
         self,
         model: nn.Module,
@@ -55,7 +58,7 @@ class InstructionTuner(pl.LightningModule):
         self.run = run or {}
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
-        self._step_loss: Tensor | float = 0.0
+        self._step_loss = torch.zeros(())
         self._batches: list[MicroBatch] = []  # of the step
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
@@ -63,7 +66,7 @@ class InstructionTuner(pl.LightningModule):
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
         if batch.ids.numel() == 0:
             # Every process must take part in every backward pass; this one adds zeros to the gradients.
-            share = sum(parameter.reshape(-1)[0] for _, parameter in self.trained()) * 0.0
+            share = torch.stack([parameter.reshape(-1)[0] for _, parameter in self.trained()]).sum() * 0.0
         else:
             self._batches.append(batch)
             embeds = self.model.get_input_embeddings()(batch.ids)
@@ -79,7 +82,7 @@ class InstructionTuner(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         loss = float(self.trainer.strategy.reduce(self._step_loss, reduce_op="sum"))
-        self._step_loss = 0.0
+        self._step_loss = torch.zeros(())
         step, rate = self.global_step + 1, optimizer.param_groups[0]["lr"]
         if not math.isfinite(loss) or loss < 0:
             raise UserError(f"The tuning loss became {loss} at step {step} of {self.total_steps}: {self._cause(loss)}")
@@ -128,7 +131,7 @@ class InstructionTuner(pl.LightningModule):
         self.model.train()
         return losses
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW (no decay on biases and norms) and a per-step schedule with linear warm-up."""
         matrices = [p for _, p in self.trained() if p.ndim >= 2]
         vectors = [p for _, p in self.trained() if p.ndim < 2]

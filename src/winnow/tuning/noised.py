@@ -1,4 +1,5 @@
-"""Where noised instructions meet the tuner: the examples of each epoch, and the distortion that an adversary asks for."""
+"""Where noised instructions meet the tuner: the examples of each epoch, and the distortion that an adversary asks
+for."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def prepare(
     raw, noisy = noising.pairs(records)
     if not raw:
         raise UserError(
-            f"noising={noising.name} can change none of the {len(records)} selected instructions, so there is no distortion; "
-            f"choose another noising, or give adversary.distortion a number."
+            f"noising={noising.name} can change none of the {len(records)} selected instructions, so there is no "
+            f"distortion; choose another noising, or give adversary.distortion a number."
         )
     adversary.prepare(measure()(raw, noisy))

@@ -49,12 +49,12 @@ def save_tuned(
     adapter = isinstance(model, PeftModel)
     with replacing(folder) as partial:
         if adapter:
-            model.peft_config["default"].base_model_name_or_path = base
-            model.peft_config["default"].revision = revision
+            config: Any = model.peft_config
+            config["default"].base_model_name_or_path, config["default"].revision = base, revision
             # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
-            model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
+            model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
         else:
-            model.save_pretrained(partial, safe_serialization=True)
+            model.save_pretrained(str(partial), safe_serialization=True)
         backbone.tokenizer.save_pretrained(partial)
         (partial / BACKBONE_FILE).write_text(json.dumps(backbone.identity, indent=1), encoding="utf-8")
         card = model_card(base, backbone.name, adapter, facts, revision, prompt)

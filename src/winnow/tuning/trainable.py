@@ -38,7 +38,7 @@ def with_adapters(
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
     config = LoraConfig(
         r=r,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft declares int, and divides it by r
         lora_dropout=dropout,
         target_modules=targets,
         bias="none",

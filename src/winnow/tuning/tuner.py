@@ -109,7 +109,7 @@ class Tuner:
         check_sizes(batch_size, micro_batch_size, world=1)
         self.mode = mode
         targets = target_names(lora_target_modules) if mode == "lora" else None
-        own = (lora_r, lora_alpha, lora_dropout, targets) if mode == "lora" else (None,) * 4
+        own: tuple[Any, ...] = (lora_r, lora_alpha, lora_dropout, targets) if mode == "lora" else (None,) * 4
         self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target_modules = own
         self.lora = dict(zip(("r", "alpha", "dropout", "target_modules"), own, strict=True))
         self.epochs, self.max_steps = (epochs if max_steps is None else None), max_steps
@@ -282,7 +282,7 @@ class Tuner:
             num_sanity_val_steps=0,
         )
 
-    def _checkpointing(self, trainer: pl.Trainer, folder: Path, total_steps: int) -> tuple[int, Path] | None:
+    def _checkpointing(self, trainer: Any, folder: Path, total_steps: int) -> tuple[int, Path] | None:
         """Adds the checkpoint callback; returns (step, path) of the checkpoint to go on from, if any."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint_every_steps and not trainer.fast_dev_run:

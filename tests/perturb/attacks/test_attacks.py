@@ -172,7 +172,7 @@ def test_options_are_the_papers():
     assert all(len(s) == 10 and set(s) <= set(string.ascii_letters + string.digits) for s in random_strings())
 
 
-@pytest.mark.parametrize("candidates, words", [(1, 1), (2, 1), (7, 1), (8, 2), (12, 2), (13, 3), (500, 20)])
+@pytest.mark.parametrize(("candidates", "words"), [(1, 1), (2, 1), (7, 1), (8, 2), (12, 2), (13, 3), (500, 20)])
 def test_words_to_change(candidates, words):
     """max(1, floor(0.2 n + 0.5)), at most 20: 0.2 * 7 + 0.5 = 1.9, 0.2 * 8 + 0.5 = 2.1, 0.2 * 13 + 0.5 = 3.1."""
     assert KINDS["deepwordbug"]().words_to_change(candidates) == words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import editdistance
@@ -50,7 +51,6 @@ def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
         return KINDS["checklist"].attack(attack, record_id, instruction, losses)
 
     monkeypatch.setattr(attack, "attack", fails, raising=False)
-    monkeypatch.setattr(attack, "settings", KINDS["checklist"]().settings, raising=False)
     records = [record("Name a river."), record("Name a lake.")]
     table = attacked_prompts(attack, records, Store(tmp_path / "one"), progress=False)
     assert table.flags() == ["attack_fails: IndexError: string index out of range", None]
@@ -61,13 +61,13 @@ def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
 
 def test_edit_distance_is_textattacks():
     """`kitten` to `sitting` takes 3 edits, two substitutions and an insertion. TextAttack's constraints count with
-    another package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of such a
-    letter stands alone."""
+    another package: both agree on every pair, also where letters have accents or take two units in UTF-16, or half of
+    such a letter stands alone."""
     assert Levenshtein.distance("kitten", "sitting") == editdistance.eval("kitten", "sitting") == 3
     draw = random.Random(0)
     letters = "ab \u00e9e\u0301\U0001f600\ud83d\n"
     texts = [*INSTRUCTIONS, "", *("".join(draw.choices(letters, k=draw.randrange(40))) for _ in range(200))]
-    for a, b in zip(texts, texts[1:]):
+    for a, b in itertools.pairwise(texts):
         assert Levenshtein.distance(a, b) == editdistance.eval(a, b)
 
 

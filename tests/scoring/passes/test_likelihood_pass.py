@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -46,7 +47,7 @@ def compute(backbone, records, folder, budget=256, pass_=None, name="alpaca", **
 
 def means(table):
     values, offsets = table.ragged("nll")
-    return np.array([values[a:b].mean() if b > a else np.nan for a, b in zip(offsets, offsets[1:], strict=False)])
+    return np.array([values[a:b].mean() if b > a else np.nan for a, b in itertools.pairwise(offsets)])
 
 
 def test_equals_the_models_own_loss(backbone, records, tmp_path):
@@ -172,7 +173,8 @@ def test_prompt_embedding(backbone, records, tmp_path):
 
 
 def test_prompt_vector_is_the_mean_of_the_prompts_final_states(backbone, records, tmp_path):
-    """The same vector as the embedding pass over the prompt gives, to the 16 bits that are kept; none in the direct view."""
+    """The same vector as the embedding pass over the prompt gives, to the 16 bits that are kept; none in the direct
+    view."""
     table = compute(backbone, records, tmp_path / "a")
     vectors = compute(backbone, records, tmp_path / "b", pass_=BackboneEmbedding("prompt")).table["vector"].to_pylist()
     got = table.table["prompt_vector"].to_pylist()
@@ -185,8 +187,8 @@ def test_prompt_vector_is_the_mean_of_the_prompts_final_states(backbone, records
 
 
 def test_an_attacked_pass_is_the_clean_pass_of_the_attacked_records(backbone, tmp_path):
-    """CheckList appends a string to the instruction: the losses are those of records whose instruction says so, under the
-    old ids. An empty instruction has nothing to attack: flagged, with its answer's length."""
+    """CheckList appends a string to the instruction: the losses are those of records whose instruction says so, under
+    the old ids. An empty instruction has nothing to attack: flagged, with its answer's length."""
     given = [
         Record(record_id(text, "", "yes"), row, text, "", "yes", (), "test", {})
         for row, text in enumerate(["Say yes.", "", "Do you agree?"])

@@ -23,7 +23,7 @@ def pick(angles, classes, budget, **options):
     return Diverse(count=1, **options).pick(candidates, budget)
 
 
-COPIES = dict(angles=[0, 1, 2, 90, 130, 170], classes=[0, 0, 0, 1, 1, 1])
+COPIES = {"angles": [0, 1, 2, 90, 130, 170], "classes": [0, 0, 0, 1, 1, 1]}
 
 
 def test_top_up_by_hand():
@@ -148,7 +148,7 @@ def test_order_of_the_file_does_not_matter(order):
 
 def test_records_without_a_vector_are_not_eligible():
     """10 records, one flagged, one without a vector: 8 are valid, int(8 * 0.5) = 4 are taken, none of the two."""
-    scores, vectors = clustered(10, groups=2)
+    _, vectors = clustered(10, groups=2)
     flags = [None] * 10
     flags[3] = "empty_answer"
     vectors[[3, 6]] = np.nan

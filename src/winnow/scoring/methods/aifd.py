@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 class AIFD(Method):
     """The sum over levels; with attacks of fewer levels, over those.
 
-    attacks: by name; each adds one pass, and the passes of IFD, clean and direct, serve all of them. A level in which no
-    attack found a prompt is left out and the sum scaled up by the levels left (ours), so that records stay comparable.
-    first_token: `score` or `skip`, see `answer_losses`. max_aifd: a record whose AIFD per level is above it is not
-    eligible (ours: the paper's IFD filter carried over); max_ifd: nor one whose clean IFD is. None keeps them.
+    attacks: by name; each adds one pass, and the passes of IFD, clean and direct, serve all of them. A level in which
+    no attack found a prompt is left out and the sum scaled up by the levels left (ours), so that records stay
+    comparable. first_token: `score` or `skip`, see `answer_losses`. max_aifd: a record whose AIFD per level is above it
+    is not eligible (ours: the paper's IFD filter carried over); max_ifd: nor one whose clean IFD is. None keeps them.
     """
 
     def __init__(

@@ -31,10 +31,9 @@ NO_DIRECTION = "zero_or_non_finite_vector"
 class AIOEC(Method):
     """Mean over levels of the mean cosine over the level's attacks that found a prompt.
 
-    layer, pooling: which hidden states make h, see `BackboneEmbedding`; -1 and `mean` are the final states averaged over
-    all prompt tokens. answers: the pool has answers, so the vectors are taken from the likelihood passes, which AIFD and
-    IFD need as well; false, or another layer or pooling, runs the prompts alone.
-    """
+    layer, pooling: which hidden states make h, see `BackboneEmbedding`; -1 and `mean` are the final states averaged
+    over all prompt tokens. answers: the pool has answers, so the vectors are taken from the likelihood passes, which
+    AIFD and IFD need as well; false, or another layer or pooling, runs the prompts alone."""
 
     def __init__(
         self,

@@ -66,7 +66,8 @@ class BackboneEmbedding(Pass):
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         if self.region != "prompt":
             return template.encode(records, tokenizer)
-        # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a token.
+        # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
+        # token.
         prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
         return [prompt if prompt.flag else replace(prompt, ids=prompt.ids[: prompt.answer_start]) for prompt in prompts]
 

@@ -76,7 +76,10 @@ def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
     The runner adds `shared`, how many first tokens all rows of the batch have in common.
     input_ids: (batch, length). row, position, target: (scored tokens,), record by record.
     """
-    row, position, target, columns = [], [], [], []
+    row: list[int] = []
+    position: list[int] = []
+    target: list[int] = []
+    columns = []
     for i, record in enumerate(batch):
         first = max(record.answer_start, 1)  # the very first token of a text has no predecessor
         row += [i] * (len(record.ids) - first)
