@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from winnow.reproduce.collect import hydra_of, read_json, run_cards, whole
-from winnow.reproduce.names import AROUND, CONTROLS, control, identity
 from winnow.reproduce.settings import differences, settings_of, shown
 from winnow.sweeps.summary import FAILURE
 from winnow.tracking.job import share
+from winnow.tracking.names import AROUND, CONTROLS, control, identity
 
 STAGES = ("score", "select", "tune", "evaluate")
 SHARES = ("ratio", "budget", "selection.ratio", "selection.count")  # the selected share has an axis of its own

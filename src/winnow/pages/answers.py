@@ -1,10 +1,10 @@
-"""The sampled answers as a file to read, and the report's section on them."""
+"""The report's section on the sampled answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,54 +15,9 @@ from scipy.stats import spearmanr
 
 from winnow.errors import UserError
 from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, to_svg
-from winnow.store.files import replacing
-
-if TYPE_CHECKING:
-    from winnow.data.records import Record
-    from winnow.scoring.runner import PassTable
 
 SHOWN = 5  # records at each end
 MANY = 3000  # more points than this are drawn as one image
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("row", pa.int64()),
-        ("instruction", pa.string()),
-        ("input", pa.string()),
-        ("draw", pa.int32()),
-        ("answer", pa.string()),
-        ("tokens", pa.int32()),
-        ("finish", pa.string()),
-        ("usable", pa.bool_()),
-        ("same_as", pa.int32()),
-    ]
-)
-
-
-def write_answers(folder: Path, table: PassTable, records: Sequence[Record], answers: int) -> Path:
-    """Write `answers.parquet`, one row per record and answer, in the order of the records.
-
-    Columns: `id`, `row`, `instruction` and `input` of the record; `draw`, the answer's number from 0; `answer`, its
-    text; `tokens`, without the end token; `finish`, `eos` or `length` (cut at the limit); `usable`, false for an empty
-    one and for one whose vector is not finite; `same_as`, the first draw with the same text, null for a text not seen
-    before. A record that could not be answered has no row. answers: K, how many of the sampled ones count.
-    """
-    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
-    names = ("answers", "tokens", "finish", "usable")
-    for record, texts, tokens, finish, usable in zip(
-        records, *(table.table[name].to_pylist() for name in names), strict=True
-    ):
-        first: dict[str, int] = {}
-        for draw, text in enumerate(texts[:answers]):
-            seen = first.setdefault(text, draw)
-            row = (record.id, record.row, record.instruction, record.input, draw, text, tokens[draw], finish[draw])
-            row += (usable[draw], None if seen == draw else seen)
-            for name, value in zip(SCHEMA.names, row, strict=True):
-                columns[name].append(value)
-    path = folder / "answers.parquet"
-    with replacing(path) as partial:
-        pq.write_table(pa.table(columns, schema=SCHEMA), partial)
-    return path
 
 
 def answers_section(

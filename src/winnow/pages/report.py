@@ -21,9 +21,10 @@ from scipy.stats import spearmanr
 from winnow.errors import UserError
 from winnow.pages import plots
 from winnow.pages.answers import answers_section
-from winnow.pages.card import flatten, git_phrase, show_measure, show_number, show_seconds
+from winnow.pages.card import git_phrase, show_measure, show_number, show_seconds
 from winnow.pages.diversity import diversity_section
 from winnow.pages.robustness import robustness_curves, robustness_table
+from winnow.store.differences import flatten
 from winnow.store.files import write_atomically
 
 if TYPE_CHECKING:

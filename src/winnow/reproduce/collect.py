@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
-from winnow.reproduce.names import METRICS, NOISES, identity
 from winnow.reproduce.settings import free_keys, settings_of
 from winnow.sweeps.summary import FAILURE, LAST_SWEEP, failure
+from winnow.tracking.names import METRICS, NOISES, identity
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from hydra.utils import get_object
 
-from winnow.pages.card import flatten
-from winnow.reproduce.names import text
 from winnow.store.describe import free
+from winnow.store.differences import flatten
 from winnow.sweeps.scale import ABSENT
+from winnow.tracking.names import text
 
 # No components, so that no class says of their keys that no number hangs on them.
 LEFT_OUT = re.compile(

@@ -13,8 +13,8 @@ from typing import Any
 from winnow.errors import UserError
 from winnow.evaluation.comparison import Measurement, compare_items, measurements
 from winnow.reproduce.collect import Job, Measured
-from winnow.reproduce.names import text
 from winnow.reproduce.settings import differences, is_named, shown
+from winnow.tracking.names import text
 
 COLUMNS = ("backbone", "pool", "method", "ratio")
 ROUNDING = 0.01  # cells have two decimals: a printed mean may be so far from the mean of its cells

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.pages.card import flatten
+from winnow.store.differences import flatten
 
 # Group -> the keys that say which choice it is. Whoever sets one of them, or the group, has chosen.
 GROUPS = {

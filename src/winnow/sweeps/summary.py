@@ -22,7 +22,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.errors import UserError, user_sentence
+from winnow.errors import UserError
+from winnow.messages import user_sentence
 from winnow.store.files import write_atomically
 
 FAILURE = "failed.json"  # in a job's folder: why its last attempt failed

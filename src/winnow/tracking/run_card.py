@@ -44,23 +44,8 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "pytorch-lightning",
-    "lm-eval",
-    "datasets",
-    "huggingface-hub",
-    "safetensors",
-    "hydra-core",
-    "omegaconf",
-    "wandb",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pyarrow",
-    "matplotlib",
+    *("torch", "transformers", "tokenizers", "peft", "pytorch-lightning", "lm-eval", "datasets", "huggingface-hub"),
+    *("safetensors", "hydra-core", "omegaconf", "wandb", "numpy", "scipy", "scikit-learn", "pyarrow", "matplotlib"),
 )
 
 
