@@ -111,7 +111,7 @@ def test_holm_is_over_the_methods_of_the_table(sweep):
     """Three methods against random: with p-values p1 <= p2 <= p3 of the single tests, the smallest counts three times,
     the next one twice."""
     runs = read_runs(sweep)
-    items = {run.name: measurements(run.models["tuned"])[0][KEY] for run in runs}
+    items = {run.name: measurements(run.results["models"]["tuned"])[0][KEY] for run in runs}
     sides = {name: [items[f"{name}-{seed}"] for seed in (0, 1)] for name in ("random", "ifd", "length", "perplexity")}
     raw = {name: compare_items(side, sides["random"]).p for name, side in sides.items() if name != "random"}
     low, middle, high = sorted(raw, key=raw.get)

@@ -1,4 +1,4 @@
-"""The sampled answers as a file to read, and the report's section on them."""
+"""answers.parquet, the sampled answers of a run, and the report's section on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 from scipy.stats import spearmanr
 
 from winnow.errors import UserError
-from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, to_svg
+from winnow.pages.svg import BLUE, GREY, MANY, RED, STYLE, message, new_figure, to_svg
 from winnow.store.files import replacing
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from winnow.scoring.runner import PassTable
 
 SHOWN = 5  # records at each end
-MANY = 3000  # more points than this are drawn as one image
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -44,19 +43,19 @@ def write_answers(folder: Path, table: PassTable, records: Sequence[Record], ans
 
     Columns: `id`, `row`, `instruction` and `input` of the record; `draw`, the answer's number from 0; `answer`, its
     text; `tokens`, without the end token; `finish`, `eos` or `length` (cut at the limit); `usable`, false for an empty
-    one and for one whose vector is not finite; `same_as`, the first draw with the same text, null for a text not seen
-    before. A record that could not be answered has no row. answers: K, how many of the sampled ones count.
+    one and for one whose vector is not finite; `same_as`, the first draw with the same text, null in that draw itself.
+    A record without answers has no row. answers: K, the number of sampled answers that count.
     """
     columns: dict[str, list] = {name: [] for name in SCHEMA.names}
     names = ("answers", "tokens", "finish", "usable")
     for record, texts, tokens, finish, usable in zip(
         records, *(table.table[name].to_pylist() for name in names), strict=True
     ):
-        first: dict[str, int] = {}
+        draws: dict[str, int] = {}
         for draw, text in enumerate(texts[:answers]):
-            seen = first.setdefault(text, draw)
+            first = draws.setdefault(text, draw)
             row = (record.id, record.row, record.instruction, record.input, draw, text, tokens[draw], finish[draw])
-            row += (usable[draw], None if seen == draw else seen)
+            row += (usable[draw], None if first == draw else first)
             for name, value in zip(SCHEMA.names, row, strict=True):
                 columns[name].append(value)
     path = folder / "answers.parquet"
@@ -71,7 +70,7 @@ def answers_section(
     chosen: Mapping[int, bool] | None,
     fold: Callable[[str], dict[str, Any]],
 ) -> dict[str, Any] | None:
-    """What the page shows of `answers.parquet`; None when there is no such file or no score table that goes with it.
+    """The section's values; None without answers.parquet or without the score table of `adg`.
 
     rows: those of scores.parquet. chosen: whether the record of a row is selected; None before selection. fold: cuts a
     text for the page. Raises UserError if the file cannot be read.
@@ -81,16 +80,16 @@ def answers_section(
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (-row["score"], row["row"]))
     most = scored[:SHOWN]
     least = scored[SHOWN:][-SHOWN:][::-1]
-    found = _answers_of(path, [row["id"] for row in most + least])
-    whole = max((row["usable_answers"] for row in scored), default=0)
+    answers = _answers_of(path, [row["id"] for row in most + least])
+    most_usable = max((row["usable_answers"] for row in scored), default=0)
     place = {row["row"]: i for i, row in enumerate(scored, start=1)}
-    cards = [_card(place[row["row"]], row, found.get(row["id"], []), fold) for row in most + least]
+    cards = [_card(place[row["row"]], row, answers.get(row["id"], []), fold) for row in most + least]
     values = {name: [row[name] for row in scored] for name in ("dispersion", "anisotropy", "score")}
     return {
         "most": cards[: len(most)],
         "least": cards[len(most) :],
         "n": len(scored),
-        "fewer": sum(row["usable_answers"] < whole for row in scored),
+        "fewer": sum(row["usable_answers"] < most_usable for row in scored),
         "same": sum(row["distinct_answers"] == 1 for row in scored),
         "follows": {name: _correlation(values[name], values["score"]) for name in ("dispersion", "anisotropy")},
         "plane": Markup(
@@ -106,7 +105,7 @@ def answers_section(
 def divergence_plane(
     dispersion: Sequence[float], anisotropy: Sequence[float], selected: Sequence[bool] | None = None
 ) -> str:
-    """Every record at (D, I), selected ones in blue, those whose answers are all the same as red crosses at (0, 0)."""
+    """Every record at (D, I): selected records in blue, records with equal answers as a red cross at (0, 0)."""
     title = "Dispersion against anisotropy"
     x, y = np.array(dispersion, dtype=float), np.array(anisotropy, dtype=float)
     if not len(x):
@@ -140,15 +139,15 @@ def divergence_plane(
 
 
 def _answers_of(path: Path, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of some records by id, in the order of their draws; copies of a record have one set."""
+    """The rows of the records by id, in the order of the draws; copies of a record share theirs."""
     try:
         table = pq.read_table(path, filters=[("id", "in", sorted(set(ids)))] if ids else None)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and run the score stage again.") from error
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    answers: dict[str, dict[int, dict[str, Any]]] = {}
     for row in table.to_pylist():
-        found.setdefault(row["id"], {})[row["draw"]] = row
-    return {record: [own[draw] for draw in sorted(own)] for record, own in found.items()}
+        answers.setdefault(row["id"], {})[row["draw"]] = row
+    return {record: [draws[draw] for draw in sorted(draws)] for record, draws in answers.items()}
 
 
 def _card(
@@ -168,7 +167,7 @@ def _card(
 
 
 def _label(answer: Mapping[str, Any]) -> str:
-    """What stands beside an answer: its number, and what a reader must know of it."""
+    """The label of an answer: its number, and whether it repeats another, was cut or is not usable."""
     if answer["same_as"] is not None:
         return f"{answer['draw'] + 1}, as {answer['same_as'] + 1}"
     remark = "" if answer["usable"] else ", not usable"
@@ -176,7 +175,7 @@ def _label(answer: Mapping[str, Any]) -> str:
 
 
 def _correlation(values: Sequence[float], scores: Sequence[float]) -> float | None:
-    """Spearman correlation; None where it is not defined (fewer than 3 records, or all equal)."""
+    """Spearman correlation; None for fewer than 3 records or constant values."""
     if len(values) < 3 or len(set(values)) == 1 or len(set(scores)) == 1:
         return None
     return float(spearmanr(values, scores).statistic)

@@ -10,9 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from winnow.pages.svg import BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
-
-MANY = 3000  # more points than this are drawn as one image
+from winnow.pages.svg import BLUE, GREY, INK, MANY, RED, STYLE, message, new_figure, to_svg
 
 
 def diversity_section(content: Mapping[str, Any]) -> dict[str, Any]:

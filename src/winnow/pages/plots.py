@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from winnow.pages.card import show_number
-from winnow.pages.svg import AMBER, BLUE, GREY, GRID, INK, RED, STYLE, WIDTH, message, new_figure, to_svg
+from winnow.pages.svg import AMBER, BLUE, GREY, GRID, INK, MANY, RED, STYLE, WIDTH, message, new_figure, to_svg
 
-# Above this, points are drawn as one embedded image: 50,000 SVG circles would make the page unusable.
-MANY = 3000
 LOWER_IS_BETTER = re.compile(r"bits_per_byte|perplexity|(^|[/_])(loss|nll|bpb|ppl)([,_/]|$)")
 
 

@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 
 INK, GRID = "#1a1b1e", "#d8dade"
 BLUE, GREY, RED, AMBER = "#0072b2", "#999999", "#d55e00", "#e69f00"
+COLOURS = (BLUE, RED, AMBER, INK, GREY)  # of curves, in this order
+MARKS = "osD^vP*X"
+MANY = 3000  # points; more are drawn as one image, because as many SVG circles make a page unusable
 CSS = {
     INK: "currentColor",
     GRID: "var(--plot-grid, #d8dade)",
@@ -61,12 +64,12 @@ def new_figure(height: float) -> tuple[Figure, Axes]:
 
 
 def height_for(entries: int, least: float) -> float:
-    """Inches that a plot needs whose legend, beside it, has so many entries; at least `least`."""
+    """Inches of a plot with this many entries in the legend beside it; at least `least`."""
     return max(least, 0.7 + 0.22 * entries)
 
 
 def message(title: str, text: str) -> str:
-    """A plot's place taken by a sentence."""
+    """A sentence in place of a plot."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(1.1)
         axes.set_title(title)
