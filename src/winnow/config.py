@@ -213,25 +213,26 @@ def _plain(kind: Any) -> Any:
 
 
 def composition_sentence(error: Exception) -> str:
-    """What Hydra says of an override that it cannot use, in one sentence and with what was perhaps meant."""
+    """One sentence for an override that Hydra refuses, with the closest known name."""
     from omegaconf.errors import OmegaConfBaseException
 
-    told = " ".join((str(error) or str(error.__cause__)).split())  # Hydra at times puts the message into the cause only
+    # Hydra at times puts the message into the cause only.
+    message = " ".join((str(error) or str(error.__cause__)).split())
     missing = getattr(error, "missing_cfg_file", None)
     if missing is not None:
         group, _, choice = missing.partition("/")
         return f"{group}={choice} is no option{_instead(choice, error.options or choices(group), group, '=')}"
-    found = re.match(r"Could not override '(.+?)'", told)
+    found = re.match(r"Could not override '(.+?)'", message)
     if found and isinstance(error.__cause__, OmegaConfBaseException):
         cause = error.__cause__
         parent, _, _ = str(cause.full_key).rpartition(".")
         return f"{found[1]} is no key{_instead(str(cause.key), map(str, cause.parent_node), parent)}"
     found = re.match(
-        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w@/]+(?:\.\w+)*)", told
+        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w@/]+(?:\.\w+)*)", message
     )
     if found:
         return f"{found[1]} is a key already: write {found[1]}=... without the plus."
-    return re.sub(r"\s*To append to your default list use \S+", "", told)  # which ends in a TypeError
+    return re.sub(r"\s*To append to your default list use \S+", "", message)  # which ends in a TypeError
 
 
 def choices(group: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how errors of libraries are told."""
+"""The one exception for users, and the sentences for errors of libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import re
 from pathlib import Path
 
-# What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
+# Errors of the system that a user can correct, with the remedy; any other one is a defect of ours.
 _ELSEWHERE = "give another place with paths.run=... or paths.store=..., or make room"
 _CURES = dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EDQUOT), _ELSEWHERE
@@ -20,11 +20,11 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 
 class UserError(Exception):
-    """Bad input or configuration, told in one sentence: where, what was found, what was expected, what to do."""
+    """Bad input or configuration, in one sentence: place, found value, expected value, remedy."""
 
 
 def user_sentence(error: BaseException) -> str | None:
-    """The one sentence for an error that the user can mend, or None for an error of ours, which keeps its traceback."""
+    """The sentence for an error that the user can correct; None for a defect of ours, which keeps its traceback."""
     import yaml
     from hydra.errors import HydraException, InstantiationException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException

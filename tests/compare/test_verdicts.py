@@ -144,7 +144,7 @@ def test_bad_requests_are_one_sentence(sweep, tmp_path):
     values = [json.loads(line)["metrics"]["score"] for line in lines[:30]]
     other["models"]["tuned"]["metrics"][KEY]["value"] = float(np.mean(values))
     (sweep / "ifd-0" / "results.json").write_text(json.dumps(other))
-    with pytest.raises(UserError, match=f"{KEY}: the models were not asked the same items of the task t"):
+    with pytest.raises(UserError, match=f"{KEY}: the models have different items of the task t"):
         verdicts(read_runs(sweep))
     page = write_dashboard(sweep).read_text()
     assert "There are no verdicts" in page and "▲" not in page

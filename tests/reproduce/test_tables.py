@@ -118,7 +118,7 @@ def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
     variance 40/39 (1/4 - 1/16) = 0.1923, standard error sqrt(0.1923 / 40) = 0.0693; t(39) = 2.0227: 25 +- 14.02 points.
     With four such items, p = 2 / 2^4: a tie, and the interval holds 0."""
     common, key = {"table": "consistency/table1"}, "average/small"
-    ours = {"choices": {"method": "noise", "selection": "noise"}, "row": {"ratio": 0.12, "beta": 10}}
+    ours = {"choices": {"method": "consistency", "selection": "consistency"}, "row": {"ratio": 0.12, "beta": 10}}
     for name, wins, said in (("a", 10, "better"), ("b", 4, "tie")):
         full, own = [0] * 40, [1] * wins + [0] * (40 - wins)
         for folder, side, more in (("full", full, {"choices": {"method": "full"}}), ("ours", own, ours)):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from winnow.compare import plots
 from winnow.compare.runs import STAGES, ComparedRun, read_runs
@@ -20,6 +19,7 @@ from winnow.compare.verdicts import marks_of_runs
 from winnow.errors import UserError
 from winnow.pages.files import render
 from winnow.pages.plots import lower_is_better
+from winnow.pages.svg import rank_correlation
 from winnow.store.files import write_atomically
 
 
@@ -88,9 +88,8 @@ def spearman(runs: Sequence[ComparedRun]) -> np.ndarray:
     for i, one in enumerate(runs):
         for j, other in enumerate(runs[: i + 1]):
             common = sorted(one.scores.keys() & other.scores.keys())
-            pair = [[run.scores[key] for key in common] for run in (one, other)]
-            if len(common) >= 3 and all(len(set(side)) > 1 for side in pair):
-                values[i, j] = values[j, i] = spearmanr(*pair).statistic
+            value = rank_correlation(*([run.scores[key] for key in common] for run in (one, other)))
+            values[i, j] = values[j, i] = np.nan if value is None else value
     return values
 
 

@@ -50,24 +50,17 @@ def against_ratio(runs: Sequence[ComparedRun], metric: str, low: bool) -> str:
     bases = sorted({run.base[metric] for run in runs if metric in run.base})
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(height_for(len(curves) + bool(bases), 3.6))
-        shown = dict(zip(sorted(curves), short_names(sorted(curves)), strict=True))
+        names = dict(zip(sorted(curves), short_names(sorted(curves)), strict=True))
         for number, (label, points) in enumerate(sorted(curves.items())):
             colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
             shares = sorted(points)
             flat = [(share, value) for share in shares for value in points[share]]
             axes.scatter(*zip(*flat, strict=True), s=26, color=colour, marker=mark, alpha=0.6, linewidths=0)
-            axes.plot(
-                shares,
-                [np.mean(points[share]) for share in shares],
-                color=colour,
-                marker=mark,
-                markersize=4,
-                label=shown[label],
-            )
+            means = [np.mean(points[share]) for share in shares]
+            axes.plot(shares, means, color=colour, marker=mark, markersize=4, label=names[label])
         for value in bases[:3]:
-            axes.axhline(
-                value, color=GREY, linestyle="--", linewidth=1.2, label="base model" if value == bases[0] else None
-            )
+            label = "base model" if value == bases[0] else None
+            axes.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label=label)
         axes.set(
             title=title,
             xlabel="share of the valid records",
@@ -123,16 +116,10 @@ def cost_against_gain(runs: Sequence[ComparedRun], metric: str, low: bool) -> st
     with matplotlib.rc_context(STYLE):
         labels = sorted({point[2] for point in points})
         figure, axes = new_figure(height_for(len(labels), 3.4))
-        for number, (method, shown) in enumerate(zip(labels, short_names(labels), strict=True)):
+        for number, (method, name) in enumerate(zip(labels, short_names(labels), strict=True)):
             own = [point[:2] for point in points if point[2] == method]
-            axes.scatter(
-                *zip(*own, strict=True),
-                s=42,
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKS[number % len(MARKS)],
-                label=shown,
-                linewidths=0,
-            )
+            colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+            axes.scatter(*zip(*own, strict=True), s=42, color=colour, marker=mark, label=name, linewidths=0)
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set(
             title=title,
@@ -147,20 +134,20 @@ def cost_against_gain(runs: Sequence[ComparedRun], metric: str, low: bool) -> st
 def seconds_per_stage(runs: Sequence[ComparedRun], stages: Sequence[str]) -> str:
     """One stacked bar for each run: the seconds of its computed stages."""
     title = "Seconds per stage, without what came from the store"
-    shown = [run for run in runs if run.seconds][:MOST]
-    if not shown:
+    runs = [run for run in runs if run.seconds][:MOST]
+    if not runs:
         return message(title, "Every stage of every run came from the store.")
     colours = dict(zip(stages, (BLUE, AMBER, RED, GREY), strict=False))
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.9 + 0.3 * len(shown))
-        left = np.zeros(len(shown))
+        figure, axes = new_figure(0.9 + 0.3 * len(runs))
+        left = np.zeros(len(runs))
         for stage in stages:
-            widths = np.array([run.seconds.get(stage, 0.0) for run in shown])
+            widths = np.array([run.seconds.get(stage, 0.0) for run in runs])
             if widths.any():
-                axes.barh(range(len(shown)), widths, left=left, height=0.62, color=colours[stage], label=stage)
+                axes.barh(range(len(runs)), widths, left=left, height=0.62, color=colours[stage], label=stage)
                 left += widths
-        axes.set_yticks(range(len(shown)), short_names([run.name for run in shown]))
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_yticks(range(len(runs)), short_names([run.name for run in runs]))
+        axes.set_ylim(len(runs) - 0.4, -0.6)
         axes.set(title=title, xlabel="seconds")
         axes.grid(axis="y", visible=False)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))

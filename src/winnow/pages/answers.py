@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from winnow.errors import UserError
-from winnow.pages.svg import BLUE, GREY, MANY, RED, STYLE, message, new_figure, to_svg
+from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, rank_correlation, scatter, to_svg
 from winnow.store.files import replacing
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def answers_section(
         "n": len(scored),
         "fewer": sum(row["usable_answers"] < most_usable for row in scored),
         "same": sum(row["distinct_answers"] == 1 for row in scored),
-        "follows": {name: _correlation(values[name], values["score"]) for name in ("dispersion", "anisotropy")},
+        "follows": {name: rank_correlation(values[name], values["score"]) for name in ("dispersion", "anisotropy")},
         "plane": Markup(
             divergence_plane(
                 values["dispersion"],
@@ -116,18 +115,7 @@ def divergence_plane(
     groups = [(~chosen & ~same, GREY, others), (chosen & ~same, BLUE, "selected")]
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(4.4)
-        for mask, colour, label in groups:
-            if mask.any():
-                axes.scatter(
-                    x[mask],
-                    y[mask],
-                    s=10 if len(x) > 1000 else 22,
-                    color=colour,
-                    alpha=0.7,
-                    linewidths=0,
-                    label=f"{label} ({mask.sum():,})",
-                    rasterized=len(x) > MANY,
-                )
+        scatter(axes, x, y, groups, [10 if len(x) > 1000 else 22] * 2)
         if same.any():
             label = f"all answers the same ({same.sum():,})"
             axes.plot([0], [0], "x", color=RED, markersize=7, clip_on=False, label=label, linestyle="none")
@@ -153,7 +141,7 @@ def _answers_of(path: Path, ids: Sequence[str]) -> dict[str, list[dict[str, Any]
 def _card(
     place: int, row: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], fold: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
-    asked = [(name, fold(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
+    prompt = [(name, fold(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
     return {
         "place": place,
         "row": row["row"],
@@ -161,7 +149,7 @@ def _card(
         "score": row["score"],
         "dispersion": row["dispersion"],
         "anisotropy": row["anisotropy"],
-        "asked": asked,
+        "prompt": prompt,
         "answers": [(_label(one), fold(one["answer"].strip())) for one in answers],
     }
 
@@ -172,10 +160,3 @@ def _label(answer: Mapping[str, Any]) -> str:
         return f"{answer['draw'] + 1}, as {answer['same_as'] + 1}"
     remark = "" if answer["usable"] else ", not usable"
     return f"{answer['draw'] + 1}{', cut' if answer['finish'] == 'length' else ''}{remark}"
-
-
-def _correlation(values: Sequence[float], scores: Sequence[float]) -> float | None:
-    """Spearman correlation; None for fewer than 3 records or constant values."""
-    if len(values) < 3 or len(set(values)) == 1 or len(set(scores)) == 1:
-        return None
-    return float(spearmanr(values, scores).statistic)

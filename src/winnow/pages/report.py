@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet
 import yaml
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from winnow.errors import UserError
 from winnow.pages import plots
@@ -24,6 +23,7 @@ from winnow.pages.card import flatten, git_phrase
 from winnow.pages.diversity import diversity_section
 from winnow.pages.files import read_json, render
 from winnow.pages.robustness import robustness_curves, robustness_table
+from winnow.pages.svg import rank_correlation
 from winnow.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -190,9 +190,7 @@ def _folded(text: str) -> dict[str, Any]:
 def _rank_correlation(scores: Sequence[float | None], lengths: Sequence[int | None]) -> float | None:
     """Spearman correlation of score and length; None for fewer than 3 pairs or constant values."""
     pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if None not in (score, length)]
-    if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    return rank_correlation([score for score, _ in pairs], [length for _, length in pairs])
 
 
 def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,27 +19,9 @@ from winnow.store.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CSV_COLUMNS = [
-    "paper",
-    "table",
-    "backbone",
-    "pool",
-    "method",
-    "setting",
-    "ratio",
-    "metric",
-    "printed",
-    "expected",
-    "ours",
-    "std",
-    "seeds",
-    "difference",
-    "n",
-    "scale",
-    "commit",
-    "low",
-    "high",
-    "verdict",
-]
+    "paper", "table", *COLUMNS[:3], "setting", "ratio", "metric", "printed", "expected", "ours", "std", "seeds",
+    "difference", "n", "scale", "commit", "low", "high", "verdict",
+]  # fmt: skip
 
 
 def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
@@ -107,9 +89,8 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
     finished = [job for job in table.jobs if job.status == "finished"]
     settings_of_rows = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
     varying = [key for key in (*COLUMNS, *settings_of_rows) if len({row.identity.get(key) for row in table.rows}) > 1]
-    shown = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
+    metrics = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
     command_lines = commands(finished, f"python -m winnow experiment={table.paper}/{table.name} scale={scale}")
-    why = {id(row): _why(row, settings["not_run"]) for row in table.rows}
     return {
         "paper": table.paper,
         "name": table.name,
@@ -120,14 +101,14 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
             if table.rows and key not in varying and table.rows[0].identity.get(key)
         },
         "keys": varying,
-        "metrics": shown,
+        "metrics": metrics,
         "compared": any(row.printed for row in table.rows),
         "rows": [
             {
                 "names": [row.identity.get(key, "") for key in varying],
-                "cells": [row.cells.get(metric, Cell()) for metric in shown],
+                "cells": [row.cells.get(metric, Cell()) for metric in metrics],
                 "printed": row.printed,
-                "why": why[id(row)],
+                "why": _why(row, settings["not_run"]),
                 "measured": any(cell.mean is not None for cell in row.cells.values()),
             }
             for row in table.rows

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_object
 
@@ -15,20 +15,15 @@ from winnow.reproduce.names import text
 from winnow.store.describe import free
 from winnow.sweeps.scale import ABSENT
 
+if TYPE_CHECKING:
+    from winnow.reproduce.collect import Run
+
 # These keys belong to no component, so no class can declare that they change no number.
 LEFT_OUT = re.compile(
     r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\.|^attack\.processes$"
 )
 SEED = re.compile(r"(^|[._])seed$")
 LONGEST = 50  # characters of a value in a table
-
-
-class Configured(Protocol):
-    """A job: its seed, `settings_of` its configuration, and its chosen options (group -> option)."""
-
-    seed: int
-    settings: Mapping[str, str]
-    choices: Mapping[str, str]
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -62,7 +57,7 @@ def _free(target: str) -> frozenset[str]:
         return frozenset()  # the class is gone, and its declaration with it
 
 
-def differences(jobs: Sequence[Configured]) -> list[dict[str, str]]:
+def differences(jobs: Sequence[Run]) -> list[dict[str, str]]:
     """For each job, {key: value} of the settings in which these jobs differ; empty where all are equal.
 
     A seed that equals the job's seed in every job is no difference. Where jobs chose different options of a group
@@ -96,15 +91,15 @@ def is_set_by(overrides: Sequence[str], key: str) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in map(_place, overrides))
 
 
-def _differs(key: str, jobs: Sequence[Configured]) -> bool:
+def _differs(key: str, jobs: Sequence[Run]) -> bool:
     return len({job.settings.get(key) for job in jobs}) > 1
 
 
-def _is_the_seeds(key: str, jobs: Sequence[Configured]) -> bool:
+def _is_the_seeds(key: str, jobs: Sequence[Run]) -> bool:
     return bool(SEED.search(key)) and all(job.settings.get(key) in (None, str(job.seed)) for job in jobs)
 
 
-def _group(key: str, jobs: Sequence[Configured]) -> str | None:
+def _group(key: str, jobs: Sequence[Run]) -> str | None:
     """The innermost group that holds `key` and in which the jobs chose different options."""
     groups = [group for group in dict.fromkeys(group for job in jobs for group in job.choices) if "/" not in group]
     around = [group for group in groups if is_set_by([group], key)]

@@ -107,8 +107,8 @@ class Sweep:
         if outside:
             raise UserError(
                 f"no table of {name} is written: {len(outside)} of {len(self.jobs())} jobs, as "
-                f"{self.name(outside[0])}, lie outside of {self.folder}; give one hydra.sweep.dir for all, or write the "
-                f"table of one folder with `winnow table {name} runs=FOLDER`."
+                f"{self.name(outside[0])}, lie outside of {self.folder}; give one hydra.sweep.dir for all, or write "
+                f"the table of one folder with `winnow table {name} runs=FOLDER`."
             )
         if not any((job["table"], job["scale"]) == (name, self.scale) for job in self.jobs()):
             raise UserError(
