@@ -35,7 +35,7 @@ NAMED = {
 
 
 def direct() -> tuple[list[Requirement], list[Requirement]]:
-    """The requirements of requirements.txt; the packages of model files, which are installed without their requirements."""
+    """The requirements of requirements.txt; the packages of model files, installed without their requirements."""
     lists = []
     for name in ("requirements.txt", "requirements-models.txt"):
         lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
@@ -96,13 +96,13 @@ def page() -> str:
         [
             "# Licences",
             "",
-            "Winnow is Apache-2.0. `python experiments/licences.py` writes this page from the metadata of the installed",
-            "packages. A test compares every package with the list of licences in that script.",
+            "Winnow is Apache-2.0. `python experiments/licences.py` writes this page from the metadata of the "
+            "installed\npackages. A test compares every package with the list of licences in that script.",
             "",
             "## Not on the list",
             "",
-            "None of these packages is part of Winnow, and no code here imports one. They are dependencies of others. Leave",
-            "TextAttack out if you pass on an environment without GPL.",
+            "None of these packages is part of Winnow, and no code here imports one. They are dependencies of others. "
+            "Leave\nTextAttack out if you pass on an environment without GPL.",
             "",
             "| package | licence, and the package that needs it |",
             "|---|---|",
