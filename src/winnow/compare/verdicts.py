@@ -20,7 +20,6 @@ from winnow.compare.runs import ComparedRun, read_runs
 from winnow.errors import UserError
 from winnow.evaluation.comparison import (
     LEVEL,
-    Comparison,
     Measurement,
     compare_items,
     holm,
@@ -117,24 +116,18 @@ def _standings(
     pairs = list(itertools.combinations(names, 2))
     compared = {pair: compare_items(sides[pair[0]], sides[pair[1]]) for pair in pairs}
     adjusted = dict(zip(pairs, holm([compared[pair].p for pair in pairs]), strict=True))
-    different = {frozenset(pair) for pair in pairs if adjusted[pair] < LEVEL}
-    marks = letters(names, different)
-    tested: dict[str, tuple[str, Comparison, float]] = {}
+    marks = letters(names, {frozenset(pair) for pair in pairs if adjusted[pair] < LEVEL})
+    references = {name: _reference(name, names, groups, against) for name in names}
+    tested = {
+        # The backbone is one model, for every seed.
+        name: compare_items(sides[name], [base] * len(sides[name]) if other == BASE else sides[other])
+        for name, other in references.items()
+        if other is not None and (other != BASE or base is not None)
+    }
     if against == BEST:
-        for name in names[1:]:
-            tested[name] = names[0], compare_items(sides[name], sides[names[0]]), adjusted[names[0], name]
+        p_values = {name: adjusted[names[0], name] for name in tested}
     else:
-        raw: dict[str, tuple[str, Comparison]] = {}
-        for name in names:
-            if against == BASE:
-                if base is not None:  # the backbone is one model, for every seed
-                    raw[name] = BASE, compare_items(sides[name], [base] * len(sides[name]))
-                continue
-            other = _reference(name, names, groups, against)
-            if other is not None:
-                raw[name] = other, compare_items(sides[name], sides[other])
-        for (name, (other, one)), p in zip(raw.items(), holm([one.p for _, one in raw.values()]), strict=True):
-            tested[name] = other, one, p
+        p_values = dict(zip(tested, holm([one.p for one in tested.values()]), strict=True))
     standings = []
     for name in names:
         row = {
@@ -146,8 +139,8 @@ def _standings(
             "against": None,
         }
         if name in tested:
-            other, one, p = tested[name]
-            row |= {"against": other} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
+            one, p = tested[name], p_values[name]
+            row |= {"against": references[name]} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
         standings.append(row)
     return {
         "higher_is_better": high,
@@ -165,8 +158,13 @@ def _standings(
 def _reference(
     name: str, names: Sequence[str], groups: Mapping[str, Sequence[ComparedRun]], against: str
 ) -> str | None:
-    """The name of the group that a method is tested against: the reference method, or the method's own control of that
-    kind. A group with the same share, then with the same identity, goes before others. None if several remain."""
+    """What a method is tested against: the best method, the backbone, or a group of the reference method or of the
+    method's own control of that kind. A group with the same share, then with the same identity, goes before others.
+    None for the reference itself, and if several groups remain."""
+    if against == BASE:
+        return BASE
+    if against == BEST:
+        return names[0] if name != names[0] else None
     run = groups[name][0]
     method = run.identity["method"]
     candidates = [
