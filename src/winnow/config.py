@@ -55,17 +55,12 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
     as `python -m winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take, and the
     constructor's own for values that it refuses.
     """
-    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     node = _node(option, overrides)
     _check_node(option.rpartition("/")[0], {**node, **changes})
-    try:
-        return instantiate(node, **changes)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise
+    kept = {name: value for name, value in node.items() if name not in changes}
+    return instantiate(kept, _partial_=True)(**changes)
 
 
 @cache

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from composed import config
+from composed import build, config
 from hydra.utils import instantiate
 from scipy.stats import ortho_group
 
@@ -18,7 +18,6 @@ from winnow.scoring.methods.adg import AnswerDivergence
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Budget
 from winnow.store.describe import describe
 
 SPLIT = [[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]]
@@ -139,7 +138,8 @@ def test_most_divergent_is_wanted():
     method = AnswerDivergence()
     scores = method.score(answered([np.ones((5, 5)), np.eye(5), SPLIT]), records(3))
     table = scores.table(records(3), {"method": "adg", "settings": {}})
-    assert Budget(count=1).select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
+    top = build("selection/top", count=1)
+    assert top.select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
 
 
 def test_fewer_usable_answers():

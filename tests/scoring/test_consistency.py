@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from composed import config
+from composed import build, config
 from hydra.utils import instantiate
 
 from winnow.data.records import Record
@@ -16,7 +16,6 @@ from winnow.scoring.methods.consistency import NoiseConsistency
 from winnow.scoring.passes.divergence import NoiseDivergence
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Budget
 
 
 def records(n):
@@ -59,7 +58,8 @@ def test_low_is_wanted():
     method = NoiseConsistency(draws=1)
     scores = method.score(tables, records(3))
     table = scores.table(records(3), {"method": "consistency", "settings": {}})
-    assert Budget(count=1).select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
+    top = build("selection/top", count=1)
+    assert top.select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
 
 
 def test_flagged_and_infinite_records_have_no_score():
