@@ -9,12 +9,12 @@ import random
 
 import pytest
 import torch
+from composed import template
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import save_file
 from tiny_tuning import CPU, tiny_backbone, tiny_records
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.store.files import seal
 from winnow.tuning.saving import BACKBONE_FILE, Prompt, load_tuned, model_card, tuned_identity, weights_digest
@@ -145,8 +145,8 @@ def test_an_adapter_names_a_relative_base_by_its_place(tmp_path, monkeypatch):
     assert torch.allclose(logits(found), logits(load_tuned(backbone, tmp_path / "model").model), atol=1e-6)
 
 
-PLAIN = Template("plain", "w2 {instruction} w3 {input} w4", "w2 {instruction} w4")
-CHAT = Template("chat", None, None)
+PLAIN = template("plain", with_input="w2 {instruction} w3 {input} w4", without_input="w2 {instruction} w4")
+CHAT = template("chat")
 
 
 @pytest.mark.parametrize(("mode", "template"), [("lora", PLAIN), ("full", CHAT)])
