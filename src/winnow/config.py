@@ -55,12 +55,18 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
     as `python -m winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take, and the
     constructor's own for values that it refuses.
     """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     node = _node(option, overrides)
     _check_node(option.rpartition("/")[0], {**node, **changes})
-    kept = {name: value for name, value in node.items() if name not in changes}
-    return instantiate(kept, _partial_=True)(**changes)
+    rest = {name: value for name, value in node.items() if name not in changes}
+    try:
+        return instantiate(rest, _partial_=True)(**changes)  # Hydra would copy and convert the changes
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
 
 
 @cache
