@@ -278,7 +278,7 @@ def test_a_cell_that_is_no_chat_is_quarantined(tmp_path, cell, reason):
 
 def test_two_chats_in_one_row_are_not_guessed(tmp_path):
     row = {"conversations": FROM, "messages": ROLE}
-    with pytest.raises(UserError, match="no known schema"):
+    with pytest.raises(UserError, match="there are turns in `conversations` and `messages`"):
         pool_of(tmp_path, row)
     pool = pool_of(tmp_path, {"messages": ROLE}, row)
     assert reasons(pool) == [
