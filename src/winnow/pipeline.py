@@ -134,14 +134,18 @@ class Run:
     def _check_windows(self) -> None:
         """Raises UserError if a text of the passes or of tuning may be longer than its backbone reads, or hold markers
         that it has no embedding for."""
-        runs = [pass_ for pass_ in self.method.passes.values() if pass_.runs_model]
-        if "score" in self.stages and runs:
-            answers = max(pass_.max_new_tokens for pass_ in runs)
-            settings = f"template.max_length={self.scoring_template.max_length}"
-            settings += f" with method.max_new_tokens={answers}" if answers else ""
-            self.scorer.source.check_window(self.scoring_template.max_length + answers, settings)
-            if self.scoring_template.is_chat:
-                self.scorer.source.check_markers()
+        for stage, template, passes in (
+            ("score", self.scoring_template, self.method.passes),
+            ("select", self.template, self.selection.passes),
+        ):
+            runs = [pass_ for pass_ in passes.values() if pass_.runs_model]
+            if stage in self.stages and runs:
+                answers = max(pass_.max_new_tokens for pass_ in runs)
+                settings = f"template.max_length={template.max_length}"
+                settings += f" with method.max_new_tokens={answers}" if answers else ""
+                self.scorer.source.check_window(template.max_length + answers, settings)
+                if template.is_chat:
+                    self.scorer.source.check_markers()
         if "tune" in self.stages and self.tuning is not None:
             self.source.check_window(self.template.max_length, f"template.max_length={self.template.max_length}")
             if self.template.is_chat:

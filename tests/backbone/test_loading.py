@@ -93,7 +93,7 @@ def test_padding_token_without_an_embedding(folder):
 
 
 def test_markers_without_an_embedding(folder):
-    """A marker added to the tokenizer alone gets the number 259; the model has rows 0 to 258. Without it all is well."""
+    """A marker added to the tokenizer alone gets the number 259; the model has rows 0 to 258."""
     tokenizer = BackboneSource(str(folder)).tokenizer
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenizer.save_pretrained(folder)
