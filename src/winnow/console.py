@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from winnow.data.records import Pool
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 UNREAD_SHOWN = 12  # names of columns that a line holds
+REASONS_SHOWN = 5
 
 
 def data_summary(pool: Pool) -> dict[str, Any]:
@@ -45,6 +47,17 @@ def announce(run: Run, data: dict[str, Any]) -> None:
         more = len(data["unread"]) - UNREAD_SHOWN
         names = ", ".join(data["unread"][:UNREAD_SHOWN]) + (f" and {more} more" if more > 0 else "")
         print(f"Not read of the rows: {names}. data.columns names the columns that are read.", flush=True)
+
+
+def unscored(flags: Sequence[str | None]) -> str | None:
+    """How many records have no score and why, the commonest reasons first; None if all have one."""
+    reasons = Counter(flag for flag in flags if flag is not None)
+    if not reasons:
+        return None
+    shown = [f"{reason} ({count})" for reason, count in reasons.most_common(REASONS_SHOWN)]
+    more = len(reasons) - len(shown)
+    shown += [f"and {more} more"] if more > 0 else []
+    return f"{reasons.total()} of {len(flags)} records have no score: {'; '.join(shown)}."
 
 
 def summarise(run: Run, card: RunCard) -> None:

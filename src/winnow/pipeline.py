@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.config import check
-from winnow.console import announce, data_summary, summarise
+from winnow.console import announce, data_summary, summarise, unscored
 from winnow.data.records import Pool, Record
 from winnow.data.templates import Template, check_eos
 from winnow.data.writers import write_quarantine, write_subset
@@ -178,6 +178,8 @@ class Run:
         if not is_leader():
             return {}
         scores = self.method.score(tables, self.pool.records)
+        if note := unscored(scores.flag):
+            print(note, flush=True)
         about = {"method": self.method.name, "passes": runner.used, "made_with": scored_with(self)}
         self.scored = scores.table(self.pool.records, about)
         if write_quarantine(self.pool, self.folder):
