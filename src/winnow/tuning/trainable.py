@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -42,13 +43,13 @@ def with_adapters(
     torch.manual_seed(seed)
     check_targets(model, target_modules)
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
-    left_out = list(FUSED) if targets == "all-linear" and model.config.model_type in MAMBAS else None
+    left_out = _barred(model) if targets == "all-linear" else []
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft declares int, and divides it by r
         lora_dropout=dropout,
         target_modules=targets,
-        exclude_modules=left_out,
+        exclude_modules=left_out or None,
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -83,13 +84,18 @@ def target_names(given: str | Sequence[str] | None) -> str | list[str]:
     return sorted(name.strip() for name in given.split(","))
 
 
+def _barred(model: Any) -> list[str]:
+    """Names of modules that get no adapter in this architecture."""
+    return list(FUSED) if model.config.model_type in MAMBAS else []
+
+
 def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
     """Raises UserError unless each target names modules that LoRA adapts, and no others. The model may lie on the meta
     device."""
     if targets == "all-linear":
         return
     modules = dict(model.named_modules())
-    barred = FUSED if model.config.model_type in MAMBAS else ()
+    barred = _barred(model)
 
     def adapts(target: str, named: Callable[[str], bool]) -> bool:
         own = [module for name, module in modules.items() if named(name)]
