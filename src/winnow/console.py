@@ -42,7 +42,7 @@ def announce(parts: Parts, data: dict[str, Any]) -> None:
     if data["unread"]:
         more = len(data["unread"]) - UNREAD_SHOWN
         names = ", ".join(data["unread"][:UNREAD_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        print(f"Not read of the rows: {names}. To read them, name them with data.columns.", flush=True)
+        print(f"Not read of the rows: {names}. data.columns names the columns that are read.", flush=True)
 
 
 def summarise(parts: Parts, card: RunCard) -> None:

@@ -218,6 +218,13 @@ def test_a_broken_selection_is_one_sentence(run):
         run("stages=[tune]")
 
 
+def test_a_window_that_a_selections_vectors_do_not_fit_is_refused(run, tmp_path):
+    """`length` runs no model, k-center's vectors do: the tiny model has 2,048 positions."""
+    with pytest.raises(UserError, match="template.max_length=2049 asks for 2049 tokens.*is made for 2048"):
+        run("method=length", "selection=k_center", "template.max_length=2049")
+    assert not (tmp_path / "run" / "scores.parquet").exists()
+
+
 def test_a_run_folder_belongs_to_one_run(run, tmp_path):
     """The second one is refused and leaves no trace; the lock ends with the run."""
     (tmp_path / "run").mkdir()

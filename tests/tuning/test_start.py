@@ -260,7 +260,8 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere; its linear layers are \[.*q_proj"),
+        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere that LoRA adapts; its .* \[.*q_proj"),
+        ("tuning.lora_target_modules=[mlp]", "no module mlp that LoRA adapts"),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
     ],
 )

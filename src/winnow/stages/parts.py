@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from winnow.data.records import Pool
 from winnow.data.templates import Template, check_eos
 from winnow.errors import UserError
 from winnow.perturb.noising import Noising
-from winnow.scoring.protocols import Method, check_kind, check_method, check_pass
+from winnow.scoring.protocols import Method, Pass, check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.selection.budget import Budget
 from winnow.stages.tune import Recipe, recipe_of
@@ -79,10 +80,14 @@ def build_parts(cfg: DictConfig) -> Parts:
     tuner, start = instantiate(cfg.tuning), instantiate(cfg.start)
     recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
     if "score" in stages:
-        _check_scoring_window(method, scorer, scoring_template)
+        _check_texts(method.passes, scorer, scoring_template)
+    if "select" in stages:
+        _check_texts(selection.passes, scorer, template)
     if "tune" in stages and recipe is not None:
         check_eos(source.tokenizer)
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
+        if template.is_chat:
+            source.check_markers()
     pool = instantiate(cfg.data)  # last: it may take long
     parts = (stages, folder, pool, template, scoring_template, method, pre_experience, selection, suite)
     return Parts(*parts, runner, scorer, recipe)
@@ -95,11 +100,14 @@ def _stages(cfg: DictConfig) -> list[str]:
     return [stage for stage in STAGES if stage in names]
 
 
-def _check_scoring_window(method: Method, scorer: PassRunner, template: Template) -> None:
-    """Raises UserError if a text of the passes may be longer than their backbone reads."""
-    passes = [pass_ for pass_ in method.passes.values() if pass_.runs_model]
-    if passes:
-        answers = max(pass_.max_new_tokens for pass_ in passes)
+def _check_texts(passes: Mapping[str, Pass], scorer: PassRunner, template: Template) -> None:
+    """Raises UserError if a text of the passes may be longer than their backbone reads, or hold markers that it has no
+    embedding for."""
+    models = [pass_ for pass_ in passes.values() if pass_.runs_model and pass_.encoder is None]
+    if models:
+        answers = max(pass_.max_new_tokens for pass_ in models)
         settings = f"template.max_length={template.max_length}"
         settings += f" with method.max_new_tokens={answers}" if answers else ""
         scorer.source.check_window(template.max_length + answers, settings)
+        if template.is_chat:
+            scorer.source.check_markers()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from winnow.tracking.run_card import StageRecord
 
 if TYPE_CHECKING:
     from winnow.tuning.pre_experience import PreExperience
+
+REASONS_SHOWN = 5
 
 
 def score(
@@ -43,6 +47,8 @@ def score(
     if not is_leader():
         return {}
     scores = method.score(tables, records)
+    if note := unscored(scores.flag):
+        print(note, flush=True)
     if write_quarantine(pool, folder):
         print(f"{len(pool.quarantined)} bad rows are listed in {folder / 'quarantine.jsonl'}")
     drop_outputs_from(folder, "score")
@@ -52,6 +58,17 @@ def score(
         write_attacks(folder, prompts, records)
     method.write_outputs(tables, records, folder)
     return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
+
+
+def unscored(flags: Sequence[str | None]) -> str | None:
+    """How many records have no score and why, the commonest reasons first; None if all have one."""
+    reasons = Counter(flag for flag in flags if flag is not None)
+    if not reasons:
+        return None
+    shown = [f"{reason} ({count})" for reason, count in reasons.most_common(REASONS_SHOWN)]
+    more = len(reasons) - len(shown)
+    shown += [f"and {more} more"] if more > 0 else []
+    return f"{reasons.total()} of {len(flags)} records have no score: {'; '.join(shown)}."
 
 
 def scores_identity(
