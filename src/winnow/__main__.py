@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. `winnow table`, `dashboard`, `compare` look back."""
+"""`python -m winnow [overrides]`: Hydra before `pipeline.run`; also `winnow table`, `dashboard` and `compare`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
     whatever has been run so far. error: what ended its launcher or its sweeper."""
     from winnow.distributed import is_leader
 
-    if not is_leader():  # the first of several processes accounts for their jobs
+    if not is_leader():  # the first process reports the jobs of all
         if error is not None:
             raise error
         return
@@ -87,7 +87,7 @@ def _run(sentences: list[str]) -> None:
 
 
 def main() -> None:
-    """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
+    """Console entry point: exit status 0, or 1 with one sentence for an error that the user can correct."""
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
@@ -108,7 +108,7 @@ def main() -> None:
         else:
             _run(sentences)
     except KeyboardInterrupt:
-        sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
+        sys.exit("Interrupted. The store holds the finished results; the same command continues from there.")
     except Exception as error:
         sentence = user_sentence(error)
         if sentence is None:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from winnow.backbone import packaged
-from winnow.backbone.causal_model import CausalModel, positions
+from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.errors import UserError
 from winnow.store.describe import Free, Identified
 
@@ -44,11 +44,11 @@ class BackboneSource(Identified):
     """
 
     name: str
-    revision: str | None = None
-    dtype: str = "fp32"
-    attn_implementation: str = "sdpa"
-    trust_remote_code: bool = False
-    cache: Free[str] = "~/.cache/winnow"
+    revision: str | None
+    dtype: str
+    attn_implementation: str
+    trust_remote_code: bool
+    cache: Free[str]
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -171,18 +171,9 @@ class BackboneSource(Identified):
             use_safetensors=True,
         ).eval()
         model.requires_grad_(False)
-        self._check_finite(model)
+        check_finite(model, self.name)
         CausalModel(model, self.name)
         return Backbone(model, self.tokenizer, self.identity, self.name)
-
-    def _check_finite(self, model) -> None:
-        # The smallest and the largest tell it without a table of booleans as large as the weight.
-        broken = [name for name, p in model.named_parameters() if not all(bool(m.isfinite()) for m in p.aminmax())]
-        if broken:
-            raise UserError(
-                f"backbone.name={self.name} holds weights that are not finite (first: {broken[0]}; {len(broken)} "
-                f"tensors in all): get the model again, or name another."
-            )
 
     @cached_property
     def _config(self):
