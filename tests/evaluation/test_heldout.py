@@ -9,7 +9,6 @@ import pytest
 from composed import build, template
 from tiny import tiny_model
 
-from winnow.data.readers import read_pool
 from winnow.errors import UserError
 from winnow.evaluation import evaluate_model
 from winnow.evaluation.heldout import heldout, heldout_suite
@@ -21,19 +20,20 @@ def pool(folder, name: str, count: int, **options):
     rows = [{"instruction": f"{name} {i}", "output": f"answer {i}" if i < count - 1 else " "} for i in range(count)]
     path = folder / f"{name}.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return read_pool(None, path, **options)
+    return build("data/file", path=path, **options)
 
 
 def suite(pools, besides, **changes):
-    given = {"name": "heldout", "own": 6, "others": 3, "seed": 0, "tasks": [], "headline": [], "averages": {}}
-    given |= {"limit": None, "batch_size": 2, "mirror": None}
+    given = {"name": "heldout", "own": 6, "others": 3, "sample_seed": 0, "tasks": [], "headline": [], "averages": {}}
+    given |= {"limit": None, "batch_size": 2, "mirror": None, "seed": 0, "bootstrap_iters": 10}
+    given |= {"allow_code_execution": False, "chat_template": False}
     return heldout_suite(pools=pools, besides=besides, **given | changes)
 
 
 def test_no_record_of_the_runs_pool_is_asked(tmp_path):
     """20 records, 8 of them drawn for the pool: 6 of the other 11 with an answer are asked, 3 of the other kind."""
     small, whole, other = (pool(tmp_path, *one) for one in (("a", 20), ("a", 20), ("b", 5)))
-    small = read_pool(None, tmp_path / "a.jsonl", sample=8)
+    small = build("data/file", path=tmp_path / "a.jsonl", sample=8)
     found = suite({"b": other, "a": whole}, small)
     assert {task: len(records) for task, records in found.pools.records.items()} == {"a_answers": 6, "b_answers": 3}
     asked = {record.id for record in found.pools.records["a_answers"]}
@@ -47,7 +47,7 @@ def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):
     too small is an error with both numbers: 19 records have an answer."""
     whole = pool(tmp_path, "a", 20)
     ids = [record.id for record in heldout(whole, 10, 0, ())]
-    turned = read_pool(None, tmp_path / "a.jsonl")
+    turned = build("data/file", path=tmp_path / "a.jsonl")
     turned.records.reverse()
     assert [record.id for record in heldout(turned, 4, 0, ())] == ids[:4]
     assert [record.id for record in heldout(whole, 10, 1, ())] != ids
@@ -58,7 +58,7 @@ def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):
 def test_what_is_asked_is_part_of_the_identity(tmp_path):
     """Another pool of the run leaves other records out: another evaluation. A speed does not change it."""
     whole = pool(tmp_path, "a", 20)
-    few, more = (read_pool(None, tmp_path / "a.jsonl", sample=size) for size in (4, 12))
+    few, more = (build("data/file", path=tmp_path / "a.jsonl", sample=size) for size in (4, 12))
     one = describe(suite({"a": whole}, few))
     assert one == describe(suite({"a": whole}, few, batch_size=4)) != describe(suite({"a": whole}, more))
 
@@ -69,7 +69,7 @@ def test_uniform_model_through_the_harness(tokenizer, tmp_path):
     model = tiny_model()
     model.lm_head.weight.zero_()
     pools = {"a": pool(tmp_path, "a", 12), "b": pool(tmp_path, "b", 12)}
-    besides = read_pool(None, tmp_path / "a.jsonl", sample=3)
+    besides = build("data/file", path=tmp_path / "a.jsonl", sample=3)
     result = evaluate_model(model, tokenizer, suite(pools, besides), template("alpaca"), tmp_path / "out")
     assert {key: (one["n"], one["higher_is_better"]) for key, one in result["metrics"].items()} == {
         "a_answers/bits_per_byte": (6, False),
@@ -83,6 +83,6 @@ def test_the_option_builds_it():
     """conf/evaluation/heldout.yaml with the embedded pool in place of its three: the run's pool is left out."""
     pools = [f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")]
     built = build("evaluation/heldout", *pools, "data.limit=100", own=5, others=7)
-    first = {record.id for record in read_pool("embedded", limit=100).records}
+    first = {record.id for record in build("data/embedded", limit=100).records}
     asked = [record.id for records in built.pools.records.values() for record in records]
     assert len(asked) == 15 and not first & set(asked)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from composed import template
+from composed import build, template
 from tiny import tiny_model
 from tiny_passes import TRAINER, Loaded
 
-from winnow.data.readers import read_pool
 from winnow.pages.report import write_report
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.token_count import TokenCount
@@ -105,7 +104,7 @@ def test_the_price_stands_in_the_run_card_and_in_the_report(tmp_path):
 def test_a_pass_leaves_its_price_in_the_store(backbone, tmp_path):
     """Each record once: 12 records are 12 forwards at least as long as their texts; a second run, and the count of
     tokens, which runs no model, add nothing."""
-    records = read_pool("embedded", limit=12).records
+    records = build("data/embedded", limit=12).records
     store = Store(tmp_path)
     runner = PassRunner(Loaded(backbone), store, TRAINER)
     for _ in range(2):

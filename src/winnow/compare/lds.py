@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from winnow import draws
-from winnow.compare.runs import Seen, read_runs
+from winnow.compare.runs import ComparedRun, read_runs
 from winnow.compare.verdicts import RANDOM
 from winnow.errors import UserError
 from winnow.evaluation.comparison import LEVEL, holm
@@ -68,10 +68,10 @@ def subset_means(scores: Mapping[str, float], subsets: Sequence[frozenset[str]])
     return np.array([np.mean(row) for row in rows])
 
 
-def lds(runs: Sequence[Seen]) -> dict[str, Any]:
+def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
     """`comparisons`: for each backbone, pool and headline metric the methods, best first. `score`: the correlation of
     the mean score; `rank`: that of the mean rank, which outliers do not move; p-values are Holm's over the methods."""
-    arenas: dict[tuple[str, str, str | None], list[Seen]] = {}
+    arenas: dict[tuple[str, str, str | None], list[ComparedRun]] = {}
     for run in runs:
         arenas.setdefault((run.backbone, run.pool, run.fingerprint), []).append(run)
     comparisons = []
@@ -109,7 +109,7 @@ def lds(runs: Sequence[Seen]) -> dict[str, Any]:
     return {"level": LEVEL, "comparisons": comparisons}
 
 
-def _check(tuned: Sequence[Seen]) -> None:
+def _check(tuned: Sequence[ComparedRun]) -> None:
     """Raises UserError where the random runs are too few, or were not tuned and selected alike."""
     settings = [{key: value for key, value in run.settings.items() if key != "method.seed"} for run in tuned]
     differing = sorted(

@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from scipy.stats import spearmanr
 
-from winnow.compare.runs import Seen, read_runs
+from winnow.compare.runs import ComparedRun, read_runs
 from winnow.errors import UserError
-from winnow.reproduce.collect import read_json
+from winnow.pages.files import read_json
 from winnow.reproduce.settings import SEED
 from winnow.store.files import write_atomically
 
@@ -31,10 +31,10 @@ LENGTHS = {"answer_tokens": "answer length", "prompt_tokens": "prompt length"}
 ASKED = re.compile(r"^(method|template|backbone|scorer|data|attack|pre_experience|selection)(\.|$)")
 
 
-def scorecards(runs: Sequence[Seen], methods: Collection[str] = ()) -> list[dict[str, Any]]:
+def scorecards(runs: Sequence[ComparedRun], methods: Collection[str] = ()) -> list[dict[str, Any]]:
     """A card for each method and pool. methods: those wanted; none means all. Raises UserError for a method that has no
     run with scores."""
-    groups: dict[tuple[str, str], list[Seen]] = {}
+    groups: dict[tuple[str, str], list[ComparedRun]] = {}
     for run in runs:
         if run.scores:
             groups.setdefault((run.pool, run.identity["method"]), []).append(run)
@@ -92,12 +92,12 @@ def changed(one: frozenset[str], other: frozenset[str], known: Collection[str]) 
     return len(asked - one) / len(asked) if asked and one else None
 
 
-def _first(members: Sequence[Seen]) -> Seen:
+def _first(members: Sequence[ComparedRun]) -> ComparedRun:
     """The run that differs from the others in the fewest settings: what they vary is seen one by one."""
     return min(members, key=lambda run: (sum(len(_differing(run, other)) for other in members), run.seed, run.name))
 
 
-def _differing(one: Seen, other: Seen) -> dict[str, str]:
+def _differing(one: ComparedRun, other: ComparedRun) -> dict[str, str]:
     """{key: the other's value} of what may change score or selection; of a group with another option, the option."""
     keys = [key for key in one.settings.keys() | other.settings.keys() if ASKED.match(key)]
     values = {}
@@ -114,7 +114,7 @@ def _differing(one: Seen, other: Seen) -> dict[str, str]:
     return values
 
 
-def _agreement(own: Seen, other: Seen) -> dict[str, Any]:
+def _agreement(own: ComparedRun, other: ComparedRun) -> dict[str, Any]:
     what = _differing(own, other) or ({"seed": str(other.seed)} if own.seed != other.seed else {})
     return {
         "differs": ", ".join(f"{key}={value}" for key, value in what.items()) or "nothing",
@@ -123,7 +123,7 @@ def _agreement(own: Seen, other: Seen) -> dict[str, Any]:
     }
 
 
-def _lengths(own: Seen, runs: Sequence[Seen]) -> dict[str, float | None]:
+def _lengths(own: ComparedRun, runs: Sequence[ComparedRun]) -> dict[str, float | None]:
     """Of the own score table, or of the first other one on this pool that has the column."""
     correlations: dict[str, float | None] = {}
     for column, name in LENGTHS.items():
@@ -137,7 +137,7 @@ def _lengths(own: Seen, runs: Sequence[Seen]) -> dict[str, float | None]:
     return correlations
 
 
-def _auc(run: Seen) -> float | None:
+def _auc(run: ComparedRun) -> float | None:
     path = run.folder / "detection.json"
     return read_json(path)["overall"]["auc"] if path.is_file() else None
 

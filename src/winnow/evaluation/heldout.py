@@ -38,26 +38,33 @@ def heldout_suite(
     besides: Pool,
     own: int,
     others: int,
-    seed: int,
+    sample_seed: int,
     tasks: Sequence[Mapping[str, Any]],
     headline: Free[Sequence[str]],
     averages: Mapping[str, Sequence[str]],
     limit: int | None,
     batch_size: Free[int],
     mirror: Free[str | None],
+    allow_code_execution: bool,
+    chat_template: bool,
+    seed: int,
+    bootstrap_iters: int,
 ) -> Suite:
     """A suite of a task `<pool>_answers` for each pool, and `tasks` of the harness besides.
 
     pools: name -> records to draw from. besides: the pool of the run; none of its records is drawn. own, others:
-    records of the pool that has its source, of each other one. seed: of the draw, together with the record. headline:
-    of the further tasks, behind the bits per byte of the run's own kind and the others. Other arguments: see `Suite`.
+    records of the pool that has its source, of each other one. sample_seed: of the draw, together with the record.
+    headline: of the further tasks, behind the bits per byte of the run's own kind and the others. Other arguments: see
+    `Suite`.
 
     Raises UserError where a pool has too few records.
     """
     taken = {record.id for record in besides.records}
     of_its_kind = sorted(pools, key=lambda key: pools[key].source != besides.source)
     records = {
-        f"{key}_answers": heldout(pools[key], own if pools[key].source == besides.source else others, seed, taken)
+        f"{key}_answers": heldout(
+            pools[key], own if pools[key].source == besides.source else others, sample_seed, taken
+        )
         for key in of_its_kind
     }
     measured = [{"task": task, "metrics": ["bits_per_byte"], "num_fewshot": 0} for task in records]
@@ -70,6 +77,10 @@ def heldout_suite(
         limit=limit,
         batch_size=batch_size,
         mirror=mirror,
+        allow_code_execution=allow_code_execution,
+        chat_template=chat_template,
+        seed=seed,
+        bootstrap_iters=bootstrap_iters,
         pools=HeldOutPools(records),
     )
 

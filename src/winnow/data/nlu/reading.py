@@ -27,15 +27,15 @@ SPLITS = {
 
 def read_nlu(
     dataset: str,
-    source: str | None = None,
-    path: str | Path | None = None,
-    style: str = "detailed",
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    on_error: str = "quarantine",
-    duplicates: str = "drop",
-    swapped: float | None = None,
+    source: str | None,
+    path: str | Path | None,
+    style: str,
+    split: str,
+    limit: int | None,
+    seed: int,
+    on_error: str,
+    duplicates: str,
+    swapped: float | None,
 ) -> Pool:
     """The records of a data set: instruction, context (question, format, options, text) and target.
 
