@@ -137,6 +137,7 @@ class NluData(Identified):
             self.seed,
             on_error="quarantine",
             duplicates="drop",
+            swapped=None,
         ).records
 
     def noised(self, records: Sequence[Record], condition: Condition) -> list[Record]:
