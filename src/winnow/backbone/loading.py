@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from winnow.backbone import packaged
-from winnow.backbone.causal_model import CausalModel, positions
+from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.data.templates import written_ids
 from winnow.errors import UserError
 from winnow.store.describe import Free, Identified
@@ -189,18 +189,9 @@ class BackboneSource(Identified):
             use_safetensors=True,
         ).eval()
         model.requires_grad_(False)
-        self._check_finite(model)
+        check_finite(model, self.name)
         CausalModel(model, self.name)
         return Backbone(model, self.tokenizer, self.identity, self.name)
-
-    def _check_finite(self, model) -> None:
-        # The smallest and the largest tell it without a table of booleans as large as the weight.
-        broken = [name for name, p in model.named_parameters() if not all(bool(m.isfinite()) for m in p.aminmax())]
-        if broken:
-            raise UserError(
-                f"backbone.name={self.name} holds weights that are not finite (first: {broken[0]}; {len(broken)} "
-                f"tensors in all): get the model again, or name another."
-            )
 
     @cached_property
     def _config(self):

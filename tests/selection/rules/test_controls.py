@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from vector_pool import clustered
 
 from winnow.errors import UserError
-from winnow.reproduce.names import AROUND, identity
 from winnow.selection.budget import Budget
 from winnow.selection.rules.diverse import Diverse
 from winnow.selection.rules.equal_tokens import EqualTokens
 from winnow.selection.rules.length_matched import LengthMatched
+from winnow.tracking.names import AROUND, identity
 
 
 def table(scores) -> pa.Table:

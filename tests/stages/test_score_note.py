@@ -1,8 +1,8 @@
-"""What a run says on the screen."""
+"""What the score stage says of records without a score."""
 
 from __future__ import annotations
 
-from winnow.console import unscored
+from winnow.stages.score import unscored
 
 
 def test_records_without_a_score_are_counted_with_their_reasons():
