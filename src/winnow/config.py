@@ -61,8 +61,9 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
 
     node = _node(option, overrides)
     _check_node(option.rpartition("/")[0], {**node, **changes})
+    rest = {name: value for name, value in node.items() if name not in changes}
     try:
-        return instantiate(node, **changes)
+        return instantiate(rest, _partial_=True)(**changes)  # Hydra would copy and convert the changes
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None

@@ -8,11 +8,10 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from composed import config
+from composed import build, config
 
 from winnow import pipeline
 from winnow.commands import compare
-from winnow.data.readers import read_pool
 from winnow.errors import UserError
 from winnow.store.run_folder import folder_lock
 
@@ -73,7 +72,7 @@ def test_five_stages_and_their_files(run):
     manifest = json.loads((folder / "selection.json").read_text())
     assert manifest["n_selected"] == manifest["budget"] == int(manifest["n_valid"] * 0.25) == results["selected"]
     assert sum(manifest["reasons"].values()) + manifest["n_selected"] == manifest["n_records"] == 40
-    subset = read_pool(str(folder / "subset.jsonl"))
+    subset = build("data/file", source=str(folder / "subset.jsonl"))
     chosen = [d["id"] for d in manifest["decisions"] if d["selected"]]
     assert [record.id for record in subset.records] == chosen
     compared = json.loads((folder / "results.json").read_text())

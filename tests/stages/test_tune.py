@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from composed import build
 
 from winnow.data.records import Record
-from winnow.perturb.noising import noising_of
 from winnow.stages.tune import Recipe
 from winnow.tuning.adversary.none import NoAdversary
 
@@ -23,7 +23,7 @@ def meta(noising, *raws: dict) -> dict:
 @pytest.mark.parametrize("name", ["padding", "opposite"])
 def test_noise_that_reads_the_data_set_is_keyed_by_it(name):
     """Same ids, other data sets: other noised words, so another model. Without the column the key is what it was."""
-    noising = noising_of(name)
+    noising = build(f"noising/{name}")
     bare = meta(noising, {}, {})
     assert set(bare) == {"version", "records", "tuner", "adversary", "backbone", "template", "noising"}
     sst2 = meta(noising, {"dataset": "sst2"}, {"dataset": "sst2"})
@@ -34,5 +34,5 @@ def test_noise_that_reads_the_data_set_is_keyed_by_it(name):
 
 def test_other_noise_and_no_noise_do_not_look_at_it():
     """Fingerprints of models that did not read the column are what they were."""
-    for noising in (None, noising_of("replacement")):
+    for noising in (None, build("noising/replacement")):
         assert meta(noising, {"dataset": "sst2"}) == meta(noising, {})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from tiny import tiny_model
-from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from transformers import MambaConfig, MambaForCausalLM
 
 from winnow.errors import UserError
@@ -16,14 +16,13 @@ from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import plan_steps
 from winnow.tuning.examples import usable
 from winnow.tuning.trainable import check_targets, with_adapters
-from winnow.tuning.tuner import Tuner
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
 
 
 def tune(folder, records=None, adversary=None, backbone=None, loggers=(), **settings):
     records = tiny_records() if records is None else records
-    return Tuner(**{**FULL, **settings}).fit(
+    return tuner(**{**FULL, **settings}).fit(
         backbone or tiny_backbone(), records, folder, adversary, loggers, trainer_args=CPU
     )
 
@@ -215,7 +214,7 @@ def test_names_of_modules_as_a_text(tmp_path):
     """A text of names is a list of them; a regular expression stays one. q_proj and v_proj of 2 layers, with A and B
     each: 8 tensors."""
     named = [{"lora_target_modules": given} for given in ("q_proj", "v_proj, q_proj", ".*[qv]_proj")]
-    assert [Tuner(**given).lora["target_modules"] for given in named] == [
+    assert [tuner(**given).lora["target_modules"] for given in named] == [
         ["q_proj"],
         ["q_proj", "v_proj"],
         ".*[qv]_proj",
@@ -278,7 +277,7 @@ def test_nothing_to_tune_on(tmp_path):
 )
 def test_bad_settings_name_their_key(setting, named):
     with pytest.raises(UserError, match=named):
-        Tuner(**setting)
+        tuner(**setting)
 
 
 def test_settings_that_do_not_fit_model_or_machine(tmp_path):
@@ -287,7 +286,7 @@ def test_settings_that_do_not_fit_model_or_machine(tmp_path):
         tune(tmp_path, mode="lora", lora_target_modules=["nowhere", "q_proj", "elsewhere"])
     absent = {"accelerator": "gpu", "devices": 999}
     with pytest.raises(UserError, match="'devices': 999.* cannot be used on this machine"):
-        Tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
+        tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
 
 
 @pytest.mark.parametrize("targets", [["mlp"], ["input_layernorm", "q_proj"], ".*mlp.*", ["0"]])

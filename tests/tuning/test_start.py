@@ -12,7 +12,7 @@ import torch
 from composed import config
 from peft import PeftModel
 from test_resume import Stopped, stopping
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from transformers import AutoModelForCausalLM
 
 from winnow import pipeline
@@ -20,7 +20,6 @@ from winnow.errors import UserError
 from winnow.stages.tune import recipe_of
 from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weights_digest
 from winnow.tuning.start import ModelStart
-from winnow.tuning.tuner import Tuner
 
 SMALL = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "lora_r": 4, "max_steps": 4}
 STILL = {"learning_rate": 1e-30, "max_steps": 1}  # AdamW moves a weight by about the learning rate in each step
@@ -29,8 +28,8 @@ IDS = torch.tensor([[5, 9, 2, 30, 1]])
 
 
 def tune(folder, start=None, backbone=None, adversary=None, **settings):
-    tuner = Tuner(**{**SMALL, **settings})
-    return tuner.fit(backbone or tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU, start=start)
+    given = backbone or tiny_backbone()
+    return tuner(**{**SMALL, **settings}).fit(given, tiny_records(), folder, adversary, trainer_args=CPU, start=start)
 
 
 def difference(one, other) -> float:

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.utils.generic import ModelOutput
+from transformers.utils import ModelOutput
 
 from winnow.backbone.grouped_attention import grouped
 from winnow.errors import UserError

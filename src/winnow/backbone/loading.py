@@ -45,11 +45,11 @@ class BackboneSource(Identified):
     """
 
     name: str
-    revision: str | None = None
-    dtype: str = "fp32"
-    attn_implementation: str = "sdpa"
-    trust_remote_code: bool = False
-    cache: Free[str] = "~/.cache/winnow"
+    revision: str | None
+    dtype: str
+    attn_implementation: str
+    trust_remote_code: bool
+    cache: Free[str]
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

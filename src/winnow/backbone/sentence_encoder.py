@@ -42,7 +42,7 @@ class SentenceEncoder(Identified):
         _, package, inside = self._packaged()
         # The package itself need not be imported; only its folder is wanted.
         spec = importlib.util.find_spec(package)
-        if spec is None:
+        if spec is None or not spec.submodule_search_locations:
             raise UserError(self._missing())
         return str(Path(spec.submodule_search_locations[0]) / inside)
 

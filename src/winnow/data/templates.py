@@ -108,12 +108,12 @@ class Template:
         name: Free[str],
         with_input: str | None,
         without_input: str | None,
-        direct: str | None = "",
-        turns: dict[str, str] | None = None,
-        bos: bool | str = "auto",
-        boundary: str = "separate",
-        max_length: int = 512,
-        date: str = "2024-07-26",
+        direct: str | None,
+        turns: dict[str, str] | None,
+        bos: bool | str,
+        boundary: str,
+        max_length: int,
+        date: str,
     ) -> None:
         if bos not in ("auto", True, False):
             raise UserError(f"template.bos={bos} is unknown; choose auto, true or false.")

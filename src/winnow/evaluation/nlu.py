@@ -24,7 +24,7 @@ from winnow.data.nlu.instructions import STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.noising import noising_class, noising_of
+from winnow.perturb.noising import noising_class
 from winnow.store.describe import Free, Identified, arguments
 
 HUB_NAME = "winnow/nlu"  # the name of the data in the NLU tasks' YAMLs
@@ -94,14 +94,14 @@ class NluData(Identified):
             raise UserError("evaluation.datasets is empty: name at least one data set.")
         if self.draws is not None and self.draws < 1:
             raise UserError(f"evaluation.draws={self.draws} must be 1 or more, or null for one draw per record.")
-        if self.noises and not self.omegas and any(self._noising(name, 0.1).uses_omega for name in self.noises):
+        if self.noises and not self.omegas and any(noising_class(name).uses_omega for name in self.noises):
             raise UserError("evaluation.omegas is empty: name the shares of noised words, for instance [0.1,0.3,0.5].")
         for omega in self.omegas:
             self._noising("replacement", omega)  # raises for a value out of range
 
     def _noising(self, name: str, omega: float | None):
-        given = {} if omega is None else {"omega": omega}
-        return noising_of(name, phi=1.0, seed=self.noise_seed, **given)
+        # Where omega plays no part there is none, and any will do.
+        return noising_class(name)(omega=1.0 if omega is None else omega, phi=1.0, seed=self.noise_seed)
 
     def conditions(self) -> dict[str, Condition]:
         """Task name -> condition: `sst2` alone without noises; with them `sst2/clean`, `sst2/replacement@0.3`, ..."""
@@ -112,7 +112,7 @@ class NluData(Identified):
                 continue
             ways: list[tuple[str | None, float | None]] = [(None, None)]
             for noise in self.noises:
-                omegas = self.omegas if self._noising(noise, None).uses_omega else [None]
+                omegas = self.omegas if noising_class(noise).uses_omega else [None]
                 ways += [(noise, omega) for omega in omegas]
             conditions = [Condition(dataset, *way) for way in ways]
             found |= {f"{dataset}/{one.label}": one for one in conditions}
@@ -127,7 +127,17 @@ class NluData(Identified):
                 f"evaluation.datasets names {dataset}, but nothing says where its data is: give data.path=<folder>, "
                 f"evaluation.path=<folder> or evaluation.sources.{dataset}=<hub name>."
             )
-        return read_nlu(dataset, source, place, self.style, self.split, self.limit, self.seed).records
+        return read_nlu(
+            dataset,
+            source,
+            place,
+            self.style,
+            self.split,
+            self.limit,
+            self.seed,
+            on_error="quarantine",
+            duplicates="drop",
+        ).records
 
     def noised(self, records: Sequence[Record], condition: Condition) -> list[Record]:
         """The records under a condition. Ids stay; an instruction that the noise cannot change stays too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -41,23 +41,23 @@ class Suite(Identified):
     limit: items of each leaf task (MMLU has 57, BBH 27); None for all. batch_size: sequences a forward pass.
     mirror: folder of local data instead of the hub. allow_code_execution: run tasks that execute model-written
     code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
-    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data that
-    the NLU tasks are asked on; with it, `tasks` are its conditions.
+    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data of
+    the NLU tasks; with it, `tasks` are its conditions.
 
     Raises UserError on settings that cannot be run.
     """
 
     name: str
     tasks: Sequence[TaskSpec | Mapping[str, Any]]
-    headline: Free[Sequence[str]] = ()
-    averages: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    limit: int | None = None
-    batch_size: Free[int] = 8
-    mirror: Free[str | None] = None
-    allow_code_execution: bool = False
-    chat_template: bool = False
-    seed: int = 1234
-    bootstrap_iters: int = 1000
+    headline: Free[Sequence[str]]
+    averages: Mapping[str, Sequence[str]]
+    limit: int | None
+    batch_size: Free[int]
+    mirror: Free[str | None]
+    allow_code_execution: bool
+    chat_template: bool
+    seed: int
+    bootstrap_iters: int
     nlu: NluData | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class Suite(Identified):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Data counts by content: what the tasks read of the mirror, not its place, and the held-out records."""
+        """Data count by content, not by place: the files of the mirror in use, and the held-out records."""
         return arguments(self) | {
             "lm_eval": version("lm-eval"),
             "heldout": hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16],

@@ -69,10 +69,10 @@ class EmbeddingDistortion(Identified):
 
     def __init__(
         self,
-        name: str = "packaged:minilm",
-        revision: str | None = None,
-        max_length: int = 256,
-        batch_size: Free[int] = 32,
+        name: str,
+        revision: str | None,
+        max_length: int,
+        batch_size: Free[int],
     ) -> None:
         self.encoder = SentenceEncoder(name, revision)
         self.max_length, self.batch_size = max_length, batch_size
@@ -95,7 +95,7 @@ class OpenAIDistortion:
     OPENAI_API_KEY when beta is asked for, and is kept nowhere.
     """
 
-    def __init__(self, model: str = "text-embedding-3-small", timeout: Free[float] = 60) -> None:
+    def __init__(self, model: str, timeout: Free[float]) -> None:
         self.model, self.timeout = model, timeout
 
     def __call__(self, raw: Sequence[str], noisy: Sequence[str]) -> float:

@@ -44,8 +44,10 @@ def write_answers(folder: Path, table: PassTable, records: Sequence[Record], ans
         first: dict[str, int] = {}
         for draw, text in enumerate(texts[:answers]):
             same = first.setdefault(text, draw)
-            row = (record.id, record.row, record.instruction, record.input, draw, text, tokens[draw], finish[draw])
-            row += (usable[draw], None if same == draw else same)
+            row = (
+                *(record.id, record.row, record.instruction, record.input, draw, text),
+                *(tokens[draw], finish[draw], usable[draw], None if same == draw else same),
+            )
             for name, value in zip(SCHEMA.names, row, strict=True):
                 columns[name].append(value)
     path = folder / "answers.parquet"

@@ -80,9 +80,9 @@ def build_parts(cfg: DictConfig) -> Parts:
     tuner, start = instantiate(cfg.tuning), instantiate(cfg.start)
     recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
     if "score" in stages:
-        _check_passes(method.passes, scorer, scoring_template)
+        _check_texts(method.passes, scorer, scoring_template)
     if "select" in stages:
-        _check_passes(selection.passes, scorer, template)
+        _check_texts(selection.passes, scorer, template)
     if "tune" in stages and recipe is not None:
         check_eos(source.tokenizer)
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
@@ -100,12 +100,12 @@ def _stages(cfg: DictConfig) -> list[str]:
     return [stage for stage in STAGES if stage in names]
 
 
-def _check_passes(named: Mapping[str, Pass], scorer: PassRunner, template: Template) -> None:
-    """Raises UserError if a text of the passes may be longer than their backbone reads, or hold a marker that it has no
+def _check_texts(passes: Mapping[str, Pass], scorer: PassRunner, template: Template) -> None:
+    """Raises UserError if a text of the passes may be longer than their backbone reads, or hold markers that it has no
     embedding for."""
-    passes = [pass_ for pass_ in named.values() if pass_.runs_model]
-    if passes:
-        answers = max(pass_.max_new_tokens for pass_ in passes)
+    models = [pass_ for pass_ in passes.values() if pass_.runs_model and pass_.encoder is None]
+    if models:
+        answers = max(pass_.max_new_tokens for pass_ in models)
         settings = f"template.max_length={template.max_length}"
         settings += f" with method.max_new_tokens={answers}" if answers else ""
         scorer.source.check_window(template.max_length + answers, settings)

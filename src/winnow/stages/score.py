@@ -21,7 +21,7 @@ from winnow.tracking.run_card import StageRecord
 if TYPE_CHECKING:
     from winnow.tuning.pre_experience import PreExperience
 
-REASONS_SHOWN = 5  # of records without a score, on the screen
+REASONS_SHOWN = 5
 
 
 def score(
@@ -60,17 +60,6 @@ def score(
     return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
 
-def scores_identity(
-    method: Method, pre_experience: PreExperience | None, runner: PassRunner, template: Template
-) -> dict[str, Any]:
-    """All that the scores depend on besides the records: nothing is computed for it."""
-    return {
-        "method": describe(method),
-        "pre_experience": describe(pre_experience) if method.passes else None,
-        "passes": {name: runner.made_with(pass_, template) for name, pass_ in method.passes.items()},
-    }
-
-
 def unscored(flags: Sequence[str | None]) -> str | None:
     """How many records have no score and why, the commonest reasons first; None if all have one."""
     reasons = Counter(flag for flag in flags if flag is not None)
@@ -80,3 +69,14 @@ def unscored(flags: Sequence[str | None]) -> str | None:
     more = len(reasons) - len(shown)
     shown += [f"and {more} more"] if more > 0 else []
     return f"{reasons.total()} of {len(flags)} records have no score: {'; '.join(shown)}."
+
+
+def scores_identity(
+    method: Method, pre_experience: PreExperience | None, runner: PassRunner, template: Template
+) -> dict[str, Any]:
+    """All that the scores depend on besides the records: nothing is computed for it."""
+    return {
+        "method": describe(method),
+        "pre_experience": describe(pre_experience) if method.passes else None,
+        "passes": {name: runner.made_with(pass_, template) for name, pass_ in method.passes.items()},
+    }

@@ -1,6 +1,6 @@
 """Tracking of a run: Weights & Biases, offline when no key is configured, and Lightning's CSV logger besides.
 
-    with track(mode="auto", folder=run_folder, config=cfg, project="winnow", tags=["ifd"]) as tracker:
+    with instantiate(cfg.tracking)(folder=run_folder, config=cfg) as tracker:
         trainer = Trainer(logger=tracker.lightning_loggers())
         tracker.summary({"arc_easy/acc": 0.61})
 
@@ -180,15 +180,15 @@ def track(
     *,
     folder: str | Path,
     config: Any = None,
-    mode: str = "auto",
-    csv: bool = True,
-    project: str = "winnow",
-    entity: str | None = None,
-    name: str | None = None,
-    group: str | None = None,
-    job_type: str | None = None,
-    tags: Sequence[str] = (),
-    artifacts: Sequence[str] = (),
+    mode: str,
+    csv: bool,
+    project: str,
+    entity: str | None,
+    name: str | None,
+    group: str | None,
+    job_type: str | None,
+    tags: Sequence[str],
+    artifacts: Sequence[str],
 ) -> Tracker:
     """Start tracking a run whose files go under `folder`; use the result as a context manager.
 

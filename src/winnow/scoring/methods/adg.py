@@ -41,14 +41,14 @@ class AnswerDivergence(Method):
 
     def __init__(
         self,
-        name: str = "adg",
-        answers: int = 5,
-        sampled: int | None = None,
-        dispersion_weight: float = 0.6,
-        anisotropy_weight: float = 0.4,
-        normalise: str = "none",
-        min_answers: int = 3,
-        tokens_per_batch: Free[int] = SampledAnswers.tokens_per_batch,
+        name: str,
+        answers: int,
+        sampled: int | None,
+        dispersion_weight: float,
+        anisotropy_weight: float,
+        normalise: str,
+        min_answers: int,
+        tokens_per_batch: Free[int],
         **sampling,
     ) -> None:
         drawn = answers if sampled is None else sampled

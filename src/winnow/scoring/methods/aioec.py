@@ -38,10 +38,10 @@ class AIOEC(Method):
     def __init__(
         self,
         attacks: Mapping[str, PromptAttack],
-        name: str = "aioec",
-        layer: int = -1,
-        pooling: str = "mean",
-        answers: bool = True,
+        name: str,
+        layer: int,
+        pooling: str,
+        answers: bool,
     ) -> None:
         self.name, self.attacks = name, checked_attacks(attacks)
         self.layer, self.pooling, self.answers = layer, pooling, answers

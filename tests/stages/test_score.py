@@ -1,4 +1,4 @@
-"""What the score stage says of records without a score."""
+"""What a run says on the screen."""
 
 from __future__ import annotations
 
