@@ -57,8 +57,8 @@ def nlu_suite(
     averages: dict[str, list[str]] = {}
     for task, condition in conditions.items():
         if condition.noise is not None:
-            name = noising_class(condition.noise).name
-            averages.setdefault(f"{condition.dataset}/{name}", []).append(f"{task}/micro_f1")
+            noise = noising_class(condition.noise).name
+            averages.setdefault(f"{condition.dataset}/{noise}", []).append(f"{task}/micro_f1")
     for dataset in data.datasets if data.noises else ():
         noisy = [f"{task}/micro_f1" for task, one in conditions.items() if one.dataset == dataset and one.noise]
         averages[f"{dataset}/noisy"] = noisy
