@@ -33,7 +33,7 @@ from winnow.commands import experiments
 from winnow.data.nlu import DATASETS
 from winnow.data.nlu.reading import nlu_file
 from winnow.errors import UserError
-from winnow.reproduce.collect import read_json, run_cards
+from winnow.pages.files import read_json, run_cards
 from winnow.store.files import write_atomically
 from winnow.sweeps.summary import FAILURE, failure
 
@@ -55,7 +55,7 @@ def main() -> None:
     nlu, stand_ins = nlu_folder(given.nlu, out / "nlu")
     commit = state()
     state_file = out / f"all-{given.scale}.json"
-    done = read_json(state_file) if state_file.is_file() else {}
+    done = read_json(state_file) or {}
     names = chosen(given.only)
     for place, name in enumerate(names, 1):
         command = ["experiment=" + name, *overrides(name, given, out, nlu, stand_ins)]
@@ -237,7 +237,7 @@ def stand_ins_of(folder: Path, card: Mapping) -> set[str]:
 def finished(about: Mapping, folder: Path) -> bool:
     """Whether all jobs of an experiment ended well and still have their run folders below `folder`."""
     cards = [folder / job / "run_card.json" for job in about.get("finished", ())]
-    there = bool(cards) and all(card.is_file() and read_json(card)["status"] == "finished" for card in cards)
+    there = bool(cards) and all((read_json(card) or {}).get("status") == "finished" for card in cards)
     return there and about["failed"] == about["exit"] == 0
 
 

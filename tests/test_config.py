@@ -208,7 +208,7 @@ def test_superfilter_scores_under_its_own_template():
 def test_unknown_choice_is_one_sentence():
     from hydra.errors import HydraException
 
-    from winnow.errors import user_sentence
+    from winnow.messages import user_sentence
 
     with pytest.raises(HydraException) as caught:
         config("method=magic")
@@ -218,7 +218,7 @@ def test_unknown_choice_is_one_sentence():
 
 def test_bad_value_is_unwrapped():
     """Hydra wraps what a constructor raises; the user reads the cause."""
-    from winnow.errors import user_sentence
+    from winnow.messages import user_sentence
 
     with pytest.raises(Exception) as caught:  # noqa: PT011  (the wrapper is Hydra's)
         instantiate(config("selection.ratio=1.5").selection)

@@ -95,6 +95,25 @@ def test_padding_token_without_an_embedding(folder):
         backbone(name=str(folder)).tokenizer  # noqa: B018
 
 
+def test_markers_without_an_embedding(folder):
+    """A marker added to the tokenizer alone gets the number 259; the model has rows 0 to 258."""
+    tokenizer = backbone(name=str(folder)).tokenizer
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    backbone(name=str(folder)).check_markers()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ '<|turn|>' + m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"has 259 embeddings, but its chat template writes <\|turn\|>, whose"):
+        backbone(name=str(folder)).check_markers()
+
+
+def test_weights_that_git_lfs_did_not_fetch(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n")
+    with pytest.raises(UserError, match="model.safetensors is a pointer of Git LFS.*git lfs pull"):
+        backbone(name=str(folder)).load()
+
+
 def test_window_above_the_positions(folder):
     source = backbone(name=str(folder))
     source.check_window(2048, "template.max_length=2048")

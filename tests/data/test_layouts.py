@@ -216,6 +216,29 @@ def test_columns_of_a_merged_table_are_null_where_a_row_has_others(tmp_path):
     assert texts(read(source=tmp_path / "pool.parquet", schema="messages")) == [PLAIN, PLAIN]
 
 
+def test_a_column_without_a_value_does_not_hide_the_schema(tmp_path):
+    """Alpaca rows merged with Dolly rows have both `output` and `response`, one of them null."""
+    alpaca = {"instruction": "a", "output": "b", "response": None, "messages": None}
+    pool = pool_of(tmp_path, alpaca, {**alpaca, "instruction": "c", "response": float("nan")})
+    assert pool.schema == "alpaca" and len(pool.records) == 2
+    assert pool_of(tmp_path, {**alpaca, "output": None, "response": "b"}).schema == "dolly"
+
+
+@pytest.mark.parametrize("cell", ["[{'from': 'human', 'value': 'a'}]", "Human: a\nAssistant: b"])
+def test_a_text_where_turns_are_meant_is_told(tmp_path, cell):
+    """Python's own spelling of a list, as pandas writes it into a CSV file, and a chat as one text."""
+    with pytest.raises(UserError, match="`conversations` is a text that is no JSON, a list was expected"):
+        pool_of(tmp_path, {"conversations": cell})
+
+
+def test_turns_in_a_column_of_another_name(tmp_path):
+    """The sentence proposes the setting, and the setting reads the file."""
+    row = {"id": 1, "dialog": ["Hi", "Hello"]}
+    with pytest.raises(UserError, match=r"data.columns='\{turns: dialog\}'"):
+        pool_of(tmp_path, row)
+    assert texts(pool_of(tmp_path, row, columns={"turns": "dialog"})) == [PLAIN]
+
+
 def test_text_parts_are_joined(tmp_path):
     """Parts are pieces of one text: nothing is put between them. Null keys of other kinds of parts are no matter."""
     parts = [{"type": "text", "text": "H", "image_url": None}, {"type": "text", "text": "i"}]
@@ -258,7 +281,7 @@ def test_a_cell_that_is_no_chat_is_quarantined(tmp_path, cell, reason):
 
 def test_two_chats_in_one_row_are_not_guessed(tmp_path):
     row = {"conversations": FROM, "messages": ROLE}
-    with pytest.raises(UserError, match="no known schema"):
+    with pytest.raises(UserError, match="there are turns in `conversations` and `messages`"):
         pool_of(tmp_path, row)
     pool = pool_of(tmp_path, {"messages": ROLE}, row)
     assert reasons(pool) == [
@@ -370,6 +393,12 @@ def test_duplicates_fail_where_they_are_told_to(tmp_path):
         ("a.jsonl", b"PAR1\x15\x04", "holds Parquet data: its name must end in .parquet"),
         ("a.csv", b"PK\x03\x04\x14\x00", "holds a zip archive: unpack it"),
         ("a.json", b"(\xb5/\xfd\x04\x00", "holds zstd data: unpack it"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "is a pointer of Git LFS"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "with `git lfs pull`"),
+        ("a.json", b"<!DOCTYPE html>\n<html>", "is a web page: download the data file itself"),
+        ("a.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', "holds JSON over several lines"),
+        ("a.csv", b"instruction;output\nq;a\n", "one column `instruction;output` was found; commas must stand"),
+        ("a.tsv", b"instruction,output\nq,a\n", "one column `instruction,output` was found; tabs must stand"),
         ("a.yaml", b"- !tag {a: 1}\n", "the ending `.yaml` is unknown; known are .jsonl.gz"),
         ("a.json", b"- instruction: Hi\n  output: [", "wrong JSON at line 1, column 1"),
         ("None", b"", "None: the ending `none` is unknown"),

@@ -13,7 +13,8 @@ from composed import config
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from winnow.config import check
-from winnow.errors import UserError, user_sentence
+from winnow.errors import UserError
+from winnow.messages import user_sentence
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_a_name_that_is_too_long(tmp_path):
 def test_a_disk_that_is_full(tmp_path, limit, place, expected):
     """A limit of 1,000 bytes on files, and the system's device that is always full; 5,000 bytes are written."""
     program = (
-        "import sys\nfrom winnow.errors import user_sentence\n"
+        "import sys\nfrom winnow.messages import user_sentence\n"
         "try:\n    with open(sys.argv[1], 'wb') as file:\n        file.write(b'x' * 5000)\n"
         "except OSError as error:\n    sys.exit(user_sentence(error))\n"
     )

@@ -13,7 +13,7 @@ from composed import build
 
 from winnow.errors import UserError
 from winnow.perturb import distortion as module
-from winnow.perturb.distortion import EmbeddingDistortion, RuleDistortion
+from winnow.perturb.distortion import RuleDistortion
 
 embedding = partial(build, "distortion/embedding")
 openai = partial(build, "distortion/openai")
@@ -56,7 +56,8 @@ def test_lists_must_be_aligned():
 def test_cosines_by_hand(monkeypatch):
     """Vectors (1,0) -> (0,1): 1 - 0 = 1; (1,0) -> (1,1): 1 - 1/sqrt 2; (1,0) -> (-1,0): 2, counted as 1."""
     vectors = {"a": (1.0, 0.0), "b": (0.0, 3.0), "c": (2.0, 2.0), "d": (-1.0, 0.0)}
-    monkeypatch.setattr(EmbeddingDistortion, "_embed", lambda self, texts: torch.tensor([vectors[t] for t in texts]))
+    monkeypatch.setattr(module.SentenceEncoder, "load", lambda self: None)
+    monkeypatch.setattr(module, "text_vectors", lambda _, texts, *sizes: torch.tensor([vectors[t] for t in texts]))
     found = embedding()(["a", "a", "a"], ["b", "c", "d"])
     assert found == pytest.approx((1 + 1 - 1 / math.sqrt(2) + 1) / 3)
 

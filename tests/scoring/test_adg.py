@@ -14,7 +14,7 @@ from scipy.stats import ortho_group
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.geometry import dispersion_anisotropy, normalised
+from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
@@ -25,8 +25,12 @@ adg = partial(build, "method/adg")
 SPLIT = [[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]]
 
 
+def geometries(vectors):
+    return gram_geometry(vectors @ vectors.transpose(0, 2, 1))
+
+
 def geometry(vectors):
-    dispersion, anisotropy = dispersion_anisotropy(np.array([vectors], dtype=float))
+    dispersion, anisotropy = geometries(np.array([vectors], dtype=float))
     return dispersion[0], anisotropy[0]
 
 
@@ -55,8 +59,8 @@ def test_bounds(k):
     beyond, up to D = 1, so D <= (K-1)/K is asked of entries without a sign."""
     generator = np.random.default_rng(k)
     for width in (k, 3 * k):
-        mixed = dispersion_anisotropy(generator.normal(size=(300, k, width)))
-        positive = dispersion_anisotropy(np.abs(generator.normal(size=(300, k, width))))
+        mixed = geometries(generator.normal(size=(300, k, width)))
+        positive = geometries(np.abs(generator.normal(size=(300, k, width))))
         for dispersion, anisotropy in (mixed, positive):
             assert (dispersion >= 0).all() and (dispersion <= 1 + 1e-12).all()
             assert (anisotropy >= 0).all() and (anisotropy <= 1 - 1 / (k - 1) + 1e-12).all()
@@ -68,14 +72,14 @@ def test_invariances(seed):
     """The order of the answers, a rotation of the space and positive factors of the vectors change nothing."""
     generator = np.random.default_rng(seed)
     vectors = generator.normal(size=(20, 5, 12))
-    reference = np.array(dispersion_anisotropy(vectors))
+    reference = np.array(geometries(vectors))
     changed = [
         vectors[:, generator.permutation(5)],
         vectors @ ortho_group.rvs(12, random_state=seed),
         vectors * generator.uniform(1e-3, 1e3, size=(20, 5, 1)),
     ]
     for other in changed:
-        assert np.allclose(dispersion_anisotropy(other), reference, atol=1e-10)
+        assert np.allclose(geometries(other), reference, atol=1e-10)
 
 
 def test_normalised_by_hand():

@@ -8,7 +8,7 @@ import pytest
 from composed import build
 
 from winnow.data.records import Record
-from winnow.stages.tune import TuneStage
+from winnow.stages.tune import Recipe
 from winnow.tuning.adversary.none import NoAdversary
 
 PLAIN = NoAdversary()
@@ -17,8 +17,7 @@ PLAIN = NoAdversary()
 def meta(noising, *raws: dict) -> dict:
     records = [Record(f"r{i}", i, "one two three", "", "x", (), "test", raw) for i, raw in enumerate(raws)]
     runner = SimpleNamespace(source=PLAIN)
-    stage = TuneStage(PLAIN, None, runner, PLAIN, PLAIN, noising, lambda: None, {})
-    return stage._meta(records, None)
+    return Recipe(PLAIN, None, runner, PLAIN, PLAIN, noising, lambda: None).identity(records, None)
 
 
 @pytest.mark.parametrize("name", ["padding", "opposite"])

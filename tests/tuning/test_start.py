@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from winnow import pipeline
 from winnow.errors import UserError
-from winnow.stages.tune import tune_stage
+from winnow.stages.tune import recipe_of
 from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weights_digest
 from winnow.tuning.start import ModelStart
 
@@ -244,9 +244,9 @@ def test_the_start_is_evaluated_too(run, other):
 def test_a_start_without_tuning_is_refused(tmp_path):
     """Nothing would be tuned; without a start there is simply no stage."""
     tune(tmp_path / "a", **STILL)
-    assert tune_stage(None, None, None) is None
+    assert recipe_of(None, None, None) is None
     with pytest.raises(UserError, match="tuning=none tunes nothing, but start="):
-        tune_stage(None, ModelStart(str(tmp_path / "a")), None)
+        recipe_of(None, ModelStart(str(tmp_path / "a")), None)
 
 
 def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
@@ -260,7 +260,8 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere; its linear layers are \[.*q_proj"),
+        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere that LoRA adapts; its .* \[.*q_proj"),
+        ("tuning.lora_target_modules=[mlp]", "no module mlp that LoRA adapts"),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
     ],
 )

@@ -158,13 +158,14 @@ class Tuner:
             raise ValueError("`noising` must be given with examples that differ per epoch, and only with them")
         records_of = EpochRecords(examples)
         records, dropped = records_of.first, records_of.dropped
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in dropped.items())
         if dropped:
-            log.warning("%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, dropped)
+            log.warning("%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, reasons)
         if not records:
             raise UserError(
                 f"There is nothing to tune on: none of the {records_of.total} selected records has an answer "
-                f"inside the window ({dropped or 'the selection is empty'}); raise selection.ratio or "
-                f"template.max_length."
+                f"behind a prompt ({reasons or 'the selection is empty'}); select others or more, raise "
+                f"template.max_length, or take another template."
             )
         dtype, began = self._dtype(backbone.model), None if start is None else weights_digest(start)
         with quiet_lightning(), torch.random.fork_rng(devices=[]):

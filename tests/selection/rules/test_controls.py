@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from vector_pool import clustered
 
 from winnow.errors import UserError
-from winnow.reproduce.names import AROUND, identity
+from winnow.tracking.names import AROUND, identity
 
 top = partial(build, "selection/top")
 length_matched = partial(build, "selection/length_matched")

@@ -61,7 +61,7 @@ class PromptAttack(Identified):
     """
 
     level: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()  # of `resources.NEEDS`
+    needs: ClassVar[tuple[str, ...]] = ()  # the methods of `Resources` that it calls, and `stop_words`
     version: ClassVar[int] = 1  # raised whenever the prompts would change
 
     def __init__(

@@ -16,6 +16,7 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.errors import UserError
+from winnow.scoring.answers import write_answers
 from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.protocols import Method
@@ -111,8 +112,6 @@ class AnswerDivergence(Method):
 
     def write_outputs(self, tables: dict[str, PassTable], records: Sequence[Record], folder: Path) -> None:
         """`answers.parquet`: the sampled answers, to be read and for the report."""
-        from winnow.pages.answers import write_answers
-
         write_answers(folder, tables["answers"], records, self.answers)
 
     def _products(self, table: PassTable) -> tuple[np.ndarray, np.ndarray]:

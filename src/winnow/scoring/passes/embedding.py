@@ -15,7 +15,7 @@ from torch import Tensor
 
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
-from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.backbone.sentence_encoder import SentenceEncoder, mean_states
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
@@ -172,9 +172,7 @@ class _SentenceEmbeddingModule(pl.LightningModule):
         self.model = model
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        mask = batch["attention_mask"]
-        hidden = self.model(input_ids=batch["input_ids"], attention_mask=mask)[0].float()
-        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        mean = mean_states(self.model, batch["input_ids"], batch["attention_mask"])
         records = batch["columns"]
         return {
             "id": [record["id"] for record in records],
