@@ -32,7 +32,7 @@ NUMBERS = re.compile(r"[\d%℃°]")
 PUNCTUATION = re.compile(r"[\s,.;:!?()\[\]{}\"'`~\-_/\\]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampledAnswers(Pass):
     """K answers per record, drawn at a temperature, and the Gram matrix of their vectors.
 
