@@ -18,6 +18,7 @@ from winnow.data.templates import Template, check_eos
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.distributed import from_leader, is_leader, join
 from winnow.errors import UserError
+from winnow.network import set_offline
 from winnow.pages.attack_page import write_attacks
 from winnow.pages.report import write_report
 from winnow.perturb.noising import Noising
@@ -48,6 +49,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
     check(cfg)
+    set_offline(cfg.offline)
     run = Run(scaled(cfg))
     if not is_leader():  # further processes help with passes and tuning; the first one writes
         for stage in ("score", "select", "tune"):
@@ -129,6 +131,8 @@ class Run:
         if self.tuning is not None and "tune" in self.stages:
             check_eos(self.source.tokenizer)
         self._check_windows()
+        if "evaluate" in self.stages:
+            self.suite.check_data()
         self.pool: Pool = instantiate(cfg.data)
 
     def _check_windows(self) -> None:

@@ -61,6 +61,43 @@ def load_tasks(
     return loaded, pairs, prompts
 
 
+def check_data(suite: Suite) -> None:
+    """Raises UserError if the data of the tasks that will run cannot be had: it is neither in the mirror, nor in the hub
+    library's cache, nor on the hub. Of the parts of one data set the first is asked for."""
+    from winnow.evaluation.harness import runnable
+
+    for dataset in {condition.dataset for condition in suite.conditions().values()}:
+        suite.nlu.records(dataset)
+    asked: set[str] = set()
+    conditions = suite.conditions()
+    specs = [spec for spec in runnable(suite)[0] if spec.task not in conditions]
+    wanted = {spec.task: leaves(spec.task) for spec in specs}
+    _check_resources(wanted)
+    for name, task in ((name, leaf) for name, found in wanted.items() for leaf in found):
+        source = task.config.get("dataset_path")
+        if source in (None, embedded.HUB_NAME):
+            continue
+        if suite.mirror is not None:
+            mirrored_files(task, Path(suite.mirror).expanduser())
+        elif source not in asked:
+            asked.add(source)
+            import datasets
+
+            options = task.config.get("dataset_kwargs") or {}
+            try:
+                datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options)
+            except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+                raise _not_to_be_had([name], error) from error
+
+
+def _not_to_be_had(names: list[str], error: Exception) -> UserError:
+    return UserError(
+        f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({_first_line(error)}): "
+        f"connect to the network, or pass evaluation.mirror=<folder> with local copies; a gated data set needs "
+        f"`hf auth login`."
+    )
+
+
 def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Prompts:
     """Writes data and a task file for each condition of the NLU tasks; the prompts' ids as the template makes them."""
     prompts: Prompts = {}
@@ -85,10 +122,7 @@ def _load(manager: TaskManager, names: list[str], suite: Suite) -> Mapping[str, 
     try:
         return manager.load(names)
     except OSError as error:  # what the hub library raises offline: ConnectionError and FileNotFoundError
-        raise UserError(
-            f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({_first_line(error)}): "
-            f"connect to the network, or pass evaluation.mirror=<folder> with local copies."
-        ) from error
+        raise _not_to_be_had(names, error) from error
 
 
 def _check_resources(wanted: Mapping[str, Sequence[StockTask]]) -> None:
