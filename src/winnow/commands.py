@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from winnow.config import CONF, choices
 from winnow.errors import UserError
-from winnow.reproduce.collect import read_json, run_cards
+from winnow.reproduce.collect import AGAIN, run_cards
+from winnow.store.files import read_json
 from winnow.sweeps.summary import FAILURE
 
 
@@ -83,7 +84,7 @@ def _scale(name: str, runs: Path, wanted: str | None) -> str:
     has it, or where there are several to choose from."""
     found = set()
     for path in run_cards(runs):
-        found.add(_scale_of(read_json(path)["config"], name))
+        found.add(_scale_of(read_json(path, "config", cure=AGAIN)["config"], name))
     for path in runs.rglob(FAILURE):  # a job that failed early has no run card
         config = path.parent / ".hydra" / "config.yaml"
         if not (path.parent / "run_card.json").is_file() and config.is_file():

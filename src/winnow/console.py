@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from winnow.data.records import Pool
+from winnow.store.files import read_json
 from winnow.tracking.run_card import RunCard
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def summarise(run: Run, card: RunCard) -> None:
         if record.status != "skipped":
             print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
     results = run.folder / "results.json"
-    found = json.loads(results.read_text(encoding="utf-8")) if "evaluate" in run.stages and results.exists() else {}
+    found = read_json(results, "models") if "evaluate" in run.stages and results.exists() else {}
     told = changes(found)
     for name, value in card.results.items():
         model, _, key = name.partition("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +32,7 @@ from winnow.stages.evaluate import EvaluateStage
 from winnow.stages.tune import selected_records, show_in, tune_stage
 from winnow.store.artifacts import Store
 from winnow.store.differences import differences, read_selection, scored_with, selected_with, told
-from winnow.store.files import write_atomically
+from winnow.store.files import write_json
 from winnow.store.run_folder import STAGES, drop_outputs_from, held, needed, run_folder
 from winnow.sweeps.scale import scaled
 from winnow.tracking.job import naming, track_results, track_stage, track_start
@@ -206,7 +205,7 @@ class Run:
         manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": selected_with(self)}
         self.manifest = manifest = from_leader(manifest)
         drop_outputs_from(self.folder, "select")
-        write_atomically(self.folder / "selection.json", json.dumps(manifest, indent=1))
+        write_json(self.folder / "selection.json", manifest)
         write_subset(self.pool, chosen.chosen, self.folder)
         if chosen.shortfall():
             print(chosen.shortfall(), flush=True)
@@ -245,7 +244,7 @@ class Run:
                 self.tuning.check(tuned, start, self._subset())
         results = EvaluateStage(self.runner, self.suite, self.template, self.trainer_args).run(tuned, start, record)
         drop_outputs_from(self.folder, "evaluate")
-        write_atomically(self.folder / "results.json", json.dumps(results, indent=1))
+        write_json(self.folder / "results.json", results)
         headline = {}
         for name, model in results["models"].items():
             metrics = {f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()}
@@ -307,7 +306,7 @@ class Run:
         dropped = {decision["id"] for decision in manifest["decisions"] if decision["rank"] is None}
         rows = table.select(["id", "score"]).to_pylist()
         found = detection(rows, labels, higher_is_better, dropped)
-        write_atomically(self.folder / "detection.json", json.dumps(found, indent=1))
+        write_json(self.folder / "detection.json", found)
         return found
 
 

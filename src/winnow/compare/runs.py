@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from winnow.reproduce.collect import hydra_of, read_json, run_cards, whole
+from winnow.reproduce.collect import AGAIN, CARD_KEYS, hydra_of, run_cards, whole
 from winnow.reproduce.names import AROUND, CONTROLS, control, identity
 from winnow.reproduce.settings import differences, settings_of, shown
+from winnow.store.files import read_json
 from winnow.sweeps.summary import FAILURE
 from winnow.tracking.job import share
 
@@ -60,7 +61,7 @@ def read_runs(*folders: Path) -> list[Seen]:
     found = {}
     for folder in folders:
         for path in run_cards(folder):
-            card = read_json(path)
+            card = read_json(path, *CARD_KEYS, cure=AGAIN)
             if card["status"] == "finished" and not (path.parent / FAILURE).is_file():
                 found.setdefault(path.resolve(), _seen(path.parent, folder, card))
     runs = list(found.values())
@@ -70,8 +71,8 @@ def read_runs(*folders: Path) -> list[Seen]:
 
 def _seen(folder: Path, root: Path, card: Mapping[str, Any]) -> Seen:
     config = card["config"]
-    selection = _if_there(folder / "selection.json") or {}
-    results = _if_there(folder / "results.json") or {"models": {}, "headline": []}
+    selection = _if_there(folder / "selection.json", "decisions") or {}
+    results = _if_there(folder / "results.json", "models", "headline") or {"models": {}, "headline": []}
     models = results["models"]
     decisions = selection.get("decisions") or []
     chosen = frozenset(one["id"] for one in decisions if one["selected"])
@@ -152,5 +153,5 @@ def _scores(path: Path) -> dict[str, float]:
     return {key: sign * value for key, value in pairs if value is not None}
 
 
-def _if_there(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
+def _if_there(path: Path, *keys: str) -> dict[str, Any] | None:
+    return read_json(path, *keys, cure=AGAIN) if path.is_file() else None

@@ -8,7 +8,6 @@ are Holm's, over the methods that are tested against the reference, and over all
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from winnow.evaluation.comparison import (
     verdict,
 )
 from winnow.pages.card import show_measure, show_number
-from winnow.store.files import write_atomically
+from winnow.store.files import write_atomically, write_json
 
 BEST, BASE, RANDOM = "best", "base", "random"
 WORDS = {"win": "▲ win", "tie": "tie", "loss": "▼ loss"}
@@ -47,7 +46,7 @@ def write_verdicts(folders: Sequence[Path], against: str | None, out: Path) -> d
         named = ", ".join(map(str, folders))
         raise UserError(f"{named}: no finished run with an evaluation; name runs or the folder of a sweep.")
     told = verdicts(runs, against)
-    write_atomically(out / "verdicts.json", json.dumps(told, indent=1))
+    write_json(out / "verdicts.json", told)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1] / "pages"]),
         autoescape=True,

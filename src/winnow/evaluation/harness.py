@@ -62,6 +62,10 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
                 log.warning("%d evaluation prompts were cut on the left to fit the model's window", truncated)
             result["truncated_requests"] = truncated
             result["metrics"], result["subtasks"] = _metrics(raw, specs, suite)
+            for found in (result["metrics"], result["subtasks"]):
+                for key in [key for key, one in found.items() if not math.isfinite(one["value"])]:
+                    one = found.pop(key)
+                    result["skipped"][key] = f"it is {one['value']} over its {one['n']} items"
             groups = [spec.task for spec in specs if spec.task not in raw["samples"]]
             result["groups"] = {name: _leaves(name, raw["group_subtasks"]) for name in groups}
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
@@ -202,7 +206,7 @@ def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
             for row in rows:
                 line = {"task": task, **{key: row[key] for key in kept}}
                 line["metrics"] = {metric: row[metric] for metric in row["metrics"]}
-                file.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
     return path
 
 

@@ -145,7 +145,9 @@ def _check_resources(wanted: Mapping[str, Sequence[StockTask]]) -> None:
 
 def _write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from winnow.pages.answers import answers_section
 from winnow.pages.card import flatten, git_phrase, show_measure, show_number, show_seconds
 from winnow.pages.diversity import diversity_section
 from winnow.pages.robustness import robustness_curves, robustness_table
-from winnow.store.files import write_atomically
+from winnow.store.files import read_json, write_atomically
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
@@ -65,12 +65,12 @@ def write_report(run_folder: str | Path, records: Sequence[Record] | None = None
 
 def report_content(folder: Path, records: Sequence[Record] | None = None) -> dict[str, Any]:
     """Everything the template shows, by section; a section is None when its file is not in the folder."""
-    card = _read_json(folder / "run_card.json")
-    selection = _read_json(folder / "selection.json")
-    results = _read_json(folder / "results.json")
-    tuning = _read_json(folder / "tuning.json")
-    found = _read_json(folder / "detection.json")
-    covered = _read_json(folder / "diversity.json")
+    card = _if_there(folder / "run_card.json", "status", "stages", "data", "config", "git")
+    selection = _if_there(folder / "selection.json", "decisions")
+    results = _if_there(folder / "results.json", "models", "headline", "delta")
+    tuning = _if_there(folder / "tuning.json", "steps", "train_loss")
+    found = _if_there(folder / "detection.json", "overall")
+    covered = _if_there(folder / "diversity.json", "classes")
     rows, about = _read_scores(folder / "scores.parquet")
     content = {
         "folder": folder.resolve().name,
@@ -98,13 +98,8 @@ def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | Non
     return None if selection is None else {one["row"]: one["selected"] for one in selection["decisions"]}
 
 
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run its stage again.") from error
+def _if_there(path: Path, *keys: str) -> Any:
+    return read_json(path, *keys) if path.is_file() else None
 
 
 def _read_scores(path: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:

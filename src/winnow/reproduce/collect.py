@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,11 @@ from omegaconf import OmegaConf
 from winnow.errors import UserError
 from winnow.reproduce.names import METRICS, NOISES, identity
 from winnow.reproduce.settings import free_keys, settings_of
+from winnow.store.files import read_json
 from winnow.sweeps.summary import FAILURE, LAST_SWEEP, failure
+
+AGAIN = "delete the folder and run it again"
+CARD_KEYS = ("status", "error", "started", "command", "stages", "git", "config")  # that every run card has
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[
     there are is printed. Raises UserError for a file that cannot be read."""
     folder = Path(folder)
     last = folder / LAST_SWEEP
-    began = read_json(last)["began"] if last.is_file() else None
+    began = read_json(last, "began", cure=AGAIN)["began"] if last.is_file() else None
     jobs, others = [], Counter()
     for path in run_cards(folder):
-        card = read_json(path)
+        card = read_json(path, *CARD_KEYS, cure=AGAIN)
         if _is_of(card["config"], table):
             if _scale(card["config"]) == scale:
                 jobs.append(_job(path.parent, card, table, began))
@@ -110,14 +113,6 @@ def run_cards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("run_card.json") if "wandb" not in path.relative_to(folder).parts)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file. Raises UserError for one that cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete the folder and run it again.") from error
-
-
 def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
     config = card["config"]
     status, error = card["status"], card["error"]
@@ -134,7 +129,11 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
     metrics = _times(card)
     if "selected" in (card.get("results") or {}):
         metrics["selected"] = Measured(card["results"]["selected"])
-    results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {"models": {"base": {}}}
+    results = (
+        read_json(folder / "results.json", "models", cure=AGAIN)
+        if (folder / "results.json").is_file()
+        else {"models": {"base": {}}}
+    )
     model = results["models"].get("tuned") or results["models"]["base"]
     if model:
         metrics |= _metrics(model["metrics"], results.get("headline") or [], config, table)

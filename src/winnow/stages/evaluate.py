@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winnow.store.describe import describe
-from winnow.store.files import write_atomically
+from winnow.store.files import write_json
 from winnow.trainer import device_of
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class EvaluateStage:
                     record.status = "computed"
                     self._evaluate(artifact, name, folder)
                     artifact.finish()
-        result = artifact.result("result.json")
+        result = artifact.result("result.json", "metrics", "samples")
         if result["samples"] is not None:  # where the store is now, not where it was
             result["samples"] = str(artifact.path / "samples.jsonl")
         return result
@@ -89,4 +88,4 @@ class EvaluateStage:
             result = evaluate_model(model, backbone.tokenizer, self.suite, self.template, artifact.path, name)
         finally:
             model.to(home)
-        write_atomically(artifact.path / "result.json", json.dumps(result, indent=1))
+        write_json(artifact.path / "result.json", result)

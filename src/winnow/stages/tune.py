@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from winnow.errors import UserError
 from winnow.store.artifacts import Artifact, fingerprint
 from winnow.store.describe import describe
 from winnow.store.differences import differences, told
-from winnow.store.files import write_atomically
+from winnow.store.files import read_json, write_json
 from winnow.tuning.noised import Distortion, examples_of, prepare
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
@@ -126,13 +125,8 @@ class TuneStage:
 
     def _check(self, model: Path, records: Sequence[Record], start: Path | None) -> None:
         prepare(self.adversary, records, self.noising, self.measure)
-        try:
-            then = json.loads((model.parent / "meta.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{model.parent / 'meta.json'}, which tells how the model was tuned, cannot be read ({error}); "
-                f"delete the folder {model.parent} and run stages=[tune,evaluate] again with this run folder."
-            ) from None
+        again = f"delete the folder {model.parent} and run stages=[tune,evaluate] again with this run folder"
+        then = read_json(model.parent / "meta.json", "version", "records", cure=again)
         found = differences(then, self._meta(records, start))
         if found:
             raise UserError(
@@ -180,7 +174,7 @@ class TuneStage:
 
 
 def _told(artifact: Artifact) -> dict[str, Any]:
-    return json.loads((artifact.path / "tuning.json").read_text(encoding="utf-8"))
+    return artifact.result("tuning.json", "steps", "train_loss")
 
 
 def selected_records(pool: Pool, manifest: Mapping[str, Any], file: Path) -> list[Record]:
@@ -200,8 +194,8 @@ def show_in(folder: Path, tuned: Tuned) -> dict[str, Any]:
 
     Returns what `tuning.json` holds.
     """
-    told = tuned.artifact.result("tuning.json")
-    write_atomically(folder / "tuning.json", json.dumps(told, indent=1))
+    told = tuned.artifact.result("tuning.json", "steps", "train_loss")
+    write_json(folder / "tuning.json", told)
     for name, target in (("model", tuned.artifact.path / "model"), ("start", tuned.start)):
         (folder / name).unlink(missing_ok=True)  # a link whose artifact was deleted
         if target is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from winnow.errors import UserError
 from winnow.pages.card import flatten
 from winnow.store.describe import describe
+from winnow.store.files import read_json
 
 if TYPE_CHECKING:
     from winnow.pipeline import Run
@@ -66,13 +67,9 @@ def told(found: Differences) -> str:
 
 def read_selection(run: Run, file: Path) -> dict[str, Any]:
     """The content of `selection.json`. Raises UserError if it is broken, or tells of another configuration."""
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        made_with = manifest.get("made_with", {})
-    except (ValueError, AttributeError) as error:
-        again = "run stages=[select,tune] again with this run folder"
-        raise UserError(f"{file} cannot be read ({error}); {again}.") from None
-    found = differences(made_with, selected_with(run))
+    again = "run stages=[select,tune] again with this run folder"
+    manifest = read_json(file, "decisions", "made_with", cure=again)
+    found = differences(manifest["made_with"], selected_with(run))
     if found:
         scores = any(key.partition(".")[0] in OF_SCORES for key in found)
         stages = "score,select,tune" if scores else "select,tune"

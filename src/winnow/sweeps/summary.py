@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.errors import UserError, user_sentence
-from winnow.store.files import write_atomically
+from winnow.store.files import read_json, write_atomically, write_json
 
 FAILURE = "failed.json"  # in a job's folder: why its last attempt failed
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
@@ -39,13 +38,13 @@ CARD = "run_card.json"
 def note_failure(folder: Path, error: Exception) -> None:
     """Leave the reason in the job's folder: the job may run in another process than the sweep's."""
     sentence = user_sentence(error) or "".join(traceback.format_exception(error))
-    write_atomically(folder / FAILURE, json.dumps({"error": sentence}))
+    write_json(folder / FAILURE, {"error": sentence})
     print(f"This job failed: {sentence}", flush=True)
 
 
 def failure(file: Path) -> str:
     """The sentence that `note_failure` left; of a traceback the last line."""
-    return json.loads(file.read_text(encoding="utf-8"))["error"].strip().splitlines()[-1]
+    return read_json(file, "error")["error"].strip().splitlines()[-1]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Sweep:
     def jobs(self) -> list[dict[str, Any]]:
         """The notes of the jobs that began, by folder: folder, table, scale, and the time stamp of an earlier attempt's
         run card; of a job that was refused `refused`."""
-        notes = [json.loads(path.read_text(encoding="utf-8")) for path in self.notes.glob("*.json")]
+        notes = [read_json(path, "folder") for path in self.notes.glob("*.json")]
         return sorted(notes, key=lambda note: note["folder"])
 
     def name(self, job: dict[str, Any]) -> str:
@@ -118,7 +117,7 @@ class Sweep:
 
     def remember(self) -> None:
         """Leave the time of this sweep in an experiment's folder."""
-        write_atomically(self.folder / LAST_SWEEP, json.dumps({"began": self.began}))
+        write_json(self.folder / LAST_SWEEP, {"began": self.began})
 
     def forget(self) -> None:
         """Remove the jobs' notes."""
@@ -180,14 +179,14 @@ class SweepSummary(Callback):
         self.notes.mkdir(parents=True, exist_ok=True)
         with FileLock(self.notes / ".lock"):
             if not note.exists():
-                write_atomically(note, json.dumps(about))
+                write_json(note, about)
                 return True
-            first = json.loads(note.read_text(encoding="utf-8"))
+            first = read_json(note, "job")
             if first["job"] == about["job"]:  # of several processes of a job the first one says how it was
                 return True
             for name, text in first["settings"].items():
                 write_atomically(folder / ".hydra" / name, text)
-            write_atomically(self.notes / f"{uuid.uuid4().hex}.json", json.dumps(about | {"refused": True}))
+            write_json(self.notes / f"{uuid.uuid4().hex}.json", about | {"refused": True})
             return False
 
 
@@ -225,7 +224,7 @@ def _verdict(job: dict[str, Any]) -> str | None:
         return failure(folder / FAILURE)
     if _stamp(folder) == job["card"]:  # nothing was written since
         return UNFINISHED
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card = read_json(folder / CARD, "status", "error")
     if card["status"] == "finished":
         return None
     return card["error"] or UNFINISHED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from winnow.reproduce.names import control, identity, text
+from winnow.store.files import read_json
 from winnow.tracking.run_card import RunCard, StageRecord
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def track_stage(run: Run, stage: str, record: StageRecord) -> None:
     elif stage == "tune":
         _track_tuning(run, record)
     elif stage == "evaluate":
-        results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        results = read_json(run.folder / "results.json", "models", "delta")
         for name, model in results["models"].items():
             run.tracker.summary({f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()})
         run.tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})
@@ -116,7 +116,7 @@ def _track_selection(run: Run) -> None:
 
 
 def _track_tuning(run: Run, record: StageRecord) -> None:
-    tuned = json.loads((run.folder / "tuning.json").read_text(encoding="utf-8"))
+    tuned = read_json(run.folder / "tuning.json", "steps", "train_loss")
     if record.status == "reused":  # no trainer logged its curve in this run
         for point in tuned["train_loss"]:  # Lightning calls the first step 0
             run.tracker.log_metrics({"train/loss": point["loss"], "train/lr": point["lr"]}, step=point["step"] - 1)

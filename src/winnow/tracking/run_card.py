@@ -13,7 +13,6 @@ every stage, so a killed run still has a card, and once more at the end, whether
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -34,7 +33,7 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.pages.card import card_markdown
-from winnow.store.files import write_atomically
+from winnow.store.files import write_atomically, write_json
 
 MASK = "***"
 # Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
@@ -270,5 +269,5 @@ class RunCard:
         """Write run_card.json and run_card.md into `folder`, each atomically. Raises UserError when it is not
         writable."""
         content = self.as_dict()
-        write_atomically(Path(folder) / "run_card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_json(Path(folder) / "run_card.json", content, indent=2)
         write_atomically(Path(folder) / "run_card.md", card_markdown(content))

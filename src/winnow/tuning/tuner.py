@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -19,7 +18,7 @@ from torch import nn
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.store.describe import Free, arguments, describe
-from winnow.store.files import write_atomically
+from winnow.store.files import write_json
 from winnow.trainer import make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
@@ -229,7 +228,7 @@ class Tuner:
             prompt = prompt_of(template, backbone.tokenizer) if template else Prompt("{instruction}", True)
             facts |= {} if template is None else {"template": template.name}
             save_tuned(kept, backbone, folder / "model", facts, prompt)
-            write_atomically(folder / "tuning.json", json.dumps(result, indent=1))
+            write_json(folder / "tuning.json", result)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
         return result
