@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -86,6 +87,10 @@ def _run(told: list[str]) -> None:
         _end(sweep, error, told)
 
 
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
     if sys.argv[1:] in (["--help"], ["-h"]):
@@ -97,6 +102,7 @@ def main() -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    signal.signal(signal.SIGTERM, _interrupt)  # what a scheduler sends; without this nobody would write the run card
     SWEEPS.clear()
     _raised.clear()
     told: list[str] = []  # what went wrong, a sentence each
@@ -107,8 +113,9 @@ def main() -> None:
             getattr(commands, sys.argv[1])(sys.argv[2:])
         else:
             _run(told)
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. What was finished is in the store; the same command goes on from there.")
+    except KeyboardInterrupt as interrupt:
+        known = str(interrupt) or "Interrupted."
+        sys.exit(f"{known} What was computed is in the store; the same command goes on from there.")
     except Exception as error:
         sentence = user_sentence(error)
         if sentence is None:

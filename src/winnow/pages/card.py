@@ -80,7 +80,9 @@ def git_phrase(git: Mapping[str, Any]) -> str:
 def card_markdown(card: Mapping[str, Any]) -> str:
     """The Markdown page of a run card; `card` is the content of run_card.json."""
     lines = ["# Winnow run card", ""]
-    state = {"finished": "Finished", "failed": "**Failed**", "running": "Still running when written"}[card["status"]]
+    state = {"finished": "Finished", "failed": "**Failed**", "interrupted": "**Interrupted**"}.get(
+        card["status"], "Still running when written"
+    )
     lines += [f"{state} after {show_seconds(card['seconds'])}; started {card['started']}.", ""]
     if card["error"]:
         lines += ["> **Error.** " + card["error"].replace("\n", "\n> "), ""]

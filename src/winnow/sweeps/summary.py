@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 import shutil
 import sys
@@ -152,7 +153,11 @@ class SweepSummary(Callback):
         _check_sweep(config)
         REFUSED.clear()
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
-        self.notes = Path(os.path.abspath(folder)) / f".jobs-{uuid.uuid4().hex[:8]}"
+        home = Path(os.path.abspath(folder))
+        for left in home.glob(f".jobs-{platform.node()}-*-*"):  # by sweeps that were killed
+            if not _alive(int(left.name.split("-")[-2])):
+                shutil.rmtree(left, ignore_errors=True)
+        self.notes = home / f".jobs-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         if table is not None:
             table = OmegaConf.to_container(table, resolve=True)
         SWEEPS.append(Sweep(folder, table, OmegaConf.select(config, "scale.name"), time.time(), self.notes))
@@ -204,6 +209,16 @@ def _check_sweep(config: DictConfig) -> None:
                 f"table; give one command for each, or run all experiments of a scale with "
                 f"`python experiments/run_all.py`."
             )
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
 
 
 def _table_name(table: Any) -> str | None:

@@ -169,7 +169,7 @@ def error_sentence(error: BaseException) -> str:
 
 @dataclass
 class StageRecord:
-    """What one stage reports: wall-clock seconds, `computed`, `reused`, `skipped` or `failed`, and its
+    """What one stage reports: wall-clock seconds, `computed`, `reused`, `skipped`, `failed` or `interrupted`, and its
     artifact's fingerprint (16 hex digits, None when it makes no artifact). reused, resumed: how many of the artifacts
     that it needed came from the store, and how many go on from an interrupted run: only where both are 0 do the seconds
     tell what all of it takes. None where nothing is counted."""
@@ -186,7 +186,7 @@ class RunCard:
     """Collects the provenance of one run; fill `data` and `results` as the run goes. `argv` defaults to this
     process's.
 
-    `status` is running, finished or failed; `error` is None or the sentence that ended the run."""
+    `status` is running, finished, failed or interrupted; `error` is None or the sentence that ended the run."""
 
     config: Any
     argv: Sequence[str] | None = None
@@ -215,8 +215,8 @@ class RunCard:
         begin = time.perf_counter()
         try:
             yield record
-        except BaseException:
-            record.status = "failed"
+        except BaseException as error:
+            record.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             raise
         finally:
             record.seconds = time.perf_counter() - begin
@@ -230,13 +230,18 @@ class RunCard:
     @contextmanager
     def recording(self, folder: str | Path) -> Iterator[RunCard]:
         """Keep the card in `folder` current: written at once, after each stage, and at the end also when the
-        block raises (status failed, with the error's sentence); the exception goes on to the caller."""
+        block raises (status failed, with the error's sentence; interrupted, with the stage, for KeyboardInterrupt); the
+        exception goes on to the caller, and an interrupt with that sentence."""
         self._folder = Path(folder)
         self.write(self._folder)
         try:
             yield self
         except BaseException as error:
-            self.status, self.error = "failed", error_sentence(error)
+            if isinstance(error, KeyboardInterrupt):
+                self.status, self.error = "interrupted", self._interruption()
+                error.args = (self.error,)
+            else:
+                self.status, self.error = "failed", error_sentence(error)
             try:
                 self.write(self._folder)
             except UserError as unwritten:
@@ -245,6 +250,11 @@ class RunCard:
             raise
         self.status = "finished"
         self.write(self._folder)
+
+    def _interruption(self) -> str:
+        done = [name for name, record in self.stages.items() if record.status in ("computed", "reused")]
+        at = [f" in the stage {name}" for name, record in self.stages.items() if record.status == "interrupted"]
+        return f"Interrupted{''.join(at)}; finished: {', '.join(done) or 'no stage'}."
 
     def as_dict(self) -> dict[str, Any]:
         """The content of run_card.json; `docs/outputs.md` describes every key. Contains no secrets."""

@@ -19,7 +19,7 @@ from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import write_json
-from winnow.trainer import make_trainer
+from winnow.trainer import interruptible, make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, newest
@@ -198,7 +198,7 @@ class Tuner:
                 },
             )
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
-            with self._enough_memory():
+            with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate)
         parameters = {id(p): p.numel() for p in backbone.model.parameters()}
@@ -288,5 +288,6 @@ class Tuner:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
         resume = newest(folder)
         if resume is not None:
-            log.info("Tuning continues from step %d of %d.", resume[0], total_steps)
+            if trainer.is_global_zero:
+                print(f"Tuning goes on from step {resume[0]} of {total_steps}.", flush=True)
         return resume
