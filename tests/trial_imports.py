@@ -1,5 +1,7 @@
 """What `trials` imports once for all calls."""
 
+# ruff: noqa: E402, F401
+
 import os
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

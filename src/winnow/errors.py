@@ -15,6 +15,8 @@ _CURES = dict.fromkeys(
     errno.ENAMETOOLONG: "give shorter names (a sweep: hydra.sweep.subdir=...)",
     errno.EISDIR: "a file is expected there: move the folder away, or give another name",
 }
+_MEMORY = ("OutOfMemoryError", "DefaultCPUAllocator")  # torch's class on a GPU, its word on a CPU
+_NO_ACCESS = ("GatedRepoError", "RepositoryNotFoundError", "gated repo", "401 Client Error", "403 Client Error")
 _QUOTE = "put the value into quotes of its own inside those of the shell"
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
@@ -41,6 +43,14 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in _CURES:
             place = f"{cause.filename}: " if cause.filename else ""
             return f"{place}{cause.strerror}; {_CURES[cause.errno]}."
+        if isinstance(cause, MemoryError) or any(word in repr(cause) for word in _MEMORY):
+            return (
+                "Out of memory; what was computed is in the store. Lower scoring.tokens_per_batch, "
+                "evaluation.batch_size or tuning.micro_batch_size, which change no result, or give backbone.dtype=bf16."
+            )
+        if type(cause).__module__.startswith("huggingface_hub"):
+            told = " ".join(str(cause).split())[:300].rstrip(".")
+            return f"The Hugging Face hub refuses ({told}); {login(cause)}check the name and the network."
         if isinstance(cause, OverrideParseException):
             return _unreadable(cause.override)
         if isinstance(cause, yaml.YAMLError):
@@ -56,6 +66,13 @@ def user_sentence(error: BaseException) -> str | None:
 
         return composition_sentence(error)
     return None
+
+
+def login(error: BaseException) -> str:
+    """What to do first about an error of the hub, where it lets nobody in; a clause or nothing."""
+    if any(word in f"{type(error).__name__} {error}" for word in _NO_ACCESS):
+        return "accept its terms on its page and run `hf auth login`, or "
+    return ""
 
 
 def _unreadable(override: str) -> str:

@@ -19,6 +19,12 @@ def passes(program: str, timeout: float = 10.0) -> bool:
     return code_execution._passes(program, timeout, "namespaces")
 
 
+def fails(attempt: str) -> str:
+    """A program that ends early, and so does not pass, unless the attempt raises an error."""
+    errors = "(OSError, subprocess.CalledProcessError)"
+    return f"import subprocess\ntry:\n    {attempt}\nexcept {errors}:\n    pass\nelse:\n    raise SystemExit"
+
+
 @pytest.mark.fault(
     "code of a model looks for secrets",
     promise="it finds no environment, in itself or in /proc, no file of the user's home and no token",
@@ -50,8 +56,8 @@ def test_secrets_are_out_of_reach(tmp_path, monkeypatch, program):
 def test_nothing_is_written_elsewhere(tmp_path, place):
     """The same name can be written to its own folder; 65 MiB cannot, of the 64 that there are."""
     place = place.replace("MINE", str(tmp_path))
-    program = f"open('mine', 'w').write('x')\ntry:\n    open({place!r}, 'w').close()\nexcept OSError:\n    pass\nelse:\n    raise SystemExit"
-    assert passes(program) and not Path(place).exists()
+    assert passes("open('mine', 'w').write('x')\n" + fails(f"open({place!r}, 'w').close()"))
+    assert not Path(place).exists()
     many = "for i in range(65):\n    open(str(i), 'wb').write(bytes(2 ** 20 - 1))"
     assert not passes(f"{many}\nopen('last', 'wb').write(bytes(2 ** 20 - 1))")
 
@@ -91,8 +97,7 @@ def test_no_network():
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        program = f"import socket\ntry:\n    socket.create_connection(('127.0.0.1', {port}), 2)\nexcept OSError:\n    pass\nelse:\n    raise SystemExit"
-        assert passes(program)
+        assert passes("import socket\n" + fails(f"socket.create_connection(('127.0.0.1', {port}), 2)"))
 
 
 @pytest.mark.fault("code of a model undoes its confinement", promise="it has no capability to do so", trials="3")
@@ -105,9 +110,8 @@ def test_no_network():
     ],
 )
 def test_it_stays_confined(attempt):
-    assert passes(
-        f"import os, subprocess\ntry:\n    {attempt}\nexcept (OSError, subprocess.CalledProcessError):\n    pass\nelse:\n    raise SystemExit"
-    )
+    """To remount what is read-only, to leave the root, or to get the capabilities of a new namespace."""
+    assert passes("import os\n" + fails(attempt))
 
 
 def test_limits_are_there_where_namespaces_are_not():

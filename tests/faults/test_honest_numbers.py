@@ -31,6 +31,9 @@ def broken(backbone):
     return backbone
 
 
+@pytest.mark.fault(
+    "a model whose likelihoods are not finite", promise="the evaluation ends, naming task and item", trials="1"
+)
 def test_a_likelihood_that_is_not_finite_ends_the_evaluation(broken, tmp_path):
     """argmax over NaN is always the first choice: an accuracy that says nothing. Task and item are named."""
     suite = Suite("test", [CHOICE], limit=2)
@@ -38,6 +41,11 @@ def test_a_likelihood_that_is_not_finite_ends_the_evaluation(broken, tmp_path):
         evaluate_model(broken.model, broken.tokenizer, suite, template("plain"), tmp_path)
 
 
+@pytest.mark.fault(
+    "a model whose logits are NaN while it answers",
+    promise="the evaluation ends, naming the task",
+    trials="2 ways of generating",
+)
 @pytest.mark.parametrize("known", [True, False], ids=["shared prompts", "the harness's way"])
 def test_answers_of_a_broken_model_end_the_evaluation(broken, known):
     """The first token of NaN logits is token 0: both ways of generating refuse it, naming the task."""
@@ -65,6 +73,7 @@ def test_a_metric_that_is_none_is_left_out_with_its_reason(backbone, tmp_path, m
     }
 
 
+@pytest.mark.fault("an infinite score", promise="flagged, never ranked", trials="2")
 def test_an_infinite_score_is_flagged():
     """Of 2, inf, -inf and a flagged record the first alone has a score; flags that were there stay."""
     scores = Scores(np.array([2.0, np.inf, -np.inf, np.nan]), [None, None, None, "empty_answer"], {}, True)
@@ -72,6 +81,9 @@ def test_an_infinite_score_is_flagged():
     assert np.array_equal(scores.score, [2.0, np.nan, np.nan, np.nan], equal_nan=True)
 
 
+@pytest.mark.fault(
+    "NaN or infinity on its way into a JSON file", promise="refused; the file that was there stays", trials="3 numbers"
+)
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_json_has_no_such_number(tmp_path, number):
     """The writer refuses it, and leaves what was there."""
@@ -109,6 +121,11 @@ def test_a_subset_has_null_where_the_pool_has_a_number_that_json_lacks(tmp_path)
     assert (row["score"], row["more"], row["output"]) == (None, [None, 1], "a")
 
 
+@pytest.mark.fault(
+    "`{}`, rubbish or a folder in place of a JSON file of ours",
+    promise="one sentence with the file and the cure",
+    trials="6 kinds",
+)
 @pytest.mark.parametrize(
     ("content", "told"),
     [

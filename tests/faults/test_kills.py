@@ -147,6 +147,28 @@ def test_interrupted_run_says_so(settings, undisturbed, tmp_path, stage, number)
         assert re.search(r"Tuning: +\d+%\|[^|]*\| [1-9]\d*/\d+ ", output)  # a bar that begins there and has an end
 
 
+@pytest.mark.slow
+@pytest.mark.fault(
+    "four runs share a store, and one that computes is killed",
+    promise="the others end with the same numbers, each record computed by one of them",
+    trials="1",
+)
+def test_runs_share_a_store(settings, undisturbed, tmp_path):
+    """Three others wait for the first one's lock, or take over when it is gone."""
+    expected, seconds = undisturbed
+    store = f"paths.store={tmp_path / 'store'}"
+    runs = [
+        start([*settings, store, f"paths.run={tmp_path / name / 'run'}"], tmp_path / f"{name}.log") for name in "abcd"
+    ]
+    wait_for("score", tmp_path / "a", runs[0])
+    time.sleep(seconds["score"] / 2)
+    runs[0].kill()
+    for name, process in zip("bcd", runs[1:], strict=True):
+        process.join(500)
+        assert process.exitcode == 0, (tmp_path / f"{name}.log").read_text()
+        assert same(numbers(tmp_path / name / "run"), expected)
+
+
 LEADER = """
 import os, signal, sys, time
 from winnow.perturb.attacks.prompts import worker_pool

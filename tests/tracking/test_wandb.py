@@ -255,6 +255,9 @@ def test_a_file_is_kept_with_the_run(tmp_path: Path) -> None:
     assert copy.read_text() == "<p>hello</p>" and not copy.is_symlink()
 
 
+@pytest.mark.fault(
+    "a W&B key on a machine without network", promise="offline within seconds, with one sentence", trials="3"
+)
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
     """With a key but no network, a run is offline and says so; where it must be online it is refused. Nothing listens
     at port 9 of this machine; an address that swallows every packet costs no more than the seconds asked for."""

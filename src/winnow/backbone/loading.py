@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from winnow.backbone import packaged
 from winnow.backbone.causal_model import CausalModel, positions
-from winnow.errors import UserError
+from winnow.errors import UserError, login
 from winnow.store.describe import Free, Identified
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -205,7 +205,10 @@ class BackboneSource(Identified):
             f"{' '.join(str(error).split())[:REASON]}"
         )
         if isinstance(error, OSError) and not Path(self.folder).is_dir():
-            sentence += " (It is no local folder, so the hub was asked; backbone=smollm2_135m needs no hub.)"
+            sentence += (
+                f" (It is no local folder, so the hub was asked: {login(error)}check the name and the network; "
+                f"backbone=smollm2_135m needs no hub.)"
+            )
         return UserError(sentence)
 
 

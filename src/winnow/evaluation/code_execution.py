@@ -1,8 +1,8 @@
-"""pass@1 on code that a model wrote, run in a process of its own that has as little power as the machine can take away.
+"""pass@1 on code that a model wrote, run in a process of its own with as little power as the machine can leave it.
 
-`namespaces`, where Linux lets this user make them: the program sees Python, the system's libraries and a small folder of
-its own, and nothing else. No file of the user, no other process and so no environment of one, no network; it can write
-to its folder alone, and whatever it started ends with it.
+`namespaces`, where Linux lets this user make them: the program sees Python, the system's libraries and a small folder
+of its own, and nothing else. No file of the user, no other process and so no environment of one, no network; it can
+write to its folder alone, and whatever it started ends with it.
 
 `limits`, elsewhere: limits of memory, file size and number of processes, an empty environment, a folder to work in. It
 can read files, a token in the user's home among them, write where the user may, and use the network.

@@ -45,8 +45,8 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
 
     Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
     "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason},
-    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}; with code of
-    the model also "code_execution": what kept it in, see `code_execution`.
+    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}; with
+    code of the model also "code_execution": what kept it in, see `code_execution`.
 
     Raises UserError when data, a resource or a metric is missing.
     """

@@ -62,8 +62,8 @@ def load_tasks(
 
 
 def check_data(suite: Suite) -> None:
-    """Raises UserError if the data of the tasks that will run cannot be had: it is neither in the mirror, nor in the hub
-    library's cache, nor on the hub. Of the parts of one data set the first is asked for."""
+    """Raises UserError if the data of the tasks that will run cannot be had: it is neither in the mirror, nor in the
+    hub library's cache, nor on the hub. Of the parts of one data set the first is asked for."""
     from winnow.evaluation.harness import runnable
 
     for dataset in {condition.dataset for condition in suite.conditions().values()}:

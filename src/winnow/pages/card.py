@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value)) or "none"
-    return show_number(value).replace("|", "\\|").replace("\n", " ")
+    return _escaped(show_number(value))
+
+
+def _escaped(text: str) -> str:
+    """A text that Markdown shows as it is: file names may hold anything."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> list[str]:
@@ -85,7 +91,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     )
     lines += [f"{state} after {show_seconds(card['seconds'])}; started {card['started']}.", ""]
     if card["error"]:
-        lines += ["> **Error.** " + card["error"].replace("\n", "\n> "), ""]
+        lines += ["> **Error.** " + _escaped(card["error"]), ""]
     lines += [*_fenced(card["command"], "bash"), ""]
     if card["results"]:
         lines += [

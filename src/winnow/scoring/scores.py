@@ -26,9 +26,9 @@ ZERO_DENOMINATOR = "zero_direct_loss"
 class Scores:
     """Scores in the order of the records.
 
-    score: (records,) fp64, NaN exactly where `flag` gives a reason; an infinite one is flagged here. components: the columns the score was made
-    of, so that another formula needs no new pass. higher_is_better: which end is wanted. descriptions: one
-    sentence per column, with its unit.
+    score: (records,) fp64, NaN exactly where `flag` gives a reason; an infinite one is flagged here.
+    components: the columns the score was made of, so that another formula needs no new pass. higher_is_better: which
+    end is wanted. descriptions: one sentence per column, with its unit.
     """
 
     score: np.ndarray

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from winnow.errors import UserError, user_sentence
 from winnow.store.files import read_json, write_atomically, write_json
+from winnow.tracking.run_card import mask_hydra
 
 FAILURE = "failed.json"  # in a job's folder: why its last attempt failed
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
@@ -165,6 +166,8 @@ class SweepSummary(Callback):
     @_told
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.runtime.output_dir)
+        mask_hydra(folder / ".hydra")
+        mask_hydra(Path(config.hydra.sweep.dir))  # a sweep's multirun.yaml
         if self.notes is not None and not self._first(config, folder):
             REFUSED.add(config.hydra.job.num)
             return

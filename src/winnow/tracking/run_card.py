@@ -65,7 +65,8 @@ PACKAGES = (
 
 def masked(value: Any) -> Any:
     """A plain copy of a configuration (dict, list or OmegaConf node) in which every non-null value under a
-    key that names a secret (`api_key`, `token`, `hf_token`, `password`, ...) is replaced by `***`."""
+    key that names a secret (`api_key`, `token`, `hf_token`, `password`, ...) is replaced by `***`, in overrides
+    (`tracking.api_key=...`) too."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     if isinstance(value, Mapping):
@@ -79,7 +80,29 @@ def masked(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no NaN or infinity
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, str):
+        return _masked_override(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+
+
+def _masked_override(text: str) -> str:
+    """A text without the values of its `key=value` whose key is a secret: an override, or several with commas."""
+    key, equals, _ = text.partition("=")
+    if equals and _is_secret(key):
+        return f"{key}={MASK}"
+    return re.sub(r"([\w@/.~+-]+)=([^,\s]+)", lambda one: f"{one[1]}={MASK}" if _is_secret(one[1]) else one[0], text)
+
+
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET.search(key.lstrip("+~-").rsplit(".", 1)[-1].replace("-", "_")))
+
+
+def mask_hydra(folder: Path) -> None:
+    """Mask the secrets in what Hydra wrote about a job or a sweep: the YAML files of `folder`."""
+    for path in folder.glob("*.yaml"):
+        plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if masked(plain) != plain:
+            write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(masked(plain))))
 
 
 def command_line(argv: Sequence[str]) -> str:
@@ -93,11 +116,7 @@ def command_line(argv: Sequence[str]) -> str:
         words = ["python", str(argv[0])]
     else:
         words = [program.name]
-    for argument in argv[1:]:
-        key, equals, _ = argument.partition("=")
-        secret = equals and _SECRET.search(key.lstrip("+~-").rsplit(".", 1)[-1].replace("-", "_"))
-        words.append(f"{key}={MASK}" if secret else argument)
-    return shlex.join(words)
+    return shlex.join([*words, *map(_masked_override, argv[1:])])
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:

@@ -287,7 +287,6 @@ class Tuner:
         if self.checkpoint_every_steps and not trainer.fast_dev_run:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
         resume = newest(folder)
-        if resume is not None:
-            if trainer.is_global_zero:
-                print(f"Tuning goes on from step {resume[0]} of {total_steps}.", flush=True)
+        if resume is not None and trainer.is_global_zero:
+            print(f"Tuning goes on from step {resume[0]} of {total_steps}.", flush=True)
         return resume
