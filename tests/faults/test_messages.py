@@ -148,17 +148,19 @@ def test_a_gated_model_says_how_to_log_in():
 def test_secrets_are_masked_in_what_hydra_writes(tmp_path):
     """The three files of a job, as Hydra writes them; what else is in them stays, interpolations too. In a name
     that joins overrides all behind the secret goes, which may hold a comma."""
-    (tmp_path / "config.yaml").write_text("distortion:\n  api_key: s3cret\n  model: m\nseed: ${oc.env:X}\n")
-    (tmp_path / "overrides.yaml").write_text("- distortion.api_key=s3cret\n- seed=1\n")
-    (tmp_path / "hydra.yaml").write_text(
+    written = tmp_path / ".hydra"
+    written.mkdir()
+    (written / "config.yaml").write_text("distortion:\n  api_key: s3cret\n  model: m\nseed: ${oc.env:X}\n")
+    (written / "overrides.yaml").write_text("- distortion.api_key=s3cret\n- seed=1\n")
+    (written / "hydra.yaml").write_text(
         "job:\n  override_dirname: distortion.api_key=s3cret,seed=1\noverrides:\n  task:\n  - +hf_token=s3cret\n"
     )
     mask_hydra(tmp_path)
-    assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir())
-    kept = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert not any("s3cret" in path.read_text() for path in written.iterdir())
+    kept = yaml.safe_load((written / "config.yaml").read_text())
     assert kept == {"distortion": {"api_key": "***", "model": "m"}, "seed": "${oc.env:X}"}
-    assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["distortion.api_key=***", "seed=1"]
-    assert yaml.safe_load((tmp_path / "hydra.yaml").read_text())["job"]["override_dirname"] == "distortion.api_key=***"
+    assert yaml.safe_load((written / "overrides.yaml").read_text()) == ["distortion.api_key=***", "seed=1"]
+    assert yaml.safe_load((written / "hydra.yaml").read_text())["job"]["override_dirname"] == "distortion.api_key=***"
 
 
 @pytest.mark.fault("a file whose name is markup", promise="the run card shows the name", trials="1")

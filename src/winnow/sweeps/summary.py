@@ -166,8 +166,8 @@ class SweepSummary(Callback):
     @_told
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.runtime.output_dir)
-        mask_hydra(folder / ".hydra")
-        mask_hydra(Path(config.hydra.sweep.dir))  # a sweep's multirun.yaml
+        mask_hydra(folder)
+        mask_hydra(Path(config.hydra.sweep.dir))
         if self.notes is not None and not self._first(config, folder):
             REFUSED.add(config.hydra.job.num)
             return

@@ -98,11 +98,11 @@ def _is_secret(key: str) -> bool:
 
 
 def mask_hydra(folder: Path) -> None:
-    """Mask the secrets in what Hydra wrote about a job or a sweep: the YAML files of `folder`."""
-    for path in folder.glob("*.yaml"):
-        plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        if masked(plain) != plain:
-            write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(masked(plain))))
+    """Mask the secrets in what Hydra wrote about the job or the sweep of a folder."""
+    for path in [*folder.glob(".hydra/*.yaml"), *folder.glob("multirun.yaml")]:
+        text = OmegaConf.to_yaml(OmegaConf.create(masked(OmegaConf.to_container(OmegaConf.load(path), resolve=False))))
+        if MASK in text:
+            write_atomically(path, text)
 
 
 def command_line(argv: Sequence[str]) -> str:
