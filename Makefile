@@ -1,10 +1,11 @@
-# make run: everything from nothing to a finished run. make test: everything from nothing to tested. make experiments: all of them, small.
+# make run: everything from nothing to a finished run. make test: everything from nothing to tested. make check: lint,
+# format, types and the quick tests. make experiments: all of them, small.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test experiments setup clean
+.PHONY: run test check lint experiments setup clean
 
 run: setup
 	$(BIN)/python -m winnow
@@ -12,7 +13,15 @@ run: setup
 # Tests run in two processes of one thread each; WORKERS=0 runs them in this one.
 WORKERS ?= 2
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+
+check: PYTEST = -m "not slow"
+check: lint test
+
+lint: setup
+	$(BIN)/ruff check src tests experiments
+	$(BIN)/ruff format --check src tests experiments
+	$(BIN)/mypy
 
 setup: $(READY)
 

@@ -28,14 +28,14 @@ NAMED = {
     "levenshtein": "GPL-2.0-or-later: TextAttack imports it; Winnow counts edits with rapidfuzz (MIT)",
     "language-tool-python": "GPL-3.0-only: TextAttack's grammar constraint, which no attack here uses",
     "num2words": "LGPL: TextAttack's numbers in words, which no attack here uses",
-    "chardet": "LGPL: lm-eval brings it, by way of pytablewriter, to guess the encoding of texts",
-    "pptree": "MIT by its repository, not told by its metadata: flair, which TextAttack asks for, prints trees with it",
-    "nvidia-*, cuda-*": "NVIDIA's own terms: CUDA libraries that torch brings where there is a GPU build of it",
+    "chardet": "LGPL: lm-eval needs it through pytablewriter, to guess the encoding of texts",
+    "pptree": "MIT by its repository, not by its metadata: flair, which TextAttack requires, prints trees with it",
+    "nvidia-*, cuda-*": "NVIDIA's own terms: CUDA libraries of a GPU build of torch",
 }
 
 
 def direct() -> tuple[list[Requirement], list[Requirement]]:
-    """What requirements.txt asks for; the packages of model files, which are installed without what they ask for."""
+    """The requirements of requirements.txt; the packages of model files, installed without their requirements."""
     lists = []
     for name in ("requirements.txt", "requirements-models.txt"):
         lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
@@ -82,29 +82,29 @@ def allowed(told: str) -> bool:
 
 
 def is_named(name: str) -> bool:
-    """Whether NAMED tells of the package."""
+    """Whether NAMED lists the package."""
     return name in NAMED or name.startswith(("nvidia-", "cuda-"))
 
 
 def page() -> str:
     """The content of docs/licences.md."""
     found = asked_for()
-    licensed = [(name, licence(name) or "not told", ", ".join(sorted(by))) for name, by in sorted(found.items())]
+    licensed = [(name, licence(name) or "not stated", ", ".join(sorted(by))) for name, by in sorted(found.items())]
     rows = [f"| {' | '.join(cells)} |" for cells in licensed]
     named = [f"| {name} | {why} |" for name, why in NAMED.items()]
     return "\n".join(
         [
             "# Licences",
             "",
-            "Winnow is Apache-2.0. This page is made by `python experiments/licences.py` from the metadata of the "
-            "installed packages; a test holds every one of them against the list of licences in that script.",
+            "Winnow is Apache-2.0. `python experiments/licences.py` writes this page from the metadata of the "
+            "installed\npackages. A test compares every package with the list of licences in that script.",
             "",
             "## Not on the list",
             "",
-            "Nothing of these is part of Winnow, and no code here imports one. They come as dependencies of others; "
-            "leave TextAttack out if you hand on an environment in which GPL may not be.",
+            "None of these packages is part of Winnow, and no code here imports one. They are dependencies of others. "
+            "Leave\nTextAttack out if you pass on an environment without GPL.",
             "",
-            "| package | licence, and who brings it |",
+            "| package | licence, and the package that needs it |",
             "|---|---|",
             *named,
             "",

@@ -18,6 +18,7 @@ from the store. The exit status is 1 if a job failed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -32,8 +33,8 @@ from winnow.commands import experiments
 from winnow.data.nlu import DATASETS
 from winnow.data.nlu.reading import nlu_file
 from winnow.errors import UserError
-from winnow.reproduce.collect import CARD_KEYS, run_cards
-from winnow.store.files import read_json, write_atomically, write_json
+from winnow.pages.files import read_json, run_cards
+from winnow.store.files import write_atomically
 from winnow.sweeps.summary import FAILURE, failure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -54,7 +55,7 @@ def main() -> None:
     nlu, stand_ins = nlu_folder(given.nlu, out / "nlu")
     commit = state()
     state_file = out / f"all-{given.scale}.json"
-    done = read_json(state_file, cure="delete it") if state_file.is_file() else {}
+    done = read_json(state_file) or {}
     names = chosen(given.only)
     for place, name in enumerate(names, 1):
         command = ["experiment=" + name, *overrides(name, given, out, nlu, stand_ins)]
@@ -64,7 +65,7 @@ def main() -> None:
             print(f"[{place}/{len(names)}] {name}: finished before, {before['jobs']} jobs", flush=True)
             continue
         done[name] = one(name, command, out, given.scale) | {"command": command, "commit": commit}
-        write_json(state_file, done)
+        write_atomically(state_file, json.dumps(done, indent=1))
         print(f"[{place}/{len(names)}] {line(name, done[name])}", flush=True)
     ran = {name: done[name] for name in names}
     page = table(ran, given.scale, stand_ins)
@@ -200,7 +201,7 @@ def jobs_since(folder: Path, began: float) -> dict:
         if file.stat().st_mtime >= began - 1:
             failures[file.parent.name] = failure(file)
     for file in run_cards(folder) if folder.is_dir() else ():
-        card = read_json(file, *CARD_KEYS)
+        card = read_json(file)
         if datetime.fromisoformat(card["started"]).timestamp() < began - 1 or file.parent.name in failures:
             continue
         if card["status"] != "finished":
@@ -236,7 +237,7 @@ def stand_ins_of(folder: Path, card: Mapping) -> set[str]:
 def finished(about: Mapping, folder: Path) -> bool:
     """Whether all jobs of an experiment ended well and still have their run folders below `folder`."""
     cards = [folder / job / "run_card.json" for job in about.get("finished", ())]
-    there = bool(cards) and all(card.is_file() and read_json(card, "status")["status"] == "finished" for card in cards)
+    there = bool(cards) and all((read_json(card) or {}).get("status") == "finished" for card in cards)
     return there and about["failed"] == about["exit"] == 0
 
 

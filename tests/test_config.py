@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 from composed import CONF, config
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from winnow.config import arguments
 from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.evaluation.suite import Suite
@@ -167,6 +168,36 @@ def test_the_comment_test_finds_a_bare_key(tmp_path):
     assert comments(file) == {"a": " one [paper]", "b.d": "# above", "g": " ours"}
 
 
+def given_keys() -> dict[str, set[str]]:
+    """Target of the package -> the keys that some option of conf/ gives it, shared bases included."""
+    found: dict[str, set[str]] = {}
+
+    def walk(node) -> None:
+        for value in node.values() if isinstance(node, dict) else node:
+            if isinstance(value, (dict, list)):
+                walk(value)
+        if isinstance(node, dict) and str(node.get("_target_", "")).startswith("winnow."):
+            found.setdefault(node["_target_"], set()).update(key for key in node if not HYDRAS.search(key))
+
+    for group, choice in CHOICES:
+        name = f"{group}=[{choice}]" if group == "attack" else f"{group}={choice}"
+        walk(OmegaConf.to_container(config(name, *NEEDED.get(name, []))))
+    return found
+
+
+def test_a_default_stands_once():
+    """What an option gives, with its comment and source, has no second default in the signature that takes it."""
+    found = given_keys()
+    assert len(found) > 40 and "epsilon" in found["winnow.tuning.adversary.nrm.NRM"]
+    twice = {
+        f"{target}: {name}"
+        for target, keys in found.items()
+        for name, (_, has_default) in arguments(get_object(target)).items()
+        if has_default and name in keys
+    }
+    assert not twice
+
+
 def test_superfilter_scores_under_its_own_template():
     """Its template is `plain` with 1,024 tokens, and it can be changed on its own; tuning keeps the run's."""
     cfg = config("method=superfilter", "method.template.max_length=77")
@@ -177,7 +208,7 @@ def test_superfilter_scores_under_its_own_template():
 def test_unknown_choice_is_one_sentence():
     from hydra.errors import HydraException
 
-    from winnow.errors import user_sentence
+    from winnow.messages import user_sentence
 
     with pytest.raises(HydraException) as caught:
         config("method=magic")
@@ -187,7 +218,7 @@ def test_unknown_choice_is_one_sentence():
 
 def test_bad_value_is_unwrapped():
     """Hydra wraps what a constructor raises; the user reads the cause."""
-    from winnow.errors import user_sentence
+    from winnow.messages import user_sentence
 
     with pytest.raises(Exception) as caught:  # noqa: PT011  (the wrapper is Hydra's)
         instantiate(config("selection.ratio=1.5").selection)

@@ -11,7 +11,8 @@ from composed import build, config
 from hydra.errors import HydraException
 
 from winnow.config import _check_value, arguments, check
-from winnow.errors import UserError, user_sentence
+from winnow.errors import UserError
+from winnow.messages import user_sentence
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_build_is_the_option_with_changes():
 
 
 def test_build_raises_what_the_constructor_says():
-    """Omega is a share: 2 is a number, so that only the constructor can refuse it, alone or inside of another target."""
+    """Omega is a share: 2 is a number, so only the constructor can refuse it, alone or inside of another target."""
     with pytest.raises(UserError, match=r"^noising\.omega=2\.0 must be above 0 and at most 1"):
         build("noising/padding", omega=2.0)
     with pytest.raises(UserError, match=r"^tuning\.mode=half is unknown; choose one of lora, full"):

@@ -7,14 +7,13 @@ import pytorch_lightning as pl
 from composed import config, template
 from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, make_records
-from tiny_tuning import CPU, tiny_backbone, tiny_records
+from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 from winnow.errors import UserError
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer
-from winnow.tuning.tuner import Tuner
 
 SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every_steps": 1}
 
@@ -61,12 +60,12 @@ def test_a_limited_pass_leaves_its_records_in_the_store(limit, backbone, tmp_pat
 def test_a_dry_run_of_tuning_keeps_nothing(tmp_path):
     """One batch is trained on; neither model nor checkpoint is left, so that the next run is the real one."""
     with pytest.raises(UserError, match=r"trainer\.fast_dev_run=1: the training ran so many batches and nothing is"):
-        Tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "fast_dev_run": True})
+        tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "fast_dev_run": True})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_profiler_reports(tmp_path, caplog):
     """Its report names the steps of the loop that it timed."""
-    Tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "profiler": "simple"})
+    tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "profiler": "simple"})
 
     assert "run_training_batch" in caplog.text

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import torch
+from composed import build
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from winnow.backbone.loading import Backbone
 from winnow.data.templates import Encoded
 from winnow.tuning.data import MicroBatch, MicroBatches, Step
+from winnow.tuning.tuner import Tuner
 
 VOCABULARY = 48
+
+
+def tuner(**settings) -> Tuner:
+    """The tuner of `tuning=lora` with some keys replaced, and with round numbers where that has ANIT's."""
+    rest = {"batch_size": 16, "weight_decay": 0.0, "gradient_clip": 1.0, "checkpoint_every_steps": 50}
+    return build("tuning/lora", **rest | settings)
 
 
 def tiny_model(tied: bool = True) -> LlamaForCausalLM:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["trial_imports"])
@@ -15,6 +16,8 @@ CONTEXT.set_forkserver_preload(["trial_imports"])
 def start(arguments: list[str], log: Path) -> BaseProcess:
     """A running `winnow <arguments>` whose output goes into `log`. Its exit code is that of the command, or minus the
     number of the signal that ended it."""
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # the server looks there for its imports
+        forkserver.ensure_running()
     process = CONTEXT.Process(target=_main, args=(arguments, log))
     process.start()
     return process

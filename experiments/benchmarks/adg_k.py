@@ -18,13 +18,11 @@ import numpy as np
 from common import TRAINER, parts, save
 from scipy.stats import spearmanr
 
-from winnow.data.readers import read_pool
+from winnow.config import build
 from winnow.scoring.geometry import gram_geometry
-from winnow.scoring.methods.adg import AnswerDivergence
-from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Budget, Selection
+from winnow.selection.budget import Selection
 from winnow.selection.detection import detection
 from winnow.store.artifacts import Store
 
@@ -37,7 +35,7 @@ def judged(method, runner, records, template) -> tuple[Scores, Selection, dict]:
     tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
     scores = method.score(tables, records)
     table = scores.table(records, {"method": method.name, "settings": {}})
-    chosen = Budget(ratio=RATIO).select(table, scores.higher_is_better, method.filters)
+    chosen = build("selection/top", ratio=RATIO).select(table, scores.higher_is_better, method.filters)
     dropped = {d["id"] for d in chosen.decisions if d["reason"] not in ("selected", "beyond_budget")}
     labels = {record.id: record.raw["defect"] for record in records}
     return (
@@ -85,12 +83,12 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
     limit = int(sys.argv[2]) if len(sys.argv) > 2 else 256
     _, source, template = parts("backbone.dtype=bf16")
-    records = read_pool("embedded", limit=count).records
+    records = build("data/embedded", limit=count).records
     numbers: dict = {"records": len(records), "max_new_tokens": limit, "ratio": RATIO}
-    methods = {k: AnswerDivergence(answers=k, sampled=max(SIZES), max_new_tokens=limit) for k in SIZES}
+    methods = {k: build("method/adg", answers=k, sampled=max(SIZES), max_new_tokens=limit) for k in SIZES}
     with tempfile.TemporaryDirectory() as folder:
         runner = PassRunner(source, Store(Path(folder, "store")), TRAINER)
-        ifd_scores, ifd, found = judged(IFD(), runner, records, template)
+        ifd_scores, ifd, found = judged(build("method/ifd"), runner, records, template)
         numbers["ifd"] = summary(ifd_scores, ifd, found)
         results = {k: judged(method, runner, records, template) for k, method in methods.items()}
         most = results[max(SIZES)]

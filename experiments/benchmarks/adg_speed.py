@@ -26,7 +26,7 @@ from common import TRAINER, parts, save
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.generation import LAST_FOUR
-from winnow.data.readers import read_pool
+from winnow.config import build
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
@@ -97,7 +97,7 @@ def one_side(side: str, pool: str, count: int, limit: int) -> dict:
     """Time and memory of one side, in this process."""
     _, source, template = parts(f"backbone.dtype={side[-4:]}")
     # A few records more, so that the count holds after those that cannot be asked are left out.
-    candidates = read_pool(pool, limit=count + 30).records
+    candidates = build("data/file", source=pool, limit=count + 30).records
     asked = SampledAnswers().encode(candidates, template, source.tokenizer)
     records = [record for record, one in zip(candidates, asked, strict=True) if one.flag is None][:count]
     backbone = source.load()

@@ -24,7 +24,6 @@ import torch
 from common import parts, save
 
 from winnow.config import build
-from winnow.data.readers import read_pool
 from winnow.tuning.data import MicroBatches, plan_steps
 from winnow.tuning.dropout import again
 from winnow.tuning.examples import usable
@@ -51,7 +50,7 @@ class Bench:
 
     def __init__(self, pool: str, dtype: str, rounds: int) -> None:
         cfg, source, template = parts(f"backbone.dtype={dtype}", f"template.max_length={WINDOW}")
-        records = read_pool(pool, limit=MICRO_BATCH * (rounds + WARM_UP) * 2).records
+        records = build("data/file", source=pool, limit=MICRO_BATCH * (rounds + WARM_UP) * 2).records
         examples, _ = usable(template.encode(records, source.tokenizer, eos=True))
         steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
         self.batches = MicroBatches(examples, steps[: rounds + WARM_UP], pad_id=source.tokenizer.pad_token_id)

@@ -17,14 +17,10 @@ import numpy as np
 from common import HERE, TRAINER, Counter, parts, save
 from scipy.stats import spearmanr
 
-from winnow.data.readers import read_pool
+from winnow.config import build
 from winnow.pages.plots import score_histogram
 from winnow.perturb.attacks.audit import audit
-from winnow.scoring.methods.aifd import AIFD
-from winnow.scoring.methods.aioec import AIOEC
-from winnow.scoring.methods.ifd import IFD
 from winnow.scoring.runner import PassRunner
-from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.store.artifacts import Store
 
@@ -45,7 +41,7 @@ def scored(method, runner, records, template):
 def best(method, scores, records, ratio: float) -> tuple[set[int], float | None]:
     """Positions and cut of the best share of the eligible records."""
     table = scores.table(records, {"method": method.name, "settings": {}})
-    chosen = Budget(ratio=ratio).select(table, scores.higher_is_better, method.filters)
+    chosen = build("selection/top", ratio=ratio).select(table, scores.higher_is_better, method.filters)
     return set(chosen.chosen), chosen.cut
 
 
@@ -56,8 +52,12 @@ def correlation(a, b) -> float:
 
 
 def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> dict:
-    records = read_pool(pool, limit=count).records
-    methods = {"ifd": IFD(), "aifd": AIFD(attacks), "aioec": AIOEC(attacks)}
+    records = build("data/file", source=pool, limit=count).records
+    methods = {
+        "ifd": build("method/ifd"),
+        "aifd": build("method/aifd", attacks=attacks),
+        "aioec": build("method/aioec", attacks=attacks),
+    }
     backbone = source.load()
     source.load = lambda: backbone
     counter, numbers = Counter(backbone.model), {"records": count}
@@ -114,7 +114,8 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
         first = records[:few]
         numbers["aioec_spearman_with_default"] = {"records": few} | {
             name: correlation(
-                scored(AIOEC(attacks, **option), runner, first, template).score, scores["aioec"].score[:few]
+                scored(build("method/aioec", attacks=attacks, **option), runner, first, template).score,
+                scores["aioec"].score[:few],
             )
             for name, option in LAYERS.items()
         }
@@ -123,11 +124,15 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
 
 def planted(source, template, attacks) -> dict:
     """How well each method finds the planted defects of the embedded pool."""
-    records = read_pool("embedded").records
+    records = build("data/embedded").records
     labels, numbers = {record.id: record.raw["defect"] for record in records}, {}
     with tempfile.TemporaryDirectory() as store:
         runner = PassRunner(source, Store(store), TRAINER)
-        for method in (IFD(), AIFD(attacks), AIOEC(attacks)):
+        for method in (
+            build("method/ifd"),
+            build("method/aifd", attacks=attacks),
+            build("method/aioec", attacks=attacks),
+        ):
             scores = scored(method, runner, records, template)
             table = scores.table(records, {"method": method.name, "settings": {}})
             out = {

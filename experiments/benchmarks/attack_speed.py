@@ -16,7 +16,7 @@ import time
 from common import parts, save
 from hydra.utils import instantiate
 
-from winnow.data.readers import read_pool
+from winnow.config import build
 from winnow.perturb.attacks.audit import audit
 from winnow.perturb.attacks.prompts import CHUNK, attacked_prompts, worker_pool
 from winnow.store.artifacts import Store
@@ -29,7 +29,7 @@ def main() -> None:
     cfg, _, _ = parts()
     attacks = instantiate(cfg.attack.use)
     warm = 8 * CHUNK  # enough chunks for each process to get some
-    records = read_pool(pool_file, limit=count + warm).records
+    records = build("data/file", source=pool_file, limit=count + warm).records
     warm_up, records = records[:warm], records[warm:]
     found: dict = {"records": len(records), "prompts_per_second": {}}
     tables: dict = {}

@@ -12,19 +12,18 @@ import numpy as np
 from common import TRAINER, parts, save
 from scipy.stats import spearmanr
 
-from winnow.data.readers import read_pool
-from winnow.scoring.methods.ifd import IFD
+from winnow.config import build
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 
 
 def main() -> None:
     pool, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 500
-    records = read_pool(pool, limit=count).records
+    records = build("data/file", source=pool, limit=count).records
     scores = {}
     for dtype in ("fp32", "bf16"):
         _, source, template = parts(f"backbone.dtype={dtype}")
-        method = IFD()
+        method = build("method/ifd")
         with tempfile.TemporaryDirectory() as store:
             runner = PassRunner(source, Store(store), TRAINER)
             tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}

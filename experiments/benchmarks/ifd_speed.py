@@ -18,8 +18,7 @@ import time
 import torch
 from common import TRAINER, parts, save
 
-from winnow.data.readers import read_pool
-from winnow.scoring.methods.ifd import IFD
+from winnow.config import build
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 
@@ -67,7 +66,7 @@ def flops_needed(model, template, records, tokenizer) -> float:
 def main() -> None:
     pool, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200
     # A few records more, so that the count holds after those without an answer are left out.
-    records = [r for r in read_pool(pool, limit=count + 20).records if r.output][:count]
+    records = [r for r in build("data/file", source=pool, limit=count + 20).records if r.output][:count]
     numbers: dict = {"records": count, "threads": torch.get_num_threads()}
     for dtype in ("fp32", "bf16"):
         _, source, template = parts(f"backbone.dtype={dtype}")
@@ -82,7 +81,7 @@ def main() -> None:
             per_sample(plain, template, records)
             rival = time.perf_counter() - start
             numbers["per_sample_fp32_seconds"] = round(rival, 2)
-        method = IFD()
+        method = build("method/ifd")
         with tempfile.TemporaryDirectory() as store:
             runner = PassRunner(source, Store(store), TRAINER)
             start = time.perf_counter()

@@ -18,12 +18,10 @@ import numpy as np
 from common import TRAINER, parts, save
 from scipy.stats import spearmanr
 
-from winnow.data.readers import read_pool
-from winnow.scoring.methods.consistency import NoiseConsistency
-from winnow.scoring.methods.ifd import IFD
+from winnow.config import build
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Budget, Selection
+from winnow.selection.budget import Selection
 from winnow.selection.detection import detection
 from winnow.store.artifacts import Store
 
@@ -36,7 +34,7 @@ def judged(method, runner, records, template) -> tuple[Scores, Selection, dict]:
     tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
     scores = method.score(tables, records)
     table = scores.table(records, {"method": method.name, "settings": {}})
-    chosen = Budget(ratio=RATIO).select(table, scores.higher_is_better, method.filters)
+    chosen = build("selection/top", ratio=RATIO).select(table, scores.higher_is_better, method.filters)
     dropped = {d["id"] for d in chosen.decisions if d["reason"] not in ("selected", "beyond_budget")}
     labels = {record.id: record.raw["defect"] for record in records}
     rows = table.select(["id", "score"]).to_pylist()
@@ -67,14 +65,14 @@ def _overlap(a: list[int], b: list[int]) -> float:
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
     _, source, template = parts("backbone.dtype=bf16")
-    records = read_pool("embedded", limit=count).records
+    records = build("data/embedded", limit=count).records
     numbers: dict = {"records": len(records), "ratio": RATIO}
     with tempfile.TemporaryDirectory() as folder:
         runner = PassRunner(source, Store(Path(folder, "store")), TRAINER)
-        scores, ifd, found = judged(IFD(), runner, records, template)
+        scores, ifd, found = judged(build("method/ifd"), runner, records, template)
         numbers["ifd"] = summary(scores, ifd, found, None, records)
         for beta in BETAS:
-            method = NoiseConsistency(beta=beta, betas=BETAS)
+            method = build("method/consistency", beta=beta, betas=BETAS)
             scores, chosen, found = judged(method, runner, records, template)
             numbers[f"noise_beta_{beta:g}"] = summary(scores, chosen, found, ifd, records)
         numbers["passes_computed"] = len(runner.computed)

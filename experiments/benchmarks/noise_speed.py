@@ -24,9 +24,8 @@ import torch
 from common import TRAINER, Counter, parts, save
 from scipy.stats import spearmanr
 
-from winnow.data.readers import read_pool
+from winnow.config import build
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
-from winnow.scoring.methods.consistency import NoiseConsistency
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 
@@ -54,7 +53,7 @@ def per_sample(backbone, template, records) -> list[float]:
 
 def winnow(source, template, records) -> list[float]:
     """The same scores through the pass."""
-    method = NoiseConsistency(beta=BETA, draws=DRAWS)
+    method = build("method/consistency", beta=BETA, draws=DRAWS)
     with tempfile.TemporaryDirectory() as store:
         runner = PassRunner(source, Store(store), TRAINER)
         tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
@@ -70,7 +69,7 @@ def one_side(side: str, pool: str, count: int) -> dict:
     """Time, memory and scores of one side, in this process."""
     _, source, template = parts(f"backbone.dtype={side[-4:]}")
     # A few records more, so that the count holds after those that cannot be scored are left out.
-    candidates = read_pool(pool, limit=count + 30).records
+    candidates = build("data/file", source=pool, limit=count + 30).records
     usable = [not (encoded.flag or not encoded.spans) for encoded in template.encode(candidates, source.tokenizer)]
     records = [record for record, ok in zip(candidates, usable, strict=True) if ok][:count]
     backbone = source.load()

@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra before `pipeline.run`. `winnow table`, `dashboard`, `compare` look back."""
+"""`python -m winnow [overrides]`: Hydra before `pipeline.run`; also `winnow table`, `dashboard` and `compare`."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ def _job(cfg: DictConfig) -> dict | float | None:
         return None
 
 
-def _end(sweep: Sweep, error: Exception | None, told: list[str]) -> None:
-    """Adds to `told` what is wrong with a sweep that ended, a sentence each; writes the table of its experiment, with
+def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
+    """Adds to `sentences` what is wrong with a sweep that ended; writes the table of its experiment, with
     whatever has been run so far. error: what ended its launcher or its sweeper."""
     from winnow.distributed import is_leader
 
-    if not is_leader():  # the first of several processes accounts for their jobs
+    if not is_leader():  # the first process reports the jobs of all
         if error is not None:
             raise error
         return
     from winnow.reproduce.publish import publish
 
     failed, begun = sweep.failed(), bool(sweep.jobs())
-    told += [failed] if failed else []
-    told += [sweep.trouble(error)] if error is not None else []
+    sentences += [failed] if failed else []
+    sentences += [sweep.trouble(error)] if error is not None else []
     if sweep.table is not None and begun:
         sweep.remember()
         sweep.check_table()
         publish(sweep.table, sweep.folder, sweep.scale)
 
 
-def _run(told: list[str]) -> None:
+def _run(sentences: list[str]) -> None:
     """One run or a sweep. Whatever ends a sweep, its jobs are accounted for."""
     import hydra
 
@@ -84,7 +84,7 @@ def _run(told: list[str]) -> None:
     if _raised:
         raise _raised[0]
     for sweep in SWEEPS:
-        _end(sweep, error, told)
+        _end(sweep, error, sentences)
 
 
 def _interrupt(*_) -> None:
@@ -92,12 +92,12 @@ def _interrupt(*_) -> None:
 
 
 def main() -> None:
-    """Console entry point: 0 when all went well, 1 with one sentence for what the user can mend."""
+    """Console entry point: exit status 0, or 1 with one sentence for an error that the user can correct."""
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
     quiet()  # before the imports: then libraries begin to talk
-    from winnow.errors import user_sentence
+    from winnow.messages import user_sentence
     from winnow.sweeps.summary import SWEEPS
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
@@ -105,28 +105,28 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # what a scheduler sends; without this nobody would write the run card
     SWEEPS.clear()
     _raised.clear()
-    told: list[str] = []  # what went wrong, a sentence each
+    sentences: list[str] = []  # what went wrong, a sentence each
     try:
         if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"]):
-            from winnow import commands
+            from winnow.commands import compare, dashboard, table
 
-            getattr(commands, sys.argv[1])(sys.argv[2:])
+            {"table": table, "dashboard": dashboard, "compare": compare}[sys.argv[1]](sys.argv[2:])
         else:
-            _run(told)
+            _run(sentences)
     except KeyboardInterrupt as interrupt:
-        known = str(interrupt) or "Interrupted."
-        sys.exit(f"{known} What was computed is in the store; the same command goes on from there.")
+        sentence = str(interrupt) or "Interrupted."
+        sys.exit(f"{sentence} The store holds the finished results; the same command continues from there.")
     except Exception as error:
         sentence = user_sentence(error)
         if sentence is None:
-            print("".join(f"error: {one}\n" for one in told), end="", file=sys.stderr)
+            print("".join(f"error: {one}\n" for one in sentences), end="", file=sys.stderr)
             raise
-        told.append(sentence)
+        sentences.append(sentence)
     finally:
         for sweep in SWEEPS:
             sweep.forget()
-    if told:
-        sys.exit("\n".join(f"error: {one}" for one in told))
+    if sentences:
+        sys.exit("\n".join(f"error: {one}" for one in sentences))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winnow.errors import UserError
+from winnow.store.describe import signatures
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -61,8 +62,9 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
 
     node = _node(option, overrides)
     _check_node(option.rpartition("/")[0], {**node, **changes})
+    rest = {name: value for name, value in node.items() if name not in changes}
     try:
-        return instantiate(node, **changes)
+        return instantiate(rest, _partial_=True)(**changes)  # Hydra would copy and convert the changes
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
@@ -105,18 +107,14 @@ def arguments(target: Callable) -> dict[str, tuple[Any, bool]]:
     A class that hands further arguments on takes those of the class above it. A name that cannot be read stands for
     any type.
     """
-    makers = [target]
-    if inspect.isclass(target):
-        makers = [vars(one)["__init__"] for one in target.__mro__[:-1] if "__init__" in vars(one)]
     found: dict[str, tuple[Any, bool]] = {}
-    for maker in makers:
-        parameters = inspect.signature(maker).parameters
-        for name, one in parameters.items():
-            if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL) and name != "self":
+    for maker, own in signatures(target):
+        for name, one in own.items():
+            if one.kind is one.VAR_KEYWORD:
+                found["**"] = (Any, True)
+            elif one.kind is not one.VAR_POSITIONAL:
                 found.setdefault(name, (_type(one.annotation, maker), one.default is not one.empty))
-        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-            return found
-    return found | {"**": (Any, True)}
+    return found
 
 
 def _type(annotation: Any, maker: Callable) -> Any:
@@ -164,7 +162,7 @@ def _check_node(key: str, node: Mapping[str, Any]) -> None:
         if name in known:
             _check_value(f"{key}.{name}", value, known[name][0])
         elif "**" not in known:
-            raise UserError(f"{key}.{name} is no setting{_instead(name, known, key)}")
+            raise UserError(f"{key}.{name} is no setting{instead(name, known, key)}")
     missing = [name for name, (_, has_default) in known.items() if not has_default and name not in given]
     if missing and not node.get("_partial_") and "_args_" not in node:
         raise UserError(f"{key}.{missing[0]} is missing; give {key}.{missing[0]}=...")
@@ -213,28 +211,6 @@ def _plain(kind: Any) -> Any:
     return {Sequence: list, tuple: list, Iterable: list, Mapping: dict}.get(origin, origin)
 
 
-def composition_sentence(error: Exception) -> str:
-    """What Hydra says of an override that it cannot use, in one sentence and with what was perhaps meant."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    told = " ".join((str(error) or str(error.__cause__)).split())  # Hydra at times puts the message into the cause only
-    missing = getattr(error, "missing_cfg_file", None)
-    if missing is not None:
-        group, _, choice = missing.partition("/")
-        return f"{group}={choice} is no option{_instead(choice, error.options or choices(group), group, '=')}"
-    found = re.match(r"Could not override '(.+?)'", told)
-    if found and isinstance(error.__cause__, OmegaConfBaseException):
-        cause = error.__cause__
-        parent, _, _ = str(cause.full_key).rpartition(".")
-        return f"{found[1]} is no key{_instead(str(cause.key), map(str, cause.parent_node), parent)}"
-    found = re.match(
-        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w@/]+(?:\.\w+)*)", told
-    )
-    if found:
-        return f"{found[1]} is a key already: write {found[1]}=... without the plus."
-    return re.sub(r"\s*To append to your default list use \S+", "", told)  # which ends in a TypeError
-
-
 def choices(group: str) -> list[str]:
     """The choices of a group of the package's own files, `ifd/main` where they lie in folders; not the shared bases."""
     paths = sorted((CONF / group).rglob("*.yaml"))
@@ -259,7 +235,7 @@ def help_page() -> str:
     return text
 
 
-def _instead(name: str, known: Iterable[str], parent: str, sign: str = ".") -> str:
+def instead(name: str, known: Iterable[str], parent: str, sign: str = ".") -> str:
     """The end of a sentence about an unknown name: the likeliest known one, and all of them."""
     known = [one for one in known if not one.startswith("_")]
     close = [f"{parent}{sign}{one}" if parent else one for one in get_close_matches(name, known, 1, 0.65)]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from winnow.data.records import Pool
+from winnow.stages.parts import Parts
 from winnow.store.files import read_json
 from winnow.tracking.run_card import RunCard
-
-if TYPE_CHECKING:
-    from winnow.pipeline import Run
-
 
 UNREAD_SHOWN = 12  # names of columns that a line holds
 
@@ -30,43 +27,44 @@ def data_summary(pool: Pool) -> dict[str, Any]:
     }
 
 
-def announce(run: Run, data: dict[str, Any]) -> None:
+def announce(parts: Parts, data: dict[str, Any]) -> None:
     """One line that says what is about to happen."""
+    source = parts.runner.source
     extra = [
         f"{data[key]} {word}" for key, word in (("duplicates",) * 2, ("n_quarantined", "quarantined")) if data[key]
     ]
     note = f" ({', '.join(extra)})" if extra else ""
     print(
-        f"Winnow: {', '.join(run.stages)} | method {run.method.name} | pool {data['source']}, "
-        f"{data['n_records']} records{note} | backbone {run.source.name}, {run.source.dtype}",
+        f"Winnow: {', '.join(parts.stages)} | method {parts.method.name} | pool {data['source']}, "
+        f"{data['n_records']} records{note} | backbone {source.name}, {source.dtype}",
         flush=True,
     )
     if data["unread"]:
         more = len(data["unread"]) - UNREAD_SHOWN
         names = ", ".join(data["unread"][:UNREAD_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        print(f"Not read of the rows: {names}. To read them, name them with data.columns.", flush=True)
+        print(f"Not read of the rows: {names}. data.columns names the columns that are read.", flush=True)
 
 
-def summarise(run: Run, card: RunCard) -> None:
+def summarise(parts: Parts, card: RunCard) -> None:
     """What came out and where it is."""
     print("\nDone.")
     for stage, record in card.stages.items():
         if record.status != "skipped":
             print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
-    results = run.folder / "results.json"
-    found = read_json(results, "models") if "evaluate" in run.stages and results.exists() else {}
-    told = changes(found)
+    file = parts.folder / "results.json"
+    results = read_json(file, "models") if "evaluate" in parts.stages and file.exists() else {}
+    lines = changes(results)
     for name, value in card.results.items():
         model, _, key = name.partition("/")
-        if key in told and model in ("base", "tuned"):
+        if key in lines and model in ("base", "tuned"):
             if model == "tuned":
-                print(f"  {key:<38} {told[key]}")
+                print(f"  {key:<38} {lines[key]}")
             continue
         print(f"  {name:<38} {value:.4f}" if isinstance(value, float) else f"  {name:<38} {value}")
-    print(f"  run       {run.folder}")
-    print(f"  store     {run.store.root}")
-    if "report" in run.stages:
-        print(f"  report    {run.folder / 'report.html'}")
+    print(f"  run       {parts.folder}")
+    print(f"  store     {parts.runner.store.root}")
+    if "report" in parts.stages:
+        print(f"  report    {parts.folder / 'report.html'}")
 
 
 def changes(results: Mapping[str, Any]) -> dict[str, str]:

@@ -97,3 +97,9 @@ def from_leader(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def read_by_leader(read: Callable[[], Any]) -> Any:
+    """What `read` gives the leader, in every process of the group: a file of the run folder may not be there for
+    others. Without a group each process reads itself."""
+    return from_leader(read() if is_leader() or not dist.is_initialized() else None)

@@ -23,6 +23,8 @@ def quiet() -> None:
     for message in (
         r".*does not have many workers.*",  # batches are made in the main process on purpose
         r".*infer the batch indices.*",  # batches carry their record ids themselves
+        r".*Total length of `(DataLoader|CombinedLoader)` across ranks is zero.*",  # every record left has a flag
+        r".*`position_ids` have no functionality in BLOOM.*",
         r".*LeafSpec.*deprecated.*",
         r".*Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
         r".*torch.utils.checkpoint.*",

@@ -65,8 +65,8 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     try:
         trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})
     except (MisconfigurationException, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"The trainer settings {settings} cannot be used on this machine: {told}") from error
+        message = " ".join(str(error).split())
+        raise UserError(f"The trainer settings {settings} cannot be used on this machine: {message}") from error
     if settings.get("profiler"):  # its report is a log message, which is hidden otherwise
         logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)
     if isinstance(trainer.strategy, DDPStrategy):

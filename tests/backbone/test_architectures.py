@@ -72,7 +72,7 @@ def test_losses_and_vectors(case):
         assert torch.allclose(
             torch.tensor(losses), plain_losses(model, one.ids, one.answer_start), rtol=1e-4, atol=1e-4
         )
-    vectors = predicted(BackboneEmbedding(), model)["vector"]
+    vectors = predicted(BackboneEmbedding("all", -1, "mean"), model)["vector"]
     read: list[torch.Tensor] = []
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: read.append(given[0]))
     model(input_ids=torch.tensor([TEXTS[1].ids]))

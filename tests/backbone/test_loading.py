@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from architectures import ARCHITECTURES, tiny_architecture
+from composed import build
 from tiny import tiny_model
 
 from winnow.backbone.causal_model import CausalModel
-from winnow.backbone.loading import BackboneSource
 from winnow.errors import UserError
+
+backbone = partial(build, "backbone/hub", dtype="fp32")
 
 
 @pytest.fixture
@@ -27,14 +30,14 @@ def change(file, **values) -> None:
 def test_no_sdpa_falls_back(folder, tokenizer, capsys):
     """BLOOM has eager attention alone: one sentence; the identity says what is used, not a word of networks."""
     tiny_architecture("bloom", ARCHITECTURES["bloom"][0]).save_pretrained(folder)
-    source = BackboneSource(str(folder))
+    source = backbone(name=str(folder))
     assert source.identity["attention"] == "eager"
     assert capsys.readouterr().out.count("has no SDPA attention: attn_implementation=eager is used.") == 1
     assert source.load().model.config._attn_implementation == "eager"
 
 
 def test_sdpa_where_there_is_one(folder):
-    source = BackboneSource(str(folder))
+    source = backbone(name=str(folder))
     assert source.identity["attention"] == "sdpa" == source.load().model.config._attn_implementation
 
 
@@ -44,7 +47,7 @@ def test_weights_that_are_not_finite(folder):
     model.model.norm.weight[0] = float("inf")
     model.save_pretrained(folder)
     with pytest.raises(UserError, match=r"not finite \(first: model.layers.1.mlp.up_proj.weight; 2 tensors in all\)"):
-        BackboneSource(str(folder)).load()
+        backbone(name=str(folder)).load()
 
 
 def test_logits_that_are_not_finite(folder):
@@ -53,47 +56,66 @@ def test_logits_that_are_not_finite(folder):
     model.lm_head.weight.fill_(3e38)
     model.save_pretrained(folder)
     with pytest.raises(UserError, match="gives logits that are not finite"):
-        BackboneSource(str(folder)).load()
+        backbone(name=str(folder)).load()
 
 
 def test_adapter_folder(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
     with pytest.raises(UserError, match="is an adapter of some/base, not a model.*start=model start.path="):
-        BackboneSource(str(folder)).identity  # noqa: B018
+        backbone(name=str(folder)).identity  # noqa: B018
 
 
 def test_pickled_weights_only(folder):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="pytorch_model.bin.*safe_serialization=True"):
-        BackboneSource(str(folder)).load()
+        backbone(name=str(folder)).load()
 
 
 def test_no_tokenizer(folder):
     for file in folder.glob("*token*"):
         file.unlink()
     with pytest.raises(UserError, match="holds no tokenizer"):
-        BackboneSource(str(folder)).tokenizer  # noqa: B018
+        backbone(name=str(folder)).tokenizer  # noqa: B018
 
 
 def test_no_end_token(folder):
     change(folder / "tokenizer_config.json", eos_token=None)
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
     with pytest.raises(UserError, match="without an end-of-sequence token"):
-        BackboneSource(str(folder)).tokenizer  # noqa: B018
+        backbone(name=str(folder)).tokenizer  # noqa: B018
 
 
 def test_padding_token_without_an_embedding(folder):
     """A padding token that was added to the tokenizer alone gets the number 259; the model has rows 0 to 258."""
-    tokenizer = BackboneSource(str(folder)).tokenizer
+    tokenizer = backbone(name=str(folder)).tokenizer
     tokenizer.add_special_tokens({"pad_token": "<|new|>"})
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match=r"has 259 embeddings, but its tokenizer's pad_token '<\|new\|>' is token 259"):
-        BackboneSource(str(folder)).tokenizer  # noqa: B018
+        backbone(name=str(folder)).tokenizer  # noqa: B018
+
+
+def test_markers_without_an_embedding(folder):
+    """A marker added to the tokenizer alone gets the number 259; the model has rows 0 to 258."""
+    tokenizer = backbone(name=str(folder)).tokenizer
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    backbone(name=str(folder)).check_markers()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ '<|turn|>' + m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"has 259 embeddings, but its chat template writes <\|turn\|>, whose"):
+        backbone(name=str(folder)).check_markers()
+
+
+def test_weights_that_git_lfs_did_not_fetch(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n")
+    with pytest.raises(UserError, match="model.safetensors is a pointer of Git LFS.*git lfs pull"):
+        backbone(name=str(folder)).load()
 
 
 def test_window_above_the_positions(folder):
-    source = BackboneSource(str(folder))
+    source = backbone(name=str(folder))
     source.check_window(2048, "template.max_length=2048")
     with pytest.raises(UserError, match="template.max_length=2048 with method.max_new_tokens=9 asks for 2057 tokens"):
         source.check_window(2057, "template.max_length=2048 with method.max_new_tokens=9")
@@ -103,12 +125,12 @@ def test_local_folder_gives_the_librarys_own_reason(folder):
     """A folder is there: no word about networks or names."""
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="could not be loaded") as caught:
-        BackboneSource(str(folder)).load()
+        backbone(name=str(folder)).load()
     assert "hub was asked" not in str(caught.value)
 
 
 def test_load_tries_once(folder, monkeypatch):
     """What loading found is found for every later reader of the same model."""
-    model = BackboneSource(str(folder)).load().model
+    model = backbone(name=str(folder)).load().model
     monkeypatch.setattr(CausalModel, "_tried", lambda self: pytest.fail("tried again"))
     assert CausalModel(model)._found.readout == "head"

@@ -111,7 +111,7 @@ def test_holm_is_over_the_methods_of_the_table(sweep):
     """Three methods against random: with p-values p1 <= p2 <= p3 of the single tests, the smallest counts three times,
     the next one twice."""
     runs = read_runs(sweep)
-    items = {run.name: measurements(run.models["tuned"])[0][KEY] for run in runs}
+    items = {run.name: measurements(run.results["models"]["tuned"])[0][KEY] for run in runs}
     sides = {name: [items[f"{name}-{seed}"] for seed in (0, 1)] for name in ("random", "ifd", "length", "perplexity")}
     raw = {name: compare_items(side, sides["random"]).p for name, side in sides.items() if name != "random"}
     low, middle, high = sorted(raw, key=raw.get)
@@ -144,7 +144,7 @@ def test_bad_requests_are_one_sentence(sweep, tmp_path):
     values = [json.loads(line)["metrics"]["score"] for line in lines[:30]]
     other["models"]["tuned"]["metrics"][KEY]["value"] = float(np.mean(values))
     (sweep / "ifd-0" / "results.json").write_text(json.dumps(other))
-    with pytest.raises(UserError, match=f"{KEY}: the models were not asked the same items of the task t"):
+    with pytest.raises(UserError, match=f"{KEY}: the models have different items of the task t"):
         verdicts(read_runs(sweep))
     page = write_dashboard(sweep).read_text()
     assert "There are no verdicts" in page and "▲" not in page

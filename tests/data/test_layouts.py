@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from composed import build
 
-from winnow.data.readers import read_pool
 from winnow.data.records import Pool
 from winnow.data.writers import write_subset
 from winnow.errors import UserError
+
+read = partial(build, "data/file")
 
 
 def pool_of(folder: Path, *rows: dict, **settings) -> Pool:
     """The pool of a JSON Lines file with these rows."""
     path = folder / "pool.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_pool(path, **settings)
+    return read(source=path, **settings)
 
 
 def texts(pool: Pool) -> list[tuple]:
@@ -62,7 +65,7 @@ def test_nulls_of_parquet_and_of_named_columns_are_absent(tmp_path):
     rows = [{"i": "Hi", "c": None, "o": "Hello"}, {"i": "Add.", "c": "1 2", "o": "3"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
     columns = {"instruction": "i", "input": "c", "output": "o"}
-    assert texts(read_pool(tmp_path / "pool.parquet", columns=columns)) == [PLAIN, ("Add.", "1 2", "3", ())]
+    assert texts(read(source=tmp_path / "pool.parquet", columns=columns)) == [PLAIN, ("Add.", "1 2", "3", ())]
 
 
 def test_a_required_text_that_is_null_is_quarantined(tmp_path):
@@ -93,7 +96,7 @@ def test_history_in_a_cell_is_json(tmp_path):
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([["instruction", "output", "history"], ["Hi", "Hello", '[["q", "a"]]'], ["Hi", "Hello", ""]])
-    assert [one.turns for one in read_pool(path).records] == [(("user", "q"), ("assistant", "a")), ()]
+    assert [one.turns for one in read(source=path).records] == [(("user", "q"), ("assistant", "a")), ()]
 
 
 @pytest.mark.parametrize("history", [[["q"]], ["q", "a"], {"q": "a"}, "q", [["q", None]], 3])
@@ -163,7 +166,7 @@ def test_every_chat_is_recognised_by_its_turns(tmp_path, column, turns, form):
     cell = json.dumps(turns) if "json" in form else turns
     pool = pool_of(tmp_path, {column: cell, "id": "1"})
     assert (texts(pool), pool.unread) == ([PLAIN], ("id",))
-    back = read_pool(write_subset(pool, [0], tmp_path / "out"))
+    back = read(source=write_subset(pool, [0], tmp_path / "out"))
     assert (texts(back), back.records[0].raw) == ([PLAIN], {column: cell, "id": "1"})
 
 
@@ -177,9 +180,9 @@ def test_turns_as_json_text_in_a_table(tmp_path, format):
     else:
         with path.open("w", newline="") as file:
             csv.writer(file, delimiter="," if format == "csv" else "\t").writerows([["messages"], [turns]])
-    pool = read_pool(path)
+    pool = read(source=path)
     assert texts(pool) == [('a\t"b"\nc', "", "Hello", ())]
-    assert texts(read_pool(write_subset(pool, [0], tmp_path / "out"))) == texts(pool)
+    assert texts(read(source=write_subset(pool, [0], tmp_path / "out"))) == texts(pool)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,30 @@ def test_columns_of_a_merged_table_are_null_where_a_row_has_others(tmp_path):
         {"conversations": None, "messages": [empty | turn for turn in ROLE]},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
-    assert texts(read_pool(tmp_path / "pool.parquet", schema="messages")) == [PLAIN, PLAIN]
+    assert texts(read(source=tmp_path / "pool.parquet", schema="messages")) == [PLAIN, PLAIN]
+
+
+def test_a_column_without_a_value_does_not_hide_the_schema(tmp_path):
+    """Alpaca rows merged with Dolly rows have both `output` and `response`, one of them null."""
+    alpaca = {"instruction": "a", "output": "b", "response": None, "messages": None}
+    pool = pool_of(tmp_path, alpaca, {**alpaca, "instruction": "c", "response": float("nan")})
+    assert pool.schema == "alpaca" and len(pool.records) == 2
+    assert pool_of(tmp_path, {**alpaca, "output": None, "response": "b"}).schema == "dolly"
+
+
+@pytest.mark.parametrize("cell", ["[{'from': 'human', 'value': 'a'}]", "Human: a\nAssistant: b"])
+def test_a_text_where_turns_are_meant_is_told(tmp_path, cell):
+    """Python's own spelling of a list, as pandas writes it into a CSV file, and a chat as one text."""
+    with pytest.raises(UserError, match="`conversations` is a text that is no JSON, a list was expected"):
+        pool_of(tmp_path, {"conversations": cell})
+
+
+def test_turns_in_a_column_of_another_name(tmp_path):
+    """The sentence proposes the setting, and the setting reads the file."""
+    row = {"id": 1, "dialog": ["Hi", "Hello"]}
+    with pytest.raises(UserError, match=r"data.columns='\{turns: dialog\}'"):
+        pool_of(tmp_path, row)
+    assert texts(pool_of(tmp_path, row, columns={"turns": "dialog"})) == [PLAIN]
 
 
 def test_text_parts_are_joined(tmp_path):
@@ -255,7 +281,7 @@ def test_a_cell_that_is_no_chat_is_quarantined(tmp_path, cell, reason):
 
 def test_two_chats_in_one_row_are_not_guessed(tmp_path):
     row = {"conversations": FROM, "messages": ROLE}
-    with pytest.raises(UserError, match="no known schema"):
+    with pytest.raises(UserError, match="there are turns in `conversations` and `messages`"):
         pool_of(tmp_path, row)
     pool = pool_of(tmp_path, {"messages": ROLE}, row)
     assert reasons(pool) == [
@@ -273,7 +299,7 @@ def test_columns_name_the_keys_and_roles_of_a_chat(tmp_path):
         pool_of(tmp_path, {"dialog": turns}, columns={"turns": "talk"})
 
 
-@pytest.mark.parametrize("columns", ["None", {}, {"turns": "t", "output": "o"}, {"role": "r"}, {"instruction": "i"}])
+@pytest.mark.parametrize("columns", [{}, {"turns": "t", "output": "o"}, {"role": "r"}, {"instruction": "i"}])
 def test_columns_that_map_nothing_useful_are_refused(tmp_path, columns):
     with pytest.raises(UserError, match="data.columns=.*it must map instruction and output.*turns.*null recognises"):
         pool_of(tmp_path, {"messages": ROLE}, columns=columns)
@@ -305,7 +331,7 @@ def test_every_answer_is_a_record_with_the_turns_before_it(tmp_path, row):
     assert texts(pool) == EVERY
     assert [record.row for record in pool.records] == [0, 1]
     assert texts(pool_of(tmp_path, row)) == EVERY[1:]
-    back = read_pool(write_subset(pool, [1, 0], tmp_path / "out"))
+    back = read(source=write_subset(pool, [1, 0], tmp_path / "out"))
     assert [record.id for record in back.records] == [pool.records[i].id for i in (1, 0)]
 
 
@@ -315,10 +341,10 @@ def test_every_answer_of_a_parquet_table_keeps_its_types(tmp_path):
     )
     rows = [{"messages": [{"role": role, "content": text} for role, text in FOUR], "n": 3}]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "pool.parquet")
-    pool = read_pool(tmp_path / "pool.parquet", turns="every")
+    pool = read(source=tmp_path / "pool.parquet", turns="every")
     path = write_subset(pool, [0], tmp_path / "out")
     assert pq.ParquetFile(path).schema_arrow == schema
-    assert texts(read_pool(path)) == EVERY[:1]
+    assert texts(read(source=path)) == EVERY[:1]
 
 
 def test_an_answer_that_answers_nothing_is_context_alone(tmp_path):
@@ -367,6 +393,12 @@ def test_duplicates_fail_where_they_are_told_to(tmp_path):
         ("a.jsonl", b"PAR1\x15\x04", "holds Parquet data: its name must end in .parquet"),
         ("a.csv", b"PK\x03\x04\x14\x00", "holds a zip archive: unpack it"),
         ("a.json", b"(\xb5/\xfd\x04\x00", "holds zstd data: unpack it"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "is a pointer of Git LFS"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "with `git lfs pull`"),
+        ("a.json", b"<!DOCTYPE html>\n<html>", "is a web page: download the data file itself"),
+        ("a.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', "holds JSON over several lines"),
+        ("a.csv", b"instruction;output\nq;a\n", "one column `instruction;output` was found; commas must stand"),
+        ("a.tsv", b"instruction,output\nq,a\n", "one column `instruction,output` was found; tabs must stand"),
         ("a.yaml", b"- !tag {a: 1}\n", "the ending `.yaml` is unknown; known are .jsonl.gz"),
         ("a.json", b"- instruction: Hi\n  output: [", "wrong JSON at line 1, column 1"),
         ("None", b"", "None: the ending `none` is unknown"),
@@ -376,7 +408,7 @@ def test_a_file_under_another_name_says_what_it_is(tmp_path, name, content, expe
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        read_pool(path)
+        read(source=path)
     assert expected in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -384,7 +416,7 @@ def test_lists_line_by_line_are_no_array(tmp_path):
     """A first line that is a whole list, with others below it, is a bad row among rows: the file is JSON Lines."""
     path = tmp_path / "a.jsonl"
     path.write_text('[{"role": "user"}]\n{"instruction": "a", "output": "b"}\n')
-    assert reasons(read_pool(path)) == ["the row is a list, an object was expected"]
+    assert reasons(read(source=path)) == ["the row is a list, an object was expected"]
 
 
 @pytest.mark.parametrize(
@@ -393,9 +425,10 @@ def test_lists_line_by_line_are_no_array(tmp_path):
         ({"path": ["a", "b"]}, "data.path=.* is no text: put the value into quotes"),
         ({"path": 7}, "data.path=7 is no text: put the value into quotes"),
         ({"source": {"a": 1}}, "data.source=.* is no text: put the value into quotes"),
-        ({"path": "None"}, r"None does not exist.*\(no value is written null\)"),
+        ({"path": "None"}, "data.path=None is a text; no value is written null"),
+        ({"columns": "None"}, "data.columns=None is a text; no value is written null"),
     ],
 )
 def test_a_path_that_is_no_text(settings, expected):
     with pytest.raises(UserError, match=expected):
-        read_pool(**{"source": None} | settings)
+        read(**{"source": None} | settings)

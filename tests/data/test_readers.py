@@ -9,12 +9,13 @@ import inspect
 import json
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from composed import config
+from composed import build, config
 from omegaconf import OmegaConf
 from shared_data import shared
 
@@ -22,6 +23,8 @@ from winnow.data.readers import read_pool
 from winnow.data.schemas import SCHEMAS
 from winnow.data.writers import write_subset
 from winnow.errors import UserError
+
+read = partial(build, "data/file")
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 
@@ -99,7 +102,7 @@ CASES = [(f, s) for f in FORMATS for s in SCHEMAS if f not in ("csv", "tsv") or 
 def test_every_format_gives_the_same_records(tmp_path, format, schema):
     """The texts are those of the rows, whichever format carried them; row 5 repeats row 0: one duplicate."""
     rows = rows_of(schema)
-    pool = read_pool(write(tmp_path / f"pool.{format}", rows))
+    pool = read(source=write(tmp_path / f"pool.{format}", rows))
     assert (pool.schema, pool.format, len(pool.records), pool.duplicates) == (schema, format, 6, 1)
     assert [record.row for record in pool.records] == list(range(6))
     assert [dict(record.raw) for record in pool.records] == rows
@@ -111,11 +114,11 @@ def test_every_format_gives_the_same_records(tmp_path, format, schema):
 @pytest.mark.parametrize(("format", "schema"), CASES)
 def test_a_subset_comes_back_in_its_schema_and_format(tmp_path, format, schema):
     """Records 4, 1, 5 are written in that order, with every original column, and come back with their ids."""
-    pool = read_pool(write(tmp_path / f"pool.{format}", rows_of(schema)))
+    pool = read(source=write(tmp_path / f"pool.{format}", rows_of(schema)))
     path = write_subset(pool, [4, 1, 5], tmp_path / "out")
     assert path == tmp_path / "out" / f"subset.{format}"
     assert os.listdir(path.parent) == [path.name]
-    back = read_pool(path)
+    back = read(source=path)
     assert (back.schema, back.format) == (schema, format)
     assert [record.id for record in back.records] == [pool.records[i].id for i in (4, 1, 5)]
     assert [dict(record.raw) for record in back.records] == [dict(pool.records[i].raw) for i in (4, 1, 5)]
@@ -128,16 +131,16 @@ def test_random_texts_survive_the_round_trip(tmp_path, format):
     alphabet = "ab,;\"'\\\n\r\t \u0000\u0085\u2028\ufeff\u00e9\U0001f642{}[]:#"
     texts = ["".join(draw.choices(alphabet, k=draw.randint(1, 12))) for _ in range(300)]
     rows = [{"instruction": text, "output": text[::-1]} for text in texts]
-    pool = read_pool(write(tmp_path / f"pool.{format}", rows))
-    back = read_pool(write_subset(pool, list(range(300)), tmp_path / "out"))
+    pool = read(source=write(tmp_path / f"pool.{format}", rows))
+    back = read(source=write_subset(pool, list(range(300)), tmp_path / "out"))
     assert [record.instruction for record in back.records] == texts
     assert back.fingerprint == pool.fingerprint
 
 
 def test_ids_do_not_depend_on_order_or_format(tmp_path):
     rows = rows_of("alpaca")
-    forward = read_pool(write(tmp_path / "a.jsonl", rows))
-    backward = read_pool(write(tmp_path / "b.json", rows[::-1]))
+    forward = read(source=write(tmp_path / "a.jsonl", rows))
+    backward = read(source=write(tmp_path / "b.json", rows[::-1]))
     assert [r.id for r in forward.records] == [r.id for r in backward.records][::-1]
     assert forward.fingerprint == backward.fingerprint
 
@@ -145,7 +148,7 @@ def test_ids_do_not_depend_on_order_or_format(tmp_path):
 def test_a_json_object_keeps_its_other_keys(tmp_path):
     path = tmp_path / "pool.json"
     path.write_text(json.dumps({"version": "1", "data": rows_of("alpaca"), "end": 2}))
-    pool = read_pool(path)
+    pool = read(source=path)
     assert len(pool.records) == 6
     subset = json.loads(write_subset(pool, [2], tmp_path / "out").read_text(encoding="utf-8"))
     assert list(subset) == ["version", "data", "end"]
@@ -154,7 +157,7 @@ def test_a_json_object_keeps_its_other_keys(tmp_path):
 
 def test_json_subsets_are_readable_by_people(tmp_path):
     """Two spaces of indent, and characters as themselves instead of escapes."""
-    pool = read_pool(write(tmp_path / "pool.json", [{"instruction": "漢字", "output": "b"}]))
+    pool = read(source=write(tmp_path / "pool.json", [{"instruction": "漢字", "output": "b"}]))
     text = write_subset(pool, [0], tmp_path).read_text(encoding="utf-8")
     assert text == '[\n  {\n    "instruction": "漢字",\n    "output": "b"\n  }\n]\n'
 
@@ -172,13 +175,13 @@ def test_parquet_keeps_its_types(tmp_path):
     )
     table = pa.table([["a", "b", "c"], ["x", "y", "z"], [1, None, 3], ["k", "k", "l"], [7, 8, 9]], schema=schema)
     pq.write_table(table, tmp_path / "pool.parquet")
-    path = write_subset(read_pool(tmp_path / "pool.parquet"), [2, 1], tmp_path / "out")
+    path = write_subset(read(source=tmp_path / "pool.parquet"), [2, 1], tmp_path / "out")
     assert pq.ParquetFile(path).read() == table.take([2, 1])
 
 
 def test_a_gzip_subset_is_the_same_file_each_time(tmp_path):
     """gzip's header holds a time and a name unless told otherwise."""
-    pool = read_pool(write(tmp_path / "pool.jsonl.gz", rows_of("alpaca")))
+    pool = read(source=write(tmp_path / "pool.jsonl.gz", rows_of("alpaca")))
     first = write_subset(pool, [1], tmp_path / "one").read_bytes()
     assert write_subset(pool, [1], tmp_path / "two").read_bytes() == first
     assert first[4:8] == b"\0\0\0\0"  # RFC 1952: MTIME
@@ -188,7 +191,7 @@ def test_a_gzip_subset_is_the_same_file_each_time(tmp_path):
 def test_a_byte_order_mark_is_accepted(tmp_path, format):
     path = write(tmp_path / f"pool.{format}", rows_of("alpaca"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    pool = read_pool(path)
+    pool = read(source=path)
     assert (len(pool.records), pool.quarantined) == (6, [])
     assert list(pool.records[0].raw) == ["instruction", "input", "output", "note"]
 
@@ -197,7 +200,7 @@ def test_windows_line_ends_and_blank_lines_are_no_rows(tmp_path):
     lines = [json.dumps(row) for row in rows_of("alpaca")[:2]]
     path = tmp_path / "pool.jsonl"
     path.write_bytes(f"{lines[0]}\r\n\r\n  \n{lines[1]}".encode())
-    pool = read_pool(path)
+    pool = read(source=path)
     assert [record.row for record in pool.records] == [0, 1]
     assert pool.quarantined == []
 
@@ -207,7 +210,7 @@ def test_limit_is_the_first_good_records(tmp_path, format):
     """Of rows good, bad (empty), good, good, a limit of 2 gives rows 0 and 2; row 3 is not looked at."""
     good = [{"instruction": f"i{n}", "input": "", "output": "o"} for n in range(3)]
     rows = [good[0], {"instruction": "", "input": "", "output": "o"}, good[1], good[2]]
-    pool = read_pool(write(tmp_path / f"pool.{format}", rows), limit=2)
+    pool = read(source=write(tmp_path / f"pool.{format}", rows), limit=2)
     assert [record.row for record in pool.records] == [0, 2]
     assert [bad.row for bad in pool.quarantined] == [1]
 
@@ -217,43 +220,43 @@ def test_limit_stops_reading(tmp_path, format):
     """30 good rows, more than detection looks at, then a broken one: with limit=25 it is never reached."""
     path = write(tmp_path / f"pool.{format}", [{"instruction": f"i{n}", "output": "o"} for n in range(30)])
     path.write_bytes(path.read_bytes() + b'"broken\n')
-    assert len(read_pool(path, limit=25, on_error="fail").records) == 25
+    assert len(read(source=path, limit=25, on_error="fail").records) == 25
     with pytest.raises(UserError, match="line 31" if format == "jsonl" else "line 32"):
-        read_pool(path, on_error="fail")
+        read(source=path, on_error="fail")
 
 
 def test_a_named_schema_reads_what_detection_would_not_choose(tmp_path):
     """Three Alpaca rows and one of Dolly: read as Alpaca, the Dolly row is refused and the run goes on."""
     rows = [*rows_of("alpaca")[:3], rows_of("dolly")[3]]
     path = write(tmp_path / "pool.jsonl", rows)
-    pool = read_pool(path, schema="alpaca")
+    pool = read(source=path, schema="alpaca")
     assert (len(pool.records), [bad.row for bad in pool.quarantined]) == (3, [3])
     with pytest.raises(UserError, match="mixes schemas"):
-        read_pool(path)
+        read(source=path)
 
 
 def test_columns_name_the_fields_of_an_unknown_schema(tmp_path):
     path = write(tmp_path / "pool.csv", [{"q": "ask", "a": "answer", "extra": "e"}])
     columns = {"instruction": "q", "output": "a"}
-    pool = read_pool(path, columns=columns)
+    pool = read(source=path, columns=columns)
     assert (pool.schema, pool.records[0].instruction, pool.records[0].output) == ("columns", "ask", "answer")
-    back = read_pool(write_subset(pool, [0], tmp_path / "out"), columns=columns)
+    back = read(source=write_subset(pool, [0], tmp_path / "out"), columns=columns)
     assert back.records[0].raw == {"q": "ask", "a": "answer", "extra": "e"}
     with pytest.raises(UserError, match="maps output to `reply`, but the columns are q, a, extra"):
-        read_pool(path, columns={"instruction": "q", "output": "reply"})
+        read(source=path, columns={"instruction": "q", "output": "reply"})
     with pytest.raises(UserError, match="exclude each other"):
-        read_pool(path, columns=columns, schema="alpaca")
+        read(source=path, columns=columns, schema="alpaca")
 
 
 def test_path_replaces_the_source_which_names_the_pool(tmp_path):
     path = write(tmp_path / "pool.jsonl", rows_of("alpaca"))
-    pool = read_pool("tatsu-lab/alpaca", path=path)
+    pool = read(source="tatsu-lab/alpaca", path=path)
     assert (pool.source, pool.format, pool.records[0].source) == (
         "tatsu-lab/alpaca",
         "jsonl",
         "tatsu-lab/alpaca",
     )
-    assert read_pool(None, path=path).source == str(path)
+    assert read(source=None, path=path).source == str(path)
 
 
 def test_a_hub_data_set_is_read_and_its_subset_is_json_lines(tmp_path, monkeypatch):
@@ -268,10 +271,10 @@ def test_a_hub_data_set_is_read_and_its_subset_is_json_lines(tmp_path, monkeypat
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.chdir(tmp_path)
-    pool = read_pool("GAIR/lima", split="test")
+    pool = read(source="GAIR/lima", split="test")
     assert asked == [("GAIR/lima", "test")]
     assert (pool.format, pool.schema, pool.source, len(pool.records)) == ("hub", "lima", "GAIR/lima", 6)
-    back = read_pool(write_subset(pool, [3, 0], tmp_path))
+    back = read(source=write_subset(pool, [3, 0], tmp_path))
     assert (back.format, [r.id for r in back.records]) == ("jsonl", [pool.records[3].id, pool.records[0].id])
 
 
@@ -288,13 +291,13 @@ def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monk
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.chdir(tmp_path)
-    assert len(read_pool("GAIR/lima").records) == 6
+    assert len(read(source="GAIR/lima").records) == 6
     assert asked == [None, "refs/convert/parquet"]
 
 
 def test_the_embedded_pool_has_its_labels():
     """The pool that comes with the package is Alpaca with two columns more, without bad rows or repeats."""
-    pool = read_pool("embedded")
+    pool = read(source="embedded")
     assert (pool.schema, pool.format, pool.quarantined, pool.duplicates) == ("alpaca", "jsonl", [], 0)
     assert len(pool.records) >= 300
     assert all({"category", "defect"} <= set(record.raw) for record in pool.records)
@@ -310,7 +313,7 @@ def test_every_preset_gives_each_argument_of_read_pool(name):
 
 def test_a_pool_prints_without_its_table(tmp_path):
     """`layout` may be a whole Parquet table; it stays out of repr and of comparisons."""
-    pool = read_pool(write(tmp_path / "pool.parquet", rows_of("alpaca")))
+    pool = read(source=write(tmp_path / "pool.parquet", rows_of("alpaca")))
     assert "layout" not in repr(pool)
     assert pool == dataclasses.replace(pool, layout=None)
 
@@ -326,18 +329,18 @@ def test_a_pool_prints_without_its_table(tmp_path):
 )
 def test_real_pools_are_read_whole(tmp_path, file, schema, format, count, multi):
     """Record counts are those that the data's authors publish; LIMA: 1,000 single-turn and 30 multi-turn."""
-    pool = read_pool(shared(f"data/pools/{file}"))
+    pool = read(source=shared(f"data/pools/{file}"))
     assert (pool.schema, pool.format, len(pool.records), pool.quarantined) == (schema, format, count, [])
     assert sum(bool(record.turns) for record in pool.records) == multi
     texts = {(r.instruction, r.input, r.output, r.turns) for r in pool.records}
     assert pool.duplicates == count - len(texts)
     chosen = list(range(count - 1, 0, -97))
-    back = read_pool(write_subset(pool, chosen, tmp_path))
+    back = read(source=write_subset(pool, chosen, tmp_path))
     assert [record.id for record in back.records] == [pool.records[i].id for i in chosen]
     assert [record.raw for record in back.records] == [pool.records[i].raw for i in chosen]
 
 
 def test_alpaca_has_28_empty_answers():
     """Alpaca's 28 records with an empty output are records like any other: scoring flags them."""
-    pool = read_pool(shared("data/pools/alpaca_data.json"))
+    pool = read(source=shared("data/pools/alpaca_data.json"))
     assert sum(record.output == "" for record in pool.records) == 28

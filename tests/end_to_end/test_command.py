@@ -37,7 +37,7 @@ def call(arguments, **options):
     [
         (["selection.ratio=0"], "selection.ratio=0 must be above 0"),
         (["selection.ratio=1.5"], "selection.ratio=1.5 must be above 0 and at most 1"),
-        (["method=magic"], "method/magic"),
+        (["method=magic"], "method=magic is no option"),
         (["method.magic=1"], "magic"),
         (["stages=[bake]"], "stages=['bake']"),
         (["backbone.name=no/such-model"], "backbone.name=no/such-model could not be loaded"),

@@ -8,13 +8,12 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from composed import config
+from composed import build, config
 
 from winnow import pipeline
 from winnow.commands import compare
-from winnow.data.readers import read_pool
 from winnow.errors import UserError
-from winnow.store.run_folder import held
+from winnow.store.run_folder import folder_lock
 
 SMALL = [
     "data.limit=40",
@@ -73,7 +72,7 @@ def test_five_stages_and_their_files(run):
     manifest = json.loads((folder / "selection.json").read_text())
     assert manifest["n_selected"] == manifest["budget"] == int(manifest["n_valid"] * 0.25) == results["selected"]
     assert sum(manifest["reasons"].values()) + manifest["n_selected"] == manifest["n_records"] == 40
-    subset = read_pool(str(folder / "subset.jsonl"))
+    subset = build("data/file", source=str(folder / "subset.jsonl"))
     chosen = [d["id"] for d in manifest["decisions"] if d["selected"]]
     assert [record.id for record in subset.records] == chosen
     compared = json.loads((folder / "results.json").read_text())
@@ -219,17 +218,24 @@ def test_a_broken_selection_is_one_sentence(run):
         run("stages=[tune]")
 
 
+def test_a_window_that_a_selections_vectors_do_not_fit_is_refused(run, tmp_path):
+    """`length` runs no model, k-center's vectors do: the tiny model has 2,048 positions."""
+    with pytest.raises(UserError, match="template.max_length=2049 asks for 2049 tokens.*is made for 2048"):
+        run("method=length", "selection=k_center", "template.max_length=2049")
+    assert not (tmp_path / "run" / "scores.parquet").exists()
+
+
 def test_a_run_folder_belongs_to_one_run(run, tmp_path):
     """The second one is refused and leaves no trace; the lock ends with the run."""
     (tmp_path / "run").mkdir()
-    with held(tmp_path / "run"), pytest.raises(UserError, match="Another run is writing to .*/run; wait"):
+    with folder_lock(tmp_path / "run"), pytest.raises(UserError, match="Another run is writing to .*/run; wait"):
         run("stages=[score]", "method=random")
     assert not (tmp_path / "run" / "run_card.json").exists()
     run("stages=[score]", "method=random")
 
 
 def _hold(folder, ready):
-    with held(folder):
+    with folder_lock(folder):
         ready.set()
         time.sleep(60)
 
@@ -240,11 +246,11 @@ def test_a_killed_run_holds_nothing(tmp_path):
     process = context.Process(target=_hold, args=(tmp_path, ready))
     process.start()
     assert ready.wait(60)
-    with pytest.raises(UserError, match="Another run"), held(tmp_path):
+    with pytest.raises(UserError, match="Another run"), folder_lock(tmp_path):
         pass
     process.kill()
     process.join()
-    with held(tmp_path):
+    with folder_lock(tmp_path):
         pass
 
 

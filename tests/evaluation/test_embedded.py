@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from composed import template
+from composed import build, template
 from tiny import tiny_model
 from tokenizer_kinds import tokenizer_of
 
@@ -28,7 +28,9 @@ def suite(**options) -> Suite:
         {"task": "embedded_answers", "num_fewshot": 0, "metrics": ["bits_per_byte"]},
         {"task": "embedded_choice", "num_fewshot": 0, "metrics": ["acc", "acc_norm"]},
     ]
-    return Suite(name="embedded", tasks=tasks, headline=["embedded_answers/bits_per_byte"], **options)
+    return build(
+        "evaluation/none", name="embedded", tasks=tasks, headline=["embedded_answers/bits_per_byte"], **options
+    )
 
 
 def test_heldout_records_are_sound():

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from composed import CONF, config, template
+from composed import CONF, build, config, template
 from hydra.utils import instantiate
 from shared_data import shared
 from tiny import tiny_tokenizer
 from tokenizers import processors
 
 from winnow.errors import UserError
-from winnow.evaluation import Suite, compare, evaluate_model
+from winnow.evaluation import compare, evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.store.describe import describe
 
@@ -28,11 +28,16 @@ ANSWERS = {"task": "embedded_answers", "num_fewshot": 0, "metrics": ["bits_per_b
 HUMANEVAL = {"task": "humaneval", "num_fewshot": 0, "metrics": ["pass@1"]}
 
 
+def suite_of(tasks, **changes):
+    """A suite of these tasks alone, with some keys of `evaluation=none` replaced."""
+    return build("evaluation/none", tasks=tasks, **changes)
+
+
 def entry(value: float, stderr: float | None = 0.1, n: int = 10) -> dict:
     return {"value": value, "stderr": stderr, "n": n, "higher_is_better": True}
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "evaluation").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((CONF / "evaluation").glob("[!_]*.yaml")), ids=lambda path: path.stem)
 def test_every_suite_is_built(path):
     """Each file builds a suite of its own name, whose settings can be stored, and whose tasks the harness knows."""
     from winnow.evaluation.catalogue import leaves
@@ -55,7 +60,7 @@ def test_every_suite_is_built(path):
 def test_wrong_settings_are_named(options, message):
     """One sentence that names the key and the value."""
     with pytest.raises(UserError, match=message):
-        Suite(**{"name": "test", "tasks": [ANSWERS], **options})
+        suite_of(**{"name": "test", "tasks": [ANSWERS], **options})
 
 
 @pytest.mark.parametrize(
@@ -68,13 +73,19 @@ def test_wrong_settings_are_named(options, message):
 def test_unknown_task_and_metric_are_named(backbone, tmp_path, task, message):
     """The message says what there is instead."""
     with pytest.raises(UserError, match=message):
-        evaluate_model(backbone.model, backbone.tokenizer, Suite("test", [task], limit=1), template("plain"), tmp_path)
+        evaluate_model(
+            backbone.model,
+            backbone.tokenizer,
+            suite_of([task], limit=1),
+            template("plain"),
+            tmp_path,
+        )
 
 
 def test_compare():
     """delta = tuned - base for the metrics of both: 0.5 - 0.25 = 0.25; without a tuned model there is none."""
     tasks = [{"task": "arc_easy", "metrics": ["acc"]}, HUMANEVAL]
-    suite = Suite("test", tasks, headline=["arc_easy/acc", "humaneval/pass@1"])
+    suite = suite_of(tasks, headline=["arc_easy/acc", "humaneval/pass@1"])
     base = {"metrics": {"arc_easy/acc": entry(0.25)}, "samples": "base.jsonl"}
     tuned = {"metrics": {"arc_easy/acc": entry(0.5)}, "samples": None}
     result = compare(base, tuned, suite)
@@ -96,7 +107,7 @@ def test_averages():
     tasks = [{"task": name, "metrics": ["acc"]} for name in ("a", "b", "c")]
     averages = {"ab": ["a/acc", "b/acc"], "all": ["average/ab", "b/acc"], "abc": ["a/acc", "c/acc"]}
     result = {"metrics": {"a/acc": entry(0.2, 0.03, 5), "b/acc": entry(0.6, 0.04, 7)}, "skipped": {"c": "why"}}
-    _add_averages(result, Suite("test", tasks, averages=averages))
+    _add_averages(result, suite_of(tasks, averages=averages))
     assert result["metrics"]["average/ab"] == entry(pytest.approx(0.4), pytest.approx(0.025), 12)
     assert result["metrics"]["average/all"]["value"] == pytest.approx(0.5)
     assert result["skipped"] == {"c": "why", "average/abc": "it needs c/acc"}
@@ -105,7 +116,7 @@ def test_averages():
 
 def test_code_tasks_are_left_out_loudly(backbone, tmp_path, caplog):
     """Without permission nothing runs; the reason stands in the results and in the log."""
-    suite = Suite("test", [HUMANEVAL], averages={"all": ["humaneval/pass@1"]})
+    suite = suite_of([HUMANEVAL], averages={"all": ["humaneval/pass@1"]})
     result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path)
     assert result["metrics"] == {} and set(result["skipped"]) == {"humaneval", "average/all"}
     assert "allow_code_execution=true" in result["skipped"]["humaneval"]
@@ -120,7 +131,7 @@ def test_humaneval_with_permission(backbone, tmp_path, monkeypatch):
         return [req.doc["canonical_solution"] if next(solutions) else "" for req in requests]
 
     monkeypatch.setattr(HarnessModel, "generate_until", answer)
-    suite = Suite("test", [HUMANEVAL], mirror=str(shared("data/eval")), limit=2, allow_code_execution=True)
+    suite = suite_of([HUMANEVAL], mirror=str(shared("data/eval")), limit=2, allow_code_execution=True)
     result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path)
     assert result["metrics"]["humaneval/pass@1"]["value"] == 0.5
 
@@ -145,7 +156,7 @@ def test_mbpp_prompt_and_score(backbone, tmp_path, monkeypatch):
 
     monkeypatch.setattr(HarnessModel, "generate_until", answer)
     task = {"task": "mbpp", "num_fewshot": 1, "metrics": ["pass@1"]}
-    suite = Suite("test", [task], mirror=str(folder.parent), allow_code_execution=True)
+    suite = suite_of([task], mirror=str(folder.parent), allow_code_execution=True)
     result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
     assert result["metrics"]["mbpp/pass@1"]["value"] == 0.5
     assert "[BEGIN]\ncode 2\n[DONE]" in prompts[0] and "Problem 1." not in prompts[0]
@@ -170,7 +181,7 @@ def test_leaves_everything_as_found(backbone, tokenizer, tmp_path):
     expected = (random.random(), np.random.rand(), torch.rand(1).item())
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     tokenizer_before = (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer))
-    evaluate_model(backbone.model, tokenizer, Suite("test", [ANSWERS], limit=1), template("plain"), tmp_path)
+    evaluate_model(backbone.model, tokenizer, suite_of([ANSWERS], limit=1), template("plain"), tmp_path)
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
     assert backbone.model.training
     assert (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer)) == tokenizer_before
@@ -181,7 +192,7 @@ def test_bf16_is_normalised_in_fp32(backbone, tmp_path):
     steps of 1/32 near 5.56 nats, would give ln 259 as 5.5625 and so 8.0250."""
     model = backbone.model.bfloat16()
     model.lm_head.weight.zero_()
-    result = evaluate_model(model, backbone.tokenizer, Suite("t", [ANSWERS], limit=2), template("plain"), tmp_path)
+    result = evaluate_model(model, backbone.tokenizer, suite_of([ANSWERS], limit=2), template("plain"), tmp_path)
     assert result["metrics"]["embedded_answers/bits_per_byte"]["value"] == pytest.approx(math.log2(259), abs=1e-3)
 
 
@@ -189,12 +200,18 @@ def test_answer_beyond_the_window_is_refused(backbone, tmp_path):
     """A 64-token window cannot score an answer of 315 bytes; the sentence says so."""
     backbone.model.config.max_position_embeddings = 64
     with pytest.raises(UserError, match="does not fit the model's window of 64"):
-        evaluate_model(backbone.model, backbone.tokenizer, Suite("t", [ANSWERS], limit=1), template("plain"), tmp_path)
+        evaluate_model(
+            backbone.model,
+            backbone.tokenizer,
+            suite_of([ANSWERS], limit=1),
+            template("plain"),
+            tmp_path,
+        )
 
 
 def test_no_tasks(backbone, tmp_path):
     """evaluation=none: nothing is run and nothing is reported."""
-    result = evaluate_model(backbone.model, backbone.tokenizer, Suite("none", []), template("plain"), tmp_path)
+    result = evaluate_model(backbone.model, backbone.tokenizer, suite_of([]), template("plain"), tmp_path)
     assert result["metrics"] == {} and result["samples"] is None
 
 
@@ -202,7 +219,7 @@ def test_ifeval_resources_are_named(backbone, tmp_path, monkeypatch):
     """A missing package, then a missing sentence splitter: each message ends in the command that gets it."""
     import winnow.evaluation.loading as loading
 
-    suite = Suite("t", [{"task": "ifeval", "metrics": ["prompt_level_strict_acc"]}], mirror=str(tmp_path))
+    suite = suite_of([{"task": "ifeval", "metrics": ["prompt_level_strict_acc"]}], mirror=str(tmp_path))
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None if name == "immutabledict" else object())
     with pytest.raises(UserError, match="pip install immutabledict"):
         evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
@@ -216,11 +233,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from composed import template
+from composed import build, template
 from tiny import tiny_model, tiny_tokenizer
 from winnow.errors import UserError
-from winnow.evaluation import Suite, evaluate_model
-suite = Suite("t", [{{"task": "hellaswag", "num_fewshot": 1, "metrics": ["acc"]}}], limit=2, mirror={mirror!r})
+from winnow.evaluation import evaluate_model
+tasks = [{{"task": "hellaswag", "num_fewshot": 1, "metrics": ["acc"]}}]
+suite = build("evaluation/none", tasks=tasks, limit=2, mirror={mirror!r})
 try:
     result = evaluate_model(tiny_model(), tiny_tokenizer(), suite, template("plain"), Path("out"))
     print(result["metrics"]["hellaswag/acc"]["n"])

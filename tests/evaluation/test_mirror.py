@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from composed import template
+from composed import build, template
 from shared_data import shared
 from tiny import tiny_model
 
@@ -19,7 +19,7 @@ from winnow.store.describe import describe
 
 def suite(mirror, *tasks, **options) -> Suite:
     specs = [{"task": task, "num_fewshot": shots, "metrics": metrics} for task, shots, metrics in tasks]
-    return Suite(name="test", tasks=specs, mirror=str(mirror), **options)
+    return build("evaluation/none", name="test", tasks=specs, mirror=str(mirror), **options)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from winnow.errors import UserError
 from winnow.evaluation import evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, prompt_ids, results
-from winnow.evaluation.nlu_suite import nlu_suite
 from winnow.store.describe import describe
 
 TARGET = "person: Ada Bell; organization: SRI"
@@ -127,7 +126,7 @@ def test_through_the_harness(tokenizer, tmp_path, folder, monkeypatch):
     """Always `positive` is right in 3 of 6; of `person: Ada` for two sentences one is a hit and one invented:
     2 / (2 + 1) = 2/3. Prompts are the template's, ending where the answer is glued on."""
     asked = answering(monkeypatch, lambda doc: "positive" if doc["dataset"] == "sst2" else "person: Ada")
-    suite = nlu_suite("nlu", ["sst2", "conll03"], path=str(folder), style="concise")
+    suite = build("evaluation/nlu", name="nlu", datasets=["sst2", "conll03"], path=str(folder), style="concise")
     found = evaluate_model(tiny_model(), tokenizer, suite, template("alpaca"), tmp_path / "out")
     metrics = found["metrics"]
     assert metrics["sst2/micro_f1"] == {
@@ -145,7 +144,14 @@ def test_through_the_harness(tokenizer, tmp_path, folder, monkeypatch):
 def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
     """A model that is right only where the instruction is clean: 1 there and 0 under each noise. `opposite` has no
     omega and is asked once. The noised instruction stands in the prompt, the context is untouched."""
-    suite = nlu_suite("nlu_robust", ["sst2"], str(folder), noises=["replacement", "opposite"], omegas=[0.1, 0.5])
+    suite = build(
+        "evaluation/nlu",
+        name="nlu_robust",
+        datasets=["sst2"],
+        path=str(folder),
+        noises=["replacement", "opposite"],
+        omegas=[0.1, 0.5],
+    )
     clean = suite.nlu.records("sst2")[0].instruction
     asked = answering(monkeypatch, lambda doc: doc["target"] if doc["instruction"] == clean else "no")
     found = evaluate_model(tiny_model(), tokenizer, suite, template("alpaca"), tmp_path / "out")
@@ -200,7 +206,9 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
     """A moved folder has the same settings; a changed file, style or noise has not; other splits do not matter."""
 
     def settings(path=folder, **options) -> str:
-        return json.dumps(describe(nlu_suite("nlu", ["sst2"], path=str(path), **options)), sort_keys=True)
+        return json.dumps(
+            describe(build("evaluation/nlu", name="nlu", datasets=["sst2"], path=str(path), **options)), sort_keys=True
+        )
 
     before = settings()
     assert before != settings(style="concise") and before != settings(noises=["opposite"])

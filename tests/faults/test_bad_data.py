@@ -8,22 +8,26 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from composed import build
 
 from winnow.data.readers import read_pool
 from winnow.data.writers import write_quarantine, write_subset
 from winnow.errors import UserError
+
+read = partial(build, "data/file")
 
 GOOD = {"instruction": "i", "input": "", "output": "o"}
 
 
 def complaint(path: Path, **settings) -> str:
     with pytest.raises(UserError) as caught:
-        read_pool(path, **settings)
+        read(source=path, **settings)
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith(".")
@@ -132,8 +136,8 @@ def test_a_missing_file_and_a_folder(tmp_path):
     [
         ({"limit": 0}, "data.limit=0 is out of range"),
         ({"limit": -1}, "data.limit=-1 is out of range"),
-        ({"limit": 1.5}, "data.limit=1.5 is out of range"),
-        ({"limit": True}, "data.limit=True is out of range"),
+        ({"limit": 1.5}, "data.limit=1.5 is not a whole number"),
+        ({"limit": True}, "data.limit=true is not a whole number"),
         ({"on_error": "skip"}, "data.on_error=skip is unknown; choose one of quarantine, fail"),
         ({"schema": "alpacca"}, "data.schema=alpacca is unknown; choose auto or one of alpaca ("),
     ],
@@ -170,7 +174,7 @@ def test_bad_json_lines_are_quarantined_with_line_and_reason(tmp_path):
         good,
     ]
     path.write_bytes(b"\n".join(lines))
-    pool = read_pool(path)
+    pool = read(source=path)
     assert [record.row for record in pool.records] == [0, 8]
     assert pool.duplicates == 1
     assert [(bad.line, bad.row) for bad in pool.quarantined] == [(n, n - 2) for n in range(3, 10)]
@@ -201,7 +205,7 @@ def test_bad_json_elements_are_quarantined_with_their_line(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([GOOD, {**GOOD, "output": None}, GOOD], indent=0))
     assert path.read_text().split("\n")[6] == "{"
-    pool = read_pool(path)
+    pool = read(source=path)
     assert [(bad.line, bad.row, bad.reason) for bad in pool.quarantined] == [
         (7, 1, "field `output` is null, a text was expected")
     ]
@@ -211,7 +215,7 @@ def test_bad_json_elements_are_quarantined_with_their_line(tmp_path):
 def test_a_json_object_has_rows_but_no_lines(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"data": [GOOD, 3]}))
-    assert [(bad.line, bad.row) for bad in read_pool(path).quarantined] == [(None, 1)]
+    assert [(bad.line, bad.row) for bad in read(source=path).quarantined] == [(None, 1)]
     assert f"{path}, row 1: the row is a number" in complaint(path, on_error="fail")
 
 
@@ -220,7 +224,7 @@ def test_bad_csv_rows_are_quarantined_with_their_real_line(tmp_path):
     5, the Latin-1 byte on line 6 and the good row 4 on line 7."""
     path = tmp_path / "a.csv"
     path.write_bytes(b'instruction,input,output\n"two\nlines",,o\nonly,two\n"stray"quote,,o\ncaf\xe9,,o\ni,,o\n')
-    pool = read_pool(path)
+    pool = read(source=path)
     assert [(record.row, record.instruction) for record in pool.records] == [(0, "two\nlines"), (4, "i")]
     assert [(bad.line, bad.row, bad.reason) for bad in pool.quarantined] == [
         (4, 1, "2 cells, the header has 3"),
@@ -240,11 +244,11 @@ def test_bad_parquet_rows_are_quarantined(tmp_path):
     )
     table = pa.table({"instruction": texts, "output": ["o", None, "o", "o"]})
     pq.write_table(table, tmp_path / "a.parquet")
-    pool = read_pool(tmp_path / "a.parquet")
+    pool = read(source=tmp_path / "a.parquet")
     assert [record.instruction for record in pool.records] == ["a", "d"]
     assert [(bad.line, bad.row) for bad in pool.quarantined] == [(None, 1), (None, 2)]
     assert "not UTF-8: byte 0xff" in pool.quarantined[1].reason
-    back = read_pool(write_subset(pool, [1, 0], tmp_path / "out"))
+    back = read(source=write_subset(pool, [1, 0], tmp_path / "out"))
     assert [record.instruction for record in back.records] == ["d", "a"]
 
 
@@ -252,7 +256,7 @@ def test_good_rows_after_a_thousand_bad_ones_are_found(tmp_path):
     """1,500 broken lines come before the only record, one of Dolly's: detection waits for an object."""
     path = tmp_path / "a.jsonl"
     path.write_text("broken\n" * 1500 + '{"instruction": "i", "response": "o"}\n')
-    pool = read_pool(path)
+    pool = read(source=path)
     assert pool.schema == "dolly"
     assert (len(pool.records), pool.records[0].row, len(pool.quarantined)) == (1, 1500, 1500)
 
@@ -262,26 +266,26 @@ def test_a_very_long_text_is_read(tmp_path):
     text = "word " * 60_000
     path = tmp_path / "a.csv"
     path.write_text(f"instruction,output\ni,{text}\n")
-    assert read_pool(path).records[0].output == text
+    assert read(source=path).records[0].output == text
 
 
 def test_half_a_surrogate_pair_is_refused_in_texts_and_kept_elsewhere(tmp_path):
     """JSON can spell U+D800 alone; UTF-8 cannot. In a text it is refused, elsewhere it stays escaped."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"instruction": "\\ud800", "output": "o"}\n{"instruction": "i", "output": "o", "x": "\\ud800"}\n')
-    pool = read_pool(path)
+    pool = read(source=path)
     assert [bad.line for bad in pool.quarantined] == [1]
     assert write_quarantine(pool, tmp_path) is not None
-    assert read_pool(write_subset(pool, [0], tmp_path / "out")).records[0].raw["x"] == "\ud800"
+    assert read(source=write_subset(pool, [0], tmp_path / "out")).records[0].raw["x"] == "\ud800"
 
 
 def test_quarantine_of_an_earlier_run_does_not_stay(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(GOOD) + "\nbroken\n")
-    written = write_quarantine(read_pool(path), tmp_path)
+    written = write_quarantine(read(source=path), tmp_path)
     assert written.exists()
     path.write_text(json.dumps(GOOD) + "\n")
-    assert write_quarantine(read_pool(path), tmp_path) is None
+    assert write_quarantine(read(source=path), tmp_path) is None
     assert not written.exists()
 
 
@@ -290,7 +294,7 @@ def test_a_write_that_fails_leaves_the_earlier_subset(tmp_path, monkeypatch):
     """The disk is full while the new file is put in place: the old one stays, and no part file is left."""
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(GOOD))
-    pool = read_pool(path)
+    pool = read(source=path)
     before = write_subset(pool, [0], tmp_path / "out").read_bytes()
 
     def full(*_):
@@ -307,13 +311,13 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(GOOD))
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
-        write_subset(read_pool(path), [0], path / "out")
+        write_subset(read(source=path), [0], path / "out")
 
 
 def test_an_empty_selection_and_a_wrong_row(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(GOOD))
-    pool = read_pool(path)
+    pool = read(source=path)
     with pytest.raises(UserError, match="No record of .* is selected"):
         write_subset(pool, [], tmp_path)
     for row in (-1, 1):
@@ -324,8 +328,8 @@ def test_an_empty_selection_and_a_wrong_row(tmp_path):
 def test_a_hub_name_without_cache_and_network_says_what_to_do(tmp_path):
     """In a process of its own, offline, with an empty cache: one sentence on standard error, no more."""
     code = (
-        "import sys\nfrom winnow.data.readers import read_pool\nfrom winnow.errors import UserError\n"
-        "try:\n    read_pool('tatsu-lab/alpaca')\nexcept UserError as error:\n    sys.exit(str(error))\n"
+        "import sys\nfrom winnow.config import build\nfrom winnow.errors import UserError\n"
+        "try:\n    build('data/alpaca')\nexcept UserError as error:\n    sys.exit(str(error))\n"
     )
     source = str(Path(read_pool.__code__.co_filename).parents[2])
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": source}
@@ -347,4 +351,4 @@ def test_a_split_that_the_hub_does_not_have(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r'a/b \(split dev\).*Unknown split "dev"\. Should be one of'):
-        read_pool("a/b", split="dev")
+        read(source="a/b", split="dev")

@@ -137,7 +137,7 @@ def test_interrupted_run_says_so(settings, undisturbed, tmp_path, stage, number)
     done = ", ".join(STAGES[: STAGES.index(stage)]) or "no stage"
     assert card["error"] == f"Interrupted in the stage {stage}; finished: {done}."
     assert card["stages"][stage]["status"] == "interrupted"
-    told = f"{card['error']} What was computed is in the store; the same command goes on from there."
+    told = f"{card['error']} The store holds the finished results; the same command continues from there."
     assert output.rstrip().endswith(told)
     assert "Traceback" not in output
     code, output = call(command, tmp_path / "log")

@@ -16,7 +16,8 @@ from huggingface_hub.errors import GatedRepoError
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from winnow.config import check
-from winnow.errors import UserError, login, user_sentence
+from winnow.errors import UserError, login
+from winnow.messages import user_sentence
 from winnow.pages.card import _cell
 from winnow.reproduce.publish import _inert
 from winnow.tracking.run_card import mask_hydra
@@ -98,7 +99,7 @@ def test_a_name_that_is_too_long(tmp_path):
 def test_a_disk_that_is_full(tmp_path, limit, place, expected):
     """A limit of 1,000 bytes on files, and the system's device that is always full; 5,000 bytes are written."""
     program = (
-        "import sys\nfrom winnow.errors import user_sentence\n"
+        "import sys\nfrom winnow.messages import user_sentence\n"
         "try:\n    with open(sys.argv[1], 'wb') as file:\n        file.write(b'x' * 5000)\n"
         "except OSError as error:\n    sys.exit(user_sentence(error))\n"
     )
@@ -127,7 +128,7 @@ def test_a_disk_that_is_full(tmp_path, limit, place, expected):
 )
 def test_out_of_memory(error):
     """Python's own error, torch's on a CPU and torch's on a GPU."""
-    assert user_sentence(error).startswith("Out of memory; what was computed is in the store. Lower scoring.")
+    assert user_sentence(error).startswith("Out of memory; the store holds the finished results. Lower scoring.")
 
 
 @pytest.mark.fault("the hub lets nobody in", promise="one sentence that names `hf auth login`", trials="1")

@@ -12,8 +12,9 @@ import pytest
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.pages.answers import answers_section, divergence_plane, write_answers
+from winnow.pages.answers import answers_section, divergence_plane
 from winnow.pages.report import report_content, write_report
+from winnow.scoring.answers import write_answers
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassTable
 

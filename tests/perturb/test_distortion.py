@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
+from composed import build
 
 from winnow.errors import UserError
 from winnow.perturb import distortion as module
-from winnow.perturb.distortion import EmbeddingDistortion, OpenAIDistortion, RuleDistortion
+from winnow.perturb.distortion import RuleDistortion
+
+embedding = partial(build, "distortion/embedding")
+openai = partial(build, "distortion/openai")
 
 RAW = ["find all names in it", "list the colours", "say which topic fits the text"]
 
@@ -51,15 +56,16 @@ def test_lists_must_be_aligned():
 def test_cosines_by_hand(monkeypatch):
     """Vectors (1,0) -> (0,1): 1 - 0 = 1; (1,0) -> (1,1): 1 - 1/sqrt 2; (1,0) -> (-1,0): 2, counted as 1."""
     vectors = {"a": (1.0, 0.0), "b": (0.0, 3.0), "c": (2.0, 2.0), "d": (-1.0, 0.0)}
-    monkeypatch.setattr(EmbeddingDistortion, "_embed", lambda self, texts: torch.tensor([vectors[t] for t in texts]))
-    found = EmbeddingDistortion()(["a", "a", "a"], ["b", "c", "d"])
+    monkeypatch.setattr(module.SentenceEncoder, "load", lambda self: None)
+    monkeypatch.setattr(module, "text_vectors", lambda _, texts, *sizes: torch.tensor([vectors[t] for t in texts]))
+    found = embedding()(["a", "a", "a"], ["b", "c", "d"])
     assert found == pytest.approx((1 + 1 - 1 / math.sqrt(2) + 1) / 3)
 
 
 @pytest.mark.slow
 def test_the_sentence_encoder_sees_meaning():
     """0 for the same text, whatever stands beside it in the batch; a paraphrase is nearer than another topic."""
-    encoder = EmbeddingDistortion(batch_size=2)
+    encoder = embedding(batch_size=2)
     assert encoder(RAW, RAW) == pytest.approx(0, abs=1e-6)
     near = encoder(["Find the named entities in the text."], ["Extract all named entities from this text."])
     far = encoder(["Find the named entities in the text."], ["A slice of apple keeps bread fresh for a week."])
@@ -81,7 +87,8 @@ def test_openai_is_asked_for_what_it_documents(monkeypatch):
 
     monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    assert OpenAIDistortion("m", 5)(["a"], ["b"]) == pytest.approx(1 - 1 / math.sqrt(2))  # (1, 0) and (1, 1)
+    beta = openai(model="m", timeout=5)(["a"], ["b"])
+    assert beta == pytest.approx(1 - 1 / math.sqrt(2))  # (1, 0) and (1, 1)
     (request, timeout), *others = sent
     assert not others and timeout == 5 and request.get_header("Authorization") == "Bearer k"
     assert json.loads(request.data) == {"model": "m", "input": ["a", "b"]}
@@ -90,7 +97,7 @@ def test_openai_is_asked_for_what_it_documents(monkeypatch):
 def test_openai_without_key_or_network(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        OpenAIDistortion()(["a"], ["b"])
+        openai()(["a"], ["b"])
     monkeypatch.setenv("OPENAI_API_KEY", "k")
 
     def urlopen(request, timeout):
@@ -98,4 +105,4 @@ def test_openai_without_key_or_network(monkeypatch):
 
     monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
     with pytest.raises(UserError, match="no network.*distortion=embedding"):
-        OpenAIDistortion()(["a"], ["b"])
+        openai()(["a"], ["b"])

@@ -38,9 +38,9 @@ def test_the_scale_is_that_of_the_jobs(written, tmp_path):
     commands.table(["consistency/table3", f"runs={tmp_path}"])
     commands.table(["consistency/table3", f"runs={tmp_path}", "scale=smoke"])
     assert written == [("table3", "smoke")] * 2
-    with pytest.raises(UserError, match="there have scale=smoke, none has scale=paper"):
+    with pytest.raises(UserError, match="the jobs of consistency/table3 have scale=smoke, none has scale=paper"):
         commands.table(["consistency/table3", f"runs={tmp_path}", "scale=paper"])
-    with pytest.raises(UserError, match="no job of consistency/table1 lies there"):
+    with pytest.raises(UserError, match="holds no job of consistency/table1"):
         commands.table(["consistency/table1", f"runs={tmp_path}"])
     assert len(written) == 2
 
@@ -52,7 +52,7 @@ def test_of_several_scales_one_is_named(written, tmp_path):
     config = {"table": {"paper": "consistency", "name": "table3"}, "scale": {"name": "small"}}
     OmegaConf.save(config, tmp_path / "b" / ".hydra" / "config.yaml")
     note_failure(tmp_path / "b", UserError("no ratio"))
-    with pytest.raises(UserError, match="say which with scale=, one of small, smoke"):
+    with pytest.raises(UserError, match="choose one with scale=: small, smoke"):
         commands.table(["consistency/table3", f"runs={tmp_path}"])
     commands.table(["consistency/table3", f"runs={tmp_path}", "scale=small"])
     assert written == [("table3", "small")]

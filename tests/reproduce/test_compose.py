@@ -9,10 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from winnow import commands
-from winnow.reproduce.names import identity
 from winnow.reproduce.tables import matches, read_paper
 from winnow.sweeps.rows import expand
 from winnow.sweeps.scale import rescaled
+from winnow.tracking.names import identity
 
 FILES = sorted(path.relative_to(CONF / "experiment") for path in (CONF / "experiment").glob("*/*.yaml"))
 PAPER = CONF.parent / "experiments"

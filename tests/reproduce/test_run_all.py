@@ -6,15 +6,17 @@ import importlib.util
 import json
 import shutil
 import sys
+from functools import partial
 
 import pytest
-from composed import CONF, config
+from composed import CONF, build, config
 from run_folders import run_folder
 
 from winnow import commands
-from winnow.data.nlu import read_nlu
 from winnow.errors import UserError
 from winnow.sweeps.summary import note_failure
+
+read = partial(build, "data/sst2")
 
 SPEC = importlib.util.spec_from_file_location("run_all", CONF.parent / "experiments" / "run_all.py")
 run_all = importlib.util.module_from_spec(SPEC)
@@ -80,8 +82,8 @@ def test_given_data_takes_the_place_of_the_samples(call, tmp_path):
     pool = tmp_path / "pool, mine.json"
     ran = call("--nlu", str(tmp_path / "mine"), "--pools", f"alpaca={pool}", "--eval", str(tmp_path))
     nlu = tmp_path / "out" / "nlu"
-    assert [record.input.rpartition("Text: ")[2] for record in read_nlu("sst2", path=nlu).records] == ["nice, too"]
-    assert len(read_nlu("ontonotes", path=nlu).records) >= 60
+    assert [record.input.rpartition("Text: ")[2] for record in read(dataset="sst2", path=nlu).records] == ["nice, too"]
+    assert len(read(dataset="ontonotes", path=nlu).records) >= 60
     told = next(word for word in ran["anit/table1"] if word.startswith("table.data"))
     assert "sst2" not in told and "lap14" in told
     cfg = config(*without_hydra(ran["consistency/table1"]), "data=alpaca", "paths.run=run")
@@ -95,7 +97,7 @@ def test_the_same_command_repeats_what_is_missing(call, tmp_path):
     assert set(call(*only)) == {"consistency/table3", "ifd/main"} and call(*only) == {}
     assert set(call(*only, "--again")) == set(call(*only, "--", "seed=1")) == {"consistency/table3", "ifd/main"}
     assert call(*only, "--", "seed=1") == {}
-    with pytest.raises(SystemExit, match="2 of 2 experiments are not finished: ifd/main, consistency/table3"):
+    with pytest.raises(SystemExit, match="2 of 2 experiments are not finished: consistency/table3, ifd/main"):
         call(*only, about=FINE | {"failed": 1, "exit": 1, "failures": {"job": "no pool"}})
     assert "| consistency/table3 | 2 | 1 |" in (tmp_path / "out" / "all-smoke.md").read_text()
     assert set(call(*only)) == {"consistency/table3", "ifd/main"}

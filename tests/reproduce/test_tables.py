@@ -117,8 +117,8 @@ def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
     """Ten of 40 items are right for ours alone and none for full data alone: exact p = 2 / 2^10. d has mean 1/4 and
     variance 40/39 (1/4 - 1/16) = 0.1923, standard error sqrt(0.1923 / 40) = 0.0693; t(39) = 2.0227: 25 +- 14.02 points.
     With four such items, p = 2 / 2^4: a tie, and the interval holds 0."""
-    common, key = {"table": "noise/table1"}, "average/small"
-    ours = {"choices": {"method": "noise", "selection": "noise"}, "row": {"ratio": 0.12, "beta": 10}}
+    common, key = {"table": "consistency/table1"}, "average/small"
+    ours = {"choices": {"method": "consistency", "selection": "consistency"}, "row": {"ratio": 0.12, "beta": 10}}
     for name, wins, said in (("a", 10, "better"), ("b", 4, "tie")):
         full, own = [0] * 40, [1] * wins + [0] * (40 - wins)
         for folder, side, more in (("full", full, {"choices": {"method": "full"}}), ("ours", own, ours)):
@@ -132,7 +132,7 @@ def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
             results = json.loads((path / "results.json").read_text())
             results["averages"] = {"small": ["t/acc"]}
             (path / "results.json").write_text(json.dumps(results))
-        found = table("noise/table1", tmp_path / name)
+        found = table("consistency/table1", tmp_path / name)
         cell = row(found, backbone="llama2_7b", method="noise_consistency+diversity").cells["delta"]
         low, high, verdict = cell.tested
         assert verdict == said and cell.mean == pytest.approx(100 * wins / 40)
@@ -434,7 +434,7 @@ def test_jobs_of_unlike_settings_are_rows_of_their_own(tmp_path):
     assert own.cells["mmlu"].ours == {0: 40.0, 1: 44.0} and own.cells["mmlu"].difference == pytest.approx(42.0 - 45.97)
     assert other.cells["mmlu"].ours == {0: 50.0} and not other.printed and other.cells["mmlu"].difference is None
     assert set(own.identity) == {"backbone", "pool", "method", "ratio", "tuning.learning_rate"}
-    assert not any("not shown" in note or "differ in" in note for note in found.footnotes)
+    assert not any("left out" in note or "differ in" in note for note in found.footnotes)
 
 
 def test_none_is_compared_where_the_own_one_cannot_be_told(tmp_path):
@@ -509,8 +509,8 @@ def test_a_cell_says_its_own_commits_and_items(tmp_path):
 
 
 def test_jobs_of_another_scale_are_left_out(tmp_path, capsys):
-    """Two jobs at scale=small and one at scale=smoke in one folder: the table of smoke has the one, and says so; one
-    that failed at small before it had a card is no failure of this table."""
+    """Two jobs at scale=small and one at scale=smoke in one folder: the table of smoke has the one job. A third job at
+    small failed before it had a card: it counts as a job of small, and is no failure of this table."""
     run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.4}, **TABLE3)
     for name in "bc":
         later = {"scale": "small", "started": "2026-02-01T12:00:00+00:00"}
@@ -521,7 +521,7 @@ def test_jobs_of_another_scale_are_left_out(tmp_path, capsys):
     note_failure(tmp_path / "d", UserError("no"))
     found = table("consistency/table3", tmp_path)
     assert row(found, method="random").cells["mmlu"].mean == 40.0 and len(found.jobs) == 1
-    assert "2 jobs of scale=small left out; this table is scale=smoke." in capsys.readouterr().out
+    assert "3 jobs of scale=small left out; this table is scale=smoke." in capsys.readouterr().out
 
 
 def test_a_curve_does_not_join_unlike_settings(tmp_path):

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from composed import config
+from composed import build, config
 from hydra.utils import instantiate
 from scipy.stats import ortho_group
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.geometry import dispersion_anisotropy, normalised
-from winnow.scoring.methods.adg import AnswerDivergence
+from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Budget
 from winnow.store.describe import describe
+
+adg = partial(build, "method/adg")
 
 SPLIT = [[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]]
 
 
+def geometries(vectors):
+    return gram_geometry(vectors @ vectors.transpose(0, 2, 1))
+
+
 def geometry(vectors):
-    dispersion, anisotropy = dispersion_anisotropy(np.array([vectors], dtype=float))
+    dispersion, anisotropy = geometries(np.array([vectors], dtype=float))
     return dispersion[0], anisotropy[0]
 
 
@@ -54,8 +59,8 @@ def test_bounds(k):
     beyond, up to D = 1, so D <= (K-1)/K is asked of entries without a sign."""
     generator = np.random.default_rng(k)
     for width in (k, 3 * k):
-        mixed = dispersion_anisotropy(generator.normal(size=(300, k, width)))
-        positive = dispersion_anisotropy(np.abs(generator.normal(size=(300, k, width))))
+        mixed = geometries(generator.normal(size=(300, k, width)))
+        positive = geometries(np.abs(generator.normal(size=(300, k, width))))
         for dispersion, anisotropy in (mixed, positive):
             assert (dispersion >= 0).all() and (dispersion <= 1 + 1e-12).all()
             assert (anisotropy >= 0).all() and (anisotropy <= 1 - 1 / (k - 1) + 1e-12).all()
@@ -67,14 +72,14 @@ def test_invariances(seed):
     """The order of the answers, a rotation of the space and positive factors of the vectors change nothing."""
     generator = np.random.default_rng(seed)
     vectors = generator.normal(size=(20, 5, 12))
-    reference = np.array(dispersion_anisotropy(vectors))
+    reference = np.array(geometries(vectors))
     changed = [
         vectors[:, generator.permutation(5)],
         vectors @ ortho_group.rvs(12, random_state=seed),
         vectors * generator.uniform(1e-3, 1e3, size=(20, 5, 1)),
     ]
     for other in changed:
-        assert np.allclose(dispersion_anisotropy(other), reference, atol=1e-10)
+        assert np.allclose(geometries(other), reference, atol=1e-10)
 
 
 def test_normalised_by_hand():
@@ -127,7 +132,7 @@ def test_score_by_hand():
     """Orthonormal: 0.6 * 0.8 + 0.4 * 0.75 = 0.78. Equal: 0, a score and no flag. The 2 + 3 split: 0.6 * 0.48 =
     0.288."""
     same = [["a"] * 5 if i == 1 else list("abcde") for i in range(3)]
-    scores = AnswerDivergence().score(answered([np.eye(5), np.ones((5, 5)), SPLIT], texts=same), records(3))
+    scores = adg().score(answered([np.eye(5), np.ones((5, 5)), SPLIT], texts=same), records(3))
     assert scores.score == pytest.approx([0.78, 0.0, 0.288]) and scores.flag == [None] * 3
     assert scores.components["distinct_answers"].tolist() == [5, 1, 5]
     assert scores.components["usable_answers"].tolist() == [5, 5, 5]
@@ -136,10 +141,11 @@ def test_score_by_hand():
 
 
 def test_most_divergent_is_wanted():
-    method = AnswerDivergence()
+    method = adg()
     scores = method.score(answered([np.ones((5, 5)), np.eye(5), SPLIT]), records(3))
     table = scores.table(records(3), {"method": "adg", "settings": {}})
-    assert Budget(count=1).select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
+    top = build("selection/top", count=1)
+    assert top.select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
 
 
 def test_fewer_usable_answers():
@@ -153,7 +159,7 @@ def test_fewer_usable_answers():
         None,
     ]
     tables = answered([np.eye(5), np.eye(5), np.eye(5), None], usable=usable, flags={3: "prompt_fills_window"})
-    scores = AnswerDivergence().score(tables, records(4))
+    scores = adg().score(tables, records(4))
     assert scores.score[:2] == pytest.approx([0.6 * 2 / 3 + 0.2] * 2)
     assert (
         scores.flag == [None, None, "too_few_usable_answers", "prompt_fills_window"]
@@ -161,12 +167,12 @@ def test_fewer_usable_answers():
     )
     assert scores.components["usable_answers"][:2].tolist() == [3, 3]
     assert scores.components["answers_cut"][:2].tolist() == [1, 1] and scores.components["sampled_tokens"][0] == 12
-    two = AnswerDivergence(min_answers=2).score(tables, records(4))
+    two = adg(min_answers=2).score(tables, records(4))
     assert two.score[2] == pytest.approx(0.6 * 0.5)  # D = 1/2, and a line has I = 0
 
 
 def test_no_usable_answer_at_all():
-    scores = AnswerDivergence().score(answered([np.eye(5)], usable=[[False] * 5]), records(1))
+    scores = adg().score(answered([np.eye(5)], usable=[[False] * 5]), records(1))
     assert scores.flag == ["too_few_usable_answers"]
 
 
@@ -174,7 +180,7 @@ def test_permuted_records_permute_scores():
     sets = list(np.random.default_rng(0).normal(size=(6, 5, 8)))
     order = [3, 0, 5, 1, 4, 2]
     for normalise in ("none", "rank", "zscore"):
-        method = AnswerDivergence(normalise=normalise)
+        method = adg(normalise=normalise)
         one = method.score(answered(sets), records(6)).score
         two = method.score(answered([sets[i] for i in order]), records(6)).score
         assert np.allclose(one[order], two)
@@ -184,28 +190,28 @@ def test_smaller_k_from_the_same_pass():
     """K = 3 of 5 drawn: the first three, here orthonormal, D = 2/3 and I = 1/2; the two others equal the first."""
     vectors = np.eye(5)
     vectors[3:] = vectors[0]
-    scores = AnswerDivergence(answers=3, sampled=5).score(answered([vectors]), records(1))
+    scores = adg(answers=3, sampled=5).score(answered([vectors]), records(1))
     assert scores.score[0] == pytest.approx(0.6 * 2 / 3 + 0.4 / 2)
     assert scores.components["sampled_tokens"][0] == 12 and scores.components["answers_cut"][0] == 0
-    assert AnswerDivergence(answers=3, sampled=5).passes == AnswerDivergence(answers=5).passes
+    assert adg(answers=3, sampled=5).passes == adg(answers=5).passes
 
 
 def test_normalised_score_by_hand():
     """D of 0.8, 0.48, 0 and I of 0.75, 0, 0. Ranks: D 1, 0.5, 0; I 1, 0.25, 0.25: 1, 0.4 and 0.1."""
-    scores = AnswerDivergence(normalise="rank").score(answered([np.eye(5), SPLIT, np.ones((5, 5))]), records(3))
+    scores = adg(normalise="rank").score(answered([np.eye(5), SPLIT, np.ones((5, 5))]), records(3))
     assert scores.score == pytest.approx([1.0, 0.6 * 0.5 + 0.4 * 0.25, 0.4 * 0.25])
     assert scores.components["dispersion"] == pytest.approx([0.8, 0.48, 0])  # as they are
 
 
 def test_other_weights():
-    scores = AnswerDivergence(dispersion_weight=1, anisotropy_weight=0).score(answered([np.eye(5)]), records(1))
+    scores = adg(dispersion_weight=1, anisotropy_weight=0).score(answered([np.eye(5)]), records(1))
     assert scores.score[0] == pytest.approx(0.8)
 
 
 def test_vectors_of_any_length():
     """The stored products are of unnormalised vectors."""
     lengths = np.array([1e-3, 1, 7, 50, 1e3])[:, None]
-    scores = AnswerDivergence().score(answered([np.eye(5) * lengths]), records(1))
+    scores = adg().score(answered([np.eye(5) * lengths]), records(1))
     assert scores.score[0] == pytest.approx(0.78) and math.isfinite(scores.score[0])
 
 
@@ -250,4 +256,4 @@ def test_configuration():
 )
 def test_bad_settings(options, told):
     with pytest.raises(UserError, match=told):
-        AnswerDivergence(**options)
+        adg(**options)

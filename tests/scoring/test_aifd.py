@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from composed import build
 from test_methods import likelihood, records
 
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import PromptAttack
 from winnow.scoring.attack_levels import NO_ATTACK, by_level
-from winnow.scoring.methods.aifd import AIFD
-from winnow.scoring.methods.aioec import AIOEC, NO_DIRECTION
-from winnow.scoring.methods.ifd import IFD
+from winnow.scoring.methods.aioec import NO_DIRECTION
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassTable
 from winnow.store.describe import describe
+
+aifd = partial(build, "method/aifd")
+aioec = partial(build, "method/aioec")
 
 LEVELS = {
     "textbugger": "character",
@@ -31,7 +35,7 @@ class _Attack(PromptAttack):
     """A stand-in: the formulas read an attack's level, its pass its name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        super().__init__(name, search="random", resources="offline", seed=0, query_budget=200, cache="")
         self.level = LEVELS[name]
 
 
@@ -67,7 +71,7 @@ def test_aifd_by_hand():
         "stresstest": likelihood([[4.0]]),
         "checklist": likelihood([[8.0]]),
     }
-    scores = AIFD(attacks()).score(tables, records(1))
+    scores = aifd(attacks=attacks()).score(tables, records(1))
     assert scores.score[0] == pytest.approx(2.5)
     parts = scores.components
     assert (
@@ -85,7 +89,7 @@ def test_a_missing_level_leaves_records_comparable():
     tables |= {name: likelihood(half) for name in LEVELS}
     for name in ("textfooler", "bertattack"):
         tables[name] = likelihood([[1.0], []], flags=[None, "no_candidate"])
-    scores = AIFD(attacks()).score(tables, records(2))
+    scores = aifd(attacks=attacks()).score(tables, records(2))
     assert np.allclose(scores.score, 1.5)
     assert scores.components["attacks_found"].tolist() == [6, 4]
     assert np.isnan(scores.components["aifd_word"][1])
@@ -95,7 +99,7 @@ def test_all_attacks_failed_is_null_with_a_reason():
     """The record keeps its place, its own losses, and no number."""
     failed = likelihood([[], [1.0]], flags=["empty_instruction", None])
     tables = {"conditioned": likelihood([[1.0], [1.0]]), "direct": likelihood([[2.0], [2.0]])}
-    scores = AIFD(attacks("textbugger", "checklist")).score(
+    scores = aifd(attacks=attacks("textbugger", "checklist")).score(
         tables | {"textbugger": failed, "checklist": failed}, records(2)
     )
     assert scores.flag == [NO_ATTACK, None] and np.isnan(scores.score[0]) and scores.score[1] == pytest.approx(1.0)
@@ -106,9 +110,9 @@ def test_identity_attacks_give_three_times_ifd():
     """Where every attacked prompt has the clean prompt's losses, each ratio is IFD, and there are three levels."""
     clean, direct = [[1.0, 2.0], [0.5, 0.5]], [[2.0, 4.0], [3.0, 1.0]]
     tables = {"conditioned": likelihood(clean), "direct": likelihood(direct)}
-    ifd = IFD().score(tables, records(2)).score
+    ifd = build("method/ifd").score(tables, records(2)).score
     tables |= {name: likelihood(clean) for name in LEVELS}
-    assert np.allclose(AIFD(attacks()).score(tables, records(2)).score, 3 * ifd)
+    assert np.allclose(aifd(attacks=attacks()).score(tables, records(2)).score, 3 * ifd)
 
 
 def test_every_ratio_covers_the_tokens_of_the_longest_variant():
@@ -119,7 +123,7 @@ def test_every_ratio_covers_the_tokens_of_the_longest_variant():
         "checklist": likelihood([[9.0]]),
         "textfooler": likelihood([[3.0, 7.0]]),
     }
-    scores = AIFD(attacks("checklist", "textfooler")).score(tables, records(1))
+    scores = aifd(attacks=attacks("checklist", "textfooler")).score(tables, records(1))
     assert scores.components["answer_tokens"][0] == 1 and scores.components["ifd"][0] == 0.5
     assert scores.score[0] == pytest.approx(9 / 2 + 3 / 2)
 
@@ -127,7 +131,7 @@ def test_every_ratio_covers_the_tokens_of_the_longest_variant():
 def test_filters_use_the_mean_over_levels():
     """One level: AIFD 1.2 per level is dropped at max_aifd=1. max_ifd adds a filter on the clean IFD."""
     only = attacks("checklist")
-    method = AIFD(only, max_ifd=1.0)
+    method = aifd(attacks=only, max_ifd=1.0)
     tables = {
         "conditioned": likelihood([[1.0], [3.0], [1.0]]),
         "direct": likelihood([[2.0], [2.0], [2.0]]),
@@ -146,7 +150,7 @@ def test_aioec_by_hand():
         "deepwordbug": vectors([[4, 3]]),
         "checklist": vectors([[-4, 3]]),
     }
-    scores = AIOEC(attacks("textbugger", "deepwordbug", "checklist")).score(tables, records(1))
+    scores = aioec(attacks=attacks("textbugger", "deepwordbug", "checklist")).score(tables, records(1))
     assert scores.score[0] == pytest.approx(0.49) and scores.components["attacks_found"][0] == 3
 
 
@@ -154,7 +158,7 @@ def test_aioec_of_identity_attacks_is_one():
     """The same vector before and after has cosine 1, however long it is; what was not found is left out."""
     rows = [[3, 4], [-100, 1]]
     tables = {"clean": vectors(rows), "stresstest": vectors(rows), "checklist": vectors([None, None], ["f", "f"])}
-    scores = AIOEC(attacks("stresstest", "checklist")).score(tables, records(2))
+    scores = aioec(attacks=attacks("stresstest", "checklist")).score(tables, records(2))
     assert np.allclose(scores.score, 1.0, atol=1e-12) and scores.components["attacks_found"].tolist() == [1, 1]
 
 
@@ -162,7 +166,7 @@ def test_a_vector_without_direction_is_no_zero_score():
     """A zero vector has no cosine: null with a reason, as is a record whose prompt fills the window."""
     rows = [[0, 0], None, [1, 0]]
     clean = vectors(rows, [None, "prompt_fills_window", None])
-    scores = AIOEC(attacks("checklist")).score({"clean": clean, "checklist": vectors([[1, 0]] * 3)}, records(3))
+    scores = aioec(attacks=attacks("checklist")).score({"clean": clean, "checklist": vectors([[1, 0]] * 3)}, records(3))
     assert scores.flag == [NO_DIRECTION, "prompt_fills_window", None] and scores.score[2] == 1.0
 
 
@@ -174,13 +178,13 @@ def test_levels_average_before_they_are_averaged():
 
 def test_no_attack_is_one_sentence():
     with pytest.raises(UserError, match=r"attack=\[\] leaves nothing"):
-        AIFD({})
+        aifd(attacks={})
 
 
 def test_aioec_shares_the_passes_of_aifd():
     """1 direct, 1 clean and 6 attacked passes serve ifd, aifd and aioec: 8 different ones."""
-    methods = [IFD(), AIFD(attacks()), AIOEC(attacks())]
+    methods = [build("method/ifd"), aifd(attacks=attacks()), aioec(attacks=attacks())]
     different = {str(describe(pass_)) for method in methods for pass_ in method.passes.values()}
     assert len(different) == 8
-    own = {str(describe(pass_)) for pass_ in AIOEC(attacks(), pooling="last").passes.values()}
+    own = {str(describe(pass_)) for pass_ in aioec(attacks=attacks(), pooling="last").passes.values()}
     assert len(own) == 7 and not own & different

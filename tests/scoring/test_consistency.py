@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from composed import config
+from composed import build, config
 from hydra.utils import instantiate
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.methods.consistency import NoiseConsistency
 from winnow.scoring.passes.divergence import NoiseDivergence
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Budget
+
+consistency = partial(build, "method/consistency")
 
 
 def records(n):
@@ -41,7 +42,7 @@ def divergences(betas, flags=None, **columns):
 def test_by_hand():
     """Draws 1, 2, 6: mean 3, population deviation sqrt((4 + 1 + 9) / 3) = sqrt(14/3). The answer's 0.5, 0.5, 2: 1."""
     tables = divergences((10.0,), kl_beta_10=[[1.0, 2.0, 6.0]], kl_answer_beta_10=[[0.5, 0.5, 2.0]])
-    scores = NoiseConsistency().score(tables, records(1))
+    scores = consistency().score(tables, records(1))
     assert scores.score[0] == pytest.approx(3.0)
     assert scores.components["kl_draw_std"][0] == pytest.approx(math.sqrt(14 / 3))
     assert scores.components["kl_answer"][0] == pytest.approx(1.0)
@@ -56,10 +57,11 @@ def test_by_hand():
 def test_low_is_wanted():
     """Scores 3, 1 and 2: the best of three is the second record."""
     tables = divergences((10.0,), kl_beta_10=[[3.0], [1.0], [2.0]], kl_answer_beta_10=[[0.0]] * 3)
-    method = NoiseConsistency(draws=1)
+    method = consistency(draws=1)
     scores = method.score(tables, records(3))
     table = scores.table(records(3), {"method": "consistency", "settings": {}})
-    assert Budget(count=1).select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
+    top = build("selection/top", count=1)
+    assert top.select(table, Scores.about(table)["higher_is_better"], method.filters).chosen == [1]
 
 
 def test_flagged_and_infinite_records_have_no_score():
@@ -70,7 +72,7 @@ def test_flagged_and_infinite_records_have_no_score():
         kl_beta_10=[[], [math.inf, 1.0], [1.0, 3.0]],
         kl_answer_beta_10=[[], [1.0, 1.0], [1.0, 1.0]],
     )
-    scores = NoiseConsistency(draws=2).score(tables, records(3))
+    scores = consistency(draws=2).score(tables, records(3))
     assert scores.flag == ["empty_instruction_and_input", "non_finite_divergence", None]
     assert np.isnan(scores.score[:2]).all() and scores.score[2] == pytest.approx(2.0)
 
@@ -78,7 +80,7 @@ def test_flagged_and_infinite_records_have_no_score():
 def test_no_record_with_a_value():
     """A pool of flagged records only has no draws to count."""
     tables = divergences((10.0,), flags=["empty_answer"], kl_beta_10=[[]], kl_answer_beta_10=[[]])
-    assert NoiseConsistency().score(tables, records(1)).flag == ["empty_answer"]
+    assert consistency().score(tables, records(1)).flag == ["empty_answer"]
 
 
 def test_one_pass_for_a_sweep():
@@ -86,7 +88,7 @@ def test_one_pass_for_a_sweep():
     tables = divergences(
         (1.0, 10.0), kl_beta_1=[[1.0]], kl_beta_10=[[7.0]], kl_answer_beta_1=[[0.0]], kl_answer_beta_10=[[0.0]]
     )
-    weak, strong = (NoiseConsistency(beta=beta, betas=[10, 1], draws=1) for beta in (1, 10))
+    weak, strong = (consistency(beta=beta, betas=[10, 1], draws=1) for beta in (1, 10))
     assert weak.passes == strong.passes
     assert weak.score(tables, records(1)).score[0] == 1.0 and strong.score(tables, records(1)).score[0] == 7.0
 
@@ -100,4 +102,4 @@ def test_configuration():
 
 def test_beta_must_be_computed():
     with pytest.raises(UserError, match="method.beta=2 is not among"):
-        NoiseConsistency(beta=2, betas=[1, 10])
+        consistency(beta=2, betas=[1, 10])

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from composed import build
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.methods.baselines import Full, Length, Random
-from winnow.scoring.methods.ifd import IFD
-from winnow.scoring.methods.perplexity import Perplexity
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import answer_losses
+
+ifd = partial(build, "method/ifd")
+perplexity = partial(build, "method/perplexity")
+random = partial(build, "method/random")
 
 
 def records(n, outputs=None):
@@ -45,15 +48,15 @@ def test_ifd_by_hand():
     """Losses (1, 2) given the prompt and (2, 4) without: means 1.5 and 3. As losses 1.5 / 3 = 0.5, as perplexities
     exp(1.5 - 3) = exp(-1.5)."""
     tables = {"conditioned": likelihood([[1.0, 2.0]]), "direct": likelihood([[2.0, 4.0]])}
-    assert IFD().score(tables, records(1)).score[0] == pytest.approx(0.5)
-    assert IFD(ratio="perplexity").score(tables, records(1)).score[0] == pytest.approx(math.exp(-1.5))
+    assert ifd().score(tables, records(1)).score[0] == pytest.approx(0.5)
+    assert ifd(ratio="perplexity").score(tables, records(1)).score[0] == pytest.approx(math.exp(-1.5))
 
 
 def test_both_terms_average_the_same_tokens():
     """The conditioned window held two answer tokens, the direct one three: the third is left out of both.
     (1 + 2) / 2 over (2 + 4) / 2 = 0.5, not (1 + 2) / 2 over (2 + 4 + 9) / 3."""
     tables = {"conditioned": likelihood([[1.0, 2.0]]), "direct": likelihood([[2.0, 4.0, 9.0]])}
-    scores = IFD().score(tables, records(1))
+    scores = ifd().score(tables, records(1))
     assert scores.score[0] == pytest.approx(0.5)
     assert scores.components["answer_tokens"][0] == 2
 
@@ -74,7 +77,7 @@ def test_one_token_answer_without_context_is_null_with_a_reason():
         "conditioned": likelihood([[1.0, 2.0], [5.0], [3.0, 3.0]]),
         "direct": likelihood([[4.0], [], [6.0]], skipped=1),
     }
-    scores = IFD(first_token="skip").score(tables, records(3))
+    scores = ifd(first_token="skip").score(tables, records(3))
     assert scores.flag == [None, "no_scored_answer_token", None]
     assert np.isnan(scores.score[1])
     assert scores.score[[0, 2]] == pytest.approx([2 / 4, 3 / 6])
@@ -86,7 +89,7 @@ def test_flags_of_passes_become_flags_of_scores():
         "conditioned": likelihood([[1.0], []], flags=[None, "prompt_fills_window"]),
         "direct": likelihood([[2.0], [2.0]]),
     }
-    scores = IFD().score(tables, records(2))
+    scores = ifd().score(tables, records(2))
     assert scores.flag == [None, "prompt_fills_window"] and np.isnan(scores.score[1])
     assert np.isnan(scores.components["answer_tokens"][1])
 
@@ -97,7 +100,7 @@ def test_one_bad_loss_stays_in_its_row():
         "conditioned": likelihood([[1.0], [float("nan"), 1.0], [3.0], [float("inf")]]),
         "direct": likelihood([[2.0], [2.0, 2.0], [4.0], [1.0]]),
     }
-    scores = IFD().score(tables, records(4))
+    scores = ifd().score(tables, records(4))
     assert scores.flag == [None, "non_finite_loss", None, "non_finite_loss"]
     assert scores.score[[0, 2]] == pytest.approx([0.5, 0.75])
 
@@ -105,14 +108,14 @@ def test_one_bad_loss_stays_in_its_row():
 def test_zero_denominator_is_null():
     """s(A) = 0 has no ratio."""
     tables = {"conditioned": likelihood([[1.0]]), "direct": likelihood([[0.0]])}
-    assert IFD().score(tables, records(1)).flag == ["zero_direct_loss"]
+    assert ifd().score(tables, records(1)).flag == ["zero_direct_loss"]
 
 
 def test_perplexity_by_hand():
     """exp of the mean of (ln 2, ln 8) is 4."""
     tables = {"conditioned": likelihood([[math.log(2), math.log(8)]])}
-    assert Perplexity().score(tables, records(1)).score[0] == pytest.approx(4.0)
-    assert not Perplexity(prefer="low").score(tables, records(1)).higher_is_better
+    assert perplexity().score(tables, records(1)).score[0] == pytest.approx(4.0)
+    assert not perplexity(prefer="low").score(tables, records(1)).higher_is_better
 
 
 def test_length_counts_the_whole_answer(tokenizer):
@@ -121,7 +124,7 @@ def test_length_counts_the_whole_answer(tokenizer):
         {"id": ["r0", "r1"], "prompt_tokens": [3, None], "answer_tokens": [900, 0], "flag": [None, "empty_answer"]},
         schema=TokenCount.schema,
     )
-    scores = Length().score({"count": PassTable(table, ["r0", "r1"])}, records(2))
+    scores = build("method/length").score({"count": PassTable(table, ["r0", "r1"])}, records(2))
     assert scores.score[0] == 900 and scores.flag[1] == "empty_answer"
 
 
@@ -129,19 +132,19 @@ def test_random_depends_on_seed_and_record_alone():
     """The same in any order; another seed, another draw; mean of 2,000 uniform draws within 5 standard errors
     (0.2887 / sqrt(2000) = 0.0065) of one half."""
     some = records(2000)
-    forward = Random(seed=1).score({}, some).score
-    backward = Random(seed=1).score({}, some[::-1]).score
+    forward = random(seed=1).score({}, some).score
+    backward = random(seed=1).score({}, some[::-1]).score
     assert (forward == backward[::-1]).all()
-    assert (forward != Random(seed=2).score({}, some).score).all()
+    assert (forward != random(seed=2).score({}, some).score).all()
     assert abs(forward.mean() - 0.5) < 5 * 0.0065
 
 
 def test_full_leaves_out_what_cannot_be_trained_on():
-    assert Full().score({}, records(2, ["x", ""])).flag == [None, "empty_answer"]
+    assert build("method/full").score({}, records(2, ["x", ""])).flag == [None, "empty_answer"]
 
 
 @pytest.mark.parametrize(
-    ("build", "key"), [(lambda: IFD(ratio="x"), "method.ratio=x"), (lambda: Perplexity(prefer="x"), "method.prefer=x")]
+    ("build", "key"), [(lambda: ifd(ratio="x"), "method.ratio=x"), (lambda: perplexity(prefer="x"), "method.prefer=x")]
 )
 def test_unknown_options(build, key):
     with pytest.raises(UserError, match=key):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from composed import build
 
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
-from winnow.selection.budget import Budget
+
+top = partial(build, "selection/top")
 
 
 def table(scores, flags=None, **columns):
@@ -28,7 +32,7 @@ def test_share_counts_valid_records():
     """10 records, 2 null and 1 above the filter: 7 are valid, int(7 * 0.3) = 2 are kept: the two best."""
     scores = [0.1, 0.9, None, 0.5, 1.2, 0.8, None, 0.3, 0.2, 0.7]
     flags = ["x" if score is None else None for score in scores]
-    got = Budget(ratio=0.3).select(table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")])
+    got = top(ratio=0.3).select(table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")])
     assert got.n_valid == 7 and got.budget == 2
     assert got.chosen == [1, 5] and got.cut == 0.8
     reasons = {d["row"]: d["reason"] for d in got.decisions}
@@ -48,29 +52,29 @@ def test_filter_keeps_the_right_side():
 def test_ends():
     """top keeps the wanted end, whatever its direction; bottom the other."""
     values = table([1.0, 2.0, 3.0, 4.0])
-    assert Budget(count=1).select(values, True).chosen == [3]
-    assert Budget(count=1).select(values, False).chosen == [0]
-    assert Budget(count=1, order="bottom").select(values, True).chosen == [0]
+    assert top(count=1).select(values, True).chosen == [3]
+    assert top(count=1).select(values, False).chosen == [0]
+    assert top(count=1, order="bottom").select(values, True).chosen == [0]
 
 
 def test_count_takes_precedence():
     """`selection.count=2` beside the default ratio does what it says."""
-    assert Budget(ratio=0.9, count=2).select(table([1.0, 2.0, 3.0]), True).chosen == [1, 2]
+    assert top(ratio=0.9, count=2).select(table([1.0, 2.0, 3.0]), True).chosen == [1, 2]
 
 
 def test_ties_go_by_file_order():
-    assert Budget(count=2).select(table([1.0] * 4), True).chosen == [0, 1]
+    assert top(count=2).select(table([1.0] * 4), True).chosen == [0, 1]
 
 
 def test_all_of_it():
     """`full` is not asked for a share."""
-    assert Budget(ratio=0.1).select(table([1.0] * 5), True, takes_all=True).chosen == [0, 1, 2, 3, 4]
+    assert top(ratio=0.1).select(table([1.0] * 5), True, takes_all=True).chosen == [0, 1, 2, 3, 4]
 
 
 def test_smaller_budget_lies_inside_larger():
     """The top 5% of 200 lies inside the top 10%."""
     scores = np.random.default_rng(0).normal(size=200).tolist()
-    small, large = (set(Budget(ratio=r).select(table(scores), True).chosen) for r in (0.05, 0.1))
+    small, large = (set(top(ratio=r).select(table(scores), True).chosen) for r in (0.05, 0.1))
     assert len(small) == 10 and len(large) == 20 and small < large
 
 
@@ -81,33 +85,33 @@ def test_smaller_budget_lies_inside_larger():
         ({"ratio": 1.5}, "ratio=1.5 must be above 0 and at most 1"),
         ({"ratio": -0.1}, "ratio=-0.1"),
         ({"count": 0}, "count=0"),
-        ({"count": 2.5}, "count=2.5 must be a whole number"),
-        ({}, "selection.ratio or selection.count; both are null"),
+        ({"count": 2.5}, "count=2.5 is not a whole number"),
+        ({"ratio": None}, "selection.ratio or selection.count; both are null"),
         ({"ratio": 0.5, "order": "up"}, "order=up"),
     ],
 )
 def test_bad_settings(options, told):
     with pytest.raises(UserError, match=told):
-        Budget(**options)
+        top(**options)
 
 
 def test_budget_that_rounds_to_nothing_or_asks_too_much():
     with pytest.raises(UserError, match="no record at all"):
-        Budget(ratio=0.1).select(table([1.0] * 5), True)
+        top(ratio=0.1).select(table([1.0] * 5), True)
     with pytest.raises(UserError, match="only 5 of 5"):
-        Budget(count=6).select(table([1.0] * 5), True)
+        top(count=6).select(table([1.0] * 5), True)
 
 
 def test_filter_on_an_unknown_column():
     with pytest.raises(UserError, match="no column words"):
-        Budget(ratio=0.5, filters=[Range("words", min=1)]).select(table([1.0] * 5), True)
+        top(ratio=0.5, filters=[Range("words", min=1)]).select(table([1.0] * 5), True)
 
 
 def test_a_record_is_selected_once():
     """Records 0, 2 and 3 are the same: of the four best, two are copies. Dropped, 3 of 5 are valid and the first copy
     stands for all; kept, all 5 are valid."""
     values = table([3.0, 1.0, 3.0, 3.0, 2.0], id=["a", "b", "a", "a", "c"])
-    got = Budget(count=2).select(values, True)
+    got = top(count=2).select(values, True)
     assert (got.chosen, got.n_valid) == ([0, 4], 3)
     assert [one["reason"] for one in got.decisions] == [
         "selected",
@@ -117,7 +121,7 @@ def test_a_record_is_selected_once():
         "selected",
     ]
     assert got.manifest()["reasons"] == {"duplicate": 2, "beyond_budget": 1}
-    assert Budget(count=2).select(values, True, takes_all=True).chosen == [0, 1, 4]
-    assert Budget(count=2).select(values, True, keep_duplicates=True).chosen == [0, 2]
+    assert top(count=2).select(values, True, takes_all=True).chosen == [0, 1, 4]
+    assert top(count=2).select(values, True, keep_duplicates=True).chosen == [0, 2]
     with pytest.raises(UserError, match=r"only 3 of 5 records are valid \(2 duplicate\)"):
-        Budget(count=4).select(values, True)
+        top(count=4).select(values, True)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from winnow.errors import UserError
 from winnow.selection import vectors as vectors_module
 from winnow.selection.clusters import classes, quotas, within_quotas
-from winnow.selection.vectors import dense, directions, nearest_cosines, unlike
+from winnow.selection.vectors import directions, nearest_cosines, unlike
 
 
 def blobs(sizes=(12, 7, 4), seed=0):
@@ -72,19 +70,6 @@ def test_quotas_sum_to_the_budget_and_fit_their_class(seed):
 
 def test_within_quotas_takes_the_first_of_each_class():
     assert within_quotas(np.array([0, 0, 1, 0, 1]), [0, 1, 2, 3, 4], np.array([2, 1])) == [0, 1, 2]
-
-
-def test_dense_leaves_gaps():
-    """A null becomes a row of NaN, in its place, also across chunks of the column."""
-    kind = pa.list_(pa.float32())
-    column = pa.chunked_array([pa.array([[1, 2], None], kind), pa.array([None, [3, 4], [5, 6]], kind)])
-    rows = dense(column)
-    assert rows.dtype == np.float32 and np.isnan(rows[1:3]).all()
-    assert rows[[0, 3, 4]].tolist() == [[1, 2], [3, 4], [5, 6]]
-    # A slice must not see its neighbours' values.
-    assert dense(column.slice(3))[:, 0].tolist() == [3, 5]
-    with pytest.raises(UserError, match="no vector for any of 2 records"):
-        dense(pa.chunked_array([pa.array([None, None], kind)]))
 
 
 def test_directions():

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
+from composed import build
 from vector_pool import clustered, on_circle
 
 from winnow.errors import UserError
 from winnow.selection.rule import Candidates
-from winnow.selection.rules.deita import Deita
-from winnow.selection.rules.facility_location import FacilityLocation, stochastic_greedy
-from winnow.selection.rules.k_center import KCenter, farthest_first
-from winnow.selection.rules.stratified import Stratified
+from winnow.selection.rules.facility_location import stochastic_greedy
+from winnow.selection.rules.k_center import farthest_first
 from winnow.selection.vectors import directions
+
+facility_location = partial(build, "selection/facility_location")
+deita = partial(build, "selection/deita")
 
 
 def test_k_center_on_a_line():
@@ -28,7 +31,7 @@ def test_k_center_on_a_line():
 def test_k_center_ties_go_to_the_better_record():
     """Records 1 and 2 lie 90 degrees from record 0 on either side: the one that ranks first is taken. Copies of a taken
     record come last, in ranking order."""
-    assert KCenter(count=1).pick(Candidates(3, on_circle(0, 90, -90)), 2).taken == [0, 1]
+    assert build("selection/k_center", count=1).pick(Candidates(3, on_circle(0, 90, -90)), 2).taken == [0, 1]
     assert farthest_first(on_circle(30, 30, 75, 30), 4) == [0, 2, 1, 3]
 
 
@@ -65,7 +68,7 @@ def test_facility_location_against_brute_force(seed):
 def test_facility_location_by_hand():
     """Records at 0, 10 and 20 degrees and one at 180: alone, 10 degrees covers most of the first three (1 + 2 cos 10 =
     2.97 against 1 + cos 10 + cos 20 = 2.92). The second place goes to 180, whose likeness to 10 is below 0."""
-    picks = FacilityLocation(count=1).pick(Candidates(4, on_circle(0, 10, 20, 180)), 2)
+    picks = facility_location(count=1).pick(Candidates(4, on_circle(0, 10, 20, 180)), 2)
     assert picks.taken == [1, 3]
 
 
@@ -74,9 +77,9 @@ def test_facility_location_draws():
     seed the same subset, and on clustered records a better cover than 40 random ones, close to plain greedy's."""
     _, vectors = clustered(400, groups=30)
     points = directions(vectors, True)
-    taken = FacilityLocation(count=1).pick(Candidates(400, points), 40).taken
-    assert len(set(taken)) == 40 and taken == FacilityLocation(count=1).pick(Candidates(400, points), 40).taken
-    assert taken != FacilityLocation(count=1, seed=1).pick(Candidates(400, points), 40).taken
+    taken = facility_location(count=1).pick(Candidates(400, points), 40).taken
+    assert len(set(taken)) == 40 and taken == facility_location(count=1).pick(Candidates(400, points), 40).taken
+    assert taken != facility_location(count=1, seed=1).pick(Candidates(400, points), 40).taken
     greedy = cover(points, stochastic_greedy(points, 40, 400, np.random.default_rng(0)))
     random = cover(points, np.random.default_rng(0).choice(400, 40, replace=False))
     assert 0.95 * greedy < cover(points, taken) and random < cover(points, taken)
@@ -86,28 +89,30 @@ def test_deita_by_hand():
     """Best first at 0, 20, 40, 60 degrees; the limit 0.9 is 25.8 degrees. 20 is too like 0. 40 is too like 20, but 20
     was not taken, so it counts for nothing (comparing with rejected records, as the published code does inside a batch,
     would drop it) and 40 is taken; 60 is too like 40."""
-    picks = Deita(count=1).pick(Candidates(4, on_circle(0, 20, 40, 60)), 3)
+    picks = deita(count=1).pick(Candidates(4, on_circle(0, 20, 40, 60)), 3)
     assert picks.taken == [0, 2] and picks.similar == {1: 0, 3: 2}
 
 
 def test_deita_stops_at_the_budget():
     """What comes after the last one that was taken is beyond the budget, alike or not."""
-    picks = Deita(count=1).pick(Candidates(4, on_circle(0, 90, 91, 180)), 2)
+    picks = deita(count=1).pick(Candidates(4, on_circle(0, 90, 91, 180)), 2)
     assert picks.taken == [0, 1] and [picks.reason(i) for i in (2, 3)] == ["beyond_budget", "beyond_budget"]
 
 
 def test_stratified_by_hand():
     """Classes of 4 and 2, budget 3: two and one, the first of each."""
-    picks = Stratified(count=1).pick(Candidates(6, on_circle(*range(6)), np.array([0, 0, 0, 1, 0, 1])), 3)
+    picks = build("selection/stratified", count=1, order="top").pick(
+        Candidates(6, on_circle(*range(6)), np.array([0, 0, 0, 1, 0, 1])), 3
+    )
     assert picks.taken == [0, 1, 3] and picks.quotas.tolist() == [2, 1] and picks.reason(2) == "class_quota_full"
 
 
-@pytest.mark.parametrize("rule", [Deita, FacilityLocation, KCenter, Stratified])
+@pytest.mark.parametrize("rule", ["deita", "facility_location", "k_center", "stratified"])
 def test_rivals_in_the_frame(rule):
     """Each fills the budget, gives every record a reason and a class, names a selected twin where it skips, repeats
     itself, and does not depend on the order of the file."""
     scores, vectors = clustered(200, spread=0.6)
-    chooser = rule(ratio=0.2, classes=8)
+    chooser = build(f"selection/{rule}", ratio=0.2, classes=8, order="top")
     got = chooser.select(scores, True, vectors=vectors)
     assert len(got.chosen) == got.budget == 40 and sum(one["selected"] for one in got.classes) == 40
     assert all(one["reason"] and one["class"] is not None for one in got.decisions)
@@ -121,4 +126,4 @@ def test_rivals_in_the_frame(rule):
 
 def test_bad_epsilon():
     with pytest.raises(UserError, match="epsilon=0 must lie between"):
-        FacilityLocation(ratio=0.1, epsilon=0)
+        facility_location(ratio=0.1, epsilon=0)

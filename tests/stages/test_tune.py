@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from composed import build
 
 from winnow.data.records import Record
-from winnow.perturb.noising import noising_of
-from winnow.stages.tune import TuneStage
+from winnow.stages.tune import Recipe
 from winnow.tuning.adversary.none import NoAdversary
 
 PLAIN = NoAdversary()
@@ -17,14 +17,13 @@ PLAIN = NoAdversary()
 def meta(noising, *raws: dict) -> dict:
     records = [Record(f"r{i}", i, "one two three", "", "x", (), "test", raw) for i, raw in enumerate(raws)]
     runner = SimpleNamespace(source=PLAIN)
-    stage = TuneStage(PLAIN, None, runner, PLAIN, PLAIN, noising, lambda: None, {})
-    return stage._meta(records, None)
+    return Recipe(PLAIN, None, runner, PLAIN, PLAIN, noising, lambda: None).identity(records, None)
 
 
 @pytest.mark.parametrize("name", ["padding", "opposite"])
 def test_noise_that_reads_the_data_set_is_keyed_by_it(name):
     """Same ids, other data sets: other noised words, so another model. Without the column the key is what it was."""
-    noising = noising_of(name)
+    noising = build(f"noising/{name}")
     bare = meta(noising, {}, {})
     assert set(bare) == {"version", "records", "tuner", "adversary", "backbone", "template", "noising"}
     sst2 = meta(noising, {"dataset": "sst2"}, {"dataset": "sst2"})
@@ -35,5 +34,5 @@ def test_noise_that_reads_the_data_set_is_keyed_by_it(name):
 
 def test_other_noise_and_no_noise_do_not_look_at_it():
     """Fingerprints of models that did not read the column are what they were."""
-    for noising in (None, noising_of("replacement")):
+    for noising in (None, build("noising/replacement")):
         assert meta(noising, {"dataset": "sst2"}) == meta(noising, {})

@@ -6,8 +6,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from winnow.errors import UserError
-from winnow.reproduce.names import identity, text
 from winnow.sweeps.rows import expand
+from winnow.tracking.names import identity, text
 
 PARSE = OverridesParser.create().parse_overrides
 

@@ -187,9 +187,9 @@ def test_a_launcher_that_breaks(call, launcher, tmp_path):
     seen = call(TABLE, "scale=smoke", run_job=half)
     first, second = seen.told.split("\n")
     assert first.startswith("error: 1 job of the sweep failed: consistency-") and first.endswith(
-        "killed, or running still"
+        "it was killed, or it still runs"
     )
-    assert "not brought to its end: RuntimeError: A worker is gone: killed (" in second and "its log" not in second
+    assert "ended early: RuntimeError: A worker is gone: killed (" in second and "its log" not in second
     assert len(seen.tables) == 1 and "ZeroDivision" not in (tmp_path / "s" / "sweep_error.txt").read_text()
     seen = call(TABLE, "scale=smoke", run_job=lambda cfg: {})
     assert seen.told.startswith("error: 2 jobs of the sweep failed: ") and len(seen.tables) == 1
@@ -242,9 +242,9 @@ def test_a_search_with_a_wrong_objective(call):
     seen = call("experiment=search/consistency", "scale=smoke", "hydra.sweeper.n_trials=2", "objective=tuned/speed")
     assert not seen.jobs
     first, second = seen.told.split("\n")
-    assert first.startswith("error: 2 jobs of the sweep failed: 0, 1: objective=tuned/speed is nothing that a run")
+    assert first.startswith("error: 2 jobs of the sweep failed: 0, 1: objective=tuned/speed: a run with these")
     assert "tuned/embedded_choice/acc_norm" in first and first.count("objective=") == 1
-    assert "not brought to its end: ValueError: No trials are completed yet." in second
+    assert "ended early: ValueError: No trials are completed yet." in second
 
 
 def test_a_search_returns_its_objective(call, tmp_path):
@@ -257,7 +257,7 @@ def test_an_objective_is_a_number_of_the_results():
     """What a sweeper optimises; a name that is not there, or that has no number, is one sentence."""
     assert objective({"detection_auc": 0.75}, "detection_auc") == 0.75
     for name in ("speed", "cut"):
-        with pytest.raises(UserError, match=f"objective={name} is no number among the results of this run: cut"):
+        with pytest.raises(UserError, match=f"objective={name} is not a number in the results of this run: cut"):
             objective({"cut": None}, name)
 
 

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from composed import build
 from offline_runs import artifacts_of, config_of, exit_code_of, parse, read_offline, run_of, summary_of
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
@@ -21,7 +23,8 @@ from winnow.errors import UserError
 from winnow.network import reachable
 from winnow.tracking import wandb_mode
 from winnow.tracking.wandb_mode import has_key, resolve_mode
-from winnow.tracking.wandb_run import track
+
+tracked = partial(build, "tracking/wandb", artifacts=[])
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +44,8 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
     null, mean 8 / 4 = 2, a table, tags, group, masked config) is in the offline file, which ends with exit
     code 0."""
     config = {"method": {"name": "ifd"}, "tracking": {"api_key": "k" * 40}}
-    with track(
-        folder=tmp_path / "run",
-        config=config,
-        project="p",
-        group="g",
-        job_type="sweep",
-        name="n",
-        tags=["ifd", "5%"],
+    with tracked(
+        folder=tmp_path / "run", config=config, project="p", group="g", job_type="sweep", name="n", tags=["ifd", "5%"]
     ) as tracker:
         assert tracker.mode == "offline"
         tracker.log_metrics({"loss": 1.5}, step=3)
@@ -83,7 +80,7 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path) -> None:
 def test_run_is_finished_with_exit_code_1_on_error(tmp_path: Path) -> None:
     """The error goes on to the caller; the offline file still ends properly, with exit code 1 and the
     sentence in the summary."""
-    tracking = track(folder=tmp_path, mode="offline")
+    tracking = tracked(folder=tmp_path, mode="offline")
     with pytest.raises(UserError, match="no such pool"), tracking as tracker:  # noqa: PT012  (both belong inside)
         tracker.summary({"auc": 0.5})
         raise UserError("no such pool")
@@ -96,8 +93,8 @@ def test_run_is_finished_with_exit_code_1_on_error(tmp_path: Path) -> None:
 def test_two_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
     """Jobs of a sweep run one after the other in one process, and a notebook may have a run open: each has
     its own file."""
-    with track(folder=tmp_path / "a", mode="offline") as first:
-        with track(folder=tmp_path / "b", mode="offline") as second:
+    with tracked(folder=tmp_path / "a", mode="offline") as first:
+        with tracked(folder=tmp_path / "b", mode="offline") as second:
             assert first.run.id != second.run.id
             second.summary({"who": "b"})
         first.summary({"who": "a"})
@@ -108,11 +105,14 @@ def test_two_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
     """A job that failed and is repeated in its folder: a second offline file of the same run id, whose summary takes
     the error back; another folder has another id."""
-    with pytest.raises(UserError), track(folder=tmp_path / "a", mode="offline") as first:
+    with pytest.raises(UserError), tracked(folder=tmp_path / "a", mode="offline") as first:
         raise UserError("no such pool")
     assert not first.continued and summary_of(read_offline(tmp_path / "a"))["error"] == "no such pool"
     time.sleep(1.1)  # the folder of an offline run is named by the second
-    with track(folder=tmp_path / "a", mode="offline") as second, track(folder=tmp_path / "b", mode="offline") as other:
+    with (
+        tracked(folder=tmp_path / "a", mode="offline") as second,
+        tracked(folder=tmp_path / "b", mode="offline") as other,
+    ):
         assert second.continued and second.run.id == first.run.id != other.run.id
     assert len(list((tmp_path / "a").glob("wandb/offline-run-*"))) == 2
     records = read_offline(tmp_path / "a")
@@ -127,7 +127,7 @@ def test_artifacts_are_kept_if_they_are_named(tmp_path: Path) -> None:
     subset.write_text('{"a": 1}\n')
     adapter.mkdir()
     (adapter / "weights.bin").write_bytes(b"w")
-    with track(folder=tmp_path / "run", mode="offline", artifacts=["subset", "adapter"]) as tracker:
+    with tracked(folder=tmp_path / "run", mode="offline", artifacts=["subset", "adapter"]) as tracker:
         tracker.save_artifact("subset", subset, {"n_selected": 1})
         tracker.save_artifact("adapter", adapter, {"steps": 3})
         tracker.save_artifact("model", adapter, {})
@@ -141,7 +141,7 @@ def test_artifacts_are_kept_if_they_are_named(tmp_path: Path) -> None:
     kind, metadata, files = found[f"adapter-{run_id}"]
     assert (kind, metadata) == ("model", {"steps": 3}) and files == {"weights.bin": str(adapter / "weights.bin")}
     with pytest.raises(UserError, match="tracking.artifacts: found 'weights'"):
-        track(folder=tmp_path / "no", mode="offline", artifacts=["weights"])
+        tracked(folder=tmp_path / "no", mode="offline", artifacts=["weights"])
 
 
 def test_writes_nothing_outside_the_run_folder_and_prints_nothing(tmp_path: Path, no_account: Path) -> None:
@@ -149,9 +149,9 @@ def test_writes_nothing_outside_the_run_folder_and_prints_nothing(tmp_path: Path
     stdout and stderr too. (MPLCONFIGDIR: Lightning imports matplotlib, whose font cache is not our
     matter.)"""
     program = (
-        "from winnow.tracking.wandb_run import track\n"
+        "from winnow.config import build\n"
         "import sys\n"
-        "with track(folder=sys.argv[1]) as tracker:\n"
+        "with build('tracking/wandb', folder=sys.argv[1], artifacts=[]) as tracker:\n"
         "    tracker.log_table('t', ['x'], [[1]])\n"
         "    tracker.log_metrics({'loss': 1.0})\n"
     )
@@ -200,7 +200,7 @@ class Line(LightningModule):
 def test_lightning_logs_into_the_same_run_and_into_csv(tmp_path: Path) -> None:
     """Loss (w - 1)^2 with w0 = 0 is 1; its gradient 2 (w - 1) = -2 times lr 0.25 moves w to 0.5, so the
     second loss is 0.25. Both are in the W&B file of this run and in metrics.csv."""
-    with track(folder=tmp_path, mode="offline") as tracker:
+    with tracked(folder=tmp_path, mode="offline") as tracker:
         loggers = tracker.lightning_loggers()
         assert [type(logger) for logger in loggers] == [WandbLogger, CSVLogger]
         assert loggers[0].experiment is tracker.run
@@ -230,14 +230,14 @@ def test_lightning_logs_into_the_same_run_and_into_csv(tmp_path: Path) -> None:
 
 def test_disabled_keeps_csv_only(tmp_path: Path) -> None:
     """No W&B folder, but the metric is in metrics.csv; with csv off too there is no logger and no file."""
-    with track(folder=tmp_path / "csv", mode="disabled") as tracker:
+    with tracked(folder=tmp_path / "csv", mode="disabled") as tracker:
         assert tracker.run is None
         assert [type(logger) for logger in tracker.lightning_loggers()] == [CSVLogger]
         tracker.log_metrics({"loss": 1.5})
         tracker.log_scores([1.0])
     assert [path.name for path in (tmp_path / "csv").iterdir()] == ["metrics"]
     assert "1.5" in (tmp_path / "csv" / "metrics" / "version_0" / "metrics.csv").read_text()
-    with track(folder=tmp_path / "none", mode="disabled", csv=False) as tracker:
+    with tracked(folder=tmp_path / "none", mode="disabled", csv=False) as tracker:
         assert tracker.lightning_loggers() == []
         tracker.log_metrics({"loss": 1.5})
     assert not (tmp_path / "none").exists()
@@ -247,7 +247,7 @@ def test_a_file_is_kept_with_the_run(tmp_path: Path) -> None:
     """The copy lies with the run's files, so that `wandb sync` sends it; a missing file is an error that
     names it."""
     (tmp_path / "report.html").write_text("<p>hello</p>")
-    with track(folder=tmp_path, mode="offline") as tracker:
+    with tracked(folder=tmp_path, mode="offline") as tracker:
         tracker.save_file(tmp_path / "report.html")
         with pytest.raises(UserError, match="gone.html"):
             tracker.save_file(tmp_path / "gone.html")
@@ -302,7 +302,7 @@ def test_what_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     """Likewise a setting that W&B refuses; W&B's folders are then no longer set in the environment."""
     with pytest.raises(UserError, match="could not start .*Tags must be"):
-        track(folder=tmp_path, mode="offline", tags=["t" * 65])
+        tracked(folder=tmp_path, mode="offline", tags=["t" * 65])
     assert not [key for key in os.environ if key.startswith("WANDB_") and key.endswith("_DIR")]
     with pytest.raises(UserError, match="cannot be written"):
-        track(folder=tmp_path / "file" / "run", mode="offline")
+        tracked(folder=tmp_path / "file" / "run", mode="offline")

@@ -11,13 +11,11 @@ from pathlib import Path
 from killed_run import SETTINGS
 from test_adversaries import ALL
 from test_resume import stopping
-from tiny_tuning import CPU, tiny_backbone, tiny_records
-
-from winnow.tuning.tuner import Tuner
+from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 if __name__ == "__main__":
     folder, mode, stop, *named = sys.argv[1:]
     two = CPU | {"strategy": "ddp", "devices": 2}
     adversary = ALL[named[0]] if named else stopping(int(stop) or None)
-    result = Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two)
+    result = tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two)
     Path(folder, f"rank_{os.environ['RANK']}.json").write_text(json.dumps(result))

@@ -8,10 +8,9 @@ import signal
 import sys
 from itertools import count
 
-from tiny_tuning import CPU, tiny_backbone, tiny_records
+from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.tuner import Tuner
 
 SETTINGS = {
     "epochs": 2,
@@ -39,4 +38,4 @@ def killer(kill_at: int) -> NoAdversary:
 
 if __name__ == "__main__":
     target, chosen_mode, at = sys.argv[1:]
-    Tuner(mode=chosen_mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), target, killer(int(at)), trainer_args=CPU)
+    tuner(mode=chosen_mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), target, killer(int(at)), trainer_args=CPU)

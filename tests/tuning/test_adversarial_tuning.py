@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from itertools import count
 
 import pytest
+from composed import build
 from killed_run import SETTINGS as SMALL
 from test_adversaries import ALL, each
 from test_resume import Stopped
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 
 from winnow.errors import UserError
 from winnow.store.describe import describe
-from winnow.tuning.adversary.fgm import FGM
-from winnow.tuning.adversary.fgsm import FGSM
-from winnow.tuning.adversary.freelb import FreeLB
-from winnow.tuning.adversary.neftune import NEFTune
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.adversary.nrm import NRM
-from winnow.tuning.adversary.pgd import PGD
-from winnow.tuning.tuner import Tuner
+
+nrm = partial(build, "adversary/nrm")
 
 SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
 
 
 def tune(folder, adversary, **settings):
-    return Tuner(**{**SETTINGS, **settings}).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
+    return tuner(**{**SETTINGS, **settings}).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
 
 
 def difference(tmp_path, one: str, other: str) -> float:
@@ -37,14 +34,14 @@ def difference(tmp_path, one: str, other: str) -> float:
 @pytest.mark.parametrize(
     "adversary",
     [
-        NRM(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=True),
-        NRM(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=False),
-        NRM(epsilon=0.5, alpha=0.2, weight=0.0),
-        PGD(0.0, 0.1, rounds=2, weight=0.0),
-        FGM(0.3, weight=0.0),
-        FGSM(0.1, weight=0.0),
-        FreeLB(0.0, 0.1, rounds=2),
-        NEFTune(0.0),
+        nrm(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=True),
+        nrm(epsilon=0.0, weight=0.0, distortion=0.5, share_batch=False),
+        nrm(epsilon=0.5, alpha=0.2, weight=0.0),
+        build("adversary/pgd", epsilon=0.0, alpha=0.1, rounds=2, weight=0.0),
+        build("adversary/fgm", epsilon=0.3, weight=0.0),
+        build("adversary/fgsm", epsilon=0.1, weight=0.0),
+        build("adversary/freelb", epsilon=0.0, alpha=0.1, rounds=2),
+        build("adversary/neftune", alpha=0.0),
     ],
     ids=lambda adversary: type(adversary).__name__,
 )
@@ -127,7 +124,7 @@ def test_another_adversary_does_not_go_on(tmp_path):
     with pytest.raises(Stopped):
         tune(tmp_path, stopping(ALL["nrm"], 17), **SMALL)
     with pytest.raises(UserError, match="made by another run .*'distortion': 0.2.* then"):
-        tune(tmp_path, NRM(epsilon=0.3, alpha=0.1, distortion=0.4), **SMALL)
+        tune(tmp_path, nrm(epsilon=0.3, alpha=0.1, distortion=0.4), **SMALL)
 
 
 def test_the_region_reaches_the_adversary(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from composed import build
 from test_loss import model_of, trained
 from tiny_tuning import micro_batch, tiny_records
 from torch import Tensor
@@ -13,21 +15,22 @@ from torch import Tensor
 from winnow.errors import UserError
 from winnow.store.describe import arguments
 from winnow.tuning.adversary.ball import norm, project, uniform_start, unit
-from winnow.tuning.adversary.fgm import FGM
-from winnow.tuning.adversary.fgsm import FGSM
-from winnow.tuning.adversary.freelb import FreeLB
-from winnow.tuning.adversary.neftune import NEFTune
-from winnow.tuning.adversary.nrm import NRM
-from winnow.tuning.adversary.pgd import PGD
 from winnow.tuning.loss import KeptGradients, MicroBatchLoss
 
+neftune = partial(build, "adversary/neftune")
+fgm = partial(build, "adversary/fgm")
+fgsm = partial(build, "adversary/fgsm")
+pgd = partial(build, "adversary/pgd")
+freelb = partial(build, "adversary/freelb")
+nrm = partial(build, "adversary/nrm")
+
 ALL = {
-    "neftune": NEFTune(alpha=0.5),
-    "fgm": FGM(epsilon=0.3),
-    "fgsm": FGSM(epsilon=0.02),
-    "pgd": PGD(epsilon=0.3, alpha=0.1, rounds=3),
-    "freelb": FreeLB(epsilon=0.3, alpha=0.1, rounds=3),
-    "nrm": NRM(epsilon=0.3, alpha=0.1, distortion=0.2),
+    "neftune": neftune(alpha=0.5),
+    "fgm": fgm(epsilon=0.3),
+    "fgsm": fgsm(epsilon=0.02),
+    "pgd": pgd(epsilon=0.3, alpha=0.1, rounds=3),
+    "freelb": freelb(epsilon=0.3, alpha=0.1, rounds=3),
+    "nrm": nrm(epsilon=0.3, alpha=0.1, distortion=0.2),
 }
 each = pytest.mark.parametrize("adversary", ALL.values(), ids=ALL)
 
@@ -83,7 +86,7 @@ def test_nrm_by_hand():
     (0.068, 0.05, 0.05, 0.074), of squared norm 0.004624 + 0.0025 + 0.0025 + 0.005476 = 0.0151: outside, so scaled by
     0.1 / sqrt(0.0151). eq. 6: L = 0 + 2 (3 * 0.068 + 4 * 0.074) * that = 2 * 0.5 * 0.1 / sqrt(0.0151).
     """
-    loss, (start, clean, end) = one_sample(NRM(0.1, 0.03, weight=2.0, distortion=0.9))
+    loss, (start, clean, end) = one_sample(nrm(epsilon=0.1, alpha=0.03, weight=2.0, distortion=0.9))
     scale = 0.1 / math.sqrt(0.0151)
     assert start == pytest.approx([0.05] * 4) and clean == [0.0] * 4
     assert end == pytest.approx([0.068 * scale, 0.05 * scale, 0.05 * scale, 0.074 * scale])
@@ -93,33 +96,33 @@ def test_nrm_by_hand():
 def test_nrm_at_full_distortion_starts_at_zero():
     """beta = 1: delta0 = 0, and the step alpha g / ||g|| = 0.03 (0.6, 0, 0, 0.8) stays inside the ball of 0.1.
     beta = 0: delta0 = 10 / 2 * 0.1 = 0.5, ten times what beta = 0.9 gives."""
-    _, (start, _, end) = one_sample(NRM(0.1, 0.03, distortion=1.0))
+    _, (start, _, end) = one_sample(nrm(epsilon=0.1, alpha=0.03, distortion=1.0))
     assert start == [0.0] * 4 and end == pytest.approx([0.018, 0, 0, 0.024])
-    _, (start, _, _) = one_sample(NRM(0.1, 0.03, distortion=0.0))
+    _, (start, _, _) = one_sample(nrm(epsilon=0.1, alpha=0.03, distortion=0.0))
     assert start == pytest.approx([0.5] * 4)
 
 
 def test_neftune_by_hand():
     """alpha / sqrt(L d) = 5 / sqrt(2 * 2) = 2.5 times the draw; one forward pass."""
-    loss, points = one_sample(NEFTune(5.0), draw=((1.0, -0.5), (0.0, 0.2)))
+    loss, points = one_sample(neftune(alpha=5.0), draw=((1.0, -0.5), (0.0, 0.2)))
     assert points == [pytest.approx([2.5, -1.25, 0.0, 0.5])] and loss == pytest.approx(3 * 2.5 + 4 * 0.5)
 
 
 def test_fgm_and_fgsm_by_hand():
     """FGM moves by eps (0.6, 0, 0, 0.8) and adds eps ||g|| = 5 eps to the clean 0; FGSM by eps (1, 0, 0, 1), since the
     sign of 0 is 0, and adds 7 eps."""
-    loss, (clean, end) = one_sample(FGM(0.1, weight=2.0))
+    loss, (clean, end) = one_sample(fgm(epsilon=0.1, weight=2.0))
     assert clean == [0.0] * 4 and end == pytest.approx([0.06, 0, 0, 0.08]) and loss == pytest.approx(2 * 0.5)
-    loss, (clean, end) = one_sample(FGSM(0.1))
+    loss, (clean, end) = one_sample(fgsm(epsilon=0.1))
     assert clean == [0.0] * 4 and end == pytest.approx([0.1, 0, 0, 0.1]) and loss == pytest.approx(0.7)
 
 
 def test_pgd_by_hand():
     """eps 0.1, alpha 0.04, from 0: along (0.6, 0, 0, 0.8) to 0.04, 0.08, then 0.12, which is projected to 0.1."""
-    loss, points = one_sample(PGD(0.1, 0.04, rounds=3, random_start=False))
+    loss, points = one_sample(pgd(epsilon=0.1, alpha=0.04, rounds=3, random_start=False))
     along = [point[0] / 0.6 for point in points]
     assert along == pytest.approx([0, 0.04, 0.08, 0.0, 0.1]) and loss == pytest.approx(0.5)
-    _, points = one_sample(PGD(0.1, 0.04, rounds=1))
+    _, points = one_sample(pgd(epsilon=0.1, alpha=0.04, rounds=1))
     assert points[0] == pytest.approx([0.05] * 4)  # eps / sqrt(N) = 0.1 / 2
 
 
@@ -127,7 +130,7 @@ def test_freelb_by_hand():
     """eps 0.2, alpha 0.1, K 2: from 0.2 / 2 = 0.1 everywhere, whose norm 0.2 lies on the ball, to 0.1 + 0.1 (0.6, 0, 0,
     0.8) = (0.16, 0.1, 0.1, 0.18), of squared norm 0.078, projected. L = mean of 0.7 and (0.48 + 0.72) 0.2 /
     sqrt(0.078)."""
-    loss, points = one_sample(FreeLB(0.2, 0.1, rounds=2))
+    loss, points = one_sample(freelb(epsilon=0.2, alpha=0.1, rounds=2))
     scale = 0.2 / math.sqrt(0.078)
     assert points[0] == pytest.approx([0.1] * 4)
     assert points[1] == pytest.approx([0.16 * scale, 0.1 * scale, 0.1 * scale, 0.18 * scale])
@@ -222,7 +225,7 @@ def test_the_inner_step_of_nrm_raises_the_loss():
     on average and in most batches. At beta = 1 the start is the clean embeddings."""
     records = tiny_records(80)
     for beta in (0.5, 1.0):
-        adversary = NRM(epsilon=0.5, alpha=0.3, distortion=beta)
+        adversary = nrm(epsilon=0.5, alpha=0.3, distortion=beta)
         gains = []
         for k in range(20):
             loss_of = watched(records=records[4 * k : 4 * k + 4])
@@ -238,7 +241,10 @@ def test_pgd_of_one_round_is_fgm(mode):
     """One step of length eps from 0 ends where FGM's does. FGM takes its gradient from the clean term's own backward
     pass, PGD from an ascent of its own: loss and gradients agree."""
     found = []
-    for adversary in (FGM(0.3, weight=0.7), PGD(0.3, 0.3, rounds=1, random_start=False, weight=0.7)):
+    for adversary in (
+        fgm(epsilon=0.3, weight=0.7),
+        pgd(epsilon=0.3, alpha=0.3, rounds=1, random_start=False, weight=0.7),
+    ):
         loss_of = watched(mode=mode)
         embeds = loss_of.model.get_input_embeddings()(loss_of.batch.ids)
         loss = adversary.loss(loss_of, embeds, loss_of.batch.mask)
@@ -304,14 +310,14 @@ def test_a_shared_batch_changes_only_the_memory(name):
 
 def test_the_distortion_in_force():
     """A number of the configuration wins; null takes the noising's; without noising nothing is distorted."""
-    given, open_ = NRM(distortion=0.3), NRM()
+    given, open_ = nrm(distortion=0.3), nrm()
     assert open_.distortion == 0.0
     for adversary in (given, open_):
         adversary.prepare(0.7)
     assert given.distortion == 0.3 and open_.distortion == 0.7
     open_.prepare(None)
     assert open_.distortion == 0.0
-    zero = NRM(distortion=0.0)
+    zero = nrm(distortion=0.0)
     zero.prepare(0.7)
     assert zero.distortion == 0.0
     with pytest.raises(ValueError, match="outside"):
@@ -321,14 +327,14 @@ def test_the_distortion_in_force():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: NRM(distortion=1.5), "adversary.distortion=1.5"),
-        (lambda: NRM(epsilon=-0.1), "adversary.epsilon=-0.1"),
-        (lambda: NRM(region="answer"), "adversary.region=answer is unknown; choose one of sample, instruction"),
-        (lambda: PGD(0.1, 0.1, rounds=0), "adversary.rounds=0"),
-        (lambda: NRM(share_batch="yes"), "adversary.share_batch=yes is unknown; choose auto, true or false"),
-        (lambda: FreeLB(0.1, float("nan")), "adversary.alpha=nan"),
-        (lambda: FGM(0.1, weight=float("inf")), "adversary.weight=inf"),
-        (lambda: NEFTune(-5), "adversary.alpha=-5"),
+        (lambda: nrm(distortion=1.5), "adversary.distortion=1.5"),
+        (lambda: nrm(epsilon=-0.1), "adversary.epsilon=-0.1"),
+        (lambda: nrm(region="answer"), "adversary.region=answer is unknown; choose one of sample, instruction"),
+        (lambda: pgd(epsilon=0.1, alpha=0.1, rounds=0), "adversary.rounds=0"),
+        (lambda: nrm(share_batch="yes"), "adversary.share_batch=yes is unknown; choose auto, true or false"),
+        (lambda: freelb(epsilon=0.1, alpha=float("nan")), "adversary.alpha=nan"),
+        (lambda: fgm(epsilon=0.1, weight=float("inf")), "adversary.weight=inf"),
+        (lambda: neftune(alpha=-5), "adversary.alpha=-5"),
     ],
 )
 def test_bad_settings_name_their_key(make, told):

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from killed_run import SETTINGS
 from test_adversaries import ALL
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 
 from winnow.tuning.checkpoints import checkpoints
-from winnow.tuning.tuner import Tuner
 
 HERE = Path(__file__).parent
 
@@ -33,7 +32,7 @@ def test_two_processes_equal_one(mode, tmp_path):
     an empty one in step 3. Dropout is drawn by record, so only the order of additions differs."""
     finished = two_processes(tmp_path / "two", mode, stop=0)
     assert finished.returncode == 0, finished.stderr
-    expected = Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
+    expected = tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
     reports = [json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2)]
     assert reports[0]["train_loss"] == reports[1]["train_loss"]
     for ours, single in zip(reports[0]["train_loss"], expected["train_loss"], strict=True):
@@ -52,7 +51,7 @@ def test_two_processes_resume(tmp_path):
     assert finished.returncode == 0, finished.stderr
     report = json.loads((tmp_path / "two" / "rank_0.json").read_text())
     assert report["resumed_from"] == 3
-    Tuner(mode="lora", **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
+    tuner(mode="lora", **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
     assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5
 
 
@@ -65,5 +64,5 @@ def test_two_processes_equal_one_with_an_adversary(mode, name, tmp_path):
     seen. Adam takes steps of up to 5e-3 here, so that a gradient that is not averaged would change far more."""
     finished = two_processes(tmp_path / "two", mode, 0, name)
     assert finished.returncode == 0, finished.stderr
-    Tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", ALL[name], trainer_args=CPU)
+    tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", ALL[name], trainer_args=CPU)
     assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 2e-4

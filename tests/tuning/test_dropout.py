@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from composed import build
 from test_adversaries import ALL
-from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_records, tuner, weights
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MixtralConfig, OPTConfig
 
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.adversary.nrm import NRM
 from winnow.tuning.dropout import RecordDropout, check_attention
 from winnow.tuning.loss import MicroBatchLoss
-from winnow.tuning.tuner import Tuner
 
 
 def masks(keys, shape, p, seed=0, calls=1):
@@ -160,8 +159,8 @@ SETTINGS = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "lora_dropout":
 
 
 def tune(folder, micro, adversary=None, backbone=None, **settings):
-    tuner = Tuner(micro_batch_size=micro, **SETTINGS | settings)
-    result = tuner.fit(backbone or tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
+    settings = {"micro_batch_size": micro} | SETTINGS | settings
+    result = tuner(**settings).fit(backbone or tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
     return [row["loss"] for row in result["train_loss"]], weights(folder / "model")
 
 
@@ -187,7 +186,7 @@ def test_micro_batches_change_rounding_only(name, tmp_path):
 def test_copies_in_one_pass_and_checkpointed_activations(tmp_path):
     """NRM's two terms as copies in one forward pass, with dropout in the ascent, activations computed again:
     micro-batches of 2 and 8 train the same; and so does a run that keeps its activations."""
-    adversary = NRM(epsilon=0.3, alpha=0.1, distortion=0.2, share_batch=True, ascent_dropout=True)
+    adversary = build("adversary/nrm", epsilon=0.3, alpha=0.1, distortion=0.2, share_batch=True, ascent_dropout=True)
     losses, whole = tune(tmp_path / "8", 8, adversary, gradient_checkpointing=True)
     for name, micro, on in (("2", 2, True), ("kept", 8, False)):
         again, parts = tune(tmp_path / name, micro, adversary, gradient_checkpointing=on)

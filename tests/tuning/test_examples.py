@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 
 from winnow.errors import UserError
 from winnow.store.describe import Free
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import MicroBatches, Step
 from winnow.tuning.examples import EpochRecords, NoisedExamples
-from winnow.tuning.tuner import Tuner
 
 SETTINGS = {"mode": "full", "epochs": 3, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every_steps": 1}
 
@@ -40,7 +39,7 @@ def noised(epoch: int) -> list:
 
 def tune(folder, examples=noised, noising=None, adversary=None, **settings):
     noising = {"name": "longer"} if noising is None and callable(examples) else noising
-    return Tuner(**{**SETTINGS, **settings}).fit(
+    return tuner(**{**SETTINGS, **settings}).fit(
         tiny_backbone(), examples, folder, adversary, trainer_args=CPU, noising=noising
     )
 
@@ -110,7 +109,7 @@ def test_checkpoints_of_another_noising_are_refused(tmp_path):
 def test_noising_is_named_with_examples_per_epoch_and_only_then(tmp_path):
     for examples, noising in ((noised, None), (tiny_records(), {"name": "longer"})):
         with pytest.raises(ValueError, match="`noising` must be given"):
-            Tuner(**SETTINGS).fit(tiny_backbone(), examples, tmp_path, trainer_args=CPU, noising=noising)
+            tuner(**SETTINGS).fit(tiny_backbone(), examples, tmp_path, trainer_args=CPU, noising=noising)
 
 
 def test_where_noise_leaves_nothing_the_record_stays_raw(tmp_path):

@@ -7,20 +7,22 @@ import math
 import pytest
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
-from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, weights
+from tiny import tiny_model
+from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from transformers import MambaConfig, MambaForCausalLM
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import plan_steps
 from winnow.tuning.examples import usable
-from winnow.tuning.tuner import Tuner
+from winnow.tuning.trainable import check_targets, with_adapters
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
 
 
 def tune(folder, records=None, adversary=None, backbone=None, loggers=(), **settings):
     records = tiny_records() if records is None else records
-    return Tuner(**{**FULL, **settings}).fit(
+    return tuner(**{**FULL, **settings}).fit(
         backbone or tiny_backbone(), records, folder, adversary, loggers, trainer_args=CPU
     )
 
@@ -177,9 +179,7 @@ def test_damaged_weights_are_named(tmp_path):
     backbone = tiny_backbone()
     backbone.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
     for mode in ("lora", "full"):
-        with pytest.raises(
-            UserError, match=r"step 1 of 6: the backbone's weights are not finite .*layers.1.mlp.up_proj"
-        ):
+        with pytest.raises(UserError, match=r"holds weights that are not finite \(first: .*layers.1.mlp.up_proj"):
             tune(tmp_path / mode, backbone=backbone, mode=mode)
 
 
@@ -214,7 +214,7 @@ def test_names_of_modules_as_a_text(tmp_path):
     """A text of names is a list of them; a regular expression stays one. q_proj and v_proj of 2 layers, with A and B
     each: 8 tensors."""
     named = [{"lora_target_modules": given} for given in ("q_proj", "v_proj, q_proj", ".*[qv]_proj")]
-    assert [Tuner(**given).lora["target_modules"] for given in named] == [
+    assert [tuner(**given).lora["target_modules"] for given in named] == [
         ["q_proj"],
         ["q_proj", "v_proj"],
         ".*[qv]_proj",
@@ -249,7 +249,7 @@ def test_bf16_follows_fp32(tmp_path):
 
 def test_nothing_to_tune_on(tmp_path):
     flagged = [type(r)(r.id, r.ids, len(r.ids), 0, {}, "empty_answer") for r in tiny_records(3)]
-    with pytest.raises(UserError, match=r"none of the 3 selected .*'empty_answer': 3"):
+    with pytest.raises(UserError, match=r"none of the 3 selected .*empty_answer \(3\)"):
         tune(tmp_path, records=flagged)
     with pytest.raises(UserError, match="selection is empty"):
         tune(tmp_path, records=[])
@@ -277,16 +277,36 @@ def test_nothing_to_tune_on(tmp_path):
 )
 def test_bad_settings_name_their_key(setting, named):
     with pytest.raises(UserError, match=named):
-        Tuner(**setting)
+        tuner(**setting)
 
 
 def test_settings_that_do_not_fit_model_or_machine(tmp_path):
     own = r"its linear layers are \[down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj\]"
-    with pytest.raises(UserError, match=f"the backbone has no module elsewhere, nowhere; {own}"):
+    with pytest.raises(UserError, match=f"the backbone has no module elsewhere, nowhere that LoRA adapts; {own}"):
         tune(tmp_path, mode="lora", lora_target_modules=["nowhere", "q_proj", "elsewhere"])
     absent = {"accelerator": "gpu", "devices": 999}
     with pytest.raises(UserError, match="'devices': 999.* cannot be used on this machine"):
-        Tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
+        tuner(**FULL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=absent)
+
+
+@pytest.mark.parametrize("targets", [["mlp"], ["input_layernorm", "q_proj"], ".*mlp.*", ["0"]])
+def test_modules_that_lora_cannot_adapt(targets):
+    """Blocks and norms are modules of the model, but no layers that an adapter is put on."""
+    with pytest.raises(UserError, match=r"that LoRA adapts; its linear layers are \[down_proj,"):
+        check_targets(tiny_model(), targets)
+    check_targets(tiny_model(), ["embed_tokens", "lm_head", "q_proj"])
+    check_targets(tiny_model(), r".*mlp\..*_proj")
+
+
+def test_all_linear_of_mamba_leaves_out_what_its_kernels_pass_by():
+    """Each block has in_proj, x_proj, dt_proj and out_proj; peft refuses the last."""
+    settings = {"num_hidden_layers": 1, "hidden_size": 8, "state_size": 4, "vocab_size": 16}
+    model = MambaForCausalLM(MambaConfig(**settings)).eval()
+    adapted = with_adapters(model, 2, 4, 0.0, "all-linear", seed=0)
+    names = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in adapted.named_modules() if ".lora_A" in name}
+    assert names == {"in_proj", "x_proj", "dt_proj"}
+    with pytest.raises(UserError, match=r"no module out_proj that LoRA adapts; .* are \[dt_proj,in_proj,x_proj\]"):
+        check_targets(model, ["out_proj"])
 
 
 def test_the_report_of_a_run(tmp_path):

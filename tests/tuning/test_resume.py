@@ -14,12 +14,11 @@ import pytest
 import torch
 from killed_run import SETTINGS
 from pytorch_lightning.loggers.logger import DummyLogger
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import checkpoints, newest
-from winnow.tuning.tuner import Tuner
 
 HERE = Path(__file__).parent
 
@@ -44,7 +43,7 @@ def stopping(after: int | None = None) -> NoAdversary:
 
 
 def tune(folder, adversary=None, loggers=(), **settings):
-    return Tuner(**{**SETTINGS, **settings}).fit(
+    return tuner(**{**SETTINGS, **settings}).fit(
         tiny_backbone(), tiny_records(), folder, adversary, loggers, trainer_args=CPU
     )
 

@@ -9,18 +9,17 @@ import random
 
 import pytest
 import torch
+from composed import template
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import save_file
-from tiny_tuning import CPU, tiny_backbone, tiny_records
+from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.store.files import seal
 from winnow.tuning.saving import BACKBONE_FILE, Prompt, load_tuned, model_card, tuned_identity, weights_digest
 from winnow.tuning.start import check_start
 from winnow.tuning.trainable import shared_copy
-from winnow.tuning.tuner import Tuner
 
 IDS = torch.tensor([[5, 9, 2, 30, 1]])
 SMALL = {"epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "lora_r": 4}
@@ -59,7 +58,7 @@ def test_two_lines_of_ordinary_code_load_what_was_tuned(mode, tied, tmp_path):
     backbone = tiny_backbone(tied)
     backbone.model.save_pretrained(tmp_path / "base")
     backbone.model.config._name_or_path = str(tmp_path / "base")
-    result = Tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    result = tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
     saved = tmp_path / "model"
     assert result["path"] == str(saved)
     if mode == "lora":
@@ -88,7 +87,7 @@ def test_the_backbone_is_not_altered(mode, tmp_path):
     backbone = tiny_backbone()
     before, weights = look(backbone.model), copy.deepcopy(backbone.model.state_dict())
     first = logits(backbone.model)
-    Tuner(mode=mode, gradient_checkpointing=True, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    tuner(mode=mode, gradient_checkpointing=True, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
     tuned = load_tuned(backbone, tmp_path / "model")
     logits(tuned.model)
     assert look(backbone.model) == before
@@ -111,7 +110,7 @@ def test_bf16_backbone_trains_fp32_weights_and_saves_its_own_dtype(mode, tmp_pat
     """dtype=auto follows the backbone. The full model is saved as bf16, adapters as fp32."""
     backbone = tiny_backbone()
     backbone.model = backbone.model.to(torch.bfloat16)
-    result = Tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    result = tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
     assert result["dtype"] == "bf16"
     tuned = load_tuned(backbone, tmp_path / "model").model
     kinds = {name: p.dtype for name, p in tuned.named_parameters()}
@@ -124,7 +123,7 @@ def test_the_identity_follows_the_weights(tmp_path):
     """Other weights, other identity; the base's own keys stay. A folder without weights is refused."""
     backbone = tiny_backbone()
     for seed in (0, 1):
-        Tuner(seed=seed, **SMALL).fit(backbone, tiny_records(), tmp_path / str(seed), trainer_args=CPU)
+        tuner(seed=seed, **SMALL).fit(backbone, tiny_records(), tmp_path / str(seed), trainer_args=CPU)
     identities = [tuned_identity(backbone.identity, tmp_path / str(seed) / "model") for seed in (0, 1)]
     assert identities[0]["name"] == identities[1]["name"] == "tiny"
     assert identities[0]["tuned"] != identities[1]["tuned"]
@@ -139,14 +138,14 @@ def test_an_adapter_names_a_relative_base_by_its_place(tmp_path, monkeypatch):
     backbone.model.save_pretrained(tmp_path / "base")
     backbone.model.config._name_or_path = "base"
     monkeypatch.chdir(tmp_path)
-    Tuner(**SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    tuner(**SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
     monkeypatch.chdir(os.sep)
     found = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")
     assert torch.allclose(logits(found), logits(load_tuned(backbone, tmp_path / "model").model), atol=1e-6)
 
 
-PLAIN = Template("plain", "w2 {instruction} w3 {input} w4", "w2 {instruction} w4")
-CHAT = Template("chat", None, None)
+PLAIN = template("plain", with_input="w2 {instruction} w3 {input} w4", without_input="w2 {instruction} w4")
+CHAT = template("chat")
 
 
 @pytest.mark.parametrize(("mode", "template"), [("lora", PLAIN), ("full", CHAT)])
@@ -158,7 +157,7 @@ def test_the_lines_of_the_card_generate(mode, template, tmp_path, capsys):
     backbone.tokenizer.chat_template = "{% for m in messages %}w7 {{ m['content'] }} {% endfor %}w9"
     backbone.model.save_pretrained(tmp_path / "base")
     backbone.model.config._name_or_path = str(tmp_path / "base")
-    Tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU, template=template)
+    tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU, template=template)
     card = (tmp_path / "model" / "README.md").read_text()
     front, code = card.split("---")[1], card.split("```python\n")[1].split("```")[0]
     assert "base_model" not in front and "- base: base (a local folder" in card  # a place on this machine is no name
@@ -187,7 +186,7 @@ def test_the_card_of_a_packaged_backbone_names_the_hubs():
     ],
 )
 def test_damaged_files_of_an_adapter(name, content, expected, tmp_path):
-    Tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
+    tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
     file = tmp_path / "model" / name
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(UserError, match=expected) as caught:
@@ -196,7 +195,7 @@ def test_damaged_files_of_an_adapter(name, content, expected, tmp_path):
 
 
 def test_an_empty_object_in_place_of_the_backbones_identity(tmp_path):
-    Tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
+    tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
     (tmp_path / "model" / BACKBONE_FILE).write_text("{}")
     with pytest.raises(UserError, match="backbone.json lacks name"):
         check_start(tmp_path / "model", "lora", {"name": "tiny"})

@@ -12,15 +12,14 @@ import torch
 from composed import config
 from peft import PeftModel
 from test_resume import Stopped, stopping
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, weights
+from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from transformers import AutoModelForCausalLM
 
 from winnow import pipeline
 from winnow.errors import UserError
-from winnow.stages.tune import tune_stage
+from winnow.stages.tune import recipe_of
 from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weights_digest
 from winnow.tuning.start import ModelStart
-from winnow.tuning.tuner import Tuner
 
 SMALL = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "lora_r": 4, "max_steps": 4}
 STILL = {"learning_rate": 1e-30, "max_steps": 1}  # AdamW moves a weight by about the learning rate in each step
@@ -29,8 +28,8 @@ IDS = torch.tensor([[5, 9, 2, 30, 1]])
 
 
 def tune(folder, start=None, backbone=None, adversary=None, **settings):
-    tuner = Tuner(**{**SMALL, **settings})
-    return tuner.fit(backbone or tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU, start=start)
+    given = backbone or tiny_backbone()
+    return tuner(**{**SMALL, **settings}).fit(given, tiny_records(), folder, adversary, trainer_args=CPU, start=start)
 
 
 def difference(one, other) -> float:
@@ -245,9 +244,9 @@ def test_the_start_is_evaluated_too(run, other):
 def test_a_start_without_tuning_is_refused(tmp_path):
     """Nothing would be tuned; without a start there is simply no stage."""
     tune(tmp_path / "a", **STILL)
-    assert tune_stage(None, None, None) is None
+    assert recipe_of(None, None, None) is None
     with pytest.raises(UserError, match="tuning=none tunes nothing, but start="):
-        tune_stage(None, ModelStart(str(tmp_path / "a")), None)
+        recipe_of(None, ModelStart(str(tmp_path / "a")), None)
 
 
 def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
@@ -261,7 +260,8 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere; its linear layers are \[.*q_proj"),
+        ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere that LoRA adapts; its .* \[.*q_proj"),
+        ("tuning.lora_target_modules=[mlp]", "no module mlp that LoRA adapts"),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
     ],
 )

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.utils.generic import ModelOutput
+from transformers.utils import ModelOutput
 
 from winnow.backbone.grouped_attention import grouped
 from winnow.errors import UserError
@@ -170,6 +170,7 @@ class CausalModel:
             ids = self._ids(2, 8)
             logits = self.model(input_ids=ids, **self._plain).logits
             if not bool(torch.isfinite(logits).all()):
+                check_finite(self.model, self.name)
                 raise UserError(f"backbone.name={self.name} gives logits that are not finite, even on eight tokens.")
             part = self.model(input_ids=ids[:, :4], **self._plain).logits
             if not self._equal(part, logits[:, :4], most=True):
@@ -260,6 +261,17 @@ class CausalModel:
         off = (one - other).float().abs().amax(-1) / other.float().abs().amax().clamp(min=1e-6)
         limit = ROUNDING.get(self.model.dtype, ROUNDING_HALF)
         return bool((off.median() if most else off.max()) <= limit)
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Raises UserError if a weight is NaN or infinite. name: of the backbone."""
+    # The smallest and the largest tell it without a table of booleans as large as the weight.
+    broken = [key for key, weight in model.named_parameters() if not all(bool(m.isfinite()) for m in weight.aminmax())]
+    if broken:
+        raise UserError(
+            f"backbone.name={name} holds weights that are not finite (first: {broken[0]}; {len(broken)} tensors in "
+            f"all): get the model again, or name another."
+        )
 
 
 def gap_mask(lengths: Tensor, start: int, new: int, dtype: torch.dtype) -> Tensor:

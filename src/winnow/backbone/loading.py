@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from winnow.backbone import packaged
-from winnow.backbone.causal_model import CausalModel, positions
+from winnow.backbone.causal_model import CausalModel, check_finite, positions
+from winnow.data.templates import written_ids
 from winnow.errors import UserError, login
 from winnow.store.describe import Free, Identified
 
@@ -44,11 +45,11 @@ class BackboneSource(Identified):
     """
 
     name: str
-    revision: str | None = None
-    dtype: str = "fp32"
-    attn_implementation: str = "sdpa"
-    trust_remote_code: bool = False
-    cache: Free[str] = "~/.cache/winnow"
+    revision: str | None
+    dtype: str
+    attn_implementation: str
+    trust_remote_code: bool
+    cache: Free[str]
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -80,6 +81,12 @@ class BackboneSource(Identified):
                 f"opened; if you trust it, convert it: `AutoModelForCausalLM.from_pretrained(folder)"
                 f".save_pretrained(folder, safe_serialization=True)`."
             )
+        for path in local.glob("*.safetensors"):
+            with path.open("rb") as file:
+                if file.read(24).startswith(b"version https://git-lfs"):
+                    raise UserError(
+                        f"{path} is a pointer of Git LFS, not the weights: get the file with `git lfs pull`."
+                    )
         return str(local)
 
     @cached_property
@@ -100,6 +107,17 @@ class BackboneSource(Identified):
             print(f"backbone.name={self.name} has no SDPA attention: attn_implementation=eager is used.", flush=True)
             return "eager"
         return "sdpa"
+
+    def check_markers(self) -> None:
+        """Raises UserError if the tokenizer's chat template writes tokens that have no embedding."""
+        rows = self._config.get_text_config().vocab_size
+        beyond = sorted({token for token in written_ids(self.tokenizer) if token >= rows})
+        if beyond:
+            raise UserError(
+                f"backbone.name={self.name} has {rows} embeddings, but its chat template writes "
+                f"{', '.join(self.tokenizer.convert_ids_to_tokens(beyond))}, whose numbers are higher: take "
+                f"template=alpaca, or resize the model's embeddings."
+            )
 
     def check_window(self, tokens: int, settings: str) -> None:
         """Raises UserError if the model has fewer positions than `tokens`, which `settings` asks for."""
@@ -171,18 +189,9 @@ class BackboneSource(Identified):
             use_safetensors=True,
         ).eval()
         model.requires_grad_(False)
-        self._check_finite(model)
+        check_finite(model, self.name)
         CausalModel(model, self.name)
         return Backbone(model, self.tokenizer, self.identity, self.name)
-
-    def _check_finite(self, model) -> None:
-        # The smallest and the largest tell it without a table of booleans as large as the weight.
-        broken = [name for name, p in model.named_parameters() if not all(bool(m.isfinite()) for m in p.aminmax())]
-        if broken:
-            raise UserError(
-                f"backbone.name={self.name} holds weights that are not finite (first: {broken[0]}; {len(broken)} "
-                f"tensors in all): get the model again, or name another."
-            )
 
     @cached_property
     def _config(self):

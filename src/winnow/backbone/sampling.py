@@ -66,13 +66,6 @@ def next_tokens(
     return token
 
 
-def top_p_set(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """(rows, vocabulary) booleans: the set that `next_tokens` draws from, by a full sort. For tests and plots."""
-    values, names = torch.softmax(logits.float() / temperature, dim=-1).sort(dim=-1, descending=True)
-    inside = values.cumsum(-1) - values < top_p
-    return torch.zeros_like(inside).scatter(1, names, inside)
-
-
 def _inverted(sums: Tensor, uniform: Tensor) -> Tensor:
     """The first entry of each row whose cumulative sum exceeds the uniform share of the row's total."""
     wanted = uniform.to(sums.device, sums.dtype) * sums[:, -1]

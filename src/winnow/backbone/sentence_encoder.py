@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from winnow.backbone.loading import Backbone, folder_hash
 from winnow.errors import UserError
@@ -102,6 +104,27 @@ class SentenceEncoder(Identified):
             raise UserError(
                 f"selection.embedding.name={self.name} could not be loaded by {auto_class.__name__}: it is no local "
                 f"folder that holds such a model, and the hub did not give it (no network, no access, or no such "
-                f"name); give the path of a local folder, or packaged:minilm. Reason given: "
-                f"{' '.join(str(error).split())[:300]}"
+                f"name); give the path of a local folder, or packaged:minilm. "
+                f"Reason given: {' '.join(str(error).split())[:300]}"
             ) from error
+
+
+def mean_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(texts, width) fp32: the mean over each text's tokens of the encoder's last hidden states.
+
+    input_ids, attention_mask: (texts, length). The encoder looks both ways, so padding must be masked.
+    """
+    states = model(input_ids=input_ids, attention_mask=attention_mask)[0].float()
+    mask = attention_mask[..., None]
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+@torch.no_grad()
+def text_vectors(encoder: Backbone, texts: Sequence[str], max_length: int, batch_size: int = 64) -> Tensor:
+    """`mean_states` of any number of texts. max_length: tokens that are read of a text; batch_size: texts a pass."""
+    vectors = []
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        ids = encoder.tokenizer(batch, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        vectors.append(mean_states(encoder.model, ids["input_ids"], ids["attention_mask"]))
+    return torch.cat(vectors)

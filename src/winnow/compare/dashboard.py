@@ -10,17 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from winnow.compare import plots
-from winnow.compare.runs import STAGES, Seen, read_runs
+from winnow.compare.runs import STAGES, ComparedRun, read_runs
 from winnow.compare.verdicts import marks_of_runs
 from winnow.errors import UserError
-from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.pages.files import render
 from winnow.pages.plots import lower_is_better
+from winnow.pages.svg import rank_correlation
 from winnow.store.files import write_atomically
 
 
@@ -30,22 +29,14 @@ def write_dashboard(folder: Path, to: str | None = None) -> Path:
     Raises UserError where there is no run."""
     runs = read_runs(folder)
     if not runs:
-        raise UserError(f"{folder}: no finished run below it (no run_card.json); name the folder of a sweep.")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1] / "pages"]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(measure=show_measure, seconds=show_seconds, number=show_number)
+        raise UserError(f"{folder} holds no finished run (no run_card.json); name the folder of a sweep.")
     path = Path(to) if to else folder / "dashboard.html"
-    write_atomically(path, environment.get_template("dashboard.html.j2").render(content(runs, folder)))
+    write_atomically(path, render("compare/dashboard.html.j2", content(runs, folder)))
     return path
 
 
-def content(runs: Sequence[Seen], folder: Path) -> dict[str, Any]:
-    """Everything the page shows."""
+def content(runs: Sequence[ComparedRun], folder: Path) -> dict[str, Any]:
+    """The values of the template."""
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.headline))
     low = {
         metric: lower_is_better(metric, next((run.metrics[metric] for run in runs if metric in run.metrics), None))
@@ -80,7 +71,7 @@ def content(runs: Sequence[Seen], folder: Path) -> dict[str, Any]:
     }
 
 
-def jaccard(runs: Sequence[Seen]) -> np.ndarray:
+def jaccard(runs: Sequence[ComparedRun]) -> np.ndarray:
     """(runs, runs): |A and B| / |A or B| of the subsets' record ids; NaN where the pools differ."""
     values = np.full((len(runs), len(runs)), np.nan)
     for i, one in enumerate(runs):
@@ -90,35 +81,34 @@ def jaccard(runs: Sequence[Seen]) -> np.ndarray:
     return values
 
 
-def spearman(runs: Sequence[Seen]) -> np.ndarray:
-    """(runs, runs): Spearman's rank correlation over the records that both have scored; each run's scores are turned so
-    that high is wanted. NaN for fewer than 3 common records, and where one of the two is constant."""
+def spearman(runs: Sequence[ComparedRun]) -> np.ndarray:
+    """(runs, runs): Spearman's rank correlation over the records that both runs score, NaN for fewer than 3 common
+    records or constant scores. High is good in every run: scores of a method that prefers low ones are negated."""
     values = np.full((len(runs), len(runs)), np.nan)
     for i, one in enumerate(runs):
         for j, other in enumerate(runs[: i + 1]):
             common = sorted(one.scores.keys() & other.scores.keys())
-            pair = [[run.scores[key] for key in common] for run in (one, other)]
-            if len(common) >= 3 and all(len(set(side)) > 1 for side in pair):
-                values[i, j] = values[j, i] = spearmanr(*pair).statistic
+            value = rank_correlation(*([run.scores[key] for key in common] for run in (one, other)))
+            values[i, j] = values[j, i] = np.nan if value is None else value
     return values
 
 
-def _distinct_scores(runs: Sequence[Seen]) -> list[Seen]:
-    """One run of each ranking: other ratios of a method have the same scores. `full` ranks nothing."""
-    kept: dict[tuple, Seen] = {}
+def _distinct_scores(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """One run of each ranking: all ratios of a method have the same scores. `full` ranks nothing."""
+    distinct: dict[tuple, ComparedRun] = {}
     for run in runs:
         if len(set(run.scores.values())) > 1:
-            kept.setdefault((run.method, run.fingerprint, tuple(run.scores.values())), run)
-    return list(kept.values())
+            distinct.setdefault((run.method, run.fingerprint, tuple(run.scores.values())), run)
+    return list(distinct.values())
 
 
-def _place(run: Seen, metric: str | None, low: Mapping[str, bool]) -> tuple:
+def _place(run: ComparedRun, metric: str | None, low: Mapping[str, bool]) -> tuple:
     if metric is None or metric not in run.metrics:
         return (1, 0.0, run.name)
     value = run.metrics[metric]["value"]
     return (0, value if low[metric] else -value, run.name)
 
 
-def _best(runs: Sequence[Seen], metric: str, low: bool) -> float | None:
+def _best(runs: Sequence[ComparedRun], metric: str, low: bool) -> float | None:
     values = [run.metrics[metric]["value"] for run in runs if metric in run.metrics]
     return (min(values) if low else max(values)) if values else None

@@ -30,6 +30,9 @@ _SIGNATURES = (
     (b"(\xb5/\xfd", "holds zstd data: unpack it"),
     (b"BZh", "holds bzip2 data: unpack it"),
     (b"\xfd7zXZ", "holds xz data: unpack it"),
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the data: get the file with `git lfs pull`"),
+    (b"<!DOCTYPE", "is a web page: download the data file itself"),
+    (b"<html", "is a web page: download the data file itself"),
     (codecs.BOM_UTF16_LE, "is UTF-16: convert it to UTF-8"),
     (codecs.BOM_UTF16_BE, "is UTF-16: convert it to UTF-8"),
 )
@@ -68,23 +71,24 @@ def read_table(path: Path, format: str) -> Table:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes).")
-        if format != "parquet":
-            _check_start(path)
+        _check_start(path, format)
         table = FORMATS[format](path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     return Table(_guarded(path, table.rows), table.layout)
 
 
-def _check_start(path: Path) -> None:
+def _check_start(path: Path, format: str) -> None:
     """Raises UserError for a file that begins like one of another kind. Text without a byte order mark whose first or
     second byte is 0 is UTF-16 too: no text of the formats read begins so."""
     with _open(path) as file:
-        start = file.read(6)
+        start = file.read(24)
+    if format == "parquet" and start.startswith(b"PAR1"):
+        return
     for signature, complaint in _SIGNATURES:
         if start.startswith(signature):
             raise UserError(f"{path} {complaint}.")
-    if 0 in start[:2]:
+    if 0 in start[:2] and format != "parquet":
         raise UserError(f"{path} is UTF-16 or no text: convert it to UTF-8.")
 
 
@@ -115,6 +119,8 @@ def _json_lines(path: Path) -> Table:
         first = next(filter(None, lines), b"")
         if re.match(rb"\[\s*(\{|$)", first) and (not _is_json(first) or not any(lines)):
             raise UserError(f"{path} begins with `[`: {_NAME_IT_JSON}.")
+        if first == b"{":
+            raise UserError(f"{path} holds JSON over several lines: write each record on one line (`jq -c .` does).")
     return Table(_json_line_rows(path))
 
 
@@ -224,6 +230,9 @@ def _csv(path: Path, delimiter: str = ",") -> Table:
     if not any(header) or len(set(header)) < len(header):
         found = ", ".join(header) or "a blank line"
         raise UserError(f"{path}, line 1: a header of distinct column names was expected, found {found}.")
+    if len(header) == 1 and any(other in header[0] for other in ",;\t|"):
+        wanted = "tabs" if delimiter == "\t" else "commas"
+        raise UserError(f"{path}, line 1: one column `{header[0]}` was found; {wanted} must stand between columns.")
     return Table(_csv_rows(path, header, delimiter), tuple(header))
 
 

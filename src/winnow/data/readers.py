@@ -39,14 +39,14 @@ _DETECTION_LIMIT = 1000  # objects looked at for them
 
 def read_pool(
     source: str | Path | None,
-    path: str | Path | None = None,
-    schema: str = "auto",
-    split: str = "train",
-    limit: int | None = None,
-    on_error: str = "quarantine",
-    columns: Mapping[str, str] | None = None,
-    turns: str = "last",
-    duplicates: str = "drop",
+    path: str | Path | None,
+    schema: str,
+    split: str,
+    limit: int | None,
+    on_error: str,
+    columns: Mapping[str, str] | None,
+    turns: str,
+    duplicates: str,
 ) -> Pool:
     """The pool of a source.
 

@@ -376,11 +376,13 @@ def read_fields(schema: Schema, row: Any) -> Fields:
 def detect_schema(rows: list[tuple[int, Row]], source: str) -> str | None:
     """The schema that the (row number, row) pairs follow, None if no row follows any.
 
-    Rows of no known schema do not vote. Raises UserError where one row fits several schemas, or rows differ.
+    Columns without a value count only where the others fit no schema. Rows of no known schema do not vote, unless a
+    column has the name of a chat: then the reader of chats says what is wrong with it. Raises UserError where one row
+    fits several schemas, or rows differ.
     """
     found: dict[str, int] = {}
     for number, row in rows:
-        names = [name for name, schema in SCHEMAS.items() if schema.matches(row)]
+        names = _fitting({key: value for key, value in row.items() if not _absent(value)}) or _fitting(row)
         if len(names) > 1:
             raise UserError(
                 f"{source}: row {number} with the keys {_keys(row)} fits several schemas "
@@ -394,7 +396,12 @@ def detect_schema(rows: list[tuple[int, Row]], source: str) -> str | None:
             f"{source} mixes schemas ({first}): choose one with data.schema=<name> (rows that it cannot "
             "read are then refused), or divide the source."
         )
-    return next(iter(found), None)
+    named = any(not _absent(row.get(key)) for _, row in rows for key in CHATS)
+    return next(iter(found), "messages" if named else None)
+
+
+def _fitting(row: Row) -> list[str]:
+    return [name for name, schema in SCHEMAS.items() if schema.matches(row)]
 
 
 def unknown_schema(rows: list[tuple[int, Row]], source: str) -> UserError:
@@ -403,7 +410,8 @@ def unknown_schema(rows: list[tuple[int, Row]], source: str) -> UserError:
     shown = ", ".join(keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "")
     return UserError(
         f"{source}: no known schema has the keys {shown or 'none'}; known schemas are {known_schemas()}; for "
-        "others name the columns, as in data.columns='{instruction: question, output: reply}'."
+        "others name the columns, as in data.columns='{instruction: question, output: reply}', or of chats "
+        "data.columns='{turns: dialog}'."
     )
 
 

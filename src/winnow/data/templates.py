@@ -108,12 +108,12 @@ class Template:
         name: Free[str],
         with_input: str | None,
         without_input: str | None,
-        direct: str | None = "",
-        turns: dict[str, str] | None = None,
-        bos: bool | str = "auto",
-        boundary: str = "separate",
-        max_length: int = 512,
-        date: str = "2024-07-26",
+        direct: str | None,
+        turns: dict[str, str] | None,
+        bos: bool | str,
+        boundary: str,
+        max_length: int,
+        date: str,
     ) -> None:
         if bos not in ("auto", True, False):
             raise UserError(f"template.bos={bos} is unknown; choose auto, true or false.")
@@ -357,7 +357,7 @@ def control_ids(tokenizer) -> frozenset[int]:
 def _control_ids(tokenizer, chat_template: str, size: int, special: tuple[int, ...]) -> frozenset[int]:
     added = tokenizer.added_tokens_decoder
     ids = set(special) | {i for i, t in added.items() if t.special or re.fullmatch(r"<\|.*\|>", t.content)}
-    written = _written(tokenizer)
+    written = written_ids(tokenizer)
     for token, text in zip(written, tokenizer.convert_ids_to_tokens(written), strict=True):
         bare = text.replace("▁", " ").strip()
         if _MARKER.fullmatch(bare) or (token in added and bare and not bare.isalnum()):
@@ -369,7 +369,7 @@ def _control_ids(tokenizer, chat_template: str, size: int, special: tuple[int, .
     return frozenset(ids - (harmless - ends))
 
 
-def _written(tokenizer) -> list[int]:
+def written_ids(tokenizer) -> list[int]:
     """Ids of a chat as the chat template writes it; of one without a system turn if it refuses that."""
     turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
     for messages in (turns, turns[1:], turns[3:]) if tokenizer.chat_template else ():

@@ -1,4 +1,4 @@
-"""Is the difference of two models real? Paired tests, item by item, on the samples that evaluations keep.
+"""Paired tests of two models, item by item, on the samples of their evaluations.
 
 Every metric here is a weighted sum of ratios over items, M = sum over terms of w * sum(a) / sum(b):
 
@@ -16,16 +16,16 @@ sum(c) = 0. For two models d_i = c_i - c'_i, and the k items of a task give the 
 which for a mean is the paired t test. Tasks are independent; conditions of one NLU data set (`sst2/clean`,
 `sst2/opposite`) ask the same records, so that a record's contributions to all of them are summed first.
 
-Seeds: the runs of a side differ, and so do their items. With s^2 the variance of the metric over the S runs of a side,
-and u = k / (k - 1) * sum over items of the variance of c_i over these runs (the part of s^2 that stems from the items),
+Seeds: the runs of a side differ, and so do their items. Let s^2 be the variance of the metric over the S runs of a
+side, and u = k / (k - 1) * sum over items of the variance of c_i over these runs (the part of s^2 from the items). Then
 
     variance = max(0, v - u / S - u' / S') + s^2 / S + s'^2 / S'
 
-with v of the contributions' means over the runs; degrees of freedom by Welch and Satterthwaite. It is the hierarchical
-bootstrap (seeds of each side, then items, which both sides share) in closed form, but for what seed and item make
-together: the bootstrap counts that three times, this once. The bootstrap's own percentiles are far too narrow for three
-seeds; docs/verdicts.md has the numbers. A side with one run takes s^2 and u of the other side; where both have one,
-nothing is known of seeds, and the test is one of these very models.
+with v of the contributions' means over the runs, and degrees of freedom by Welch and Satterthwaite. This is the
+hierarchical bootstrap (seeds of each side, then items, which both sides share) in closed form, except that the
+interaction of seed and item counts once, and three times in the bootstrap. The bootstrap's own percentiles are far too
+narrow for three seeds; docs/verdicts.md has the numbers. A side with one run takes s^2 and u of the other side. If both
+have one run, the seeds are unknown, and the test compares these two models only.
 """
 
 from __future__ import annotations
@@ -90,37 +90,37 @@ class Comparison:
 def measurements(
     result: Mapping[str, Any], averages: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[dict[str, Measurement], dict[str, str]]:
-    """({metric: its items}, {metric that cannot be tested: why}) of a result of `evaluate_model`.
+    """({metric: its items}, {metric without a test: reason}) of a result of `evaluate_model`.
 
     averages: of the suite. Raises UserError for a file of samples that is missing or broken.
     """
     if not result["metrics"]:
         return {}, {}
     rows = _read_samples(result["samples"])
-    found, untested = {}, {}
+    measured, untested = {}, {}
     for key, entry in result["metrics"].items():
         try:
             terms = _terms(key, rows, result.get("groups") or {}, averages or {})
-            found[key] = measurement(key, terms, entry["higher_is_better"])
-            if not math.isclose(found[key].value, entry["value"], rel_tol=1e-6, abs_tol=1e-9):
-                raise _Untestable(f"its items give {found[key].value:.6g}, the evaluation says {entry['value']:.6g}")
+            measured[key] = measurement(key, terms, entry["higher_is_better"])
+            if not math.isclose(measured[key].value, entry["value"], rel_tol=1e-6, abs_tol=1e-9):
+                raise _Untestable(f"its items give {measured[key].value:.6g}, the evaluation says {entry['value']:.6g}")
         except _Untestable as error:
-            found.pop(key, None)
+            measured.pop(key, None)
             untested[key] = str(error)
-    return found, untested
+    return measured, untested
 
 
 def compare_results(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], averages: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """({metric: comparison as JSON holds it}, {metric without a test: why}) of two results of `evaluate_model`."""
+    """({metric: comparison as JSON}, {metric without a test: reason}) of two results of `evaluate_model`."""
     (mine, why), (others, _) = measurements(ours, averages), measurements(theirs, averages)
     tested = {key: asdict(compare_items([mine[key]], [others[key]])) for key in mine if key in others}
     return tested, why
 
 
 class _Untestable(Exception):
-    """Why there is no test for a metric."""
+    """The reason why a metric has no test."""
 
 
 def measurement(metric: str, terms: Sequence[Term], higher_is_better: bool) -> Measurement:
@@ -153,7 +153,7 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
     One run a side and right or wrong answers: exact McNemar test, and the interval of the paired t test, stretched to 0
     where the exact test finds no difference. Otherwise the t test of the module's docstring.
 
-    Raises UserError where the sides were not asked the same items.
+    Raises UserError where the sides have different items.
     """
     first = ours[0]
     for other in (*ours[1:], *theirs):
@@ -165,11 +165,11 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
     stacks = [np.array([one.contribution for one in side]) for side in (ours, theirs)]  # (runs, units)
     contribution = stacks[0].mean(0) - stacks[1].mean(0)
     k = np.bincount(first.population)
-    together = [
+    interaction = [
         np.bincount(first.population, stack.var(0, ddof=1)) if len(stack) > 1 else None for stack in stacks
     ]  # of seed and item, in the metric of one run
-    together = [together[1 - i] if one is None else one for i, one in enumerate(together)]
-    extra = sum(one / len(side) for one, side in zip(together, values, strict=True) if one is not None)
+    interaction = [interaction[1 - i] if one is None else one for i, one in enumerate(interaction)]
+    extra = sum(one / len(side) for one, side in zip(interaction, values, strict=True) if one is not None)
     own = np.bincount(first.population, contribution**2)
     variances = (k / (k - 1) * np.maximum(0.0, own - extra)).tolist()
     freedom = (k - 1).tolist()
@@ -242,8 +242,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, str]:
-    """Compact letter display (Piepho 2004, insert and absorb): two names share a letter if and only if they cannot be
-    told apart. names: best first; `a` is the letter of the best."""
+    """Compact letter display (Piepho 2004, insert and absorb): two names share a letter if and only if they
+    do not differ significantly. names: best first; `a` is the letter of the best."""
     groups = [frozenset(names)]
     for pair in sorted(different, key=sorted):
         split = [group - {one} for group in groups if pair <= group for one in sorted(pair)]
@@ -261,7 +261,7 @@ def _letter(number: int) -> str:
 def _read_samples(path: str | None) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """{(task, filter): rows} of a `samples.jsonl`."""
     if path is None:
-        raise UserError("The evaluation kept no samples, so nothing can be compared item by item; evaluate again.")
+        raise UserError("The evaluation has no samples, which a comparison item by item needs; evaluate again.")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
         with Path(path).open(encoding="utf-8") as lines:
@@ -284,24 +284,24 @@ def _terms(
     if key.startswith("average/"):
         members = averages.get(key.removeprefix("average/"))
         if members is None:
-            raise _Untestable("its members are not known")
+            raise _Untestable("its members are unknown")
         parts = [term for member in members for term in _terms(member, rows, groups, averages)]
         return [(weight / len(members), *rest) for weight, *rest in parts]  # type: ignore[misc]
     task, _, label = key.rpartition("/")
-    metric, _, wanted = label.partition(",")
-    found = [
+    metric, _, kind = label.partition(",")
+    items = [
         row
-        for (name, kind), some in rows.items()
-        if name in groups.get(task, [task]) and wanted in ("", kind)
+        for (name, own), some in rows.items()
+        if name in groups.get(task, [task]) and kind in ("", own)
         for row in some
         if metric in row["metrics"]
     ]
-    if not found:
-        raise _Untestable("the samples do not hold it item by item")
-    keys = [(row["task"], row["doc_id"], row["doc_hash"]) for row in found]
+    if not items:
+        raise _Untestable("the samples hold no value per item")
+    keys = [(row["task"], row["doc_id"], row["doc_hash"]) for row in items]
     if len(set(keys)) < len(keys):
         raise _Untestable("its items were answered more than once")
-    pairs = np.array([_pair(metric, row["metrics"][metric]) for row in found], dtype=float)
+    pairs = np.array([_pair(metric, row["metrics"][metric]) for row in items], dtype=float)
     return [(1.0, keys, pairs[:, 0], pairs[:, 1])]
 
 
@@ -316,7 +316,7 @@ def _pair(metric: str, value: Any) -> tuple[float, float]:
             return 2 * tp, 2 * tp + fp + fn
         case [*parts] if parts and all(isinstance(one, bool) for one in parts):  # IFEval's instructions of one prompt
             return sum(parts), len(parts)
-    raise _Untestable("no test is known for what it holds of an item")
+    raise _Untestable("no test is known for its values per item")
 
 
 def _check_items(one: Measurement, other: Measurement) -> None:
@@ -326,6 +326,6 @@ def _check_items(one: Measurement, other: Measurement) -> None:
         own, others = ({key for key in side.keys if key[0] == task} for side in (one, other))
         if own != others:
             raise UserError(
-                f"{one.metric}: the models were not asked the same items of the task {task}: {len(own)} items and "
+                f"{one.metric}: the models have different items of the task {task}: {len(own)} items and "
                 f"{len(others)}, {len(own & others)} of them the same; evaluate both with the same suite and template."
             )

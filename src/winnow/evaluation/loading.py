@@ -1,4 +1,4 @@
-"""From a suite to loaded harness tasks: where their data comes from, and what they need besides.
+"""From a suite to loaded harness tasks: their data and further resources.
 
 Imported only when an evaluation runs: lm-eval takes seconds to import.
 """
@@ -28,17 +28,17 @@ Prompts = dict[str, list[int]]
 def load_tasks(
     specs: Sequence[TaskSpec], suite: Suite, template, tokenizer, folder: Path, cache: Path
 ) -> tuple[Mapping[str, Any], Pairs, Prompts]:
-    """(what `TaskManager.load` returns, token ids of prompt and answer pairs and of prompts that are known already).
+    """(the result of `TaskManager.load`, known token ids of prompt and answer pairs, known token ids of prompts).
 
     folder: empty, receives the generated task files. cache: the data sets library's converted copies of local files.
     Raises UserError when data or a resource is missing.
     """
     conditions = suite.conditions()
-    wanted = {spec.task: leaves(spec.task) for spec in specs if spec.task not in conditions}
-    _check_resources(wanted)
+    tasks = {spec.task: leaves(spec.task) for spec in specs if spec.task not in conditions}
+    _check_resources(tasks)
     pairs: Pairs = {}
     heldout: Path | None = None
-    for task in (leaf for found in wanted.values() for leaf in found):
+    for task in (leaf for group in tasks.values() for leaf in group):
         if task.config["dataset_path"] == embedded.HUB_NAME:
             if heldout is None:
                 items = embedded.load_heldout()
@@ -49,10 +49,10 @@ def load_tasks(
         elif suite.mirror is not None:
             write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser()), folder, cache)
     prompts = _write_conditions(suite, template, tokenizer, folder, cache)
-    manager = TaskManager(include_path=[*definition_folders(wanted), folder], include_defaults=False)
+    manager = TaskManager(include_path=[*definition_folders(tasks), folder], include_defaults=False)
     loaded = _load(manager, [spec.task for spec in specs], suite)
     for spec in specs:
-        names = [leaf.name for leaf in wanted.get(spec.task, ())] or [spec.task]
+        names = [leaf.name for leaf in tasks.get(spec.task, ())] or [spec.task]
         for name in names:
             task = loaded["tasks"][name]
             own = task.get_config("num_fewshot") or 0
@@ -99,7 +99,7 @@ def _not_to_be_had(names: list[str], error: Exception) -> UserError:
 
 
 def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Prompts:
-    """Writes data and a task file for each condition of the NLU tasks; the prompts' ids as the template makes them."""
+    """Write data and a task file for each condition of the NLU tasks, and return the token ids of the prompts."""
     prompts: Prompts = {}
     clean: dict[str, list[Record]] = {}
     for name, condition in suite.conditions().items():
@@ -121,13 +121,13 @@ def _load(manager: TaskManager, names: list[str], suite: Suite) -> Mapping[str, 
         return manager.load(names)
     try:
         return manager.load(names)
-    except OSError as error:  # what the hub library raises offline: ConnectionError and FileNotFoundError
+    except OSError as error:  # offline the hub library raises ConnectionError or FileNotFoundError
         raise _not_to_be_had(names, error) from error
 
 
-def _check_resources(wanted: Mapping[str, Sequence[StockTask]]) -> None:
+def _check_resources(tasks: Mapping[str, Sequence[StockTask]]) -> None:
     """IFEval's checkers need two packages and a sentence splitter, which the stock task would fetch by itself."""
-    if not any(leaf.config.get("dataset_path") == "google/IFEval" for found in wanted.values() for leaf in found):
+    if not any(leaf.config.get("dataset_path") == "google/IFEval" for group in tasks.values() for leaf in group):
         return
     missing = [name for name in ("immutabledict", "langdetect", "nltk") if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,11 +1,11 @@
-"""NLU tasks: which records are asked in which condition, and micro-F1 over the answers.
+"""NLU tasks: records, conditions, and micro-F1 over the answers.
 
     P = TP / (TP + FP),  R = TP / (TP + FN),  micro-F1 = 2 P R / (P + R) = 2 TP / (2 TP + FP + FN)
 
 with TP, FP and FN counted over the whole set, never a mean of F1 per sample. A sample's gold and answered items are
-sets (`winnow.data.nlu.answers`): an item that is there twice counts once. An item is right when its type and all of
-its words are; a wrong type or a part of the words is one FP and one FN. A sample without gold items adds FP only.
-For classes every answer counts as one guess, readable or not, so that micro-F1 is the accuracy.
+sets (`winnow.data.nlu.answers`), so a repeated item counts once. An item is right if its type and all of its words are
+right; a wrong type or a part of the words is one FP and one FN. A sample without gold items adds FP only. For classes
+every answer counts as one guess, readable or not, so that micro-F1 is the accuracy.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from winnow.data.nlu.instructions import STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.noising import noising_class, noising_of
+from winnow.perturb.noising import noising_class
 from winnow.store.describe import Free, Identified, arguments
 
-HUB_NAME = "winnow/nlu"  # what the NLU tasks' YAMLs call their data
+HUB_NAME = "winnow/nlu"  # the name of the data in the NLU tasks' YAMLs
 CLEAN = "clean"
 
 Counts = tuple[int, int, int]  # TP, FP, FN of one sample
@@ -35,8 +35,8 @@ Counts = tuple[int, int, int]  # TP, FP, FN of one sample
 
 @dataclass(frozen=True)
 class Condition:
-    """One data set under one noise (see `noising_class`): None is the clean instruction; omega None where the noise has
-    none."""
+    """One data set under one noise (see `noising_class`). noise: None for the clean instruction. omega: None for a
+    noise without it."""
 
     dataset: str
     noise: str | None = None
@@ -53,13 +53,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class NluData(Identified):
-    """What the NLU tasks are asked on.
+    """The data sets and conditions of the NLU tasks.
 
     datasets: keys of `DATASETS`. path: a folder with the files of one data set, or with a folder for each. paths,
     sources: data set -> a path, a hub name of its own. style, split, limit, seed: see `read_nlu`. noises, omegas: the
-    noised conditions beside the clean one; every instruction is noised (phi = 1), by (noise_seed, record id). draws:
-    None, each record has a noised instruction of its own; k, a data set's records share k of them, which lets the
-    model read them once for many records. Raises UserError for settings out of range.
+    noised conditions besides the clean one; every instruction is noised (phi = 1), by (noise_seed, record id). draws:
+    None, each record has its own noised instruction; k, the records of a data set share k of them, so that the model
+    reads each once for many records. Raises UserError for settings out of range.
     """
 
     datasets: Sequence[str]
@@ -89,19 +89,19 @@ class NluData(Identified):
                         f"evaluation.{key} names {value!r}, which is unknown: choose from {', '.join(known)}."
                     )
         for name in self.noises:
-            noising_class(name)  # refuses what is none
+            noising_class(name)  # raises for an unknown noise
         if not self.datasets:
             raise UserError("evaluation.datasets is empty: name at least one data set.")
         if self.draws is not None and self.draws < 1:
             raise UserError(f"evaluation.draws={self.draws} must be 1 or more, or null for one draw per record.")
-        if self.noises and not self.omegas and any(self._noising(name, 0.1).uses_omega for name in self.noises):
+        if self.noises and not self.omegas and any(noising_class(name).uses_omega for name in self.noises):
             raise UserError("evaluation.omegas is empty: name the shares of noised words, for instance [0.1,0.3,0.5].")
         for omega in self.omegas:
-            self._noising("replacement", omega)  # refuses what is out of range
+            self._noising("replacement", omega)  # raises for a value out of range
 
     def _noising(self, name: str, omega: float | None):
-        given = {} if omega is None else {"omega": omega}
-        return noising_of(name, phi=1.0, seed=self.noise_seed, **given)
+        # Where omega plays no part there is none, and any will do.
+        return noising_class(name)(omega=1.0 if omega is None else omega, phi=1.0, seed=self.noise_seed)
 
     def conditions(self) -> dict[str, Condition]:
         """Task name -> condition: `sst2` alone without noises; with them `sst2/clean`, `sst2/replacement@0.3`, ..."""
@@ -112,7 +112,7 @@ class NluData(Identified):
                 continue
             ways: list[tuple[str | None, float | None]] = [(None, None)]
             for noise in self.noises:
-                omegas = self.omegas if self._noising(noise, None).uses_omega else [None]
+                omegas = self.omegas if noising_class(noise).uses_omega else [None]
                 ways += [(noise, omega) for omega in omegas]
             conditions = [Condition(dataset, *way) for way in ways]
             found |= {f"{dataset}/{one.label}": one for one in conditions}
@@ -127,10 +127,20 @@ class NluData(Identified):
                 f"evaluation.datasets names {dataset}, but nothing says where its data is: give data.path=<folder>, "
                 f"evaluation.path=<folder> or evaluation.sources.{dataset}=<hub name>."
             )
-        return read_nlu(dataset, source, place, self.style, self.split, self.limit, self.seed).records
+        return read_nlu(
+            dataset,
+            source,
+            place,
+            self.style,
+            self.split,
+            self.limit,
+            self.seed,
+            on_error="quarantine",
+            duplicates="drop",
+        ).records
 
     def noised(self, records: Sequence[Record], condition: Condition) -> list[Record]:
-        """The records as a condition asks them. Ids stay; an instruction that the noise cannot change stays too."""
+        """The records under a condition. Ids stay; an instruction that the noise cannot change stays too."""
         if condition.noise is None:
             return list(records)
         noising = self._noising(condition.noise, condition.omega)
@@ -167,7 +177,7 @@ class NluData(Identified):
 
 
 def documents(condition: Condition, records: Sequence[Record], template, tokenizer) -> list[dict[str, str]]:
-    """What the harness asks: id, dataset, prompt (rendered by the run's template), instruction, target."""
+    """The harness's documents: id, dataset, prompt (rendered by the run's template), instruction, target."""
     return [
         {
             "id": record.id,
@@ -181,7 +191,7 @@ def documents(condition: Condition, records: Sequence[Record], template, tokeniz
 
 
 def prompt_ids(records: Sequence[Record], template, tokenizer) -> list[list[int]]:
-    """Token ids of each record's prompt as the template makes them; the window is lifted, and the answer plays no part.
+    """Token ids of each record's prompt by the template, without a window; the answer plays no part.
 
     Raises UserError for a record that the chat template or the tokenizer refuses.
     """
@@ -196,7 +206,7 @@ def prompt_ids(records: Sequence[Record], template, tokenizer) -> list[list[int]
 
 def results(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:
     """The counts of one sample: micro_f1 and, where a data set has both, entity_f1 and relation_f1, each (TP, FP, FN);
-    unreadable, 1 where the answer says something but holds no item."""
+    unreadable, 1 where the answer has text but no item."""
     dataset = DATASETS[doc["dataset"]]
     gold, answer = dataset.answer(doc["target"]).items, dataset.answer(responses[0])
     found: dict[str, Any] = {"unreadable": int(answer.unreadable)}
@@ -215,8 +225,7 @@ def _counts(gold: set | frozenset, answered: set | frozenset) -> Counts:
 
 
 def micro_f1(counts: Sequence[Counts]) -> float:
-    """2 TP / (2 TP + FP + FN) of the sums over all samples; 0 where there is nothing at all to count, as the shared
-    tasks' scorer has it."""
+    """2 TP / (2 TP + FP + FN) of the sums over all samples; 0 if all counts are 0, as in the shared tasks' scorer."""
     tp, fp, fn = (sum(column) for column in zip(*counts, strict=True))
     return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0
 

@@ -14,18 +14,18 @@ from winnow.store.describe import Free
 def nlu_suite(
     name: str,
     datasets: Sequence[str],
-    path: str | None = None,
-    paths: Mapping[str, str] | None = None,
-    sources: Mapping[str, str] | None = None,
-    style: str = "detailed",
-    split: str = "test",
-    noises: Sequence[str] = (),
-    omegas: Sequence[float] = (),
-    noise_seed: int = 0,
-    draws: int | None = None,
-    limit: int | None = None,
-    sample_seed: int = 0,
-    batch_size: Free[int] = 8,
+    path: str | None,
+    paths: Mapping[str, str],
+    sources: Mapping[str, str],
+    style: str,
+    split: str,
+    noises: Sequence[str],
+    omegas: Sequence[float],
+    noise_seed: int,
+    draws: int | None,
+    limit: int | None,
+    sample_seed: int,
+    batch_size: Free[int],
 ) -> Suite:
     """A suite whose tasks are the conditions of `NluData`: see there for the arguments; sample_seed is its `seed`.
 
@@ -37,8 +37,8 @@ def nlu_suite(
     data = NluData(
         datasets=tuple(dict.fromkeys(datasets)),
         path=path,
-        paths=dict(paths or {}),
-        sources={key: value for key, value in (sources or {}).items() if value is not None},
+        paths=dict(paths),
+        sources={key: value for key, value in sources.items() if value is not None},
         style=style,
         split=split,
         limit=limit,
@@ -57,8 +57,8 @@ def nlu_suite(
     averages: dict[str, list[str]] = {}
     for task, condition in conditions.items():
         if condition.noise is not None:
-            name = noising_class(condition.noise).name
-            averages.setdefault(f"{condition.dataset}/{name}", []).append(f"{task}/micro_f1")
+            noise = noising_class(condition.noise).name
+            averages.setdefault(f"{condition.dataset}/{noise}", []).append(f"{task}/micro_f1")
     for dataset in data.datasets if data.noises else ():
         noisy = [f"{task}/micro_f1" for task, one in conditions.items() if one.dataset == dataset and one.noise]
         averages[f"{dataset}/noisy"] = noisy
@@ -69,4 +69,17 @@ def nlu_suite(
             (f"{dataset}/{CLEAN}/micro_f1", f"average/{dataset}/noisy") if data.noises else (f"{dataset}/micro_f1",)
         )
     ]
-    return Suite(name, tasks, headline=headline, averages=averages, batch_size=batch_size, nlu=data)
+    return Suite(
+        name,
+        tasks,
+        headline=headline,
+        averages=averages,
+        limit=None,
+        batch_size=batch_size,
+        mirror=None,
+        allow_code_execution=False,
+        chat_template=False,
+        seed=1234,
+        bootstrap_iters=1000,
+        nlu=data,
+    )

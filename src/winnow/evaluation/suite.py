@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -49,15 +49,15 @@ class Suite(Identified):
 
     name: str
     tasks: Sequence[TaskSpec | Mapping[str, Any]]
-    headline: Free[Sequence[str]] = ()
-    averages: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    limit: int | None = None
-    batch_size: Free[int] = 8
-    mirror: Free[str | None] = None
-    allow_code_execution: bool = False
-    chat_template: bool = False
-    seed: int = 1234
-    bootstrap_iters: int = 1000
+    headline: Free[Sequence[str]]
+    averages: Mapping[str, Sequence[str]]
+    limit: int | None
+    batch_size: Free[int]
+    mirror: Free[str | None]
+    allow_code_execution: bool
+    chat_template: bool
+    seed: int
+    bootstrap_iters: int
     nlu: NluData | None = None
 
     def __post_init__(self) -> None:

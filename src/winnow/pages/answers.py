@@ -1,68 +1,21 @@
-"""The sampled answers as a file to read, and the report's section on them."""
+"""The report's section on the sampled answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from winnow.errors import UserError
-from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, to_svg
-from winnow.store.files import replacing
-
-if TYPE_CHECKING:
-    from winnow.data.records import Record
-    from winnow.scoring.runner import PassTable
+from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, rank_correlation, scatter, to_svg
 
 SHOWN = 5  # records at each end
-MANY = 3000  # more points than this are drawn as one image
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("row", pa.int64()),
-        ("instruction", pa.string()),
-        ("input", pa.string()),
-        ("draw", pa.int32()),
-        ("answer", pa.string()),
-        ("tokens", pa.int32()),
-        ("finish", pa.string()),
-        ("usable", pa.bool_()),
-        ("same_as", pa.int32()),
-    ]
-)
-
-
-def write_answers(folder: Path, table: PassTable, records: Sequence[Record], answers: int) -> Path:
-    """Write `answers.parquet`, one row per record and answer, in the order of the records.
-
-    Columns: `id`, `row`, `instruction` and `input` of the record; `draw`, the answer's number from 0; `answer`, its
-    text; `tokens`, without the end token; `finish`, `eos` or `length` (cut at the limit); `usable`, false for an empty
-    one and for one whose vector is not finite; `same_as`, the first draw with the same text, null for a text not seen
-    before. A record that could not be answered has no row. answers: K, how many of the sampled ones count.
-    """
-    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
-    names = ("answers", "tokens", "finish", "usable")
-    for record, texts, tokens, finish, usable in zip(
-        records, *(table.table[name].to_pylist() for name in names), strict=True
-    ):
-        first: dict[str, int] = {}
-        for draw, text in enumerate(texts[:answers]):
-            seen = first.setdefault(text, draw)
-            row = (record.id, record.row, record.instruction, record.input, draw, text, tokens[draw], finish[draw])
-            row += (usable[draw], None if seen == draw else seen)
-            for name, value in zip(SCHEMA.names, row, strict=True):
-                columns[name].append(value)
-    path = folder / "answers.parquet"
-    with replacing(path) as partial:
-        pq.write_table(pa.table(columns, schema=SCHEMA), partial)
-    return path
 
 
 def answers_section(
@@ -71,7 +24,7 @@ def answers_section(
     chosen: Mapping[int, bool] | None,
     fold: Callable[[str], dict[str, Any]],
 ) -> dict[str, Any] | None:
-    """What the page shows of `answers.parquet`; None when there is no such file or no score table that goes with it.
+    """The section's values; None without answers.parquet or without the score table of `adg`.
 
     rows: those of scores.parquet. chosen: whether the record of a row is selected; None before selection. fold: cuts a
     text for the page. Raises UserError if the file cannot be read.
@@ -81,18 +34,18 @@ def answers_section(
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (-row["score"], row["row"]))
     most = scored[:SHOWN]
     least = scored[SHOWN:][-SHOWN:][::-1]
-    found = _answers_of(path, [row["id"] for row in most + least])
-    whole = max((row["usable_answers"] for row in scored), default=0)
+    answers = _answers_of(path, [row["id"] for row in most + least])
+    most_usable = max((row["usable_answers"] for row in scored), default=0)
     place = {row["row"]: i for i, row in enumerate(scored, start=1)}
-    cards = [_card(place[row["row"]], row, found.get(row["id"], []), fold) for row in most + least]
+    cards = [_card(place[row["row"]], row, answers.get(row["id"], []), fold) for row in most + least]
     values = {name: [row[name] for row in scored] for name in ("dispersion", "anisotropy", "score")}
     return {
         "most": cards[: len(most)],
         "least": cards[len(most) :],
         "n": len(scored),
-        "fewer": sum(row["usable_answers"] < whole for row in scored),
+        "fewer": sum(row["usable_answers"] < most_usable for row in scored),
         "same": sum(row["distinct_answers"] == 1 for row in scored),
-        "follows": {name: _correlation(values[name], values["score"]) for name in ("dispersion", "anisotropy")},
+        "follows": {name: rank_correlation(values[name], values["score"]) for name in ("dispersion", "anisotropy")},
         "plane": Markup(
             divergence_plane(
                 values["dispersion"],
@@ -106,7 +59,7 @@ def answers_section(
 def divergence_plane(
     dispersion: Sequence[float], anisotropy: Sequence[float], selected: Sequence[bool] | None = None
 ) -> str:
-    """Every record at (D, I), selected ones in blue, those whose answers are all the same as red crosses at (0, 0)."""
+    """Every record at (D, I): selected records in blue, records with equal answers as a red cross at (0, 0)."""
     title = "Dispersion against anisotropy"
     x, y = np.array(dispersion, dtype=float), np.array(anisotropy, dtype=float)
     if not len(x):
@@ -117,18 +70,7 @@ def divergence_plane(
     groups = [(~chosen & ~same, GREY, others), (chosen & ~same, BLUE, "selected")]
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(4.4)
-        for mask, colour, label in groups:
-            if mask.any():
-                axes.scatter(
-                    x[mask],
-                    y[mask],
-                    s=10 if len(x) > 1000 else 22,
-                    color=colour,
-                    alpha=0.7,
-                    linewidths=0,
-                    label=f"{label} ({mask.sum():,})",
-                    rasterized=len(x) > MANY,
-                )
+        scatter(axes, x, y, groups, [10 if len(x) > 1000 else 22] * 2)
         if same.any():
             label = f"all answers the same ({same.sum():,})"
             axes.plot([0], [0], "x", color=RED, markersize=7, clip_on=False, label=label, linestyle="none")
@@ -140,21 +82,21 @@ def divergence_plane(
 
 
 def _answers_of(path: Path, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of some records by id, in the order of their draws; copies of a record have one set."""
+    """The rows of the records by id, in the order of the draws; copies of a record share theirs."""
     try:
         table = pq.read_table(path, filters=[("id", "in", sorted(set(ids)))] if ids else None)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and run the score stage again.") from error
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    answers: dict[str, dict[int, dict[str, Any]]] = {}
     for row in table.to_pylist():
-        found.setdefault(row["id"], {})[row["draw"]] = row
-    return {record: [own[draw] for draw in sorted(own)] for record, own in found.items()}
+        answers.setdefault(row["id"], {})[row["draw"]] = row
+    return {record: [draws[draw] for draw in sorted(draws)] for record, draws in answers.items()}
 
 
 def _card(
     place: int, row: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], fold: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
-    asked = [(name, fold(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
+    prompt = [(name, fold(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
     return {
         "place": place,
         "row": row["row"],
@@ -162,21 +104,14 @@ def _card(
         "score": row["score"],
         "dispersion": row["dispersion"],
         "anisotropy": row["anisotropy"],
-        "asked": asked,
+        "prompt": prompt,
         "answers": [(_label(one), fold(one["answer"].strip())) for one in answers],
     }
 
 
 def _label(answer: Mapping[str, Any]) -> str:
-    """What stands beside an answer: its number, and what a reader must know of it."""
+    """The label of an answer: its number, and whether it repeats another, was cut or is not usable."""
     if answer["same_as"] is not None:
         return f"{answer['draw'] + 1}, as {answer['same_as'] + 1}"
     remark = "" if answer["usable"] else ", not usable"
     return f"{answer['draw'] + 1}{', cut' if answer['finish'] == 'length' else ''}{remark}"
-
-
-def _correlation(values: Sequence[float], scores: Sequence[float]) -> float | None:
-    """Spearman correlation; None where it is not defined (fewer than 3 records, or all equal)."""
-    if len(values) < 3 or len(set(values)) == 1 or len(set(scores)) == 1:
-        return None
-    return float(spearmanr(values, scores).statistic)

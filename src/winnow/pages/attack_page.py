@@ -1,4 +1,4 @@
-"""attacks.parquet, attacks.json and attacks.html: what the attacks made of a run's instructions."""
+"""attacks.parquet, attacks.json and attacks.html: the attacked prompts of a run."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rapidfuzz.distance import Indel, Prefix
 
 from winnow.data.records import Record
+from winnow.pages.files import render
 from winnow.perturb.attacks.audit import audit
 from winnow.perturb.attacks.prompts import PromptTable
 from winnow.store.files import replacing, write_atomically, write_json
 
 PROMPTS_SHOWN = 50
 CHARACTERS_SHOWN = 1500  # of one instruction
-BEFORE_CHANGE = 500  # of them, before the first that was changed, where it stands further on
+BEFORE_CHANGE = 500  # of them, before the first change
 _PIECES = re.compile(r"\s+|[^\W_]+|[\W_]", re.UNICODE)
 
 
@@ -33,34 +33,31 @@ def write_attacks(folder: Path, tables: Mapping[str, PromptTable], records: Sequ
 
 def _write_table(path: Path, tables: Mapping[str, PromptTable], records: Sequence[Record]) -> None:
     """One row per record and attack, in the order of the records."""
-    whole = []
+    parts = []
     for name, table in tables.items():
         columns = table.table.drop_columns(["attack"])
         columns = columns.add_column(1, "row", pa.array([record.row for record in records], pa.int64()))
         columns = columns.add_column(2, "attack", pa.array([name] * len(table), pa.string()))
         columns = columns.add_column(3, "instruction", pa.array([r.instruction for r in records], pa.string()))
-        whole.append(columns)
-    rows = pa.concat_tables(whole).sort_by([("row", "ascending"), ("attack", "ascending")])
+        parts.append(columns)
+    rows = pa.concat_tables(parts).sort_by([("row", "ascending"), ("attack", "ascending")])
     with replacing(path) as partial:
         pq.write_table(rows, partial)
 
 
 def attack_page(tables: Mapping[str, PromptTable], records: Sequence[Record], numbers: dict) -> str:
     """The HTML page: the audit, and attacked prompts side by side with their originals, changed words marked."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("winnow", "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    return render(
+        "pages/attack_page.html.j2",
+        {"numbers": numbers, "groups": _groups(tables, records), "pool": len(records)},
+        share=lambda value: "–" if value is None else f"{value:.1%}",
+        decimals=lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
     )
-    environment.filters["words"] = lambda text: str(text).replace("_", " ")
-    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.1%}"
-    environment.filters["decimals"] = lambda value, digits=2: "–" if value is None else f"{value:,.{digits}f}"
-    page = environment.get_template("attack_page.html.j2")
-    return page.render(numbers=numbers, groups=_groups(tables, records), pool=len(records))
 
 
 def _groups(tables: Mapping[str, PromptTable], records: Sequence[Record]) -> list[dict]:
-    """Records with what each attack made of them: evenly spaced ones, as many as make 50 prompts."""
-    wanted = -(-PROMPTS_SHOWN // max(len(tables), 1))
-    count = min(wanted, len(records))
+    """Evenly spaced records with their attacked prompts, 50 prompts in total."""
+    count = min(-(-PROMPTS_SHOWN // max(len(tables), 1)), len(records))
     chosen = [i * len(records) // count for i in range(count)] if count else []
     rows = {name: table.table.take(chosen).to_pylist() for name, table in tables.items()}
     groups, shown = [], 0
@@ -78,8 +75,8 @@ def _groups(tables: Mapping[str, PromptTable], records: Sequence[Record]) -> lis
 def marked(original: str, attacked: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
     """Both texts as (changed, stretch) pairs, compared word by word, blanks and punctuation each on their own.
 
-    Of long texts the part around the first change is shown. Twice as much is compared, and no more: what moved past the
-    end of one side alone would look changed.
+    A long text shows the part around the first change. The comparison covers twice that part, because text that moves
+    past the end of one side alone would look changed.
     """
     start = 0
     if max(len(original), len(attacked)) > CHARACTERS_SHOWN:
@@ -99,11 +96,11 @@ def marked(original: str, attacked: str) -> tuple[list[tuple[bool, str]], list[t
 
 def _cut(stretches: list[tuple[bool, str]]) -> list[tuple[bool, str]]:
     """No more than CHARACTERS_SHOWN characters."""
-    kept, room = [], CHARACTERS_SHOWN
+    shown, room = [], CHARACTERS_SHOWN
     for changed, text in stretches:
         if len(text) > room:
-            kept.append((changed, text[:room] + " …"))
+            shown.append((changed, text[:room] + " …"))
             break
-        kept.append((changed, text))
+        shown.append((changed, text))
         room -= len(text)
-    return kept
+    return shown

@@ -1,18 +1,18 @@
-"""run_card.md from the content of run_card.json, and the small formatting rules that the report shares with
-it."""
+"""run_card.md from the content of run_card.json, and the formats of numbers on all pages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from winnow.store.differences import flatten
+
 
 def show_number(value: Any) -> str:
-    """A value as people read it: floats to four significant digits, counts with thousands separators, None as
-    a dash."""
+    """A value for readers: floats with four significant digits, counts with thousands separators, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -24,8 +24,7 @@ def show_number(value: Any) -> str:
 
 
 def show_measure(value: float | None) -> str:
-    """A measured value to four significant digits with its trailing zeros, so that a column of them lines
-    up."""
+    """A measured value with four significant digits and trailing zeros, so that a column is aligned."""
     if value is None or not 1e-3 <= abs(value) < 1e4:
         return show_number(value)
     return f"{float(value):#.4g}".rstrip(".").replace("-", "−", 1)
@@ -41,15 +40,6 @@ def show_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, leaf) pairs of nested mappings, in order."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _cell(value: Any) -> str:
@@ -94,12 +84,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         lines += ["> **Error.** " + _escaped(card["error"]), ""]
     lines += [*_fenced(card["command"], "bash"), ""]
     if card["results"]:
-        lines += [
-            "## Results",
-            "",
-            *_table(("measure", "value"), list(flatten(card["results"])), right=(1,)),
-            "",
-        ]
+        lines += ["## Results", "", *_table(("measure", "value"), list(flatten(card["results"])), right=(1,)), ""]
     if card["stages"]:
         rows = [
             (name, stage["status"], show_seconds(stage["seconds"]), stage["fingerprint"])
@@ -117,15 +102,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         ("system", machine["system"]),
     ]
     lines += ["## Code and machine", "", *_table(("", ""), provenance), ""]
-    lines += [
-        "## Packages",
-        "",
-        ", ".join(f"{name} {version}" for name, version in card["packages"].items()),
-        "",
-    ]
-    lines += [
-        "## Configuration",
-        "",
-        *_fenced(yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True), "yaml"),
-    ]
+    lines += ["## Packages", "", ", ".join(f"{name} {version}" for name, version in card["packages"].items()), ""]
+    configuration = yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True)
+    lines += ["## Configuration", "", *_fenced(configuration, "yaml")]
     return "\n".join(lines) + "\n"

@@ -10,9 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from winnow.pages.svg import BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
-
-MANY = 3000  # more points than this are drawn as one image
+from winnow.pages.svg import BLUE, GREY, INK, RED, STYLE, message, new_figure, scatter, to_svg
 
 
 def diversity_section(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,18 +86,8 @@ def pool_map(content: Mapping[str, Any] | None) -> str:
     chosen = np.array(content["selected"], dtype=bool)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(5.6)
-        for mask, colour, size, label in ((~chosen, GREY, 7, "not selected"), (chosen, BLUE, 13, "selected")):
-            if mask.any():
-                axes.scatter(
-                    x[mask],
-                    y[mask],
-                    s=size if len(x) > 1000 else 2 * size,
-                    color=colour,
-                    alpha=0.7,
-                    linewidths=0,
-                    label=f"{label} ({mask.sum():,})",
-                    rasterized=len(x) > MANY,
-                )
+        groups = [(~chosen, GREY, "not selected"), (chosen, BLUE, "selected")]
+        scatter(axes, x, y, groups, [7, 13] if len(x) > 1000 else [14, 26])
         first, second = content["explained"]
         axes.set(
             title=title,

@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from winnow.pages.card import show_number
-from winnow.pages.svg import AMBER, BLUE, GREY, GRID, INK, RED, STYLE, WIDTH, message, new_figure, to_svg
+from winnow.pages.svg import AMBER, BLUE, GREY, GRID, INK, RED, STYLE, WIDTH, message, new_figure, scatter, to_svg
 
-# Above this, points are drawn as one embedded image: 50,000 SVG circles would make the page unusable.
-MANY = 3000
 LOWER_IS_BETTER = re.compile(r"bits_per_byte|perplexity|(^|[/_])(loss|nll|bpb|ppl)([,_/]|$)")
 
 
@@ -89,19 +87,8 @@ def score_against_length(
     low, high, outside = _range(values, None)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.8)
-        for mask, colour, label in ((~chosen, GREY, "not selected"), (chosen, BLUE, "selected")):
-            if mask.any():
-                label = f"{label} ({mask.sum():,})" if selected is not None else f"scored ({mask.sum():,})"
-                axes.scatter(
-                    tokens[mask],
-                    np.clip(values[mask], low, high),
-                    s=14 if len(values) <= 1000 else 6,
-                    color=colour,
-                    alpha=0.75,
-                    linewidths=0,
-                    label=label,
-                    rasterized=len(values) > MANY,
-                )
+        groups = [(~chosen, GREY, "scored" if selected is None else "not selected"), (chosen, BLUE, "selected")]
+        scatter(axes, tokens, np.clip(values, low, high), groups, [14 if len(values) <= 1000 else 6] * 2)
         if len(values) >= 100:
             groups = np.array_split(np.argsort(tokens, kind="stable"), 10)
             middle = [(np.median(tokens[group]), np.median(values[group])) for group in groups]
@@ -125,13 +112,13 @@ def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequenc
     may be missing."""
     title = "Base against tuned"
     tables = {name: models[name]["metrics"] for name in ("base", "tuned") if name in models}
-    found = [metric for metric in metrics if any(_value(table, metric) is not None for table in tables.values())]
+    metrics = [metric for metric in metrics if any(_value(table, metric) is not None for table in tables.values())]
     low = {
         metric: lower_is_better(metric, next(table[metric] for table in tables.values() if metric in table))
-        for metric in found
+        for metric in metrics
     }
-    panels = [[metric for metric in found if not low[metric]]]
-    panels = [panel for panel in panels if panel] + [[metric] for metric in found if low[metric]]
+    panels = [[metric for metric in metrics if not low[metric]]]
+    panels = [panel for panel in panels if panel] + [[metric] for metric in metrics if low[metric]]
     if not panels:
         return message(title, "There is no metric to compare.")
     heights = [len(panel) + 1.2 for panel in panels]
@@ -172,26 +159,15 @@ def training_curve(train_loss: Sequence[Mapping[str, float]]) -> str:
     title = "Training loss"
     if not train_loss:
         return message(title, "No loss was logged.")
-    steps, losses = (
-        [point["step"] for point in train_loss],
-        np.array([point["loss"] for point in train_loss], dtype=float),
-    )
+    steps, losses = [point["step"] for point in train_loss], np.array([point["loss"] for point in train_loss], float)
     rates = [point.get("lr") for point in train_loss]
     mark = "o" if len(steps) <= 40 else None
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.2)
         window = len(steps) // 10
         smooth = window >= 3
-        axes.plot(
-            steps,
-            losses,
-            color=BLUE,
-            alpha=0.4 if smooth else 1,
-            linewidth=1.2,
-            marker=mark,
-            markersize=3.5,
-            label="loss",
-        )
+        style = {"color": BLUE, "alpha": 0.4 if smooth else 1, "linewidth": 1.2, "marker": mark, "markersize": 3.5}
+        axes.plot(steps, losses, label="loss", **style)
         if smooth:
             mean = np.convolve(losses, np.ones(window) / window, mode="valid")
             axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=2, label=f"mean of {window} steps")

@@ -1,7 +1,7 @@
 """report.html: the results of a run on one page that opens offline, built from the files of the run folder.
 
-The page's wording and layout are in `report.html.j2`, the plots in `plots.py`; this file reads the run folder
-and works out what the page says. A stage whose files are missing is reported as not run.
+`report.html.j2` holds wording and layout, `plots.py` the plots; this module reads the run folder and computes the
+values. The page reports a stage without files as not run.
 """
 
 from __future__ import annotations
@@ -12,65 +12,52 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pyarrow.parquet
 import yaml
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from winnow.errors import UserError
 from winnow.pages import plots
 from winnow.pages.answers import answers_section
-from winnow.pages.card import flatten, git_phrase, show_measure, show_number, show_seconds
+from winnow.pages.card import git_phrase
 from winnow.pages.diversity import diversity_section
+from winnow.pages.files import read_json, render
 from winnow.pages.robustness import robustness_curves, robustness_table
-from winnow.store.files import read_json, write_atomically
+from winnow.pages.svg import rank_correlation
+from winnow.store.differences import flatten
+from winnow.store.files import write_atomically
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
 
 SHOWN_RECORDS = 10
 FOLD = 600  # characters of a text that stay open on the page
-LONGEST = 8000  # characters of a text that are kept: one 100,000-token record must not swell the page
+LONGEST = 8000  # characters of a text on the page: one record of 100,000 tokens must not swell it
 MOST_METRICS = 16  # rows of the base-against-tuned plot
 NOT_COMPONENTS = ("id", "row", "score", "flag")
 
 
 def write_report(run_folder: str | Path, records: Sequence[Record] | None = None) -> Path:
-    """Build `report.html` in `run_folder` from the files in it and return its path. `records`, the pool,
-    gives the best and worst records their text; without it only their scores are shown. Rewriting replaces
-    the page atomically.
+    """Build `report.html` from the files of a run folder, the run card among them, and return its path.
 
-    The run card is read like every other file: write it before the report.
-
-    Raises UserError when the folder is missing or not writable, or when a file in it cannot be read."""
+    records: the pool, for the texts of the best and worst records; without it the page shows their scores only. Raises
+    UserError when the folder is missing or not writable, or when a file in it cannot be read."""
     folder = Path(run_folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder; expected the folder that a run wrote its files to (paths.run).")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=show_number, measure=show_measure, seconds=show_seconds, words=_words, percent=_percent
-    )
-    page = environment.get_template("report.html.j2").render(report_content(folder, records))
     path = folder / "report.html"
-    write_atomically(path, page)
+    write_atomically(path, render("pages/report.html.j2", report_content(folder, records), percent=_percent))
     return path
 
 
 def report_content(folder: Path, records: Sequence[Record] | None = None) -> dict[str, Any]:
-    """Everything the template shows, by section; a section is None when its file is not in the folder."""
-    card = _if_there(folder / "run_card.json", "status", "stages", "data", "config", "git")
-    selection = _if_there(folder / "selection.json", "decisions")
-    results = _if_there(folder / "results.json", "models", "headline", "delta")
-    tuning = _if_there(folder / "tuning.json", "steps", "train_loss")
-    found = _if_there(folder / "detection.json", "overall")
-    covered = _if_there(folder / "diversity.json", "classes")
+    """The values of the template, by section; a section is None where its file is missing."""
+    card = read_json(folder / "run_card.json")
+    selection = read_json(folder / "selection.json")
+    results = read_json(folder / "results.json")
+    tuning = read_json(folder / "tuning.json")
+    detection = read_json(folder / "detection.json")
+    diversity = read_json(folder / "diversity.json")
     rows, about = _read_scores(folder / "scores.parquet")
     content = {
         "folder": folder.resolve().name,
@@ -80,8 +67,8 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "scores": None if rows is None else _scores_section(rows, about, selection, records),
         "results": None if results is None else _results_section(results),
         "tuning": None if tuning is None else {**tuning, "plot": Markup(plots.training_curve(tuning["train_loss"]))},
-        "detection": None if found is None else {**found, "plot": Markup(plots.detection_bars(found))},
-        "diversity": None if covered is None else diversity_section(covered),
+        "detection": None if detection is None else {**detection, "plot": Markup(plots.detection_bars(detection))},
+        "diversity": None if diversity is None else diversity_section(diversity),
         "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
         "has_texts": records is not None,
     }
@@ -98,13 +85,8 @@ def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | Non
     return None if selection is None else {one["row"]: one["selected"] for one in selection["decisions"]}
 
 
-def _if_there(path: Path, *keys: str) -> Any:
-    return read_json(path, *keys) if path.is_file() else None
-
-
 def _read_scores(path: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
-    """The rows of scores.parquet and what its metadata says about them; (None, {}) when there is no such
-    file."""
+    """The rows of scores.parquet and its metadata; (None, {}) without the file."""
     if not path.is_file():
         return None, {}
     try:
@@ -118,7 +100,7 @@ def _read_scores(path: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any
 def _names(
     card: Mapping[str, Any] | None, about: Mapping[str, Any], selection: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Short names of method, pool and backbone; None where the files do not tell."""
+    """Short names of method, pool and backbone; None where no file names them."""
     config = (card or {}).get("config", {})
 
     def chosen(group: str) -> str | None:
@@ -173,7 +155,7 @@ def _scores_section(
 
 
 def _ends(ranked: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """(place from 1, row) of the first ten, best first, then of the last ten of the others, worst first."""
+    """(place from 1, row) of the first ten, best first, then of the last ten of the rest, worst first."""
     numbered = list(enumerate(ranked, start=1))
     return numbered[:SHOWN_RECORDS] + numbered[SHOWN_RECORDS:][-SHOWN_RECORDS:][::-1]
 
@@ -200,19 +182,16 @@ def _record_card(
 
 
 def _folded(text: str) -> dict[str, Any]:
-    """A text cut into what stays open, what unfolds, and the number of characters that are left out."""
-    kept = text[:LONGEST]
-    opening = kept if len(kept) <= FOLD else kept[:FOLD].rsplit(maxsplit=1)[0]
-    return {"open": opening, "rest": kept[len(opening) :], "left_out": len(text) - len(kept)}
+    """The opening of a text, the rest that unfolds, and the number of characters left out."""
+    text, length = text[:LONGEST], len(text)
+    opening = text if len(text) <= FOLD else text[:FOLD].rsplit(maxsplit=1)[0]
+    return {"open": opening, "rest": text[len(opening) :], "left_out": length - len(text)}
 
 
 def _rank_correlation(scores: Sequence[float | None], lengths: Sequence[int | None]) -> float | None:
-    """Spearman correlation of score and length; None where it is not defined (fewer than 3 pairs, or all
-    equal)."""
+    """Spearman correlation of score and length; None for fewer than 3 pairs or constant values."""
     pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if None not in (score, length)]
-    if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    return rank_correlation([score for score, _ in pairs], [length for _, length in pairs])
 
 
 def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,28 +214,23 @@ def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _noised(results: Mapping[str, Any]) -> list[Markup]:
-    """A curve for each data set that was asked under noised instructions, and each model."""
+    """A curve for each model and each data set with noised instructions."""
     datasets = dict.fromkeys(row["dataset"] for row in robustness_table(results))
     return [Markup(robustness_curves(results, dataset, model)) for dataset in datasets for model in results["models"]]
 
 
 def _comparison(metric: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the table: both models, the change with its paired 95% interval, and the verdict of the paired test:
-    better, worse, tie, or untested where the run kept nothing to test it with."""
+    better, worse, tie, or untested where the run has no samples of the metric."""
     base, tuned = (results["models"].get(name, {}).get("metrics", {}).get(metric) for name in ("base", "tuned"))
     row = {"metric": metric, "base": base, "tuned": tuned, "delta": None, "low": None, "high": None, "verdict": ""}
-    found = results.get("comparison", {}).get(metric)
-    if found is not None:
-        words = {"win": "better", "loss": "worse", "tie": "tie"}
-        row |= {"delta": found["difference"], "low": found["low"], "high": found["high"]}
-        row["verdict"] = words[found["verdict"]]
+    test = results.get("comparison", {}).get(metric)
+    if test is not None:
+        row |= {"delta": test["difference"], "low": test["low"], "high": test["high"]}
+        row["verdict"] = {"win": "better", "loss": "worse", "tie": "tie"}[test["verdict"]]
     elif base and tuned:
         row |= {"delta": tuned["value"] - base["value"], "verdict": "untested"}
     return row
-
-
-def _words(name: str) -> str:
-    return str(name).replace("_", " ")
 
 
 def _percent(share: float) -> str:

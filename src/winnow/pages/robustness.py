@@ -17,7 +17,7 @@ _LOOKS = ((BLUE, "-"), (RED, "-"), (AMBER, "-"), (GREY, "-"), (BLUE, "--"), (RED
 
 
 def robustness_table(results: Mapping[str, Any], metric: str = "micro_f1") -> list[dict[str, Any]]:
-    """One row for each data set, noise and omega of `results` (see `winnow.evaluation.compare`), in its order.
+    """One row for each data set, noise and omega of results.json, in its order.
 
     Keys: dataset, noise (`clean` first), omega (None where there is none), and for each model a mapping of value,
     stderr and drop = value - clean value of the same model and data set. [] for results without noised conditions.
@@ -26,19 +26,19 @@ def robustness_table(results: Mapping[str, Any], metric: str = "micro_f1") -> li
     rows: dict[str, dict[str, Any]] = {}
     for name, metrics in models.items():
         for key, entry in metrics.items():
-            found = None if key.startswith("average/") else _KEY.fullmatch(key)
-            if found is None or found["metric"] != metric:
+            match = None if key.startswith("average/") else _KEY.fullmatch(key)
+            if match is None or match["metric"] != metric:
                 continue
-            omega = None if found["omega"] is None else float(found["omega"])
-            row = rows.setdefault(key, {"dataset": found["dataset"], "noise": found["noise"], "omega": omega})
-            clean = metrics[f"{found['dataset']}/{_CLEAN}/{metric}"]["value"]
+            omega = None if match["omega"] is None else float(match["omega"])
+            row = rows.setdefault(key, {"dataset": match["dataset"], "noise": match["noise"], "omega": omega})
+            clean = metrics[f"{match['dataset']}/{_CLEAN}/{metric}"]["value"]
             row[name] = {"value": entry["value"], "stderr": entry["stderr"], "drop": entry["value"] - clean}
     return list(rows.values())
 
 
 def robustness_curves(results: Mapping[str, Any], dataset: str, model: str, metric: str = "micro_f1") -> str:
-    """`metric` against omega, one line for each noise, the clean value at omega 0 and as a thin line; a noise without
-    omega is a dotted line. One standard error up and down. An SVG."""
+    """SVG of `metric` against omega, with one standard error: a line for each noise, dotted for a noise without omega;
+    the clean value at omega 0 and as a thin line."""
     title = f"{dataset} under noised instructions, {model} model"
     rows = [row for row in robustness_table(results, metric) if row["dataset"] == dataset and model in row]
     noises = list(dict.fromkeys(row["noise"] for row in rows if row["noise"] != _CLEAN))

@@ -23,7 +23,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.backbone.sentence_encoder import SentenceEncoder, text_vectors
 from winnow.errors import UserError
 from winnow.store.describe import Free, Identified
 
@@ -69,10 +69,10 @@ class EmbeddingDistortion(Identified):
 
     def __init__(
         self,
-        name: str = "packaged:minilm",
-        revision: str | None = None,
-        max_length: int = 256,
-        batch_size: Free[int] = 32,
+        name: str,
+        revision: str | None,
+        max_length: int,
+        batch_size: Free[int],
     ) -> None:
         self.encoder = SentenceEncoder(name, revision)
         self.max_length, self.batch_size = max_length, batch_size
@@ -84,25 +84,8 @@ class EmbeddingDistortion(Identified):
     def __call__(self, raw: Sequence[str], noisy: Sequence[str]) -> float:
         """beta of aligned raw and noised instructions. Raises ValueError for lists that are empty or not aligned."""
         _check(raw, noisy)
-        return _mean_distance(raw, noisy, self._embed)
-
-    @torch.no_grad()
-    def _embed(self, texts: Sequence[str]) -> Tensor:
-        """(texts, width)."""
-        model, tokenizer = self.encoder.load().model, self.encoder.tokenizer
-        found = []
-        for start in range(0, len(texts), self.batch_size):
-            batch = tokenizer(
-                list(texts[start : start + self.batch_size]),
-                truncation=True,
-                max_length=self.max_length,
-                padding=True,
-                return_tensors="pt",
-            )
-            mask = batch["attention_mask"][..., None]
-            hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0].float()
-            found.append((hidden * mask).sum(1) / mask.sum(1))
-        return torch.cat(found)
+        encoder = self.encoder.load()
+        return _mean_distance(raw, noisy, lambda texts: text_vectors(encoder, texts, self.max_length, self.batch_size))
 
 
 class OpenAIDistortion:
@@ -112,7 +95,7 @@ class OpenAIDistortion:
     OPENAI_API_KEY when beta is asked for, and is kept nowhere.
     """
 
-    def __init__(self, model: str = "text-embedding-3-small", timeout: Free[float] = 60) -> None:
+    def __init__(self, model: str, timeout: Free[float]) -> None:
         self.model, self.timeout = model, timeout
 
     def __call__(self, raw: Sequence[str], noisy: Sequence[str]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,19 +13,44 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
-from winnow.reproduce.names import METRICS, NOISES, identity
+from winnow.pages.files import read_json, run_cards
 from winnow.reproduce.settings import free_keys, settings_of
-from winnow.store.files import read_json
-from winnow.sweeps.summary import FAILURE, LAST_SWEEP, failure
+from winnow.sweeps.summary import CARD, FAILURE, LAST_SWEEP, failure, table_name
+from winnow.tracking.names import METRICS, NOISES, identity
 
-AGAIN = "delete the folder and run it again"
-CARD_KEYS = ("status", "error", "started", "command", "stages", "git", "config")  # that every run card has
+
+@dataclass(kw_only=True)
+class Run:
+    """What tables and comparing pages read of every run folder.
+
+    started: when the last attempt began, in seconds since 1970. identity: what the run is, in the words of its table.
+    settings, choices: of its configuration, see `reproduce.settings`. results: results.json, {} without an evaluation.
+    """
+
+    folder: Path
+    started: float
+    seed: int = 0
+    identity: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The results of the tuned model, else of the base model; {} without an evaluation."""
+        models = self.results.get("models", {})
+        return models.get("tuned") or models.get("base") or {}
+
+    @property
+    def averages(self) -> Mapping[str, list[str]]:
+        """The averages of the suite: name -> the metrics that it is the mean of."""
+        return self.results.get("averages") or {}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One metric of one job. value: percent for the papers' metrics, otherwise in its own unit. n: items asked, or
-    None. key: of results.json, None for what is no metric of an evaluation; scale: that of the value."""
+    """One metric of one job. value: in percent for a paper's metric, otherwise in the metric's own unit. n: number of
+    items, or None. key: the metric's key in results.json, None where no evaluation measured it. scale: of the value."""
 
     value: float
     n: int | None = None
@@ -33,131 +58,112 @@ class Measured:
     scale: float = 1.0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run folder of a sweep.
+@dataclass(kw_only=True)
+class Job(Run):
+    """One job of a sweep; a job that failed before it wrote a run card has no identity.
 
-    identity: backbone, pool, method, ratio and settings, as the paper's table writes them. metrics: by paper.csv's
-    names; those that it does not have under our own. error: the sentence that ended a failed job. started: when its
-    last attempt began, in seconds since 1970. earlier: it is not finished, and no job of the folder's last sweep.
-    stand_in: what stood in for the data of the table (`table.data`). settings, free, choices: of its configuration, see
-    `reproduce.settings`. given: the keys of the sweep's command line. model, averages: the result that the metrics are
-    of, and its suite's. A job that failed before it had a run card has
-    no identity.
-    """
+    error: the sentence that ended a failed job. metrics: by the names of paper.csv, or by our own where paper.csv has
+    none. changes: of the scale. earlier: an unfinished job that the folder's last sweep did not have. stand_in: the
+    data that replaced the table's (`table.data`). free: keys of the configuration that change no number. command_line:
+    the keys that the sweep's command line sets."""
 
-    folder: Path
     status: str
     error: str | None
-    identity: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
     metrics: dict[str, Measured] = field(default_factory=dict)
     command: str = ""
     commit: str = "none"
     changes: dict[str, list] = field(default_factory=dict)
-    started: float = 0.0
     earlier: bool = False
     stand_in: str | None = None
-    settings: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
-    choices: dict[str, str] = field(default_factory=dict)
-    given: tuple[str, ...] = ()
-    model: Mapping[str, Any] = field(default_factory=dict)
-    averages: Mapping[str, Any] = field(default_factory=dict)
+    command_line: tuple[str, ...] = ()
 
 
 def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[Job]:
-    """All jobs below a sweep's folder that belong to `table` at `scale`, sorted by folder; how many of another scale
-    there are is printed. Raises UserError for a file that cannot be read."""
+    """All jobs below a sweep's folder that belong to `table` at `scale`, sorted by folder. Prints how many jobs have
+    another scale. Raises UserError for a file that cannot be read."""
     folder = Path(folder)
-    last = folder / LAST_SWEEP
-    began = read_json(last, "began", cure=AGAIN)["began"] if last.is_file() else None
+    began = (read_json(folder / LAST_SWEEP) or {}).get("began")
     jobs, others = [], Counter()
-    for path in run_cards(folder):
-        card = read_json(path, *CARD_KEYS, cure=AGAIN)
-        if _is_of(card["config"], table):
-            if _scale(card["config"]) == scale:
-                jobs.append(_job(path.parent, card, table, began))
-            else:
-                others[_scale(card["config"])] += 1
-    for path in sorted(folder.rglob(FAILURE)):  # jobs that failed before they had a run card
-        file = path.parent / ".hydra" / "config.yaml"
-        if (path.parent / "run_card.json").is_file() or not file.is_file():
+    for path, card, config in jobs_below(folder):
+        if table_name(config.get("table")) != table_name(table):
             continue
-        config = OmegaConf.load(file)
-        if _is_of(config, table) and _scale(config) == scale:
-            when = path.stat().st_mtime
-            jobs.append(Job(path.parent, "failed", failure(path), started=when, earlier=_is_earlier(when, began)))
+        if scale_of(config) != scale:
+            others[scale_of(config)] += 1
+        elif card is not None:
+            jobs.append(_job(path, card, table, began))
+        else:
+            when, error = (path / FAILURE).stat().st_mtime, failure(path / FAILURE)
+            earlier = _is_earlier(when, began)
+            jobs.append(Job(folder=path, status="failed", error=error, started=when, earlier=earlier))
     for other, count in others.items():
-        which = f"{count} job{'s' if count > 1 else ''} of scale={other}"
-        print(f"{folder}: {which} left out; this table is scale={scale}.")
+        print(f"{folder}: {count} job{'s' * (count > 1)} of scale={other} left out; this table is scale={scale}.")
     return sorted(jobs, key=lambda job: job.folder)
 
 
-def _scale(config: Mapping[str, Any]) -> str:
+def jobs_below(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None, Mapping[str, Any]]]:
+    """(folder, run card, configuration) of every job below a folder; the card is None for a job that failed early."""
+    for path in run_cards(folder):
+        card = read_json(path)
+        yield path.parent, card, card["config"]
+    for path in sorted(folder.rglob(FAILURE)):
+        config = path.parent / ".hydra" / "config.yaml"
+        if not (path.parent / CARD).is_file() and config.is_file():
+            yield path.parent, None, OmegaConf.load(config)
+
+
+def scale_of(config: Mapping[str, Any]) -> str:
+    """The name of a job's scale."""
     return (config.get("scale") or {}).get("name") or "paper"
 
 
-def _is_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
-    own = config.get("table") or {}
-    return (own.get("paper"), own.get("name")) == (table["paper"], table["name"])
+def facts(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Run` that any run folder has, with or without a table."""
+    return {
+        "folder": folder,
+        "started": datetime.fromisoformat(card["started"]).timestamp(),
+        "seed": card["config"]["seed"],
+        "settings": settings_of(card["config"]),
+        "results": read_json(folder / "results.json") or {},
+    }
 
 
 def _is_earlier(started: float, began: float | None) -> bool:
-    """Whether a job began before the last sweep did; the run card tells whole seconds."""
+    """Whether a job began before the last sweep did. The run card counts whole seconds."""
     return began is not None and started < began - 1
 
 
-def run_cards(folder: Path) -> list[Path]:
-    """The run cards below a folder, without the copies that W&B keeps."""
-    return sorted(path for path in folder.rglob("run_card.json") if "wandb" not in path.relative_to(folder).parts)
-
-
 def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
-    config = card["config"]
-    status, error = card["status"], card["error"]
-    started = datetime.fromisoformat(card["started"]).timestamp()
-    if (folder / FAILURE).is_file():  # the last attempt; it may have ended before it touched the card of the one before
-        status, error, started = "failed", failure(folder / FAILURE), (folder / FAILURE).stat().st_mtime
-    told = hydra_of(folder)
-    if told is None:
+    config, git = card["config"], card["git"]
+    hydra = hydra_of(folder)
+    if hydra is None:
         raise UserError(
-            f"{folder / '.hydra' / 'hydra.yaml'}: not there, so nothing says which options the job had; "
-            f"run the sweep again."
+            f"{folder / '.hydra' / 'hydra.yaml'} is missing, so the job's options are unknown; run the sweep again."
         )
-    choices, given = told
-    metrics = _times(card)
-    if "selected" in (card.get("results") or {}):
-        metrics["selected"] = Measured(card["results"]["selected"])
-    results = (
-        read_json(folder / "results.json", "models", cure=AGAIN)
-        if (folder / "results.json").is_file()
-        else {"models": {"base": {}}}
-    )
-    model = results["models"].get("tuned") or results["models"]["base"]
-    if model:
-        metrics |= _metrics(model["metrics"], results.get("headline") or [], config, table)
-    commit = card["git"]["commit"]
-    return Job(
-        folder=folder,
-        status=status,
-        error=error,
+    choices, command_line = hydra
+    job = Job(
+        **facts(folder, card),
+        status=card["status"],
+        error=card["error"],
         identity=identity(config.get("row") or {}, choices, table["paper"]),
-        seed=config["seed"],
-        metrics=metrics,
-        command=card["command"],
-        commit=f"{commit[:12]}{'+' if card['git']['dirty'] else ''}" if commit else "none",
-        changes=config["scale"].get("changes") or {},
-        started=started,
-        earlier=status != "finished" and _is_earlier(started, began),
-        stand_in=config["table"].get("data"),
-        settings=settings_of(config),
-        free=free_keys(config),
         choices=choices,
-        given=given,
-        model=model,
-        averages=results.get("averages") or {},
+        metrics=_times(card),
+        command=card["command"],
+        commit=f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git["commit"] else "none",
+        changes=config["scale"].get("changes") or {},
+        stand_in=config["table"].get("data"),
+        free=free_keys(config),
+        command_line=command_line,
     )
+    note = folder / FAILURE
+    if note.is_file():  # of the last attempt, which may have ended before it changed the card
+        job.status, job.error, job.started = "failed", failure(note), note.stat().st_mtime
+    job.earlier = job.status != "finished" and _is_earlier(job.started, began)
+    if "selected" in (card.get("results") or {}):
+        job.metrics["selected"] = Measured(card["results"]["selected"])
+    if job.model:
+        job.metrics |= _metrics(job.model["metrics"], job.results.get("headline") or [], config, table)
+    return job
 
 
 def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
@@ -167,13 +173,14 @@ def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
         return None
     hydra = OmegaConf.load(file).hydra
     words = OmegaConf.select(hydra, "overrides.task") or []
-    kept = next((word for word in words if word.startswith("scale.keep=")), "")  # written by the sweeper for each job
+    # The sweeper writes this override for each job.
+    keys = next((word for word in words if word.startswith("scale.keep=")), "")
     choices = {str(key): str(value) for key, value in hydra.runtime.choices.items()}
-    return choices, tuple(re.findall(r"'([^']*)'", kept))
+    return choices, tuple(re.findall(r"'([^']*)'", keys))
 
 
 def _metrics(
-    found: Mapping[str, Any], headline: Sequence[str], config: Mapping[str, Any], table: Mapping[str, Any]
+    values: Mapping[str, Any], headline: Sequence[str], config: Mapping[str, Any], table: Mapping[str, Any]
 ) -> dict[str, Measured]:
     """The model's metrics, by the paper's names where it has them."""
     ours = {key: name for name, key in METRICS.items()}
@@ -184,7 +191,7 @@ def _metrics(
         ours |= {f"{dataset}/micro_f1": "micro_f1", f"{dataset}/clean/micro_f1": "micro_f1"}
         ours |= {f"average/{dataset}/{noise}": f"micro_f1_{noise}" for noise in ("noisy", *NOISES)}
     metrics = {}
-    for key, one in found.items():
+    for key, one in values.items():
         if key in ours:
             metrics[ours[key]] = Measured(100 * one["value"], one.get("n"), key, 100.0)
         elif key in headline:
@@ -193,13 +200,13 @@ def _metrics(
 
 
 def whole(stage: Mapping[str, Any]) -> bool:
-    """Whether a stage's seconds are those of all its work: nothing of it came from the store or from an interrupted
-    run. A card that does not tell is not taken for one that says so."""
+    """Whether a stage's seconds measure all of its work: nothing came from the store or from an interrupted run. False
+    where the card does not count that."""
     return stage["status"] == "computed" and (stage.get("reused"), stage.get("resumed")) == (0, 0)
 
 
 def _times(card: Mapping[str, Any]) -> dict[str, Measured]:
-    """Times of selection and tuning, where they were measured as a whole."""
+    """Times of selection and tuning, where the run did the whole work."""
     stages = card["stages"]
     timed = {}
     if "tune" in stages and whole(stages["tune"]):

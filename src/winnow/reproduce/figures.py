@@ -1,4 +1,4 @@
-"""The curves of an experiment: ours with its spread, and the paper's points where they are known."""
+"""The curves of an experiment: ours with the spread over seeds, and the points of the paper."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any
 
 import matplotlib
 
-from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, height_for, message, new_figure, to_svg
+from winnow.pages.svg import COLOURS, MARKS, STYLE, height_for, message, new_figure, to_svg
 from winnow.reproduce.tables import Row, Table
-
-COLOURS = (BLUE, RED, AMBER, INK, GREY)
-MARKS = "osD^vP*"
 
 
 def draw(table: Table, figure: Mapping[str, Any]) -> str:
-    """One curve for each value of `by` as SVG: y over x. Ours is filled, with the standard deviation over seeds; the
-    paper's points are open. Numbers make a number axis, anything else (layers 0-3) one place for each value.
+    """One curve y(x) for each value of `by`, as SVG. Our markers are filled, with the standard deviation over seeds;
+    the paper's are open. The x axis is numeric if every x is a number; otherwise each value (layers 0-3) has its place.
 
     figure: name, x (`ratio`, a setting, or a metric such as tuning_seconds), y (a metric), by (columns or settings).
     """
@@ -52,17 +49,18 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
 
 
 def _label(row: Row, by: Sequence[str]) -> str:
-    """What `by` says of a row; settings that are not the experiment's own are told too, so that they have a curve."""
+    """The values of `by` in a row. A row with other settings than the experiment's own also names these, and so gets a
+    curve of its own."""
     words = [row.identity.get(key, "") for key in by]
     if not row.own:
-        words += [f"{key}={row.identity[key]}" for key in row.apart if key not in by]
+        words += [f"{key}={row.identity[key]}" for key in row.differing if key not in by]
     return ", ".join(words).strip(", ")
 
 
 def _points(
     rows: Sequence[Row], figure: Mapping[str, Any], places: Sequence | None, printed: bool
 ) -> list[tuple[float, float, float]]:
-    """(x, y, spread) of the rows that have both; x is the place in `places` where these are words."""
+    """(x, y, spread) of the rows that have both; x is the index in `places`, where given."""
     points = []
     for row in rows:
         cell = row.cells[figure["y"]]
@@ -74,7 +72,7 @@ def _points(
 
 
 def _x(row: Row, key: str) -> float | str | None:
-    """A row's place on the axis: a number where it is one."""
+    """A row's value on the axis, a number where it can be read as one."""
     value = row.identity.get(key)
     if value is None:
         cell = row.cells.get(key)

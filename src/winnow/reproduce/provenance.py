@@ -1,23 +1,22 @@
-"""What a table says of how its numbers were made: commands, commits, what a scale changed, what stood in for what."""
+"""How the numbers of a table were made: commands, commits, changes of the scale, replaced data."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from winnow.reproduce.collect import Job
 from winnow.reproduce.settings import LEFT_OUT
-from winnow.sweeps.scale import ABSENT
+from winnow.sweeps.scale import ABSENT, show_value
 
-# Changes of a scale that another one says, besides those that no number hangs on.
-UNTOLD = re.compile(r"\._(target|convert)_$|^evaluation\.averages\.")
+# Changes of a scale that follow from other changes in the list.
+IMPLIED = re.compile(r"\._(target|convert)_$|^evaluation\.averages\.")
 
 
 def commands(jobs: Sequence[Job], default: str) -> list[str]:
-    """The commands that ran the jobs, oldest first, with the number of jobs where there are several; `default` where
-    nothing has been run."""
+    """The commands of the jobs, oldest first, each with its number of jobs if there are several; `default` without a
+    job."""
     counts: dict[str, int] = {}
     for job in sorted(jobs, key=lambda job: job.started):
         counts[job.command] = counts.get(job.command, 0) + 1
@@ -29,47 +28,43 @@ def commands(jobs: Sequence[Job], default: str) -> list[str]:
 
 
 def changes(jobs: Sequence[Job]) -> list[str]:
-    """`key=value` for each setting that the scale changed and that a number hangs on, with the number of jobs where it
-    was not changed in all of them."""
-    found: dict[str, dict[str, int]] = {}
+    """`key=value` for each setting that the scale changed and that can change a number, with the number of jobs where
+    that is not all of them."""
+    counts: dict[str, dict[str, int]] = {}
     for job in jobs:
         for key, (_, after) in job.changes.items():
-            if after != ABSENT and key not in job.free and not (UNTOLD.search(key) or LEFT_OUT.search(key)):
-                values = found.setdefault(key, {})
-                values[_value(after)] = values.get(_value(after), 0) + 1
-    told = []
-    for key, values in sorted(found.items()):
-        for value, count in values.items():
-            told.append(f"`{key}={value}`" + (f" in {count} of {len(jobs)} jobs" if count < len(jobs) else ""))
-    return told
+            if after != ABSENT and key not in job.free and not (IMPLIED.search(key) or LEFT_OUT.search(key)):
+                values = counts.setdefault(key, {})
+                values[show_value(after)] = values.get(show_value(after), 0) + 1
+    return [
+        f"`{key}={value}`" + (f" in {count} of {len(jobs)} jobs" if count < len(jobs) else "")
+        for key, values in sorted(counts.items())
+        for value, count in values.items()
+    ]
 
 
 def stand_ins(jobs: Sequence[Job]) -> list[str]:
-    """Sentences about pools that were not the table's own: what a job's `table.data` says, and the embedded pool."""
-    told = [f"Data: {words}." for words in dict.fromkeys(job.stand_in for job in jobs if job.stand_in)]
+    """Sentences about pools that are not the table's own: the jobs' `table.data`, and the embedded pool."""
+    sentences = [f"Data: {words}." for words in dict.fromkeys(job.stand_in for job in jobs if job.stand_in)]
     pools = dict.fromkeys(
         job.identity.get("pool", "") for job in jobs if job.changes.get("data.source", [None, None])[1] == "embedded"
     )
     if pools:
-        told.append(f"The embedded pool stood in for: {', '.join(pools)}.")
-    return told
+        sentences.append(f"The embedded pool stood in for: {', '.join(pools)}.")
+    return sentences
 
 
 def unfinished(job: Job) -> str:
-    """What is known of a job that is not finished, and how to be rid of one that the last sweep did not have."""
-    told = job.error or job.status
+    """The error or status of an unfinished job, and what to do about one that the last sweep did not have."""
+    message = job.error or job.status
     if not job.earlier:
-        return told
+        return message
     when = datetime.fromtimestamp(job.started).strftime("%Y-%m-%d %H:%M")
-    return f"{told} (of an earlier sweep, {when}; the last one did not have it: run it again, or delete {job.folder})"
+    return (
+        f"{message} (of an earlier sweep, {when}; the last one did not have it: run it again, or delete {job.folder})"
+    )
 
 
 def commits(jobs: Sequence[Job]) -> str:
     """The commits of the finished jobs."""
     return " ".join(sorted({job.commit for job in jobs if job.status == "finished"}))
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "task" in value[0]:
-        return ", ".join(f"{task['task']} {task.get('num_fewshot', 0)}-shot" for task in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

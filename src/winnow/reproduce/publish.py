@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
+from winnow.pages.files import render
 from winnow.reproduce.collect import read_jobs
 from winnow.reproduce.figures import draw
 from winnow.reproduce.provenance import changes, commands, commits, stand_ins, unfinished
@@ -20,32 +20,14 @@ from winnow.store.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CSV_COLUMNS = [
-    "paper",
-    "table",
-    "backbone",
-    "pool",
-    "method",
-    "setting",
-    "ratio",
-    "metric",
-    "printed",
-    "expected",
-    "ours",
-    "std",
-    "seeds",
-    "difference",
-    "n",
-    "scale",
-    "commit",
-    "low",
-    "high",
-    "verdict",
-]
+    "paper", "table", *COLUMNS[:3], "setting", "ratio", "metric", "printed", "expected", "ours", "std", "seeds",
+    "difference", "n", "scale", "commit", "low", "high", "verdict",
+]  # fmt: skip
 
 
 def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
     """Write `results-<scale>.csv`, `.md`, `.html` and `results-<scale>-<figure>.svg` of an experiment; returns the
-    page's path. `paper.csv`, the printed numbers, lies in the same folder and is never written.
+    page's path. `paper.csv` holds the printed numbers; nothing writes to it.
 
     settings: the experiment's resolved `table`. runs: the sweep's folder.
     """
@@ -54,13 +36,14 @@ def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
     printed = read_paper(REPOSITORY / "experiments" / settings["paper"] / settings["name"] / "paper.csv")
     table = build(settings, printed, read_jobs(runs, settings, scale))
     page = content(table, settings, scale)
+    filters = {"ours": show_cell, "printed": show_printed, "difference": show_difference}
     figures = {one["name"]: draw(table, one) for one in settings["figures"]}
     for name, svg in figures.items():
         write_atomically(folder / f"{stem}-{name}.svg", svg)
     write_atomically(folder / f"{stem}.csv", as_csv(table, scale))
-    write_atomically(folder / f"{stem}.md", _render("table.md.j2", page, escape=False))
+    write_atomically(folder / f"{stem}.md", render("reproduce/table.md.j2", page, **filters))
     page["figures"] = [Markup(svg) for svg in figures.values()]
-    write_atomically(folder / f"{stem}.html", _render("table.html.j2", page, escape=True))
+    write_atomically(folder / f"{stem}.html", render("reproduce/table.html.j2", page, **filters))
     measured = sum(any(cell.mean is not None for cell in row.cells.values()) for row in table.rows)
     print(f"The table has {measured} of {len(table.rows)} rows measured: {folder / stem}.html, .md, .csv")
     return folder / f"{stem}.html"
@@ -107,31 +90,30 @@ def _inert(value: Any) -> Any:
 
 
 def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """What the Markdown and the HTML page show."""
+    """The values of the Markdown and the HTML template."""
     finished = [job for job in table.jobs if job.status == "finished"]
-    settings_shown = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
-    varying = [key for key in (*COLUMNS, *settings_shown) if len({row.identity.get(key) for row in table.rows}) > 1]
-    shown = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
-    told = commands(finished, f"python -m winnow experiment={table.paper}/{table.name} scale={scale}")
-    why = {id(row): _why(row, settings["not_run"]) for row in table.rows}
+    settings_of_rows = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
+    varying = [key for key in (*COLUMNS, *settings_of_rows) if len({row.identity.get(key) for row in table.rows}) > 1]
+    metrics = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
+    command_lines = commands(finished, f"python -m winnow experiment={table.paper}/{table.name} scale={scale}")
     return {
         "paper": table.paper,
         "name": table.name,
         "scale": scale,
         "constant": {
             key: table.rows[0].identity[key]
-            for key in (*COLUMNS, *settings_shown)
+            for key in (*COLUMNS, *settings_of_rows)
             if table.rows and key not in varying and table.rows[0].identity.get(key)
         },
         "keys": varying,
-        "metrics": shown,
+        "metrics": metrics,
         "compared": any(row.printed for row in table.rows),
         "rows": [
             {
                 "names": [row.identity.get(key, "") for key in varying],
-                "cells": [row.cells.get(metric, Cell()) for metric in shown],
+                "cells": [row.cells.get(metric, Cell()) for metric in metrics],
                 "printed": row.printed,
-                "why": why[id(row)],
+                "why": _why(row, settings["not_run"]),
                 "measured": any(cell.mean is not None for cell in row.cells.values()),
             }
             for row in table.rows
@@ -140,8 +122,8 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
         "footnotes": [*stand_ins(finished), *table.footnotes, *settings["notes"]],
         "failed": [{"job": job.folder.name, "error": unfinished(job)} for job in table.failed],
         "commits": commits(table.jobs),
-        "commands": told,
-        "local_data": any("paths." in command for command in told),
+        "commands": command_lines,
+        "local_data": any("paths." in command for command in command_lines),
         "changes": changes(finished),
         "seeds": sorted({job.seed for job in finished}),
         "n_jobs": len(finished),
@@ -149,7 +131,7 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
 
 
 def _why(row: Row, not_run: list[Mapping[str, Any]]) -> str | None:
-    """Why a row of the paper has no job; None where it simply has not been run."""
+    """The reason that `not_run` gives for a row of the paper; None without one."""
     for one in not_run:
         if all(row.identity.get(key) == str(value) for key, value in one["rows"].items()):
             return one["why"]
@@ -157,12 +139,12 @@ def _why(row: Row, not_run: list[Mapping[str, Any]]) -> str | None:
 
 
 def _reasons(rows: list[Row], not_run: list[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each reason that some row of the table has: which rows, and why."""
-    told: dict[str, list[str]] = {}
+    """A sentence for each reason that applies to a row of the table: rows and reason."""
+    reasons: dict[str, list[str]] = {}
     for one in not_run:
         if any(_why(row, [one]) for row in rows):
-            told.setdefault(one["why"], []).append(", ".join(f"{key} {value}" for key, value in one["rows"].items()))
-    return [f"{'; '.join(which)}: {why}." for why, which in told.items()]
+            reasons.setdefault(one["why"], []).append(", ".join(f"{key} {value}" for key, value in one["rows"].items()))
+    return [f"{'; '.join(which)}: {why}." for why, which in reasons.items()]
 
 
 def _has(row: Row, metric: str) -> bool:
@@ -174,8 +156,8 @@ def _plain(value: float | None) -> str:
 
 
 def show_cell(cell: Cell) -> str:
-    """Ours in two decimals, smaller values in four digits, with the spread over seeds; of a difference between rows the
-    paired interval and, where it is one, that it is a tie."""
+    """Ours with two decimals, or four digits below 1, and the spread over seeds. A difference between rows has its
+    paired interval, and the word `tie` where it is one."""
     if cell.mean is None:
         return "missing" if cell.paper else "–"
     digits = "{:.2f}" if abs(cell.mean) >= 1 else "{:.4g}"
@@ -188,23 +170,11 @@ def show_cell(cell: Cell) -> str:
 
 
 def show_printed(cell: Cell) -> str:
-    """The paper's number, a range where it gives one, and a mark where a footnote belongs to it."""
+    """The paper's number or range, with an asterisk where a footnote explains it."""
     values = sorted(set(cell.paper))
     words = [f"{value:.2f}" for value in (values if len(values) < 3 else (values[0], values[-1]))]
-    return " to ".join(words) + ("*" if cell.doubtful or cell.instead is not None else "")
+    return " to ".join(words) + ("*" if cell.doubtful or cell.corrected is not None else "")
 
 
 def show_difference(cell: Cell) -> str:
     return "" if cell.difference is None else f"{cell.difference:+.2f}".replace("-", "−")
-
-
-def _render(name: str, page: Mapping[str, Any], escape: bool) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1] / "pages"]),
-        autoescape=escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(ours=show_cell, printed=show_printed, difference=show_difference)
-    return environment.get_template(name).render(page)

@@ -1,4 +1,4 @@
-"""What tells two jobs of one row apart: the settings in which their configurations differ."""
+"""The settings in which the configurations of jobs differ."""
 
 from __future__ import annotations
 
@@ -6,48 +6,43 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_object
 
-from winnow.pages.card import flatten
-from winnow.reproduce.names import text
 from winnow.store.describe import free
+from winnow.store.differences import flatten
 from winnow.sweeps.scale import ABSENT
+from winnow.tracking.names import text
 
-# No components, so that no class says of their keys that no number hangs on them.
+if TYPE_CHECKING:
+    from winnow.reproduce.collect import Run
+
+# These keys belong to no component, so no class can declare that they change no number.
 LEFT_OUT = re.compile(
     r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\.|^attack\.processes$"
 )
 SEED = re.compile(r"(^|[._])seed$")
-LONGEST = 50  # characters of a value that are shown
-
-
-class Configured(Protocol):
-    """A job: its seed, `settings_of` its configuration, and the options that were chosen (group -> option)."""
-
-    seed: int
-    settings: Mapping[str, str]
-    choices: Mapping[str, str]
+LONGEST = 50  # characters of a value in a table
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """{dotted key: value as text} of a resolved configuration, without what no number hangs on. Folders of `paths` are
-    called by their keys, so that a folder that has moved is no other setting."""
+    """{dotted key: value as text} of a resolved configuration, without the keys that change no number. A folder of
+    `paths` appears as its key, so a folder that moves is no change of a setting."""
     homes = {value: f"${{paths.{key}}}" for key, value in flatten(config.get("paths") or {}) if isinstance(value, str)}
-    unasked = free_keys(config)
-    found = {}
+    unused = free_keys(config)
+    settings = {}
     for key, value in flatten(config):
-        if not LEFT_OUT.search(key) and key not in unasked:
+        if not LEFT_OUT.search(key) and key not in unused:
             if isinstance(value, str):
                 home = max((one for one in homes if value == one or value.startswith(f"{one}/")), key=len, default="")
                 value = homes[home] + value[len(home) :] if home else value
-            found[key] = _text(value)
-    return found
+            settings[key] = _text(value)
+    return settings
 
 
 def free_keys(config: Any, place: str = "") -> frozenset[str]:
-    """Dotted keys that no number hangs on, as the classes that `_target_` names declare: see `store.describe`."""
+    """Dotted keys that change no number, by declaration of the classes in `_target_`: see `store.describe`."""
     if not isinstance(config, Mapping):
         return frozenset()
     own = {f"{place}{key}" for key in (_free(str(config["_target_"])) if "_target_" in config else ())}
@@ -59,60 +54,61 @@ def _free(target: str) -> frozenset[str]:
     try:
         return frozenset(free(get_object(target)))
     except (ImportError, ValueError):
-        return frozenset()  # a class that is no longer there says nothing
+        return frozenset()  # the class is gone, and its declaration with it
 
 
-def differences(jobs: Sequence[Configured]) -> list[dict[str, str]]:
-    """For each job {key: value} of the settings in which these jobs differ; empty ones where they are all alike.
+def differences(jobs: Sequence[Run]) -> list[dict[str, str]]:
+    """For each job, {key: value} of the settings in which these jobs differ; empty where all are equal.
 
-    A seed that is the job's own seed in all of them is no difference. Where another option of a group was chosen
-    (template=vicuna), that is told, and of the group's own keys only those in which jobs with the same option differ.
+    A seed that equals the job's seed in every job is no difference. Where jobs chose different options of a group
+    (template=vicuna), the option is the difference; a key of that group counts only if jobs with the same option differ
+    in it.
     """
     keys = list(dict.fromkeys(key for job in jobs for key in job.settings))
     differing = [key for key in keys if _differs(key, jobs) and not _is_the_seeds(key, jobs)]
-    told: dict[str, list[str]] = {}  # name -> the value in each job
+    values: dict[str, list[str]] = {}  # key -> its value in each job
     for key in differing:
         group = _group(key, jobs)
         if group is not None:
             options = [job.choices.get(group, ABSENT) for job in jobs]
-            told[_place(group)] = options
+            values[_place(group)] = options
             kin = {option: [job for job, own in zip(jobs, options, strict=True) if own == option] for option in options}
             if not any(_differs(key, some) for some in kin.values()):
                 continue
-        told[key] = [job.settings.get(key, ABSENT) for job in jobs]
-    return [{key: values[number] for key, values in told.items()} for number in range(len(jobs))]
+        values[key] = [job.settings.get(key, ABSENT) for job in jobs]
+    return [{key: column[number] for key, column in values.items()} for number in range(len(jobs))]
 
 
-def shown(value: str) -> str:
-    """A value on one line that fits a table; of a long one the beginning, and a hash that tells it from others."""
+def shorten(value: str) -> str:
+    """A value on one line that fits a table. A long value is cut, and a hash makes it unique."""
     digest = hashlib.sha256(value.encode()).hexdigest()[:6]
     value = " ".join(value.split())
     return value if len(value) <= LONGEST else f"{value[:LONGEST]}... {digest}"
 
 
-def is_named(key: str, given: Sequence[str]) -> bool:
+def is_set_by(overrides: Sequence[str], key: str) -> bool:
     """Whether one of the overrides' keys (`tuning.learning_rate`, `tuning`, `backbone@scorer`) sets `key`."""
-    return any(key == place or key.startswith(f"{place}.") for place in map(_place, given))
+    return any(key == place or key.startswith(f"{place}.") for place in map(_place, overrides))
 
 
-def _differs(key: str, jobs: Sequence[Configured]) -> bool:
+def _differs(key: str, jobs: Sequence[Run]) -> bool:
     return len({job.settings.get(key) for job in jobs}) > 1
 
 
-def _is_the_seeds(key: str, jobs: Sequence[Configured]) -> bool:
+def _is_the_seeds(key: str, jobs: Sequence[Run]) -> bool:
     return bool(SEED.search(key)) and all(job.settings.get(key) in (None, str(job.seed)) for job in jobs)
 
 
-def _group(key: str, jobs: Sequence[Configured]) -> str | None:
-    """The innermost group that holds `key` and of which the jobs chose different options."""
+def _group(key: str, jobs: Sequence[Run]) -> str | None:
+    """The innermost group that holds `key` and in which the jobs chose different options."""
     groups = [group for group in dict.fromkeys(group for job in jobs for group in job.choices) if "/" not in group]
-    around = [group for group in groups if is_named(key, [group])]
+    around = [group for group in groups if is_set_by([group], key)]
     around = [group for group in around if len({job.choices.get(group) for job in jobs}) > 1]
     return max(around, key=lambda group: len(_place(group)), default=None)
 
 
 def _place(group: str) -> str:
-    """Where a group lies in the configuration: `backbone@scorer` is `scorer`."""
+    """The place of a group in the configuration: `scorer` for `backbone@scorer`."""
     return group.rsplit("@", 1)[-1]
 
 

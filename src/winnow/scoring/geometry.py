@@ -7,8 +7,8 @@ import numpy as np
 NO_SPREAD = 1e-12  # a trace below it counts as none [code]
 
 
-def dispersion_anisotropy(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dispersion D and anisotropy I of each record's K answer vectors.
+def gram_geometry(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dispersion D and anisotropy I of each record's K answer vectors, from their products.
 
         v_k <- v_k / |v_k|;   S = V V^T;   Sc = H S H,  H = Id - 1 1^T / K
         l_1 >= l_2 >= ... = eigenvalues of Sc, clipped at 0;   t = sum of them
@@ -19,15 +19,9 @@ def dispersion_anisotropy(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     answers, and at most 1 for any. Sc has K - 1 eigenvalues that can be above 0, so I is at most 1 - 1 / (K - 1), and 0
     if all answers lie on one line.
 
-    vectors: (records, K, width), of any length above 0, K >= 2. Returns two (records,) arrays in fp64. Neither depends
-    on the order of the answers, on a rotation of the space or on the lengths of the vectors.
+    gram: (records, K, K), gram[r, i, j] = v_i . v_j, K >= 2, the diagonal above 0. Returns two (records,) arrays in
+    fp64. Neither depends on the order of the answers, on a rotation of the space or on the lengths of the vectors.
     """
-    v = np.asarray(vectors, dtype=np.float64)
-    return gram_geometry(v @ v.transpose(0, 2, 1))
-
-
-def gram_geometry(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same from the products of the vectors: gram[r, i, j] = v_i . v_j, (records, K, K), the diagonal above 0."""
     g = np.asarray(gram, dtype=np.float64)
     count = g.shape[-1]
     length = np.sqrt(np.einsum("rkk->rk", g))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytorch_lightning as pl
 
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.distributed import barrier, compute_once, is_leader
+from winnow.errors import UserError
 from winnow.scoring.answer_loss import AnswerLoss
 from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
 from winnow.scoring.protocols import Pass
@@ -64,6 +67,12 @@ class PassRunner:
         if self._backbone is None:
             self._backbone = self.source.load()
         return self._backbone
+
+    def over(self, source) -> PassRunner:
+        """A runner over another backbone with the same settings and the same counts."""
+        other = copy.copy(self)
+        other.source, other._backbone = source, None
+        return other
 
     def compute(self, pass_: Pass, records: Sequence[Record], template: Template) -> PassTable:
         """The columns of one pass for all records; a record is computed once, whatever pool it comes in."""
@@ -193,3 +202,22 @@ class PassTable:
         lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         values = column.flatten().to_numpy(zero_copy_only=False)
         return values.astype(np.float64), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    def vectors(self, name: str) -> np.ndarray:
+        """A list column of equally long vectors as (records, width) float32; NaN rows where there is none.
+
+        Raises UserError if no record has a vector, RuntimeError if vectors differ in length.
+        """
+        column = self.table[name]
+        widths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
+        if not widths:
+            raise UserError(f"The embedding pass gave no vector for any of {len(self)} records; see its column `flag`.")
+        if len(widths) > 1:
+            raise RuntimeError(f"vectors of one pass have several lengths: {sorted(widths)}")
+        rows = np.full((len(self), widths[0]), np.nan, np.float32)
+        start = 0
+        for chunk in column.chunks:
+            there = chunk.is_valid().to_numpy(zero_copy_only=False)
+            rows[start : start + len(chunk)][there] = chunk.flatten().to_numpy().reshape(-1, widths[0])
+            start += len(chunk)
+        return rows

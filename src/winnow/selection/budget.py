@@ -47,14 +47,14 @@ class Budget:
 
     def __init__(
         self,
-        ratio: float | None = None,
-        count: int | None = None,
-        order: str = "top",
-        filters: Sequence[Range] = (),
-        embedding: Pass | None = None,
-        classes: int = 100,
-        centre: bool = True,
-        seed: int = 0,
+        ratio: float | None,
+        count: int | None,
+        order: str,
+        filters: Sequence[Range],
+        embedding: Pass | None,
+        classes: int,
+        centre: bool,
+        seed: int,
     ) -> None:
         if ratio is None and count is None:
             raise UserError("Give selection.ratio or selection.count; both are null.")

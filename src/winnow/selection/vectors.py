@@ -3,32 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from winnow.errors import UserError
 
 WALKED = 512  # rows that the walk looks at together
 COMPARED = 4096  # rows that they are compared with at a time: 512 x 4096 cosines are 8 MiB
-
-
-def dense(column: pa.ChunkedArray) -> np.ndarray:
-    """A list column of equally long vectors as (records, width) float32; NaN rows where there is none.
-
-    Raises UserError if no record has a vector, RuntimeError if vectors differ in length.
-    """
-    widths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
-    if not widths:
-        raise UserError(f"The embedding pass gave no vector for any of {len(column)} records; see its column `flag`.")
-    if len(widths) > 1:
-        raise RuntimeError(f"vectors of one pass have several lengths: {sorted(widths)}")
-    rows = np.full((len(column), widths[0]), np.nan, np.float32)
-    start = 0
-    for chunk in column.chunks:
-        there = chunk.is_valid().to_numpy(zero_copy_only=False)
-        rows[start : start + len(chunk)][there] = chunk.flatten().to_numpy().reshape(-1, widths[0])
-        start += len(chunk)
-    return rows
 
 
 def present(vectors: np.ndarray) -> np.ndarray:

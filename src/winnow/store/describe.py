@@ -20,7 +20,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -91,20 +91,27 @@ def arguments(value: Any) -> dict[str, Any]:
 
 
 def parameters(target: Callable) -> dict[str, str]:
-    """Name -> annotation of each argument of a class or function. What a class takes as `**kwargs` are the arguments of
-    the constructor above it; where there is none above, the `**` argument itself."""
-    if not isinstance(target, type):
-        return _signature(target)[0]
-    makers = [vars(one)["__init__"] for one in target.__mro__[:-1] if "__init__" in vars(one)]
+    """Name -> annotation of each argument of a class or function, those of the constructors above it first."""
     found: dict[str, str] = {}
-    for place, maker in enumerate(makers):
-        own, rest = _signature(maker)
-        found = own | found
-        if rest is None:
-            break
-        if place == len(makers) - 1:
-            found[rest] = "Any"
+    for _, own in signatures(target):
+        found = {name: _written(one.annotation) for name, one in own.items()} | found
     return found
+
+
+def signatures(target: Callable) -> Iterator[tuple[Callable, dict[str, inspect.Parameter]]]:
+    """A function, or the constructors of a class, with the arguments of each. What a constructor takes as `**kwargs`
+    are the arguments of the one above it; where there is none above, the `**` argument itself."""
+    makers = [target]
+    if isinstance(target, type):
+        makers = [vars(one)["__init__"] for one in target.__mro__[:-1] if "__init__" in vars(one)]
+    for maker in makers:
+        own = {name: one for name, one in inspect.signature(maker).parameters.items() if name != "self"}
+        rest = [name for name, one in own.items() if one.kind is one.VAR_KEYWORD]
+        if maker is not makers[-1]:
+            own = {name: one for name, one in own.items() if name not in rest}
+        yield maker, own
+        if not rest:
+            return
 
 
 def free(target: Callable) -> set[str]:
@@ -116,16 +123,6 @@ def plain(annotation: str) -> str:
     """The annotation without its mark: `int` of `Free[int]`."""
     marked = _MARKED.match(annotation)
     return marked[2] if marked else annotation
-
-
-def _signature(maker: Callable) -> tuple[dict[str, str], str | None]:
-    named, rest = {}, None
-    for parameter in inspect.signature(maker).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            rest = parameter.name
-        elif parameter.name != "self":
-            named[parameter.name] = _written(parameter.annotation)
-    return named, rest
 
 
 def _written(annotation: Any) -> str:

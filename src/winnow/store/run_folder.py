@@ -42,8 +42,8 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep the run folder for one run: its files would tell of two. Raises UserError if another run holds it.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Keep the run folder for one run, so that its files never mix two. Raises UserError if another run has it.
 
     The lock is the operating system's, so that of a killed process is gone.
     """
@@ -62,7 +62,7 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def needed(folder: Path, file: str, stage: str) -> Path:
+def earlier_output(folder: Path, file: str, stage: str) -> Path:
     """The path of what an earlier stage left. Raises UserError if it is not there."""
     path = folder / file
     if not path.exists():
@@ -74,7 +74,7 @@ def needed(folder: Path, file: str, stage: str) -> Path:
 
 
 def drop_outputs_from(folder: Path, stage: str) -> None:
-    """Files of this and later stages told of something else; their artifacts stay in the store."""
+    """Delete what this and later stages have left of an earlier run; their artifacts stay in the store."""
     for later in STAGES[STAGES.index(stage) :]:
         for pattern in OUTPUTS[later]:
             for path in folder.glob(pattern):

@@ -14,25 +14,25 @@ MODELS = ("base", "start", "tuned")
 
 
 def objective(results: Mapping[str, Any], name: str) -> float:
-    """The value. Raises UserError if it is no number of the results."""
+    """The value of a result. Raises UserError if the results have no number of this name."""
     if not isinstance(results.get(name), (int, float)):
-        raise UserError(f"objective={name} is no number among the results of this run: {', '.join(results)}.")
+        raise UserError(f"objective={name} is not a number in the results of this run: {', '.join(results)}.")
     return float(results[name])
 
 
 def check_objective(cfg: DictConfig) -> None:
-    """Raises UserError if a run of `cfg`, which has its scale already, cannot end with a result `cfg.objective`."""
+    """Raises UserError if a run of `cfg`, already at its scale, cannot report `cfg.objective`."""
     names = results_of(cfg)
     if cfg.objective not in names:
         raise UserError(
-            f"objective={cfg.objective} is nothing that a run with these settings reports; choose "
-            f"{', '.join(names) or 'other stages: these report no number'}."
+            f"objective={cfg.objective}: a run with these settings does not report it; choose "
+            f"{', '.join(names) or 'other stages, because these report no number'}."
         )
 
 
 def results_of(cfg: DictConfig) -> list[str]:
-    """The results that the summary of a run can have. `detection_auc` and `classes_covered` hang on pool and selection,
-    and are among them wherever records are selected."""
+    """The names of the results that a run can report. They include `detection_auc` and `classes_covered` for every run
+    that selects, although these depend on pool and selection."""
     stages = [cfg.stages] if isinstance(cfg.stages, str) else list(cfg.stages)
     tuned, started = (cfg[key]["_target_"] != "winnow.config.nothing" for key in ("tuning", "start"))
     names = ["scored", "records"] if "score" in stages else []
@@ -41,14 +41,14 @@ def results_of(cfg: DictConfig) -> list[str]:
     if "tune" in stages and tuned:
         names += ["steps", "final_loss"]
     if "evaluate" in stages:
-        there = {"base": True, "start": started, "tuned": tuned}
+        present = {"base": True, "start": started, "tuned": tuned}
         headline = _headline(cfg)
-        names += [f"{model}/{key}" for model in MODELS if there[model] for key in headline]
+        names += [f"{model}/{key}" for model in MODELS if present[model] for key in headline]
     return names
 
 
 def _headline(cfg: DictConfig) -> list[str]:
-    """The suite's headline without what it leaves out: tasks that run the model's code, and their averages."""
+    """The suite's headline without the tasks that it skips because they run the model's code, and their averages."""
     suite = instantiate(cfg.evaluation)
     if suite.allow_code_execution or not suite.tasks or suite.nlu is not None:
         return list(suite.headline)

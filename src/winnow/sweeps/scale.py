@@ -1,76 +1,80 @@
-"""A smaller scale for any run: the last change to its configuration, printed key by key.
+"""A smaller scale for any run: the last change of its configuration, printed key by key.
 
-A scale is applied in code and not by composition, because the values of a sweep have the highest priority there is:
-no configuration file could make them smaller. What the user has set on the command line stays.
+Code applies the scale, not Hydra's composition: the values of a sweep have the highest priority there, so that no
+configuration file could reduce them. Settings from the command line stay.
 """
 
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.pages.card import flatten
+from winnow.store.differences import flatten
 
-# Group -> the keys that say which choice it is. Whoever sets one of them, or the group, has chosen.
+# Group -> the keys that identify a choice. A command line that sets the group or one of these keys makes the choice.
 GROUPS = {
     "backbone": ("name",),
     "data": ("path", "source"),
     "tuning": ("mode",),
     "evaluation": ("tasks", "datasets", "path"),
 }
-FEWEST = 2  # records that a ratio leaves of a smaller pool
+FEWEST = 2  # records in the smallest share of a pool
 ABSENT = "absent"
 
 
 def scaled(cfg: DictConfig) -> DictConfig:
-    """`cfg` at `cfg.scale`: itself at scale=paper, otherwise a resolved copy, whose changes are printed.
+    """`cfg` itself at scale=paper, otherwise a resolved copy at `cfg.scale`; prints the changes.
 
-    The copy's `scale` holds name and changes (key -> [from, to]); it is returned as it is when it comes here again.
+    The copy's `scale` holds name and changes (key -> [from, to]). A second call returns such a copy unchanged.
     """
     scale = cfg.get("scale")
     if scale is None or scale.name == "paper" or "changes" in scale:
         return cfg
-    kept = list(scale.keep) if scale.keep is not None else _given()
-    plain, changes = rescaled(OmegaConf.to_container(cfg, resolve=True), kept)
+    keep = list(scale.keep) if scale.keep is not None else _command_line()
+    plain, changes = rescaled(OmegaConf.to_container(cfg, resolve=True), keep)
     print(f"scale={scale.name} changes {len(changes)} settings{':' if changes else '.'}")
     for key, (before, after) in changes.items():
-        print(f"  {key}: {_shown(before)} -> {_shown(after)}", flush=True)
+        values = [textwrap.shorten(show_value(value), 100, placeholder="...") for value in (before, after)]
+        print(f"  {key}: {' -> '.join(values)}", flush=True)
     return OmegaConf.create(plain)
 
 
-def rescaled(cfg: Mapping[str, Any], kept: Collection[str]) -> tuple[dict[str, Any], dict[str, list]]:
-    """(configuration at its scale, {key: [from, to]}). `cfg` is plain and resolved; `kept` are dotted keys or groups.
+def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, Any], dict[str, list]]:
+    """(configuration at its scale, {key: [from, to]}).
 
-    A group that the scale holds replaces the run's where `_replaces` says so, unless its choice is kept; single keys
-    that are kept go along. The scale's data takes the place of `start.pool` by the same rule. Then the suite is cut to
-    what fits, numbers to `at_most`, and the budget of the selection to the pool's new size.
+    cfg: plain and resolved. keep: dotted keys or groups that do not change.
+
+    The scale's choice of a group replaces the run's where `_replaces` is true, unless the group or its identifying keys
+    are in `keep`; single keys in `keep` stay. The scale's data replaces `start.pool` by the same rule. Then the suite
+    loses its long tasks, `at_most` limits numbers, and the budget of the selection shrinks with the pool.
     """
     scale = cfg["scale"]
     new = copy.deepcopy({key: value for key, value in cfg.items() if key != "scale"})
     for group, naming in GROUPS.items():
-        chosen = group in kept or any(f"{group}.{key}" in kept for key in naming)
+        chosen = group in keep or any(f"{group}.{key}" in keep for key in naming)
         if not chosen and _replaces(group, new):
-            new[group] = _in_place_of(new[group], group, scale[group], kept)
-    if new.get("scorer") and not {"backbone@scorer", "scorer.name"} & set(kept):
+            new[group] = _in_place_of(new[group], group, scale[group], keep)
+    if new.get("scorer") and not {"backbone@scorer", "scorer.name"} & set(keep):
         new["scorer"] = copy.deepcopy(scale["backbone"])
     start = new.get("start") or {}
-    own_pool = {"data@start.pool", "start.pool.path", "start.pool.source"} & set(kept)
-    if "pool" in start and not own_pool and _from_afar(start["pool"]):
-        start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], kept)
+    own_pool = {"data@start.pool", "start.pool.path", "start.pool.source"} & set(keep)
+    if "pool" in start and not own_pool and _is_remote(start["pool"]):
+        start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], keep)
     nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
-    if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in kept:
+    if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in keep:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite
     if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror"):
         _trim(new["evaluation"], scale["suite"])
     for key, largest in scale["at_most"].items():
         holder, last = _find(new, key), key.rsplit(".", 1)[1]
-        if holder is not None and key not in kept and (holder[last] is None or holder[last] > largest):
+        if holder is not None and key not in keep and (holder[last] is None or holder[last] > largest):
             holder[last] = largest
-    _shrink_budget(new, kept)
+    _shrink_budget(new, keep)
     before = dict(flatten({key: value for key, value in cfg.items() if key != "scale"}))
     after = dict(flatten(new))
     changes = {
@@ -81,33 +85,33 @@ def rescaled(cfg: Mapping[str, Any], kept: Collection[str]) -> tuple[dict[str, A
     return new | {"scale": {"name": scale["name"], "changes": changes}}, changes
 
 
-def _given() -> list[str]:
-    """The keys that the command line sets, when Hydra started this run."""
+def _command_line() -> list[str]:
+    """The keys that the command line sets; none if Hydra did not start this run."""
     if not HydraConfig.initialized():
         return []
     return [word.lstrip("+~").split("=", 1)[0] for word in HydraConfig.get().overrides.task]
 
 
 def _replaces(group: str, cfg: Mapping[str, Any]) -> bool:
-    """Whether the scale's choice takes the place of the run's."""
+    """Whether the scale's choice replaces the run's."""
     if group == "data":
-        return _from_afar(cfg["data"])
+        return _is_remote(cfg["data"])
     if group == "tuning":
         return cfg["tuning"].get("mode") == "full"
     if group == "evaluation":
-        if "datasets" in cfg["evaluation"]:  # NLU tasks are asked on the data that is tuned on
+        if "datasets" in cfg["evaluation"]:  # an NLU suite evaluates on the data set of the tuning
             return cfg["data"].get("path") is None and cfg["evaluation"].get("path") is None
         return _stock_tasks(cfg["evaluation"]) and not cfg["evaluation"].get("mirror")
     return True
 
 
-def _in_place_of(own: Mapping[str, Any], name: str, choice: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
-    """The scale's choice, with the keys of `own` that are kept."""
-    return copy.deepcopy(choice) | {key: own[key] for key in own if f"{name}.{key}" in kept and key in choice}
+def _in_place_of(own: Mapping[str, Any], name: str, choice: Mapping[str, Any], keep: Collection[str]) -> dict[str, Any]:
+    """The scale's choice, with the keys of `own` that are in `keep`."""
+    return copy.deepcopy(choice) | {key: own[key] for key in own if f"{name}.{key}" in keep and key in choice}
 
 
-def _from_afar(pool: Mapping[str, Any]) -> bool:
-    """A local file stays; the embedded pool is the scale's own choice."""
+def _is_remote(pool: Mapping[str, Any]) -> bool:
+    """Whether a pool is neither a local file nor the embedded pool."""
     return pool.get("path") is None and pool.get("source") != "embedded"
 
 
@@ -120,7 +124,7 @@ def _stock_tasks(evaluation: Mapping[str, Any]) -> bool:
 
 
 def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:
-    """Take long tasks out of a suite, with the averages and headlines that need them, and shorten the prompts."""
+    """Remove long tasks from a suite, with their averages and headlines, and use fewer examples per prompt."""
     evaluation["tasks"] = [
         task | {"num_fewshot": min(task["num_fewshot"], suite["num_fewshot"])}
         for task in evaluation["tasks"]
@@ -136,21 +140,21 @@ def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:
     evaluation["headline"] = [key for key in evaluation["headline"] if key in reported]
 
 
-def _shrink_budget(cfg: dict[str, Any], kept: Collection[str]) -> None:
-    """A budget in records becomes the same share of the smaller pool: at least 4 records. A share of the smaller pool
-    that is less than one record becomes that of 2."""
+def _shrink_budget(cfg: dict[str, Any], keep: Collection[str]) -> None:
+    """Scale a budget in records with the pool, to at least 4 records. A share of less than one record becomes the share
+    of FEWEST records."""
     selection, limit = cfg["selection"], cfg["data"].get("limit")
     if not limit:
         return
     records, count, ratio = (cfg.get("table") or {}).get("records"), selection.get("count"), selection.get("ratio")
-    if count and records and limit < records and "selection.count" not in kept:
+    if count and records and limit < records and "selection.count" not in keep:
         selection["count"] = max(4, round(count * limit / records))
-    if not count and ratio and int(limit * ratio) < 1 and "selection.ratio" not in kept:
+    if not count and ratio and int(limit * ratio) < 1 and "selection.ratio" not in keep:
         selection["ratio"] = min(1.0, FEWEST / limit)
 
 
 def _find(cfg: dict[str, Any], key: str) -> dict[str, Any] | None:
-    """The mapping that holds the last part of a dotted key, or None."""
+    """The mapping that holds the last part of a dotted key; None without one."""
     node: Any = cfg
     *path, last = key.split(".")
     for part in path:
@@ -158,8 +162,8 @@ def _find(cfg: dict[str, Any], key: str) -> dict[str, Any] | None:
     return node if isinstance(node, dict) and last in node else None
 
 
-def _shown(value: Any) -> str:
+def show_value(value: Any) -> str:
+    """A value of a setting as text; a task of an evaluation by its name and number of examples."""
     if isinstance(value, list) and value and isinstance(value[0], Mapping) and "task" in value[0]:
-        value = [f"{task['task']} {task.get('num_fewshot')}-shot" for task in value]
-    text = str(value).replace("\n", "\\n")
-    return text if len(text) <= 100 else f"{text[:97]}..."
+        return ", ".join(f"{task['task']} {task.get('num_fewshot', 0)}-shot" for task in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a multirun sweep says at its end: which jobs are not finished, and why; and the table that it was for."""
+"""The end of a multirun sweep: unfinished jobs with their reasons, and the check of the experiment's table."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.errors import UserError, user_sentence
+from winnow.errors import UserError
+from winnow.messages import user_sentence
 from winnow.store.files import read_json, write_atomically, write_json
 from winnow.tracking.run_card import mask_hydra
 
-FAILURE = "failed.json"  # in a job's folder: why its last attempt failed
+FAILURE = "failed.json"  # in a job's folder: the error of its last attempt
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
-TROUBLE = "sweep_error.txt"  # in a sweep's folder: the traceback of what ended its launcher or its sweeper
-UNFINISHED = "it did not finish: killed, or running still"
+TROUBLE = "sweep_error.txt"  # in a sweep's folder: the traceback of its launcher or sweeper
+UNFINISHED = "not finished: it was killed, or it still runs"
 SHARED = (
     "refused, as an earlier job of the sweep wrote into this folder; let hydra.sweep.subdir name what differs between "
     "jobs, as ${hydra:job.num} does"
@@ -38,14 +39,14 @@ CARD = "run_card.json"
 
 
 def note_failure(folder: Path, error: Exception) -> None:
-    """Leave the reason in the job's folder: the job may run in another process than the sweep's."""
+    """Write the error into the job's folder, because the job may run in another process than the sweep."""
     sentence = user_sentence(error) or "".join(traceback.format_exception(error))
     write_json(folder / FAILURE, {"error": sentence})
     print(f"This job failed: {sentence}", flush=True)
 
 
 def failure(file: Path) -> str:
-    """The sentence that `note_failure` left; of a traceback the last line."""
+    """The sentence of `note_failure`; the last line of a traceback."""
     return read_json(file, "error")["error"].strip().splitlines()[-1]
 
 
@@ -53,9 +54,9 @@ def failure(file: Path) -> str:
 class Sweep:
     """A sweep that this process began.
 
-    folder: where its jobs belong. table, scale: of the command; the experiment's resolved `table`, None outside of
-    experiments. began: seconds since 1970. notes: each job leaves one here when it begins, whatever process it runs in
-    and wherever its own folder is.
+    folder: the parent of its jobs' folders. table, scale: the experiment's resolved `table` and the scale of the
+    command, None without an experiment. began: seconds since 1970. notes: the folder into which every job, in any
+    process, writes a note when it begins.
     """
 
     folder: Path
@@ -65,60 +66,60 @@ class Sweep:
     notes: Path
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The notes of the jobs that began, by folder: folder, table, scale, and the time stamp of an earlier attempt's
-        run card; of a job that was refused `refused`."""
+        """The notes of the jobs that began, by folder: folder, table, scale, and the time stamp of the run card of an
+        earlier attempt; a refused job also has `refused`."""
         notes = [read_json(path, "folder") for path in self.notes.glob("*.json")]
         return sorted(notes, key=lambda note: note["folder"])
 
     def name(self, job: dict[str, Any]) -> str:
-        """A job's folder as it is told: below the sweep's, else the whole path."""
+        """A job's folder for a message: relative to the sweep's, or the whole path if it lies elsewhere."""
         path, home = Path(job["folder"]), Path(os.path.abspath(self.folder))
         return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
     def failed(self) -> str | None:
-        """One sentence with each job that began and is not finished; those with the same reason together."""
+        """One sentence on the unfinished jobs, grouped by reason; None without one."""
         reasons: dict[str, list[str]] = {}
         for job in self.jobs():
-            why = _verdict(job)
+            why = _reason(job)
             if why is not None:
                 reasons.setdefault(why, []).append(self.name(job))
         if not reasons:
             return None
         number = sum(map(len, reasons.values()))
-        told = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
-        return f"{number} job{'s' if number > 1 else ''} of the sweep failed: {told}"
+        message = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+        return f"{number} job{'s' if number > 1 else ''} of the sweep failed: {message}"
 
     def trouble(self, error: Exception) -> str:
-        """One sentence on what ended the launcher or the sweeper; a traceback goes into the sweep's folder."""
+        """One sentence on the error of the launcher or sweeper; a traceback goes into the sweep's folder."""
         sentence = user_sentence(error)
         if sentence is None:
             write_atomically(self.folder / TROUBLE, "".join(traceback.format_exception(error)))
-            # Submitit's messages have whole logs below a line of dashes.
-            told = textwrap.shorten(re.split(r"\n\s*-{3,}|\n\s*Traceback", str(error))[0], 300)
-            sentence = f"{type(error).__name__}: {told} (its traceback: {self.folder / TROUBLE})"
+            # Submitit's messages hold whole logs below a line of dashes.
+            message = textwrap.shorten(re.split(r"\n\s*-{3,}|\n\s*Traceback", str(error))[0], 300)
+            sentence = f"{type(error).__name__}: {message} (its traceback: {self.folder / TROUBLE})"
         if not self.jobs():
             return sentence
-        return f"the sweep was not brought to its end: {sentence}; the same command runs what is missing."
+        return f"the sweep ended early: {sentence}; the same command runs the missing jobs."
 
     def check_table(self) -> None:
-        """Raises UserError where the sweep's folder does not have the jobs of its table: an empty one must not take the
-        place of a full one."""
-        name, home = _table_name(self.table), Path(os.path.abspath(self.folder))
-        away = [job for job in self.jobs() if not Path(job["folder"]).is_relative_to(home)]
-        if away:
+        """Raises UserError where the sweep's folder lacks the jobs of its table, because an empty table would replace a
+        full one."""
+        name, home = table_name(self.table), Path(os.path.abspath(self.folder))
+        outside = [job for job in self.jobs() if not Path(job["folder"]).is_relative_to(home)]
+        if outside:
             raise UserError(
-                f"no table of {name} is written: {len(away)} of {len(self.jobs())} jobs, as {self.name(away[0])}, lie "
-                f"outside of {self.folder}; give a hydra.sweep.dir that is the same for all jobs, or write the table "
-                f"of one folder with `winnow table {name} runs=FOLDER`."
+                f"no table of {name} is written: {len(outside)} of {len(self.jobs())} jobs, as "
+                f"{self.name(outside[0])}, lie outside of {self.folder}; give one hydra.sweep.dir for all, or write "
+                f"the table of one folder with `winnow table {name} runs=FOLDER`."
             )
         if not any((job["table"], job["scale"]) == (name, self.scale) for job in self.jobs()):
             raise UserError(
-                f"no table of {name} at scale={self.scale} is written: no job of this sweep is of both; do not sweep "
-                f"what says which table or scale it is."
+                f"no table of {name} at scale={self.scale} is written: no job of this sweep has both; do not sweep the "
+                f"keys that set table or scale."
             )
 
     def remember(self) -> None:
-        """Leave the time of this sweep in an experiment's folder."""
+        """Write the time of this sweep into the experiment's folder."""
         write_json(self.folder / LAST_SWEEP, {"began": self.began})
 
     def forget(self) -> None:
@@ -126,17 +127,17 @@ class Sweep:
         shutil.rmtree(self.notes, ignore_errors=True)
 
 
-SWEEPS: list[Sweep] = []  # of this process; Hydra makes the callback below, and has no way to hand it out
+SWEEPS: list[Sweep] = []  # of this process; Hydra creates the callback below and gives no access to it
 REFUSED: set[int] = set()  # numbers of jobs that must not run, for the same reason
 
 
-def _told(method: Callable) -> Callable:
-    """Ends the process with an error's sentence: Hydra makes warnings of a callback's errors."""
+def _ends_process(method: Callable) -> Callable:
+    """Ends the process with the sentence of an error, because Hydra turns errors of a callback into warnings."""
 
     @functools.wraps(method)
-    def call(*given, **named):
+    def call(*args, **kwargs):
         try:
-            return method(*given, **named)
+            return method(*args, **kwargs)
         except Exception as error:
             sys.exit(f"error: {user_sentence(error) or ''.join(traceback.format_exception(error))}")
 
@@ -144,12 +145,12 @@ def _told(method: Callable) -> Callable:
 
 
 class SweepSummary(Callback):
-    """Hydra callback: refuses what cannot be one sweep; every job that begins leaves a note with its folder."""
+    """Hydra callback: checks the sweep, and writes a note for every job that begins."""
 
     def __init__(self) -> None:
-        self.notes: Path | None = None  # goes along into the processes of a launcher
+        self.notes: Path | None = None  # the launcher copies it into its processes
 
-    @_told
+    @_ends_process
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         _check_sweep(config)
         REFUSED.clear()
@@ -163,7 +164,7 @@ class SweepSummary(Callback):
             table = OmegaConf.to_container(table, resolve=True)
         SWEEPS.append(Sweep(folder, table, OmegaConf.select(config, "scale.name"), time.time(), self.notes))
 
-    @_told
+    @_ends_process
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.runtime.output_dir)
         mask_hydra(folder)
@@ -171,15 +172,15 @@ class SweepSummary(Callback):
         if self.notes is not None and not self._first(config, folder):
             REFUSED.add(config.hydra.job.num)
             return
-        (folder / FAILURE).unlink(missing_ok=True)  # the verdict of an earlier attempt
+        (folder / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
 
     def _first(self, config: DictConfig, folder: Path) -> bool:
-        """Leaves the job's note; False for a job whose folder is another's, which then has its settings back."""
+        """Write the job's note. False if an earlier job has this folder; the settings of that job are restored."""
         note = self.notes / f"{uuid.uuid5(uuid.NAMESPACE_URL, str(folder)).hex}.json"
         about = {
             "job": config.hydra.job.num,
             "folder": str(folder),
-            "table": _table_name(config.get("table")),
+            "table": table_name(config.get("table")),
             "scale": OmegaConf.select(config, "scale.name"),
             "card": _stamp(folder),
             "settings": {path.name: path.read_text(encoding="utf-8") for path in (folder / ".hydra").glob("*.yaml")},
@@ -190,7 +191,7 @@ class SweepSummary(Callback):
                 write_json(note, about)
                 return True
             first = read_json(note, "job")
-            if first["job"] == about["job"]:  # of several processes of a job the first one says how it was
+            if first["job"] == about["job"]:  # another process of the same job
                 return True
             for name, text in first["settings"].items():
                 write_atomically(folder / ".hydra" / name, text)
@@ -199,16 +200,16 @@ class SweepSummary(Callback):
 
 
 def _check_sweep(config: DictConfig) -> None:
-    """Raises UserError for several experiments, or several scales of one: folder and table are those of one."""
+    """Raises UserError for several experiments or scales, because folder and table belong to one."""
     params = config.hydra.sweeper.get("params") or {}
     words = [f"{key}={params[key]}" for key in ("experiment", "scale") if key in params]
-    given = {}
+    overrides = {}
     for one in OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task]):
-        given[one.get_key_element().lstrip("+~")] = one
+        overrides[one.get_key_element().lstrip("+~")] = one
     for key in ("experiment", "scale"):
-        if "experiment" in given and key in given and given[key].is_sweep_override():
+        if "experiment" in overrides and key in overrides and overrides[key].is_sweep_override():
             raise UserError(
-                f"{given[key].input_line}: an experiment at a scale is a sweep of its own, with its own folder and "
+                f"{overrides[key].input_line}: an experiment at a scale is a sweep of its own, with its own folder and "
                 f"table; give one command for each, or run all experiments of a scale with "
                 f"`python experiments/run_all.py`."
             )
@@ -219,28 +220,29 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it is another user's
         return True
     return True
 
 
-def _table_name(table: Any) -> str | None:
+def table_name(table: Any) -> str | None:
+    """`<paper>/<name>` of a `table` of a configuration; None without one."""
     return None if table is None else f"{table['paper']}/{table['name']}"
 
 
 def _stamp(folder: Path) -> int | None:
-    """When the run card in a folder was last written; None if there is none."""
+    """Time of the last change of the run card in a folder; None without a card."""
     return (folder / CARD).stat().st_mtime_ns if (folder / CARD).is_file() else None
 
 
-def _verdict(job: dict[str, Any]) -> str | None:
-    """Why a job that began is not finished; None if it is."""
+def _reason(job: dict[str, Any]) -> str | None:
+    """The reason why a job that began is not finished; None if it is."""
     folder = Path(job["folder"])
     if job.get("refused"):
         return SHARED
     if (folder / FAILURE).is_file():
         return failure(folder / FAILURE)
-    if _stamp(folder) == job["card"]:  # nothing was written since
+    if _stamp(folder) == job["card"]:  # nobody has written it since
         return UNFINISHED
     card = read_json(folder / CARD, "status", "error")
     if card["status"] == "finished":

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from winnow.reproduce.names import control, identity, text
+from winnow.data.records import Pool
+from winnow.scoring.scores import Scores
 from winnow.store.files import read_json
+from winnow.tracking.names import control, identity, text
 from winnow.tracking.run_card import RunCard, StageRecord
-
-if TYPE_CHECKING:
-    from winnow.pipeline import Run
+from winnow.tracking.wandb_run import Tracker
 
 SHOWN = 10  # best and worst records in the tracker's table
 LONGEST = 500  # characters of an instruction or answer in that table
@@ -34,17 +34,17 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     choices = {} if hydra is None else {str(key): str(value) for key, value in hydra.runtime.choices.items()}
     row, table, own = config.get("row") or {}, config.get("table"), config["tracking"]
-    known = {"method": method} | share(config)
+    values = {"method": method} | share(config)
     if table and choices:
-        known |= identity(row, choices, table["paper"])
+        values |= identity(row, choices, table["paper"])
     else:
         adversary = choices.get("adversary", "none")
-        known["method"] = control(method, choices) + (f"+{adversary}" if adversary != "none" else "")
-    job_type = own.get("job_type") or known["method"]
+        values["method"] = control(method, choices) + (f"+{adversary}" if adversary != "none" else "")
+    job_type = own.get("job_type") or values["method"]
     group = own.get("group")
     if group is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
         group = Path(hydra.sweep.dir).name
-    words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in known.items())]
+    words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in values.items())]
     tags = [*own.get("tags", []), *words]
     return {
         "name": own.get("name") or row.get("job") or " ".join([job_type, *share(config).values()]),
@@ -61,66 +61,77 @@ def share(config: Mapping[str, Any]) -> dict[str, str]:
     return {} if selection.get(key) is None else {key: text(selection[key])}
 
 
-def track_start(run: Run, card: RunCard) -> None:
+def track_start(tracker: Tracker, card: RunCard) -> None:
     """Provenance, at once, so that a run that fails has it too."""
-    told = card.as_dict()
-    run.tracker.update_config({key: told[key] for key in ("command", "git", "packages", "hardware", "data")})
+    content = card.as_dict()
+    tracker.update_config({key: content[key] for key in ("command", "git", "packages", "hardware", "data")})
 
 
-def track_stage(run: Run, stage: str, record: StageRecord) -> None:
-    """Seconds and status of a finished stage, and what it made: the best and worst records and the subset, the training
-    curve and the model, all metrics of the evaluation.
+def track_stage(tracker: Tracker, folder: Path, pool: Pool, stage: str, record: StageRecord) -> None:
+    """Seconds and status of a finished stage, and what it left in the run folder: the scores, the best and worst
+    records and the subset, the training curve and the model, all metrics of the evaluation.
 
     Summary keys: `stages/<stage>/seconds`, `stages/<stage>/status`, `<base or tuned>/<task>/<metric>`,
     `delta/<task>/<metric>`, tuned minus base, with its paired interval, `/low` and `/high`;
     `verdict/<task>/<metric>`, win, tie or loss of the tuned model.
     """
-    run.tracker.summary({f"stages/{stage}/seconds": record.seconds, f"stages/{stage}/status": record.status})
+    tracker.summary({f"stages/{stage}/seconds": record.seconds, f"stages/{stage}/status": record.status})
     if record.status == "skipped":
         return
-    if stage == "select":
-        _track_selection(run)
+    if stage == "score":
+        tracker.log_scores(Scores.read(folder / "scores.parquet")["score"].to_pylist())
+    elif stage == "select":
+        _track_selection(tracker, folder, pool)
     elif stage == "tune":
-        _track_tuning(run, record)
+        _track_tuning(tracker, folder, record)
     elif stage == "evaluate":
-        results = read_json(run.folder / "results.json", "models", "delta")
-        for name, model in results["models"].items():
-            run.tracker.summary({f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()})
-        run.tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})
-        for key, one in results.get("comparison", {}).items():
-            ends = {f"delta/{key}/{end}": one[end] for end in ("low", "high")}
-            run.tracker.summary({f"verdict/{key}": one["verdict"]} | ends)
+        _track_evaluation(tracker, _content(folder / "results.json"))
 
 
-def track_results(run: Run, card: RunCard) -> None:
+def track_results(tracker: Tracker, folder: Path, card: RunCard) -> None:
     """Headline numbers, and the pages that tell the rest."""
-    run.tracker.summary(card.results)
+    tracker.summary(card.results)
     for name in ("run_card.json", "report.html"):
-        if (run.folder / name).exists():
-            run.tracker.save_file(run.folder / name)
+        if (folder / name).exists():
+            tracker.save_file(folder / name)
 
 
-def _track_selection(run: Run) -> None:
-    ranked = sorted((d for d in run.manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
-    records = {record.row: record for record in run.pool.records}
-    ends = {decision["rank"]: decision for decision in ranked[:SHOWN] + ranked[-SHOWN:]}.values()
+def _content(file: Path) -> dict[str, Any]:
+    return read_json(file)
+
+
+def _track_selection(tracker: Tracker, folder: Path, pool: Pool) -> None:
+    manifest = _content(folder / "selection.json")
+    ranked = sorted((d for d in manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
+    records = {record.row: record for record in pool.records}
     rows = []
-    for decision in ends:
+    for decision in {one["rank"]: one for one in ranked[:SHOWN] + ranked[-SHOWN:]}.values():
         record = records[decision["row"]]
         texts = record.instruction[:LONGEST], record.output[:LONGEST]
         rows.append([decision["rank"], decision["score"], decision["selected"], *texts])
-    run.tracker.log_table("best and worst", ["rank", "score", "selected", "instruction", "answer"], rows)
-    about = {key: run.manifest[key] for key in ("method", "ratio", "count", "n_records", "n_valid", "n_selected")}
-    for path in run.folder.glob("subset.*"):
-        run.tracker.save_artifact("subset", path, about | {"pool": run.pool.fingerprint})
+    tracker.log_table("best and worst", ["rank", "score", "selected", "instruction", "answer"], rows)
+    about = {key: manifest[key] for key in ("method", "ratio", "count", "n_records", "n_valid", "n_selected")}
+    for path in folder.glob("subset.*"):
+        tracker.save_artifact("subset", path, about | {"pool": pool.fingerprint})
 
 
-def _track_tuning(run: Run, record: StageRecord) -> None:
-    tuned = read_json(run.folder / "tuning.json", "steps", "train_loss")
+def _track_tuning(tracker: Tracker, folder: Path, record: StageRecord) -> None:
+    tuned = _content(folder / "tuning.json")
     if record.status == "reused":  # no trainer logged its curve in this run
         for point in tuned["train_loss"]:  # Lightning calls the first step 0
-            run.tracker.log_metrics({"train/loss": point["loss"], "train/lr": point["lr"]}, step=point["step"] - 1)
-    model = (run.folder / "model").resolve()
+            tracker.log_metrics({"train/loss": point["loss"], "train/lr": point["lr"]}, step=point["step"] - 1)
+    model = (folder / "model").resolve()
     kind = "adapter" if (model / "adapter_config.json").exists() else "model"
     about = {key: tuned[key] for key in ("steps", "records", "answer_tokens", "trainable_parameters")}
-    run.tracker.save_artifact(kind, model, about | {"fingerprint": record.fingerprint})
+    tracker.save_artifact(kind, model, about | {"fingerprint": record.fingerprint})
+
+
+def _track_evaluation(tracker: Tracker, results: dict[str, Any]) -> None:
+    for name, model in results["models"].items():
+        metrics = {f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()}
+        tracker.log_metrics(metrics)
+        tracker.summary(metrics)
+    tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})
+    for key, one in results.get("comparison", {}).items():
+        ends = {f"delta/{key}/{end}": one[end] for end in ("low", "high")}
+        tracker.summary({f"verdict/{key}": one["verdict"]} | ends)

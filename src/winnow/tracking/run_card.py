@@ -1,4 +1,4 @@
-"""The run card: one page that says what was run, on what, with what, and what came out.
+"""The run card: command, data, versions, machine and results of a run on one page.
 
     with RunCard(config).recording(folder) as card:
         with card.stage("score") as stage:
@@ -6,8 +6,8 @@
         card.data = {"source": "pool.jsonl", "n_records": 300}
         card.results["arc_easy/acc"] = 0.61
 
-leaves `run_card.json` (for programs) and `run_card.md` (for people) in `folder`. Both are rewritten after
-every stage, so a killed run still has a card, and once more at the end, whether the run succeeded or not.
+writes `run_card.json` (for programs) and `run_card.md` (for people) into `folder`: after every stage, so that a killed
+run has a card, and at the end, also when the run fails.
 """
 
 from __future__ import annotations
@@ -43,23 +43,8 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "pytorch-lightning",
-    "lm-eval",
-    "datasets",
-    "huggingface-hub",
-    "safetensors",
-    "hydra-core",
-    "omegaconf",
-    "wandb",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pyarrow",
-    "matplotlib",
+    *("torch", "transformers", "tokenizers", "peft", "pytorch-lightning", "lm-eval", "datasets", "huggingface-hub"),
+    *("safetensors", "hydra-core", "omegaconf", "wandb", "numpy", "scipy", "scikit-learn", "pyarrow", "matplotlib"),
 )
 
 
@@ -180,7 +165,7 @@ def hardware() -> dict[str, Any]:
 
 
 def error_sentence(error: BaseException) -> str:
-    """The sentence shown to the user: a UserError's own, otherwise the exception's type and message."""
+    """The sentence for the user: that of a UserError, otherwise the exception's type and message."""
     if isinstance(error, UserError):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -188,10 +173,10 @@ def error_sentence(error: BaseException) -> str:
 
 @dataclass
 class StageRecord:
-    """What one stage reports: wall-clock seconds, `computed`, `reused`, `skipped`, `failed` or `interrupted`, and its
-    artifact's fingerprint (16 hex digits, None when it makes no artifact). reused, resumed: how many of the artifacts
-    that it needed came from the store, and how many go on from an interrupted run: only where both are 0 do the seconds
-    tell what all of it takes. None where nothing is counted."""
+    """The record of one stage: wall-clock seconds; `computed`, `reused`, `skipped`, `failed` or `interrupted`; the
+    fingerprint of its artifact (16 hex digits, None without an artifact). reused, resumed: number of its artifacts that
+    came from the store, and that continue an interrupted run; None where nothing is counted. Only if both are 0, the
+    seconds measure the whole work."""
 
     seconds: float = 0.0
     status: str = "computed"
@@ -243,7 +228,7 @@ class RunCard:
             self.write(self._folder)
 
     def skip(self, name: str) -> None:
-        """Note a stage that was not asked for."""
+        """Record a stage that is not part of the run."""
         self.stages[name] = StageRecord(status="skipped")
 
     @contextmanager
@@ -264,7 +249,7 @@ class RunCard:
             try:
                 self.write(self._folder)
             except UserError as unwritten:
-                # The first error is the one to tell; it may well be the reason for this one.
+                # The first error is the important one; it may be the cause of this one.
                 error.add_note(str(unwritten))
             raise
         self.status = "finished"

@@ -1,11 +1,11 @@
 """Tracking of a run: Weights & Biases, offline when no key is configured, and Lightning's CSV logger besides.
 
-    with track(mode="auto", folder=run_folder, config=cfg, project="winnow", tags=["ifd"]) as tracker:
+    with instantiate(cfg.tracking)(folder=run_folder, config=cfg) as tracker:
         trainer = Trainer(logger=tracker.lightning_loggers())
         tracker.summary({"arc_easy/acc": 0.61})
 
-Everything is written inside the run folder (`wandb/`, `metrics/`); nothing is printed and nothing is ever
-asked. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
+All files are inside the run folder (`wandb/`, `metrics/`), and tracking never prints or asks. Send an offline run
+later with `wandb sync <run folder>/wandb/offline-run-*`.
 
 One run folder is one W&B run: its id is kept in `wandb/run_id`, and a later start in the same folder continues it.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STEP = "trainer/global_step"  # the x-axis that Lightning's WandbLogger logs under
 ID_FILE = "run_id"  # inside <run folder>/wandb
-ARTIFACTS = {"subset": "dataset", "adapter": "model", "model": "model"}  # what can be kept: its type in W&B
+ARTIFACTS = {"subset": "dataset", "adapter": "model", "model": "model"}  # kind: its type in W&B
 
 
 class Tracker:
@@ -132,7 +132,7 @@ class Tracker:
         it is missing."""
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path}: not there, so it cannot be kept with the W&B run.")
+            raise UserError(f"{path}: there is no such file to send to W&B.")
         if self.run is not None:
             # Copied to where W&B collects files: `run.save` would link, which breaks when the folder moves.
             target = Path(self.run.dir) / path.name
@@ -180,15 +180,15 @@ def track(
     *,
     folder: str | Path,
     config: Any = None,
-    mode: str = "auto",
-    csv: bool = True,
-    project: str = "winnow",
-    entity: str | None = None,
-    name: str | None = None,
-    group: str | None = None,
-    job_type: str | None = None,
-    tags: Sequence[str] = (),
-    artifacts: Sequence[str] = (),
+    mode: str,
+    csv: bool,
+    project: str,
+    entity: str | None,
+    name: str | None,
+    group: str | None,
+    job_type: str | None,
+    tags: Sequence[str],
+    artifacts: Sequence[str],
 ) -> Tracker:
     """Start tracking a run whose files go under `folder`; use the result as a context manager.
 
@@ -243,10 +243,10 @@ def track(
         )
     except (wandb.Error, ValueError, OSError) as error:
         Tracker(None, mode, folder, csv=False, variables=variables).finish(1)
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         anew = f", delete {folder / 'wandb' / ID_FILE} to begin a new W&B run" if continued else ""
         raise UserError(
-            f"tracking.mode={mode}: W&B could not start ({said}); "
+            f"tracking.mode={mode}: W&B could not start ({message}); "
             f"mend the tracking settings{anew}, or use tracking=csv."
         ) from error
     if run.resumed:  # W&B then prefers what it knew

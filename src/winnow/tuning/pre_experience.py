@@ -61,11 +61,11 @@ class PreExperience:
     def __init__(
         self,
         tuner: Tuner,
-        clusters: int = 100,
-        per_cluster: int = 10,
-        low: float = 25.0,
-        high: float = 75.0,
-        seed: int = 0,
+        clusters: int,
+        per_cluster: int,
+        low: float,
+        high: float,
+        seed: int,
     ) -> None:
         if clusters < 1 or per_cluster < 1:
             raise UserError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -25,6 +26,12 @@ def shared_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
+ADAPTED = (nn.Linear, nn.Embedding, nn.Conv1d, Conv1D)  # kinds of modules that peft puts adapters on
+# The kernels of these architectures read the weights of FUSED past an adapter on them, so peft refuses one there.
+MAMBAS = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+FUSED = ("out_proj", "conv1d")
+
+
 def with_adapters(
     model: nn.Module, r: int, alpha: float, dropout: float, target_modules: str | list[str], seed: int
 ) -> PeftModel:
@@ -36,18 +43,22 @@ def with_adapters(
     torch.manual_seed(seed)
     check_targets(model, target_modules)
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+    left_out = _barred(model) if targets == "all-linear" else []
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft declares int, and divides it by r
         lora_dropout=dropout,
         target_modules=targets,
+        exclude_modules=left_out or None,
         bias="none",
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(shared_copy(model), config)
     except ValueError as error:
-        raise UserError(f"tuning.lora_target_modules={targets} does not fit this backbone: {error}") from error
+        raise UserError(
+            f"tuning.lora_target_modules={targets} does not fit this backbone: {' '.join(str(error).split())}"
+        ) from error
 
 
 def target_names(given: str | Sequence[str] | None) -> str | list[str]:
@@ -73,21 +84,32 @@ def target_names(given: str | Sequence[str] | None) -> str | list[str]:
     return sorted(name.strip() for name in given.split(","))
 
 
+def _barred(model: Any) -> list[str]:
+    """Names of modules that get no adapter in this architecture."""
+    return list(FUSED) if model.config.model_type in MAMBAS else []
+
+
 def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
-    """Raises UserError unless each target names a module of the model, which may lie on the meta device."""
+    """Raises UserError unless each target names modules that LoRA adapts, and no others. The model may lie on the meta
+    device."""
     if targets == "all-linear":
         return
-    names = [name for name, _ in model.named_modules()]
+    modules = dict(model.named_modules())
+    barred = _barred(model)
+
+    def adapts(target: str, named: Callable[[str], bool]) -> bool:
+        own = [module for name, module in modules.items() if named(name)]
+        return target not in barred and bool(own) and all(isinstance(module, ADAPTED) for module in own)
+
     if isinstance(targets, str):
-        absent = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
+        absent = [] if adapts(targets, lambda name: bool(re.fullmatch(targets, name))) else [targets]
     else:
-        absent = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
+        absent = [t for t in targets if not adapts(t, lambda name, t=t: f".{name}".endswith(f".{t}"))]
     if absent:
-        linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-        own = sorted({name.rpartition(".")[2] for name in linear} - {"lm_head"})
+        linear = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
         raise UserError(
-            f"tuning.lora_target_modules: the backbone has no module {', '.join(absent)}; its linear layers are "
-            f"[{','.join(own)}]."
+            f"tuning.lora_target_modules: the backbone has no module {', '.join(absent)} that LoRA adapts; its linear "
+            f"layers are [{','.join(sorted(linear - {'lm_head', *barred}))}]."
         )
 
 

@@ -70,24 +70,24 @@ class Tuner:
 
     def __init__(
         self,
-        mode: str = "lora",
-        lora_r: int = 16,
-        lora_alpha: float = 16,
-        lora_dropout: float = 0.05,
-        lora_target_modules: str | Sequence[str] = "all-linear",
-        epochs: int = 3,
-        max_steps: int | None = None,
-        batch_size: int = 16,
-        micro_batch_size: Free[int] = 4,
-        learning_rate: float = 1e-4,
-        warmup_ratio: float = 0.04,
-        schedule: str = "cosine",
-        weight_decay: float = 0.0,
-        gradient_clip: float | None = 1.0,
-        gradient_checkpointing: Free[bool] = False,
-        dtype: str = "auto",
-        checkpoint_every_steps: Free[int | None] = 50,
-        seed: int = 0,
+        mode: str,
+        lora_r: int,
+        lora_alpha: float,
+        lora_dropout: float,
+        lora_target_modules: str | Sequence[str],
+        epochs: int,
+        max_steps: int | None,
+        batch_size: int,
+        micro_batch_size: Free[int],
+        learning_rate: float,
+        warmup_ratio: float,
+        schedule: str,
+        weight_decay: float,
+        gradient_clip: float | None,
+        gradient_checkpointing: Free[bool],
+        dtype: str,
+        checkpoint_every_steps: Free[int | None],
+        seed: int,
     ) -> None:
         for key, value, known in (
             ("mode", mode, MODES),
@@ -157,13 +157,14 @@ class Tuner:
             raise ValueError("`noising` must be given with examples that differ per epoch, and only with them")
         records_of = EpochRecords(examples)
         records, dropped = records_of.first, records_of.dropped
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in dropped.items())
         if dropped:
-            log.warning("%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, dropped)
+            log.warning("%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, reasons)
         if not records:
             raise UserError(
                 f"There is nothing to tune on: none of the {records_of.total} selected records has an answer "
-                f"inside the window ({dropped or 'the selection is empty'}); raise selection.ratio or "
-                f"template.max_length."
+                f"behind a prompt ({reasons or 'the selection is empty'}); select others or more, raise "
+                f"template.max_length, or take another template."
             )
         dtype, began = self._dtype(backbone.model), None if start is None else weights_digest(start)
         with quiet_lightning(), torch.random.fork_rng(devices=[]):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from composed import build
 from shared_data import shared
 
-from winnow.data.nlu import DATASETS, read_nlu
+from winnow.data.nlu import DATASETS
 from winnow.data.nlu.columns import chunks, sentences
 from winnow.data.nlu.conll2012 import ontonotes
 from winnow.errors import UserError
+
+read = partial(build, "data/sst2")
 
 IOB2 = """-DOCSTART- -X- O O
 
@@ -43,7 +47,7 @@ def text_of(record) -> str:
 @pytest.mark.parametrize("content", [IOB1, IOB2], ids=["IOB1", "IOB2"])
 def test_both_schemes_of_conll03_give_the_same_names(tmp_path, content):
     """Ada Lovelace is one person; Acme Works and Bolt touch and are two organizations; the second sentence has none."""
-    pool = read_nlu("conll03", path=file(tmp_path, "eng.train", content))
+    pool = read(dataset="conll03", path=file(tmp_path, "eng.train", content))
     assert [(text_of(r), r.output) for r in pool.records] == [
         (
             "Ada Lovelace met Acme Works Bolt staff",
@@ -62,14 +66,14 @@ def test_chunks_by_hand():
 def test_bad_sentences_are_kept_apart_with_line_and_reason(tmp_path):
     """Line 2 has a tag that is none, line 4 no tag, line 6 a type that CoNLL-2003 has not; line 8 is good."""
     path = file(tmp_path, "train.txt", "Ada B-PER\nmet X\n\nalone\n\nNile B-RIVER\n\nRain O")
-    pool = read_nlu("conll03", path=path)
+    pool = read(dataset="conll03", path=path)
     assert [(bad.line, bad.row) for bad in pool.quarantined] == [(1, 0), (4, 1), (6, 2)]
     reasons = [bad.reason for bad in pool.quarantined]
     assert "line 2 has the tag 'X'" in reasons[0] and "line 4 has one column" in reasons[1]
     assert "'RIVER' is unknown; known: PER, ORG, LOC, MISC" in reasons[2]
     assert [(record.row, record.output) for record in pool.records] == [(3, "none")]
     with pytest.raises(UserError, match=r"train\.txt, line 1: line 2 has the tag"):
-        read_nlu("conll03", path=path, on_error="fail")
+        read(dataset="conll03", path=path, on_error="fail")
 
 
 def conll2012(word: str, name: str) -> str:
@@ -83,7 +87,7 @@ def test_ontonotes_in_both_layouts(tmp_path):
     bracketed = begin + "\n".join(conll2012(*one) for one in lines) + end
     columns = "Ada B-PERSON\nLovelace I-PERSON\nleft O\nNarnia B-GPE\n"
     found = [
-        read_nlu("ontonotes", path=file(tmp_path, name, text)).records
+        read(dataset="ontonotes", path=file(tmp_path, name, text)).records
         for name, text in (("a_gold_conll", bracketed), ("b.txt", columns))
     ]
     assert [record.output for record in found[0]] == ["person: Ada Lovelace; geopolitical entity: Narnia"]
@@ -112,8 +116,8 @@ def test_nyt_triples(tmp_path):
         {"text": "Bad .", "triple_list": [["a", "/x/y", "b"]]},
         {"text": "Bad .", "triple_list": [["a", "b"]]},
     ]
-    array = read_nlu("nyt", path=file(tmp_path, "train.json", json.dumps(rows)))
-    lines = read_nlu("nyt", path=file(tmp_path / "b", "train.json", "\n".join(map(json.dumps, rows))))
+    array = read(dataset="nyt", path=file(tmp_path, "train.json", json.dumps(rows)))
+    lines = read(dataset="nyt", path=file(tmp_path / "b", "train.json", "\n".join(map(json.dumps, rows))))
     for pool in (array, lines):
         outputs = ["place lived: Mia | Ulm; place of birth: Bo | Rome", "none"]
         assert [record.output for record in pool.records] == outputs
@@ -124,7 +128,7 @@ def test_nyt_triples(tmp_path):
 def test_webnlg_takes_any_relation(tmp_path):
     """camelCase and underscores become words; the context lists no options, there are over two hundred."""
     rows = [{"text": "A of B", "triple_list": [["A", "placeOfBirth", "B"], ["A", "is_part_of", "B"]]}]
-    record = read_nlu("webnlg", path=file(tmp_path, "train.json", json.dumps(rows))).records[0]
+    record = read(dataset="webnlg", path=file(tmp_path, "train.json", json.dumps(rows))).records[0]
     assert record.output == "place of birth: A | B; is part of: A | B"
     assert "Options" not in record.input and text_of(record) == "A of B"
 
@@ -137,7 +141,7 @@ def test_scierc_joint_form(tmp_path):
         "relations": [{"type": "Used-for", "head": 1, "tail": 0}],
     }
     wrong = {**row, "relations": [{"type": "Used-for", "head": 5, "tail": 0}]}
-    pool = read_nlu("scierc", path=file(tmp_path, "train.json", json.dumps([row, wrong])))
+    pool = read(dataset="scierc", path=file(tmp_path, "train.json", json.dumps([row, wrong])))
     assert pool.records[0].output == ("method: Deep parsers; task: translation; used-for: Deep parsers | translation")
     assert "do not fit together" in pool.quarantined[0].reason
 
@@ -145,27 +149,27 @@ def test_scierc_joint_form(tmp_path):
 def test_sst2(tmp_path):
     """Tab-separated with header and either line end; 0 is negative, 1 positive; quotes are ordinary characters."""
     rows = 'sentence\tlabel\r\na "fine film \t1\r\ndull .\t0\r\nwhat ?\t2\r\nhidden\t-1\r\nno label\r\n\t1\r\n'
-    pool = read_nlu("sst2", path=file(tmp_path, "train.tsv", rows))
+    pool = read(dataset="sst2", path=file(tmp_path, "train.tsv", rows))
     assert [(text_of(r), r.output) for r in pool.records] == [('a "fine film', "positive"), ("dull .", "negative")]
     reasons = [bad.reason for bad in pool.quarantined]
     assert [bad.line for bad in pool.quarantined] == [4, 5, 6, 7]
     assert "'2' is unknown" in reasons[0] and "split=validation" in reasons[1]
     assert "1 cells" in reasons[2] and "text is empty" in reasons[3]
     with pytest.raises(UserError, match="line 1: the header"):
-        read_nlu("sst2", path=file(tmp_path, "x.tsv", "text\tlabel\na\t1\n"))
+        read(dataset="sst2", path=file(tmp_path, "x.tsv", "text\tlabel\na\t1\n"))
 
 
 def test_agnews(tmp_path):
     """With and without header, a quoted line break inside a cell, and the tab form with class names."""
     body = '"4","A ""big"" rocket","Flies,\nfar."\n2,Cup,Won .\n7,T,D\n1,two\n'
     wanted = [('A "big" rocket Flies,\nfar.', "Sci/Tech"), ("Cup Won .", "Sports")]
-    plain = read_nlu("agnews", path=file(tmp_path, "train.csv", body))
-    headed = read_nlu("agnews", path=file(tmp_path, "b.csv", "class_index,title,description\n" + body))
+    plain = read(dataset="agnews", path=file(tmp_path, "train.csv", body))
+    headed = read(dataset="agnews", path=file(tmp_path, "b.csv", "class_index,title,description\n" + body))
     for pool in (plain, headed):
         assert [(text_of(record), record.output) for record in pool.records] == wanted
     assert [bad.line for bad in plain.quarantined] == [4, 5]
     assert [bad.line for bad in headed.quarantined] == [5, 6]
-    tabs = read_nlu("agnews", path=file(tmp_path, "dev.tsv", "A chip .\tSci/Tech\nA law .\tLaw\n"))
+    tabs = read(dataset="agnews", path=file(tmp_path, "dev.tsv", "A chip .\tSci/Tech\nA law .\tLaw\n"))
     assert [record.output for record in tabs.records] == ["Sci/Tech"]
     assert "'Law' is unknown" in tabs.quarantined[0].reason
 
@@ -174,7 +178,7 @@ def test_aste(tmp_path):
     """Word 1 is `screen`, 0 `Great`, 4 and 5 `battery life`, 3 `poor`; triplets in the order of the aspects."""
     good = "Great screen , poor battery life .####[([4, 5], [3], 'NEG'), ([1], [0], 'POS')]"
     path = file(tmp_path, "train.txt", f"{good}\nNo mark\nShort .####[([9], [0], 'POS')]\n")
-    pool = read_nlu("lap14", path=path)
+    pool = read(dataset="lap14", path=path)
     assert pool.records[0].output == "positive: screen | Great; negative: battery life | poor"
     assert [bad.line for bad in pool.quarantined] == [2, 3]
     assert "do not fit the 2 words" in pool.quarantined[1].reason
@@ -195,7 +199,7 @@ def test_real_files_are_read_whole(dataset, counts):
     """The publishers' counts, no bad row; every target, read back, holds an item or says that there is none."""
     folder = shared("data/nlu")
     for split, count in zip(("train", "validation", "test"), counts, strict=True):
-        pool = read_nlu(dataset, path=folder, split=split)
+        pool = read(dataset=dataset, path=folder, split=split)
         assert (len(pool.records), pool.quarantined) == (count, [])
         for record in pool.records[:: max(1, count // 300)]:
             answer = DATASETS[dataset].answer(record.output)

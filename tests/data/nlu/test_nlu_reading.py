@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+from functools import partial
 
 import pytest
-from composed import config
+from composed import build, config
 from omegaconf import OmegaConf
 
 from winnow.data.nlu import DATASETS, read_nlu
 from winnow.data.nlu.instructions import INSTRUCTIONS, OPPOSITE, STYLES
-from winnow.data.readers import read_pool
 from winnow.data.writers import write_subset
 from winnow.errors import UserError
+
+read = partial(build, "data/sst2")
 
 
 def sst2_rows(count: int, start: int = 0) -> str:
@@ -52,20 +54,20 @@ def test_every_data_set_has_its_yaml(name):
 @pytest.mark.parametrize(("split", "count"), [("train", 40), ("validation", 4), ("test", 6)])
 def test_folders_and_splits(folder, split, count):
     """The folder of the data set and the one above it give the same records; `dev` is the validation split."""
-    above, own = (read_nlu("sst2", path=path, split=split) for path in (folder, folder / "sst2"))
+    above, own = (read(dataset="sst2", path=path, split=split) for path in (folder, folder / "sst2"))
     assert len(above.records) == count and above.fingerprint == own.fingerprint
 
 
 def test_missing_and_ambiguous_files_are_named(folder):
     with pytest.raises(UserError, match=r"no file of the split test of conll03: .*test, testb.*conll2003"):
-        read_nlu("conll03", path=folder, split="test")
+        read(dataset="conll03", path=folder, split="test")
     (folder / "sst2" / "train_part2.tsv").write_text(sst2_rows(2))
     with pytest.raises(UserError, match=r"several files of the split train \(train.tsv, train_part2.tsv\)"):
-        read_nlu("sst2", path=folder)
+        read(dataset="sst2", path=folder)
     with pytest.raises(UserError, match="does not exist"):
-        read_nlu("sst2", path=folder / "absent")
+        read(dataset="sst2", path=folder / "absent")
     with pytest.raises(UserError, match="data=scierc names no place"):
-        read_nlu("scierc")
+        read(dataset="scierc")
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,11 @@ def test_missing_and_ambiguous_files_are_named(folder):
 )
 def test_wrong_settings_are_named(folder, options, message):
     with pytest.raises(UserError, match=message):
-        read_nlu(**{"dataset": "sst2", "path": folder, **options})
+        read(**{"dataset": "sst2", "path": folder, **options})
 
 
 def test_styles_change_the_instruction_alone(folder):
-    detailed, concise = (read_nlu("sst2", path=folder, style=style).records for style in STYLES)
+    detailed, concise = (read(dataset="sst2", path=folder, style=style).records for style in STYLES)
     assert [record.input for record in detailed] == [record.input for record in concise]
     assert {record.instruction for record in detailed} == {INSTRUCTIONS["sst2"]["detailed"]}
     assert {record.instruction for record in concise} == {INSTRUCTIONS["sst2"]["concise"]}
@@ -92,18 +94,18 @@ def test_styles_change_the_instruction_alone(folder):
 
 def test_a_limit_draws_the_same_records_in_both_styles(folder):
     """10 of 40 by seed, in file order; the 5 of the same seed are among them; another seed draws others."""
-    rows = [record.row for record in read_nlu("sst2", path=folder, limit=10).records]
+    rows = [record.row for record in read(dataset="sst2", path=folder, limit=10).records]
     assert len(rows) == 10 and rows == sorted(rows) and rows != list(range(10))
-    assert rows == [record.row for record in read_nlu("sst2", path=folder, limit=10, style="concise").records]
-    assert {record.row for record in read_nlu("sst2", path=folder, limit=5).records} < set(rows)
-    assert rows != [record.row for record in read_nlu("sst2", path=folder, limit=10, seed=1).records]
+    assert rows == [record.row for record in read(dataset="sst2", path=folder, limit=10, style="concise").records]
+    assert {record.row for record in read(dataset="sst2", path=folder, limit=5).records} < set(rows)
+    assert rows != [record.row for record in read(dataset="sst2", path=folder, limit=10, seed=1).records]
 
 
 def test_a_subset_is_alpaca_json_lines_that_still_tell_their_data_set(folder, tmp_path):
     """Written and read again as Alpaca rows: same ids, same texts, and the row's `dataset` for the noises."""
-    pool = read_nlu("sst2", path=folder)
+    pool = read(dataset="sst2", path=folder)
     path = write_subset(pool, [3, 1], tmp_path / "out")
-    back = read_pool(None, path=path)
+    back = build("data/file", source=None, path=path)
     assert (path.name, back.schema) == ("subset.jsonl", "alpaca")
     assert [record.id for record in back.records] == [pool.records[3].id, pool.records[1].id]
     assert json.loads(path.read_text().split("\n")[0])["original"] == {"sentence": "film number 3", "label": "1"}
@@ -112,7 +114,7 @@ def test_a_subset_is_alpaca_json_lines_that_still_tell_their_data_set(folder, tm
 
 def test_repeats_are_kept_and_counted(tmp_path):
     (tmp_path / "train.tsv").write_text("sentence\tlabel\na\t1\nb\t0\na\t1\n")
-    pool = read_nlu("sst2", path=tmp_path)
+    pool = read(dataset="sst2", path=tmp_path)
     assert (len(pool.records), pool.duplicates) == (3, 1)
 
 
@@ -134,7 +136,7 @@ def test_the_hub_copy(monkeypatch):
         ),
     }
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: served[name])
-    assert [record.output for record in read_nlu("conll03").records] == ["person: Ada B"]
-    pool = read_nlu("sst2", source="me/sst2", split="test")
+    assert [record.output for record in read(dataset="conll03").records] == ["person: Ada B"]
+    pool = read(dataset="sst2", source="me/sst2", split="test")
     assert [record.output for record in pool.records] == ["negative"]
     assert "split=validation" in pool.quarantined[0].reason and pool.quarantined[0].line is None

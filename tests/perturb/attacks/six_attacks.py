@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from functools import cache
 
+from composed import build
+
 from winnow.data.records import Record, record_id
 from winnow.perturb.attacks.bertattack import BertAttack
 from winnow.perturb.attacks.checklist import CheckList
@@ -32,10 +34,15 @@ INSTRUCTIONS = [
 ]
 
 
+def attack_of(name: str, **changes):
+    """The attack as `attack=[name]` gives it, with some keys replaced."""
+    return build(f"attack/{name}", **changes)
+
+
 @cache
 def six() -> dict:
     """All six with their default settings, search=random; built once, as loading the encoders takes some seconds."""
-    return {name: kind(cache=CACHE) for name, kind in KINDS.items()}
+    return {name: attack_of(name, cache=CACHE) for name in KINDS}
 
 
 def record(instruction: str, row: int = 0, output: str = "An answer.") -> Record:

@@ -7,8 +7,6 @@ from composed import config
 from hydra.utils import instantiate
 from six_attacks import KINDS
 
-from winnow.store.describe import describe
-
 LEVELS = {
     "character": ["textbugger", "deepwordbug"],
     "word": ["textfooler", "bertattack"],
@@ -48,9 +46,3 @@ def test_shared_and_own_settings():
     attacks = built("attack.search=greedy", "attack.resources=paper", "seed=3", "attack.use.textfooler.share=0.5")
     assert {(a.search, a.resources, a.seed) for a in attacks.values()} == {("greedy", "paper", 3)}
     assert attacks["textfooler"].share == 0.5 and attacks["bertattack"].share == 0.2
-
-
-def test_yaml_and_class_agree_on_defaults():
-    """A class built without arguments is the attack of the shipped configuration."""
-    for name, attack in built().items():
-        assert describe(attack) == describe(KINDS[name]())

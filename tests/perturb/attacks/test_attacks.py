@@ -8,7 +8,7 @@ import string
 import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
-from six_attacks import CACHE, INSTRUCTIONS, KINDS, six
+from six_attacks import CACHE, INSTRUCTIONS, KINDS, attack_of, six
 
 from winnow.errors import UserError
 from winnow.perturb.attacks import base
@@ -53,10 +53,10 @@ def test_stop_words_are_kept_and_few_words_changed(name):
 @pytest.mark.slow
 def test_edit_distance_stays_below_the_limit():
     """DeepWordBug makes one edit per word, a swap counting two; with all words allowed the limit of 5 decides."""
-    attack = KINDS["deepwordbug"](max_edit_distance=5, share=1.0, cache=CACHE)
+    attack = attack_of("deepwordbug", max_edit_distance=5, share=1.0, cache=CACHE)
     distances = [Levenshtein.distance(t, o.prompt) for t, o in zip(INSTRUCTIONS, outcomes(attack), strict=True)]
     assert max(distances) <= 5
-    loose = KINDS["deepwordbug"](share=1.0, cache=CACHE)
+    loose = attack_of("deepwordbug", share=1.0, cache=CACHE)
     assert any(Levenshtein.distance(t, o.prompt) > 5 for t, o in zip(INSTRUCTIONS, outcomes(loose), strict=True))
 
 
@@ -70,7 +70,7 @@ def test_similarity_stays_above_the_limit(name):
         if outcome.prompt is not None:
             a, b = sentence_vectors([text, outcome.prompt])
             assert float(a @ b) >= SIMILARITY[name] - 1e-5
-    strict = KINDS[name](min_similarity=1.01, cache=CACHE)
+    strict = attack_of(name, min_similarity=1.01, cache=CACHE)
     assert strict.attack("r", "What is the capital of France?").flag == base.NOTHING_KEPT
 
 
@@ -105,11 +105,11 @@ def test_prompts_are_a_function_of_seed_record_and_instruction(name):
     random.seed(5)
     np.random.seed(5)
     state = random.getstate()
-    other = KINDS[name](cache=CACHE)
+    other = attack_of(name, cache=CACHE)
     again = [other.attack(f"record {i}", INSTRUCTIONS[i]) for i in reversed(range(len(INSTRUCTIONS)))]
     assert first == again[::-1]
     assert random.getstate() == state
-    assert outcomes(KINDS[name](seed=1, cache=CACHE)) != first
+    assert outcomes(attack_of(name, seed=1, cache=CACHE)) != first
     assert [other.attack("another record", text) for text in INSTRUCTIONS] != first
 
 
@@ -156,7 +156,7 @@ def test_a_long_instruction_is_attacked_in_few_places():
 @pytest.mark.parametrize(("name", "options"), [("stresstest", TAUTOLOGIES), ("checklist", random_strings())])
 def test_sentence_attacks_append_one_option(name, options):
     """The instruction as it was, a blank, one of the options; over many records every tautology comes up."""
-    attack = KINDS[name]()
+    attack = attack_of(name)
     text = "Describe 🙂 this,\nplease. "
     prompts = [attack.attack(str(i), text).prompt for i in range(60)]
     assert {p.removeprefix(text + " ") for p in prompts} <= set(options)
@@ -175,7 +175,7 @@ def test_options_are_the_papers():
 @pytest.mark.parametrize(("candidates", "words"), [(1, 1), (2, 1), (7, 1), (8, 2), (12, 2), (13, 3), (500, 20)])
 def test_words_to_change(candidates, words):
     """max(1, floor(0.2 n + 0.5)), at most 20: 0.2 * 7 + 0.5 = 1.9, 0.2 * 8 + 0.5 = 2.1, 0.2 * 13 + 0.5 = 3.1."""
-    assert KINDS["deepwordbug"]().words_to_change(candidates) == words
+    assert attack_of("deepwordbug").words_to_change(candidates) == words
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def words(text: str) -> list[str]:
 )
 def test_bad_settings_are_one_sentence(options, said):
     with pytest.raises(UserError, match=said):
-        KINDS["textfooler"](**options)
+        attack_of("textfooler", **options)
 
 
 @pytest.mark.parametrize("name", WORD_ATTACKS)
@@ -228,7 +228,7 @@ def test_candidates_do_not_grow_with_the_text(monkeypatch, words):
     made, make = [], AttackedText.generate_new_attacked_text
     monkeypatch.setattr(AttackedText, "generate_new_attacked_text", lambda *given: made.append(1) or make(*given))
     text = " ".join(f"word{i}" for i in range(words))
-    attack = KINDS["deepwordbug"](max_edit_distance=0, cache=CACHE)
+    attack = attack_of("deepwordbug", max_edit_distance=0, cache=CACHE)
     assert attack.attack("r", text).flag == base.NOTHING_KEPT
     assert 400 <= len(made) <= 800
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from composed import template
-from six_attacks import CACHE, INSTRUCTIONS, KINDS, record
+from six_attacks import CACHE, INSTRUCTIONS, KINDS, attack_of, record
 
 from winnow.perturb.attacks import base
 from winnow.perturb.attacks.checklist import random_strings
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def greedy(name: str, **options):
-    return KINDS[name](search="greedy", cache=CACHE, **options)
+    return attack_of(name, search="greedy", cache=CACHE, **options)
 
 
 @pytest.mark.parametrize("name", list(KINDS))

@@ -8,7 +8,7 @@ import random
 import editdistance
 import pytest
 from rapidfuzz.distance import Levenshtein
-from six_attacks import CACHE, INSTRUCTIONS, KINDS, record
+from six_attacks import CACHE, INSTRUCTIONS, KINDS, attack_of, record
 
 from winnow.errors import UserError
 from winnow.perturb.attacks import prompts
@@ -25,7 +25,7 @@ def rows(table) -> list[dict]:
 
 def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
     """Copies of a record share one row; the second call computes nothing; order of the records does not matter."""
-    attack, store = KINDS["checklist"](), Store(tmp_path)
+    attack, store = attack_of("checklist"), Store(tmp_path)
     records = [record("Name a river."), record("  "), record("Name a river.", 7)]
     table = attacked_prompts(attack, records, store, progress=False)
     prompt = table.prompts()[0]
@@ -43,7 +43,7 @@ def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
 
 def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
     """The error is the flag, and the other record has its prompt; what the machine cannot do still ends the run."""
-    attack, errors = KINDS["checklist"](), {"Name a river.": IndexError("string index\nout of range")}
+    attack, errors = attack_of("checklist"), {"Name a river.": IndexError("string index\nout of range")}
 
     def fails(record_id, instruction, losses=None):
         if instruction in errors:
@@ -73,7 +73,7 @@ def test_edit_distance_is_textattacks():
 
 def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     """Stopped in the third chunk of three: what was finished is on disk, and only the rest is made."""
-    attack, store = KINDS["stresstest"](), Store(tmp_path)
+    attack, store = attack_of("stresstest"), Store(tmp_path)
     whole = rows(attacked_prompts(attack, RECORDS, Store(tmp_path / "whole"), progress=False))
     seen: list[str] = []
 
@@ -99,7 +99,7 @@ def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "CHUNK", 3)
     with worker_pool(2) as pool:
         for name in ("deepwordbug", "textbugger"):
-            attack, stores = KINDS[name](cache=CACHE), [Store(tmp_path / folder) for folder in ("alone", "pool")]
+            attack, stores = attack_of(name, cache=CACHE), [Store(tmp_path / folder) for folder in ("alone", "pool")]
             alone = attacked_prompts(attack, RECORDS[:12], stores[0], progress=False)
             made = attacked_prompts(attack, RECORDS[:12], stores[1], progress=False, pool=pool)
             assert rows(made) == rows(alone)
@@ -109,8 +109,10 @@ def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_dead_worker_is_one_sentence(tmp_path):
+    shared = {"search": "random", "resources": "offline", "seed": 0, "query_budget": 200, "cache": CACHE}
+    deadly = Deadly(name="stresstest", **shared)
     with pytest.raises(UserError, match="attack.processes=1"):
-        attacked_prompts(Deadly(), RECORDS, Store(tmp_path), processes=2, progress=False)
+        attacked_prompts(deadly, RECORDS, Store(tmp_path), processes=2, progress=False)
 
 
 class Deadly(KINDS["stresstest"]):
@@ -124,4 +126,4 @@ class Deadly(KINDS["stresstest"]):
 
 def test_greedy_needs_someone_to_ask(tmp_path):
     with pytest.raises(ValueError, match="answer_loss"):
-        attacked_prompts(KINDS["checklist"](search="greedy"), RECORDS, Store(tmp_path), progress=False)
+        attacked_prompts(attack_of("checklist", search="greedy"), RECORDS, Store(tmp_path), progress=False)

@@ -13,7 +13,7 @@ import random
 import numpy as np
 import pytest
 from shared_data import shared
-from six_attacks import CACHE, KINDS
+from six_attacks import CACHE, KINDS, attack_of
 
 from winnow.errors import UserError
 from winnow.perturb.attacks import resources
@@ -33,7 +33,7 @@ def test_settings_name_every_resource_with_its_version():
 
 def test_an_attack_travels_without_what_it_loaded():
     """Workers are sent settings, not models."""
-    attack = KINDS["textbugger"]()
+    attack = attack_of("textbugger")
     attack._engine = lambda: "cannot be pickled"
     assert describe(pickle.loads(pickle.dumps(attack))) == describe(attack)
 
@@ -43,7 +43,7 @@ def test_missing_stop_words_are_one_sentence(name, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "llama_index" else found(n, *a))
     with pytest.raises(UserError) as caught:
-        describe(KINDS[name]())
+        describe(attack_of(name))
     assert "requirements-models.txt" in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -13,12 +13,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from composed import build
 
 from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import INSTRUCTIONS, OPPOSITE
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.noising import noising_names, noising_of
+from winnow.perturb.noising import noising_class, noising_names
 from winnow.perturb.noising.passages import PASSAGES
 from winnow.perturb.noising.words import WORDS
 from winnow.store.describe import describe
@@ -27,6 +28,11 @@ NAMES = ["insertion", "opposite", "padding", "replacement", "shuffling", "trunca
 WORDY = [name for name in NAMES if name != "opposite"]
 OMEGAS = [0.1, 0.2, 0.3, 0.4, 0.5]
 SST2 = {"dataset": "sst2"}
+
+
+def noising_of(name: str, **changes):
+    """The noising as `noising=name` gives it, with some keys replaced."""
+    return build(f"noising/{name}", **changes)
 
 
 def text(n: int) -> str:
@@ -41,9 +47,9 @@ def record(i: int, instruction: str, raw: dict | None = None) -> Record:
 def test_every_noise_is_found_by_its_file():
     assert noising_names() == NAMES
     for name in NAMES:
-        assert noising_of(name).name == name
+        assert noising_class(name).name == name
     with pytest.raises(UserError, match="'typo' is unknown: choose from insertion, opposite"):
-        noising_of("typo")
+        noising_class("typo")
 
 
 @pytest.mark.parametrize("omega", OMEGAS)
@@ -104,9 +110,7 @@ def test_draws_are_a_function_of_seed_record_epoch_and_name(name):
 
 def test_draws_do_not_depend_on_the_process():
     """A new interpreter, with another hash seed, gives the same words."""
-    code = (
-        "from winnow.perturb.noising import noising_of; print(noising_of('replacement').noisy('a b c d e f', 'key', 3))"
-    )
+    code = "from winnow.config import build; print(build('noising/replacement').noisy('a b c d e f', 'key', 3))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert told == noising_of("replacement").noisy("a b c d e f", "key", 3)
 

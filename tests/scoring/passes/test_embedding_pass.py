@@ -18,6 +18,8 @@ from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.store.describe import describe
 
+FINAL = {"region": "all", "layer": -1, "pooling": "mean"}
+
 
 @pytest.fixture
 def records():
@@ -62,9 +64,11 @@ def test_equals_the_definition(backbone, records, tmp_path, region, layer, pooli
 def test_tokens_are_those_pooled(backbone, tmp_path):
     """One token per byte: the answer's bytes, and the whole text's."""
     one = record("hi", "", "blue")
-    assert compute(backbone, [one], tmp_path, BackboneEmbedding("answer")).numbers("tokens")[0] == 4
+    assert (
+        compute(backbone, [one], tmp_path, BackboneEmbedding(**FINAL | {"region": "answer"})).numbers("tokens")[0] == 4
+    )
     whole = len(template("alpaca").render(one).encode()) + 4
-    assert compute(backbone, [one], tmp_path, BackboneEmbedding()).numbers("tokens")[0] == whole
+    assert compute(backbone, [one], tmp_path, BackboneEmbedding(**FINAL)).numbers("tokens")[0] == whole
 
 
 @pytest.mark.parametrize(
@@ -73,14 +77,14 @@ def test_tokens_are_those_pooled(backbone, tmp_path):
 )
 def test_unknown_options(options, key):
     with pytest.raises(UserError, match=key):
-        BackboneEmbedding(**options)
+        BackboneEmbedding(**FINAL | options)
 
 
 @pytest.mark.parametrize("layer", [3, -4])
 def test_a_layer_that_does_not_exist(backbone, layer):
     """Two blocks: states 0, 1, 2, or -3, -2, -1."""
     with pytest.raises(UserError, match=f"layer={layer} does not exist"):
-        BackboneEmbedding(layer=layer).module(backbone)
+        BackboneEmbedding(**FINAL | {"layer": layer}).module(backbone)
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +145,7 @@ def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder
 def test_passes_of_the_backbone_keep_its_identity(backbone, tmp_path):
     """Their columns hang on backbone and template as before."""
     runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
-    meta = runner.columns(BackboneEmbedding(), template("alpaca")).meta
+    meta = runner.columns(BackboneEmbedding(**FINAL), template("alpaca")).meta
     assert meta["backbone"].items() >= backbone.identity.items() and meta["template"] == describe(template("alpaca"))
 
 

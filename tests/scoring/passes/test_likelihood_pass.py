@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from composed import template
+from composed import build, template
 from tiny_passes import TRAINER, Loaded
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.data.records import Record, record_id
-from winnow.perturb.attacks.checklist import CheckList
 from winnow.scoring.passes.embedding import BackboneEmbedding
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
@@ -176,7 +175,8 @@ def test_prompt_vector_is_the_mean_of_the_prompts_final_states(backbone, records
     """The same vector as the embedding pass over the prompt gives, to the 16 bits that are kept; none in the direct
     view."""
     table = compute(backbone, records, tmp_path / "a")
-    vectors = compute(backbone, records, tmp_path / "b", pass_=BackboneEmbedding("prompt")).table["vector"].to_pylist()
+    prompts = BackboneEmbedding("prompt", layer=-1, pooling="mean")
+    vectors = compute(backbone, records, tmp_path / "b", pass_=prompts).table["vector"].to_pylist()
     got = table.table["prompt_vector"].to_pylist()
     for i, flag in enumerate(table.flags()):
         assert (got[i] is None) == (flag is not None)
@@ -193,7 +193,7 @@ def test_an_attacked_pass_is_the_clean_pass_of_the_attacked_records(backbone, tm
         Record(record_id(text, "", "yes"), row, text, "", "yes", (), "test", {})
         for row, text in enumerate(["Say yes.", "", "Do you agree?"])
     ]
-    attack = CheckList(seed=1)
+    attack = build("attack/checklist", seed=1)
     runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
     table = runner.compute(Likelihood("clean", attack), given, template("alpaca"))
     prompts = runner.prompts({"checklist": attack}, given, template("alpaca"))["checklist"].prompts()

@@ -15,7 +15,6 @@ from composed import template
 from tiny_passes import column, compute, make_records, record, sharper
 
 from winnow.backbone.causal_model import CausalModel
-from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
 from winnow.scoring.passes.divergence import NoiseDivergence
@@ -192,7 +191,8 @@ def test_without_attention_noise_stays_where_it_is(backbone, tmp_path):
 def test_input_before_instruction(backbone, tmp_path):
     """Ten records with the same input in front of the instruction: the input is part of what all rows have in common,
     and is noised all the same."""
-    shape = Template("reversed", "Text: {input}\nTask: {instruction}\n", "Task: {instruction}\n")
+    texts = {"with_input": "Text: {input}\nTask: {instruction}\n", "without_input": "Task: {instruction}\n"}
+    shape = template("plain", **texts)
     some = [record(f"task {i}", "the same text", "fine") for i in range(10)]
     table = compute(backbone, some, tmp_path, SMALL, shape=shape)
     for i, one in enumerate(shape.encode(some, backbone.tokenizer)):

@@ -6,11 +6,12 @@ from __future__ import annotations
 import copy
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from composed import template
+from composed import build, template
 from tiny import tiny_model
 from tiny_passes import TRAINER, Loaded, compute, make_records, record, sharper
 
@@ -18,11 +19,12 @@ from winnow.backbone.generation import Answer
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.scoring.geometry import gram_geometry
-from winnow.scoring.methods.adg import AnswerDivergence
 from winnow.scoring.passes.sampling import SampledAnswers, _SamplingModule, authors_vectors, gram, token_weight
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.store.describe import describe
+
+adg = partial(build, "method/adg")
 
 SMALL = SampledAnswers(answers=3, temperature=1.0, max_new_tokens=6, tokens_per_batch=10_000)
 FLAGS = {5: "empty_answer", 7: "prompt_fills_window", 9: "empty_instruction_and_input"}
@@ -112,7 +114,7 @@ def test_resumes_where_it_stopped(backbone, records, tmp_path, monkeypatch):
 
 def test_temperature_zero_scores_zero(backbone, records, tmp_path):
     """All answers of a record are one answer: D = I = 0, exactly; distinct_answers says why."""
-    method = AnswerDivergence(answers=3, temperature=0, max_new_tokens=6)
+    method = adg(answers=3, temperature=0, max_new_tokens=6)
     tables = {"answers": compute(backbone, records, tmp_path, method.passes["answers"])}
     scores = method.score(tables, records)
     valid = [i for i, flag in enumerate(scores.flag) if flag is None]
@@ -121,7 +123,7 @@ def test_temperature_zero_scores_zero(backbone, records, tmp_path):
 
 def test_scores_of_sampled_answers(backbone, records, tmp_path):
     """With chance in it, records differ and no score exceeds its bound 0.6 + 0.4 / 2 for K = 3."""
-    method = AnswerDivergence(answers=3, temperature=1.0, max_new_tokens=6)
+    method = adg(answers=3, temperature=1.0, max_new_tokens=6)
     scores = method.score({"answers": compute(backbone, records, tmp_path, method.passes["answers"])}, records)
     valid = np.array([flag is None for flag in scores.flag])
     assert valid.sum() >= 8 and len(set(scores.score[valid])) == valid.sum() and (scores.score[valid] > 0).all()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
-from composed import config
+from composed import build, config
 from hydra.utils import instantiate
 from vector_pool import clustered, on_circle, table
 
 from winnow.errors import UserError
 from winnow.selection.clusters import bins
 from winnow.selection.rule import Candidates
-from winnow.selection.rules.bins import Bins
+
+adg = partial(build, "selection/adg", classes=100, centre=True, seed=0)
 
 
 def pick(classes, budget, **options):
     """What the rule decides on records in these bins, best first."""
-    return Bins(count=1, **options).pick(Candidates(len(classes), None, np.array(classes)), budget)
+    return adg(count=1, **options).pick(Candidates(len(classes), None, np.array(classes)), budget)
 
 
 # 20 records: bin 0 has 10, bin 1 has 6, bin 2 has 2, bin 3 has 2; best first, the bins in turn.
@@ -62,10 +65,10 @@ def test_bottom_is_the_other_end():
     """order=bottom takes each bin's lowest scores: with negated scores the best are the same records."""
     scores, vectors = clustered(200, seed=1)
     negative = table(-scores["score"].to_numpy())
-    low = Bins(ratio=0.2, classes=8, order="bottom").select(scores, True, vectors=vectors).chosen
-    assert low == Bins(ratio=0.2, classes=8).select(negative, True, vectors=vectors).chosen
-    high = Bins(ratio=0.2, classes=8).select(scores, True, vectors=vectors).chosen
-    middle = Bins(ratio=0.2, classes=8, part="middle").select(scores, True, vectors=vectors).chosen
+    low = adg(ratio=0.2, classes=8, order="bottom").select(scores, True, vectors=vectors).chosen
+    assert low == adg(ratio=0.2, classes=8).select(negative, True, vectors=vectors).chosen
+    high = adg(ratio=0.2, classes=8).select(scores, True, vectors=vectors).chosen
+    middle = adg(ratio=0.2, classes=8, part="middle").select(scores, True, vectors=vectors).chosen
     assert not set(low) & set(high) and not set(middle) & set(high) and not set(middle) & set(low)
     mean = [np.mean(scores["score"].to_numpy()[chosen]) for chosen in (low, middle, high)]
     assert mean[0] < mean[1] < mean[2]
@@ -76,7 +79,7 @@ def test_every_bin_gives_its_best(seed):
     """Over random pools: from each bin of at least three max(1, floor(n_b * budget / n)) records, and no record left in
     a bin scores above one taken from it; the subset never exceeds the budget."""
     scores, vectors = clustered(230, seed=seed)
-    got = Bins(ratio=0.3, classes=9).select(scores, True, vectors=vectors)
+    got = adg(ratio=0.3, classes=9).select(scores, True, vectors=vectors)
     assert len(got.chosen) <= got.budget == 69
     for one in got.classes:
         members = [d for d in got.decisions if d["class"] == one["class"]]
@@ -84,7 +87,7 @@ def test_every_bin_gives_its_best(seed):
         taken = [d["score"] for d in members if d["selected"]]
         assert len(taken) == quota == one["quota"] == one["selected"]
         assert not taken or min(taken) > max(d["score"] for d in members if not d["selected"])
-    full = Bins(ratio=0.3, classes=9, top_up=True).select(scores, True, vectors=vectors)
+    full = adg(ratio=0.3, classes=9, top_up=True).select(scores, True, vectors=vectors)
     assert len(full.chosen) == 69 and set(got.chosen) <= set(full.chosen) and full.shortfall() is None
 
 
@@ -92,7 +95,7 @@ def test_shortfall_is_said():
     """20 records, 8 asked for, 6 given: the run says why, and what helps."""
     scores = table(np.linspace(1, 0, 20))
     vectors = on_circle(*(90 * label + i * 0.01 for i, label in enumerate(LABELS)))
-    rule = Bins(count=8, classes=4)
+    rule = adg(count=8, classes=4)
     rule.classify = lambda points, ids: np.array(LABELS)
     got = rule.select(scores, True, vectors=vectors)
     told = got.shortfall()
@@ -104,7 +107,7 @@ def test_order_of_the_file_does_not_matter():
     """Permuted records with their vectors: the same ids for the same reasons."""
     scores, vectors = clustered(150)
     moved = np.random.default_rng(3).permutation(150)
-    rule = Bins(ratio=0.3, classes=6)
+    rule = adg(ratio=0.3, classes=6)
     first, other = (
         rule.select(scores, True, vectors=vectors),
         rule.select(scores.take(moved), True, vectors=vectors[moved]),
@@ -138,7 +141,7 @@ def test_tiny_pools():
 )
 def test_bad_settings(options, told):
     with pytest.raises(UserError, match=told):
-        Bins(count=1, **options)
+        adg(count=1, **options)
 
 
 def test_configurations():

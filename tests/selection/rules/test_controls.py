@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from composed import config
+from composed import build, config
 from hydra.utils import instantiate
 from vector_pool import clustered
 
 from winnow.errors import UserError
-from winnow.reproduce.names import AROUND, identity
-from winnow.selection.budget import Budget
-from winnow.selection.rules.diverse import Diverse
-from winnow.selection.rules.equal_tokens import EqualTokens
-from winnow.selection.rules.length_matched import LengthMatched
+from winnow.tracking.names import AROUND, identity
+
+top = partial(build, "selection/top")
+length_matched = partial(build, "selection/length_matched")
+equal_tokens = partial(build, "selection/equal_tokens")
 
 
 def table(scores) -> pa.Table:
@@ -27,7 +29,7 @@ def test_length_matched_by_hand():
     """Lengths 1 2 3 4 and 11 12 13 14, two parts with the edge at the median 7.5. The best three have lengths 1, 11 and
     12: one other of the lower part and two of the upper one, which has exactly two others, 13 and 14."""
     scores, lengths = [9.0, 1, 1, 1, 8, 7, 1, 1], np.array([1.0, 2, 3, 4, 11, 12, 13, 14])
-    found = LengthMatched(Budget(count=3), bins=2, count=3).select(table(scores), True, lengths=lengths)
+    found = length_matched(around=top(count=3), bins=2, count=3).select(table(scores), True, lengths=lengths)
     assert found.chosen[1:] == [6, 7] and found.chosen[0] in (1, 2, 3) and found.shortfall() is None
     rule = found.manifest()["rule"]
     assert rule["lengths"] == {"edges": [7.5], "wanted": [1, 2], "taken": [1, 2]}
@@ -44,17 +46,19 @@ def test_length_matched_takes_the_nearest_where_it_lacks():
     """Three parts of three: the longest three are all of the upper part, so that the three of the middle one stand for
     them; with two parts (edge 5: lengths 1 to 4 and 5 to 9) two of the upper part are left, and one of the lower."""
     scores, lengths = [1.0] * 6 + [7.0, 8, 9], np.arange(1.0, 10)
-    found = LengthMatched(Budget(count=3), bins=3, count=3).select(table(scores), True, lengths=lengths)
+    found = length_matched(around=top(count=3), bins=3, count=3).select(table(scores), True, lengths=lengths)
     assert found.chosen == [3, 4, 5]
     assert found.shortfall().startswith("Selection: 3 of the 3 records are of another length")
     assert found.manifest()["rule"]["lengths"]["taken"] == [0, 3, 0]
-    two = LengthMatched(Budget(count=3), bins=2, count=3).select(table(scores), True, lengths=lengths)
+    two = length_matched(around=top(count=3), bins=2, count=3).select(table(scores), True, lengths=lengths)
     assert two.chosen[1:] == [4, 5] and two.chosen[0] < 4
     with pytest.raises(UserError, match="other records than the 5 that the rule budget takes, and only 4 are left"):
-        LengthMatched(Budget(count=5), count=5).select(table(scores), True, lengths=lengths)
+        length_matched(around=top(count=5), count=5).select(table(scores), True, lengths=lengths)
 
 
-@pytest.mark.parametrize("around", [Budget(count=30), Budget(count=30, order="bottom"), Diverse(count=30, classes=5)])
+@pytest.mark.parametrize(
+    "around", [top(count=30), top(count=30, order="bottom"), build("selection/consistency", count=30, classes=5)]
+)
 def test_length_matched_has_the_same_histogram_of_other_records(around):
     """Whatever the rule: none of its records, and as many of each part, but where the score follows the length and the
     rule empties a part; the mean length is nearer to the rule's than to the pool's."""
@@ -62,7 +66,7 @@ def test_length_matched_has_the_same_histogram_of_other_records(around):
     lengths = np.round(np.exp(generator.normal(4, 1, 300)))
     scores = (np.log(lengths) + generator.normal(0, 2, 300)).tolist()
     _, vectors = clustered(300, 5)
-    rule = LengthMatched(around, count=30, seed=1)
+    rule = length_matched(around=around, count=30, seed=1)
     found = rule.select(table(scores), True, vectors=vectors, lengths=lengths)
     own = around.select(table(scores), True, vectors=vectors).chosen
     assert len(found.chosen) == len(own) == 30 and not set(found.chosen) & set(own)
@@ -72,7 +76,9 @@ def test_length_matched_has_the_same_histogram_of_other_records(around):
     assert bool(moved) == (found.shortfall() is not None)
     gap = abs(lengths[found.chosen].mean() - lengths[own].mean())
     assert gap < 0.5 * abs(lengths.mean() - lengths[own].mean()) + 5
-    other = LengthMatched(around, count=30, seed=2).select(table(scores), True, vectors=vectors, lengths=lengths)
+    other = length_matched(around=around, count=30, seed=2).select(
+        table(scores), True, vectors=vectors, lengths=lengths
+    )
     assert other.chosen != found.chosen
 
 
@@ -80,11 +86,11 @@ def test_equal_tokens_by_hand():
     """The best two have 30 + 25 = 55 tokens. All others have 10: whatever the order, the sum comes within 5 of 55, or
     within 15 where one of the long two is drawn; the walk stops where it is nearest."""
     lengths = np.array([30.0, 25] + [10.0] * 10)
-    found = EqualTokens(Budget(count=2), count=2).select(table([9.0, 8] + [1.0] * 10), True, lengths=lengths)
+    found = equal_tokens(around=top(count=2), count=2).select(table([9.0, 8] + [1.0] * 10), True, lengths=lengths)
     told = found.manifest()["rule"]["tokens"]
     assert told == {"wanted": 55.0, "taken": lengths[found.chosen].sum()} and abs(told["taken"] - 55) <= 15
     assert found.shortfall() is None
-    same = EqualTokens(Budget(count=2), count=2).select(table([9.0] * 12), True, lengths=np.full(12, 10.0))
+    same = equal_tokens(around=top(count=2), count=2).select(table([9.0] * 12), True, lengths=np.full(12, 10.0))
     assert len(same.chosen) == 2  # 20 tokens are two records
 
 
@@ -94,7 +100,7 @@ def test_draws_hang_on_the_record_alone():
     plain, scores = table(np.arange(30.0).tolist()), np.arange(30.0)
     turned = plain.take(order)
     assert turned["score"].to_pylist() == scores[order].tolist()
-    for rule in (EqualTokens(Budget(count=5), count=5), LengthMatched(Budget(count=5), bins=3, count=5)):
+    for rule in (equal_tokens(around=top(count=5), count=5), length_matched(around=top(count=5), bins=3, count=5)):
         first = rule.select(plain, True, lengths=lengths).chosen
         second = rule.select(turned, True, lengths=lengths[order]).chosen
         assert sorted(order[second]) == first
@@ -124,6 +130,8 @@ def test_names_say_what_is_controlled():
 
 def test_all_records_leave_nothing_to_draw():
     with pytest.raises(UserError, match="this method takes all records"):
-        EqualTokens(Budget(ratio=0.5), ratio=0.5).select(table([1.0] * 4), True, takes_all=True, lengths=np.ones(4))
+        equal_tokens(around=top(ratio=0.5), ratio=0.5).select(
+            table([1.0] * 4), True, takes_all=True, lengths=np.ones(4)
+        )
     with pytest.raises(UserError, match=r"selection\.bins=0"):
-        LengthMatched(Budget(ratio=0.5), bins=0, ratio=0.5)
+        length_matched(around=top(ratio=0.5), bins=0, ratio=0.5)

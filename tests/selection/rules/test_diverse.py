@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
-from composed import config
+from composed import build, config
 from vector_pool import clustered, on_circle, table
 
 from winnow import pipeline
 from winnow.errors import UserError
-from winnow.selection.budget import Budget
 from winnow.selection.rule import Candidates
-from winnow.selection.rules.diverse import Diverse
 from winnow.selection.vectors import directions
+
+diverse = partial(build, "selection/consistency")
 
 
 def pick(angles, classes, budget, **options):
     """What the rule decides on records at these angles, best first, with the classes given."""
     candidates = Candidates(len(angles), on_circle(*angles), np.array(classes))
-    return Diverse(count=1, **options).pick(candidates, budget)
+    return diverse(count=1, **options).pick(candidates, budget)
 
 
 COPIES = {"angles": [0, 1, 2, 90, 130, 170], "classes": [0, 0, 0, 1, 1, 1]}
@@ -69,7 +70,7 @@ def test_limit_alone():
 def test_no_two_kept_records_of_a_class_exceed_the_limit(seed, options):
     """Over random pools; and every record called too similar names a selected one of its class above the limit."""
     scores, vectors = clustered(250, seed=seed)
-    rule = Diverse(ratio=0.3, classes=10, **options)
+    rule = diverse(ratio=0.3, classes=10, **options)
     got = rule.select(scores, True, vectors=vectors)
     points = directions(vectors, True)
     place = {decision["id"]: i for i, decision in enumerate(got.decisions)}
@@ -88,7 +89,7 @@ def test_quotas_and_counts_in_the_manifest():
     """200 records, budget 60: the quotas sum to 60, each class without copies gives its quota, and the columns of the
     class table sum to the pool, the valid and the selected records. Every record has a reason."""
     scores, vectors = clustered(200)
-    got = Diverse(count=60, classes=9, intra_class=False).select(scores, True, vectors=vectors)
+    got = diverse(count=60, classes=9, intra_class=False).select(scores, True, vectors=vectors)
     manifest = got.manifest()
     assert sum(one["quota"] for one in manifest["classes"]) == 60 == manifest["n_selected"]
     assert all(one["selected"] == one["quota"] for one in manifest["classes"])
@@ -100,15 +101,15 @@ def test_quotas_and_counts_in_the_manifest():
 def test_shortfall_is_said():
     """50 copies of one vector and of its opposite: two records are unlike, 20 were asked for."""
     vectors = np.repeat(on_circle(0, 180), 50, axis=0)
-    got = Diverse(count=20, classes=2).select(table(np.arange(100) / 100), True, vectors=vectors)
+    got = diverse(count=20, classes=2).select(table(np.arange(100) / 100), True, vectors=vectors)
     assert len(got.chosen) == 2 and "only 2 of the 20 records asked for, because 98" in got.shortfall()
 
 
 def test_quality_only_is_the_plain_budget():
     """Both switches off: the choice of `Budget`, record for record, and its cut."""
     scores, vectors = clustered(120)
-    plain = Budget(ratio=0.2).select(scores, True)
-    got = Diverse(ratio=0.2, inter_class=False, intra_class=False, classes=5).select(scores, True, vectors=vectors)
+    plain = build("selection/top", ratio=0.2).select(scores, True)
+    got = diverse(ratio=0.2, inter_class=False, intra_class=False, classes=5).select(scores, True, vectors=vectors)
     assert got.chosen == plain.chosen and got.cut == plain.cut is not None
 
 
@@ -116,18 +117,18 @@ def test_diversity_only_does_not_look_at_the_scores():
     """order=random: other scores, the same subset; another seed, another one."""
     scores, vectors = clustered(120)
     other = table(np.random.default_rng(5).permutation(120) / 120)
-    rule = Diverse(ratio=0.2, order="random", classes=5)
+    rule = diverse(ratio=0.2, order="random", classes=5)
     chosen = rule.select(scores, True, vectors=vectors).chosen
     assert rule.select(other, False, vectors=vectors).chosen == chosen
-    assert Diverse(ratio=0.2, order="random", classes=5, seed=1).select(scores, True, vectors=vectors).chosen != chosen
+    assert diverse(ratio=0.2, order="random", classes=5, seed=1).select(scores, True, vectors=vectors).chosen != chosen
 
 
 def test_low_against_high_end():
     """order=bottom of a score is order=top of its negative."""
     scores, vectors = clustered(120)
     negative = table(-scores["score"].to_numpy())
-    high = Diverse(ratio=0.2, classes=5).select(negative, True, vectors=vectors).chosen
-    assert Diverse(ratio=0.2, classes=5, order="bottom").select(scores, True, vectors=vectors).chosen == high
+    high = diverse(ratio=0.2, classes=5).select(negative, True, vectors=vectors).chosen
+    assert diverse(ratio=0.2, classes=5, order="bottom").select(scores, True, vectors=vectors).chosen == high
 
 
 @pytest.mark.parametrize("order", ["top", "random"])
@@ -135,7 +136,7 @@ def test_order_of_the_file_does_not_matter(order):
     """Permuted records, with their vectors: the same ids are taken for the same reasons. Twice the same: equal."""
     scores, vectors = clustered(150)
     moved = np.random.default_rng(3).permutation(150)
-    rule = Diverse(ratio=0.3, classes=6, order=order)
+    rule = diverse(ratio=0.3, classes=6, order=order)
     first = rule.select(scores, True, vectors=vectors)
     again = rule.select(scores, True, vectors=vectors)
     other = rule.select(scores.take(moved), True, vectors=vectors[moved])
@@ -152,7 +153,7 @@ def test_records_without_a_vector_are_not_eligible():
     flags = [None] * 10
     flags[3] = "empty_answer"
     vectors[[3, 6]] = np.nan
-    got = Diverse(ratio=0.5, classes=2, limit=1.0).select(table(np.arange(10.0), flags), True, vectors=vectors)
+    got = diverse(ratio=0.5, classes=2, limit=1.0).select(table(np.arange(10.0), flags), True, vectors=vectors)
     assert (got.n_valid, got.budget, len(got.chosen)) == (8, 4, 4)
     assert (got.decisions[3]["reason"], got.decisions[6]["reason"]) == ("empty_answer", "no_vector")
     assert got.decisions[6]["class"] is None and got.decisions[6]["rank"] is None
@@ -160,17 +161,17 @@ def test_records_without_a_vector_are_not_eligible():
 
 def test_full_takes_everything():
     """A method that takes all is not held to quotas or the limit."""
-    got = Diverse(ratio=0.1).select(table(np.arange(6.0)), True, takes_all=True, vectors=np.ones((6, 3), np.float32))
+    got = diverse(ratio=0.1).select(table(np.arange(6.0)), True, takes_all=True, vectors=np.ones((6, 3), np.float32))
     assert got.chosen == list(range(6))
 
 
 def test_bad_settings():
     with pytest.raises(UserError, match="limit=1.2 must be a cosine"):
-        Diverse(ratio=0.1, limit=1.2)
+        diverse(ratio=0.1, limit=1.2)
     with pytest.raises(UserError, match="classes=0"):
-        Diverse(ratio=0.1, classes=0)
+        diverse(ratio=0.1, classes=0)
     with pytest.raises(UserError, match="diverse compares vectors; give it a pass as selection.embedding"):
-        Diverse(ratio=0.5).select(table([1.0, 2.0]), True)
+        diverse(ratio=0.5).select(table([1.0, 2.0]), True)
 
 
 RULES = ["consistency", "quality_only", "diversity_only", "k_center", "facility_location", "deita", "stratified"]

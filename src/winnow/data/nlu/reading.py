@@ -26,14 +26,14 @@ SPLITS = {
 
 def read_nlu(
     dataset: str,
-    source: str | None = None,
-    path: str | Path | None = None,
-    style: str = "detailed",
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    on_error: str = "quarantine",
-    duplicates: str = "drop",
+    source: str | None,
+    path: str | Path | None,
+    style: str,
+    split: str,
+    limit: int | None,
+    seed: int,
+    on_error: str,
+    duplicates: str,
 ) -> Pool:
     """The records of a data set: instruction, context (question, format, options, text) and target.
 

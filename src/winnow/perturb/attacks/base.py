@@ -61,17 +61,17 @@ class PromptAttack(Identified):
     """
 
     level: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()  # of `resources.NEEDS`
+    needs: ClassVar[tuple[str, ...]] = ()  # the methods of `Resources` that it calls, and `stop_words`
     version: ClassVar[int] = 1  # raised whenever the prompts would change
 
     def __init__(
         self,
         name: str,
-        search: str = "random",
-        resources: str = "offline",
-        seed: int = 0,
-        query_budget: int = 200,
-        cache: Free[str] = "~/.cache/winnow",
+        search: str,
+        resources: str,
+        seed: int,
+        query_budget: int,
+        cache: Free[str],
     ) -> None:
         if search not in SEARCHES:
             raise UserError(f"attack.search={search} is unknown; choose {' or '.join(SEARCHES)}.")
@@ -124,7 +124,7 @@ class WordAttack(PromptAttack):
     version: ClassVar[int] = 2
     ranking: ClassVar[str] = "delete"  # how greedy finds important words: leave them out, or write an unknown one
 
-    def __init__(self, share: float = 0.2, max_words: int = 20, **shared: Any) -> None:
+    def __init__(self, share: float, max_words: int, **shared: Any) -> None:
         super().__init__(**shared)
         if not 0 < share <= 1:
             raise UserError(f"attack.share={share} must be above 0 and at most 1.")

@@ -17,8 +17,8 @@ class BertAttack(WordAttack):
 
     level, needs, ranking = "word", ("stop_words", "context", "sentences"), "unk"
 
-    def __init__(self, max_candidates: int = 48, min_similarity: float = 0.8, **shared: Any) -> None:
-        super().__init__(**{"name": "bertattack"} | shared)
+    def __init__(self, max_candidates: int, min_similarity: float, **shared: Any) -> None:
+        super().__init__(**shared)
         self.max_candidates, self.min_similarity = max_candidates, min_similarity
 
     def transformation(self, resources: Resources) -> Any:

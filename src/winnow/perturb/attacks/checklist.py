@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import string
 from functools import cache
-from typing import Any
 
 from winnow import draws
 from winnow.perturb.attacks.base import SentenceAttack
@@ -19,9 +18,6 @@ ALPHABET = string.ascii_letters + string.digits
 
 class CheckList(SentenceAttack):
     """One of the fixed strings."""
-
-    def __init__(self, **shared: Any) -> None:
-        super().__init__(**{"name": "checklist"} | shared)
 
     def options(self) -> tuple[str, ...]:
         return random_strings()

@@ -17,8 +17,8 @@ class DeepWordBug(WordAttack):
 
     level, needs, ranking = "character", ("stop_words",), "unk"
 
-    def __init__(self, max_edit_distance: int = 30, **shared: Any) -> None:
-        super().__init__(**{"name": "deepwordbug"} | shared)
+    def __init__(self, max_edit_distance: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.max_edit_distance = max_edit_distance
 
     def transformation(self, resources: Resources) -> Any:

@@ -220,7 +220,14 @@ class ContextModel:
     """A packaged causal language model that proposes a word for each place of a text."""
 
     def __init__(self, folder: str) -> None:
-        backbone = BackboneSource(CONTEXT_MODEL, attn_implementation="eager", cache=folder).load()
+        backbone = BackboneSource(
+            CONTEXT_MODEL,
+            revision=None,
+            dtype="fp32",
+            attn_implementation="eager",
+            trust_remote_code=False,
+            cache=folder,
+        ).load()
         self.causal, self.tokenizer = CausalModel(backbone.model), backbone.tokenizer
         self.opening = self.tokenizer(OPENING, add_special_tokens=False)["input_ids"]
 

@@ -26,7 +26,6 @@ from winnow.backbone.sentence_encoder import SentenceEncoder
 from winnow.errors import UserError
 
 RESOURCES = ("offline", "paper")
-NEEDS = ("stop_words", "sentences", "synonyms", "word_classes", "context")
 CONTEXT_MODEL = "packaged:smollm2_135m"
 VECTORS_VERSION = 1  # of the way in which the offline word vectors are made
 # Where an installed package keeps NLTK's stop words; the package itself is never imported.

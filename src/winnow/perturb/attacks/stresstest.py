@@ -5,8 +5,6 @@ Source: Naik et al. 2018 (arXiv 1806.00692), with PromptBench's three options.
 
 from __future__ import annotations
 
-from typing import Any
-
 from winnow.perturb.attacks.base import SentenceAttack
 
 TAUTOLOGIES = ("and true is true", "and false is not true", " ".join(["and true is true"] * 5))
@@ -14,9 +12,6 @@ TAUTOLOGIES = ("and true is true", "and false is not true", " ".join(["and true 
 
 class StressTest(SentenceAttack):
     """One of the three tautologies; the last is the first one five times."""
-
-    def __init__(self, **shared: Any) -> None:
-        super().__init__(**{"name": "stresstest"} | shared)
 
     def options(self) -> tuple[str, ...]:
         return TAUTOLOGIES

@@ -18,8 +18,8 @@ class TextBugger(WordAttack):
 
     level, needs, ranking = "character", ("stop_words", "synonyms", "sentences"), "delete"
 
-    def __init__(self, max_candidates: int = 5, min_similarity: float = 0.8, **shared: Any) -> None:
-        super().__init__(**{"name": "textbugger"} | shared)
+    def __init__(self, max_candidates: int, min_similarity: float, **shared: Any) -> None:
+        super().__init__(**shared)
         self.max_candidates, self.min_similarity = max_candidates, min_similarity
 
     def transformation(self, resources: Resources) -> Any:

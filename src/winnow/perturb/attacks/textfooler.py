@@ -40,12 +40,12 @@ class TextFooler(WordAttack):
 
     def __init__(
         self,
-        max_candidates: int = 50,
-        min_word_similarity: float = 0.6,
-        min_similarity: float = 0.84,
+        max_candidates: int,
+        min_word_similarity: float,
+        min_similarity: float,
         **shared: Any,
     ) -> None:
-        super().__init__(**{"name": "textfooler"} | shared)
+        super().__init__(**shared)
         self.max_candidates, self.min_word_similarity = max_candidates, min_word_similarity
         self.min_similarity = min_similarity
 

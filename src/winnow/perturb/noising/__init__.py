@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from winnow.errors import UserError
 from winnow.perturb.noising.base import Noising
 
-__all__ = ["Noising", "noising_class", "noising_names", "noising_of"]
+__all__ = ["Noising", "noising_class", "noising_names"]
 
 _NOT_NOISES = ("base", "words", "passages")
 
@@ -33,8 +33,3 @@ def noising_class(name: str) -> type[Noising]:
     if not issubclass(found, Noising):
         raise UserError(f"Noise {name!r} is no Noising; derive it from winnow.perturb.noising.Noising.")
     return found
-
-
-def noising_of(name: str, **settings) -> Noising:
-    """The noise `name` (see `noising_class`) with the given omega, phi and seed."""
-    return noising_class(name)(**settings)

@@ -39,7 +39,7 @@ class Noising:
     def __init_subclass__(cls) -> None:
         cls.name = vars(cls).get("name", cls.__name__.lower())
 
-    def __init__(self, omega: float = 0.2, phi: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, omega: float, phi: float, seed: int) -> None:
         if not 0 < omega <= 1:
             raise UserError(f"noising.omega={omega} must be above 0 and at most 1: it is the share of words touched.")
         if not 0 <= phi <= 1:

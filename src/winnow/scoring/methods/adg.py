@@ -16,6 +16,7 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.errors import UserError
+from winnow.scoring.answers import write_answers
 from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.protocols import Method
@@ -40,14 +41,14 @@ class AnswerDivergence(Method):
 
     def __init__(
         self,
-        name: str = "adg",
-        answers: int = 5,
-        sampled: int | None = None,
-        dispersion_weight: float = 0.6,
-        anisotropy_weight: float = 0.4,
-        normalise: str = "none",
-        min_answers: int = 3,
-        tokens_per_batch: Free[int] = SampledAnswers.tokens_per_batch,
+        name: str,
+        answers: int,
+        sampled: int | None,
+        dispersion_weight: float,
+        anisotropy_weight: float,
+        normalise: str,
+        min_answers: int,
+        tokens_per_batch: Free[int],
         **sampling,
     ) -> None:
         drawn = answers if sampled is None else sampled
@@ -111,8 +112,6 @@ class AnswerDivergence(Method):
 
     def write_outputs(self, tables: dict[str, PassTable], records: Sequence[Record], folder: Path) -> None:
         """`answers.parquet`: the sampled answers, to be read and for the report."""
-        from winnow.pages.answers import write_answers
-
         write_answers(folder, tables["answers"], records, self.answers)
 
     def _products(self, table: PassTable) -> tuple[np.ndarray, np.ndarray]:

@@ -39,10 +39,10 @@ class AIFD(Method):
     def __init__(
         self,
         attacks: Mapping[str, PromptAttack],
-        name: str = "aifd",
-        first_token: str = "score",
-        max_aifd: ForSelection[float | None] = 1.0,
-        max_ifd: ForSelection[float | None] = None,
+        name: str,
+        first_token: str,
+        max_aifd: ForSelection[float | None],
+        max_ifd: ForSelection[float | None],
     ) -> None:
         self.name, self.first_token = name, first_token
         self.attacks = checked_attacks(attacks)

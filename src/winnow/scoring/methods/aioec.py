@@ -21,7 +21,6 @@ from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method, Pass
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
-from winnow.selection.vectors import dense
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
@@ -39,10 +38,10 @@ class AIOEC(Method):
     def __init__(
         self,
         attacks: Mapping[str, PromptAttack],
-        name: str = "aioec",
-        layer: int = -1,
-        pooling: str = "mean",
-        answers: bool = True,
+        name: str,
+        layer: int,
+        pooling: str,
+        answers: bool,
     ) -> None:
         self.name, self.attacks = name, checked_attacks(attacks)
         self.layer, self.pooling, self.answers = layer, pooling, answers
@@ -55,7 +54,7 @@ class AIOEC(Method):
         self.passes = {"clean": vectors(None)} | {key: vectors(attack) for key, attack in self.attacks.items()}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        clean = dense(tables["clean"].table[self.column])
+        clean = tables["clean"].vectors(self.column)
         cosines = {name: _cosines(clean, tables[name], self.column) for name in self.attacks}
         score, levels = by_level(cosines, self.attacks)
         flags = tables["clean"].flags()
@@ -84,7 +83,7 @@ def _cosines(clean: np.ndarray, attacked: PassTable, column: str) -> np.ndarray:
     """(records,) cosine of each pair of vectors, NaN where one of them is missing."""
     if all(flag is not None for flag in attacked.flags()):
         return np.full(len(attacked), np.nan)
-    a, b = clean.astype(np.float64), dense(attacked.table[column]).astype(np.float64)
+    a, b = clean.astype(np.float64), attacked.vectors(column).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = np.einsum("ij,ij->i", a, b) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return np.clip(cosine, -1.0, 1.0)

@@ -18,7 +18,7 @@ from winnow.scoring.scores import Scores
 class Length(Method):
     """Answer length in tokens of the backbone's tokenizer, before any cut; long is wanted."""
 
-    def __init__(self, name: str = "length") -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.passes = {"count": TokenCount()}
 
@@ -38,7 +38,7 @@ class Length(Method):
 class Random(Method):
     """A uniform draw in [0, 1) that is a function of (seed, record id): the same in any order and any process."""
 
-    def __init__(self, name: str = "random", seed: int = 0) -> None:
+    def __init__(self, name: str, seed: int) -> None:
         self.name, self.seed = name, seed
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
@@ -50,7 +50,7 @@ class Full(Method):
 
     takes_all = True
 
-    def __init__(self, name: str = "full") -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:

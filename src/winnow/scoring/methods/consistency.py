@@ -33,13 +33,13 @@ class NoiseConsistency(Method):
 
     def __init__(
         self,
-        name: str = "consistency",
-        beta: float = 10.0,
-        family: str = "gaussian",
-        draws: int = 3,
-        statistics: str = "scalar",
-        seed: int = 0,
-        betas: Sequence[float] | None = None,
+        name: str,
+        beta: float,
+        family: str,
+        draws: int,
+        statistics: str,
+        seed: int,
+        betas: Sequence[float] | None,
     ) -> None:
         together = [beta] if betas is None else list(betas)
         if beta not in together:

@@ -32,11 +32,11 @@ class IFD(Method):
 
     def __init__(
         self,
-        name: str = "ifd",
-        ratio: str = "loss",
-        first_token: str = "score",
-        max_ifd: ForSelection[float | None] = 1.0,
-        strict: ForSelection[bool] = False,
+        name: str,
+        ratio: str,
+        first_token: str,
+        max_ifd: ForSelection[float | None],
+        strict: ForSelection[bool],
     ) -> None:
         if ratio not in ("loss", "perplexity"):
             raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")

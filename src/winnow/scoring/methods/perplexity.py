@@ -20,7 +20,7 @@ from winnow.scoring.scores import Scores, answer_losses
 class Perplexity(Method):
     """Conditioned answer perplexity. prefer: `high` (hard answers) or `low` (fluent ones)."""
 
-    def __init__(self, name: str = "perplexity", prefer: str = "high") -> None:
+    def __init__(self, name: str, prefer: str) -> None:
         if prefer not in ("high", "low"):
             raise UserError(f"method.prefer={prefer} is unknown; choose high or low.")
         self.name, self.prefer = name, prefer

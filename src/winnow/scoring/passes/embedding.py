@@ -15,7 +15,7 @@ from torch import Tensor
 
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
-from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.backbone.sentence_encoder import SentenceEncoder, mean_states
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
@@ -42,17 +42,17 @@ class BackboneEmbedding(Pass):
         pooling=mean   H = 1/n sum over the region's tokens of h_t
         pooling=last   H = h of the region's last token
 
-    The defaults are those of "Priority on High-Quality" (EMNLP 2025): the mean over all tokens, prompt and answer, of
-    the final hidden states. region: `all`, `prompt` or `answer`, cut to the template's window. layer: -1 is the final
+    "Priority on High-Quality" (EMNLP 2025) takes the mean over all tokens, prompt and answer, of the final hidden
+    states. region: `all`, `prompt` or `answer`, cut to the template's window. layer: -1 is the final
     state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k for
     what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction was attacked.
 
     Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
     """
 
-    region: str = "all"
-    layer: int = -1
-    pooling: str = "mean"
+    region: str
+    layer: int
+    pooling: str
     attack: PromptAttack | None = None
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = _SCHEMA
@@ -172,9 +172,7 @@ class _SentenceEmbeddingModule(pl.LightningModule):
         self.model = model
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        mask = batch["attention_mask"]
-        hidden = self.model(input_ids=batch["input_ids"], attention_mask=mask)[0].float()
-        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        mean = mean_states(self.model, batch["input_ids"], batch["attention_mask"])
         records = batch["columns"]
         return {
             "id": [record["id"] for record in records],

@@ -36,7 +36,7 @@ class Bins(Budget):
     name = "bins"
     needs_vectors = True
 
-    def __init__(self, part: str = "best", smallest: int = 3, top_up: bool = False, **frame: Any) -> None:
+    def __init__(self, part: str, smallest: int, top_up: bool, **frame: Any) -> None:
         super().__init__(**frame)
         if part not in PARTS:
             raise UserError(f"selection.part={part} is unknown; choose {' or '.join(PARTS)}.")

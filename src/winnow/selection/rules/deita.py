@@ -25,7 +25,7 @@ class Deita(Budget):
     name = "deita"
     needs_vectors = True
 
-    def __init__(self, limit: float = 0.9, **frame: Any) -> None:
+    def __init__(self, limit: float, **frame: Any) -> None:
         super().__init__(**frame)
         self.limit = checked_limit(limit)
 

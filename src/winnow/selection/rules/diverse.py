@@ -36,10 +36,10 @@ class Diverse(Budget):
 
     def __init__(
         self,
-        inter_class: bool = True,
-        intra_class: bool = True,
-        limit: float = 0.9,
-        top_up: bool = True,
+        inter_class: bool,
+        intra_class: bool,
+        limit: float,
+        top_up: bool,
         **frame: Any,
     ) -> None:
         super().__init__(**frame)

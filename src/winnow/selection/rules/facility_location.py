@@ -32,7 +32,7 @@ class FacilityLocation(Budget):
     name = "facility_location"
     needs_vectors = True
 
-    def __init__(self, epsilon: float = 0.1, **frame: Any) -> None:
+    def __init__(self, epsilon: float, **frame: Any) -> None:
         super().__init__(**frame)
         if not 0 < epsilon < 1:
             raise UserError(f"selection.epsilon={epsilon} must lie between 0 and 1; smaller is closer to plain greedy.")

@@ -27,7 +27,7 @@ class LengthMatched(Around):
 
     name = "length_matched"
 
-    def __init__(self, around, bins: int = 20, **frame: Any) -> None:
+    def __init__(self, around, bins: int, **frame: Any) -> None:
         super().__init__(around, **frame)
         if bins < 1:
             raise UserError(f"selection.bins={bins} must be at least 1.")

@@ -20,7 +20,7 @@ class FGM(Adversary):
     passes. epsilon: norm of a sample's perturbation. weight: of the adversarial term. region: see Adversary.
     """
 
-    def __init__(self, epsilon: float, weight: float = 1.0, region: str = "sample") -> None:
+    def __init__(self, epsilon: float, weight: float, region: str) -> None:
         check_settings(region, epsilon=epsilon, weight=weight)
         self.epsilon, self.weight, self.region = epsilon, weight, region
 

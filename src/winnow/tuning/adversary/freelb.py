@@ -22,7 +22,7 @@ class FreeLB(Adversary):
     epsilon: radius. alpha: step length. rounds: K. region: see Adversary.
     """
 
-    def __init__(self, epsilon: float, alpha: float, rounds: int = 5, region: str = "sample") -> None:
+    def __init__(self, epsilon: float, alpha: float, rounds: int, region: str) -> None:
         check_settings(region, rounds, epsilon=epsilon, alpha=alpha)
         self.epsilon, self.alpha, self.rounds, self.region = epsilon, alpha, rounds, region
 

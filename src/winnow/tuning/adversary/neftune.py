@@ -15,7 +15,7 @@ class NEFTune(Adversary):
     length instead, which makes the noise depend on the batch (ours). d is the width. region: see Adversary.
     """
 
-    def __init__(self, alpha: float = 5.0, region: str = "sample") -> None:
+    def __init__(self, alpha: float, region: str) -> None:
         check_settings(region, alpha=alpha)
         self.alpha, self.region = alpha, region
 

@@ -39,13 +39,13 @@ class NRM(Adversary):
 
     def __init__(
         self,
-        epsilon: float = 0.1,
-        alpha: float = 0.03,
-        weight: float = 1.0,
-        distortion: float | None = None,
-        region: str = "sample",
-        ascent_dropout: bool = False,
-        share_batch: bool | str = "auto",
+        epsilon: float,
+        alpha: float,
+        weight: float,
+        distortion: float | None,
+        region: str,
+        ascent_dropout: bool,
+        share_batch: bool | str,
     ) -> None:
         check_settings(region, share_batch=share_batch, epsilon=epsilon, alpha=alpha, weight=weight)
         if distortion is not None and not 0 <= distortion <= 1:

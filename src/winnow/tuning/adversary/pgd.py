@@ -30,12 +30,12 @@ class PGD(Adversary):
         self,
         epsilon: float,
         alpha: float,
-        rounds: int = 5,
-        random_start: bool = True,
-        weight: float = 1.0,
-        region: str = "sample",
-        ascent_dropout: bool = True,
-        share_batch: bool | str = "auto",
+        rounds: int,
+        random_start: bool,
+        weight: float,
+        region: str,
+        ascent_dropout: bool,
+        share_batch: bool | str,
     ) -> None:
         check_settings(region, rounds, share_batch, epsilon=epsilon, alpha=alpha, weight=weight)
         self.epsilon, self.alpha, self.rounds, self.random_start = epsilon, alpha, rounds, random_start

@@ -1,11 +1,11 @@
-"""How the papers' tables call what we call otherwise: the one place where the two vocabularies meet."""
+"""Our names and the names in the tables of the papers; no other module translates between them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Column `metric` of paper.csv -> key of results.json. `average` is another key in each table (table.average), and
-# micro_f1 stands under the name of its data set.
+# Column `metric` of paper.csv -> key of results.json. `average` has another key in each table (`table.average`), and
+# the key of micro_f1 begins with the data set.
 METRICS = {
     "arc": "arc_challenge/acc_norm",
     "hellaswag": "hellaswag/acc_norm",
@@ -26,7 +26,7 @@ METRICS = {
     "cmmlu": "cmmlu/acc",
     "ceval": "ceval-valid/acc",
 }
-# (paper, option) -> a pool that the paper calls otherwise.
+# (paper, option) -> the pool's name in the paper.
 POOLS = {
     ("anit", "lap14"): "14lap",
     ("anit", "rest14"): "14rest",
@@ -41,7 +41,7 @@ NOISES = {
     "padding": "in_context_padding",
     "opposite": "opposite",
 }
-# (method, selection) -> a method that the consistency paper counts as one; superfilter has the paper's longer name.
+# (method, selection) -> one method in the consistency paper.
 SELECTORS = {
     ("consistency", "consistency"): "noise_consistency+diversity",
     ("consistency", "quality_only"): "noise_consistency",
@@ -51,16 +51,16 @@ SELECTORS = {
     ("random", "diversity_only"): "diversity",
 }
 METHODS = {"superfilter": "superfiltering"}
-CONTROLS = ("length_matched", "equal_tokens")  # selections that draw beside what another rule takes
+CONTROLS = ("length_matched", "equal_tokens")  # selections that draw random records to match another rule
 AROUND = "selection@selection.around"  # the group of that rule
-ADVERSARIES = {"nrm": "anit"}  # the others are called as they are
+ADVERSARIES = {"nrm": "anit"}  # all others have the same name in the paper
 
 
 def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) -> dict[str, str]:
-    """What a job is in its paper's table: backbone, pool, method, ratio and further settings, as text.
+    """The row of a job in its paper's table: backbone, pool, method, ratio and further settings, as text.
 
-    row: the job's own labels (`row.<column>`), which win; null ones are taken from the chosen options. `full` has the
-    ratio 1.
+    row: the job's own labels (`row.<column>`). They go before the chosen options; a null label counts as absent. The
+    ratio of `full` is 1.
     """
     rule = choices["selection"]
     if rule in CONTROLS:
@@ -69,28 +69,27 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
     method = control(METHODS.get(method, method), choices)
     if paper == "anit":  # its methods are ways to tune on all data
         method = ADVERSARIES.get(choices.get("adversary", "none"), choices.get("adversary", "none"))
-    found = {
+    words = {
         "backbone": choices["backbone"],
         "pool": POOLS.get((paper, choices["data"]), choices["data"]),
         "method": method,
         "ratio": None,
     }
     if choices.get("noising", "none") != "none":
-        found["noise"] = NOISES.get(choices["noising"], choices["noising"])
-    found |= {key: value for key, value in row.items() if value is not None and key != "job"}
-    if found["method"] == "full":
-        found["ratio"] = 1
-    return {key: text(value) for key, value in found.items() if value not in (None, "")}
+        words["noise"] = NOISES.get(choices["noising"], choices["noising"])
+    words |= {key: value for key, value in row.items() if value is not None and key != "job"}
+    if words["method"] == "full":
+        words["ratio"] = 1
+    return {key: text(value) for key, value in words.items() if value not in (None, "")}
 
 
 def control(method: str, choices: Mapping[str, str]) -> str:
-    """`length_matched(ifd)` for the control of what `ifd` selects; any other method as it is called."""
+    """`length_matched(ifd)` for the control of a selection by `ifd`; the method itself without a control."""
     return f"{choices['selection']}({method})" if choices.get("selection") in CONTROLS else method
 
 
 def text(value: object) -> str:
-    """A value as paper.csv writes it: numbers without trailing zeros, so that 0.10 and 0.1 are one ratio; lists joined
-    by +."""
+    """A value in the form of paper.csv: lists joined by +, numbers without trailing zeros (0.10 is 0.1)."""
     if isinstance(value, list):
         return "+".join(text(one) for one in value)
     try:

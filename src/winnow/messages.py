@@ -1,0 +1,92 @@
+"""What a user is told of an error: one sentence, where it is one that the user can mend."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from winnow.config import choices, instead
+from winnow.errors import UserError, login
+
+# What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
+_ELSEWHERE = "give another place with paths.run=... or paths.store=..., or make room"
+_CURES = dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EDQUOT), _ELSEWHERE
+) | {
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or give another place with paths.run=...",
+    errno.ENAMETOOLONG: "give shorter names (a sweep: hydra.sweep.subdir=...)",
+    errno.EISDIR: "a file is expected there: move the folder away, or give another name",
+}
+_MEMORY = ("OutOfMemoryError", "DefaultCPUAllocator")  # torch's class on a GPU, its word on a CPU
+_QUOTE = "put the value into quotes of its own inside those of the shell"
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
+
+
+def user_sentence(error: BaseException) -> str | None:
+    """The one sentence for an error that the user can mend, or None for an error of ours, which keeps its traceback."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.errno == errno.EEXIST and Path(str(cause.filename)).is_file():
+            return (
+                f"{cause.filename} is a file; a folder is expected: give another one with paths.run=... "
+                f"(a sweep: hydra.sweep.dir=...)."
+            )
+        if isinstance(cause, OSError) and cause.errno in _CURES:
+            place = f"{cause.filename}: " if cause.filename else ""
+            return f"{place}{cause.strerror}; {_CURES[cause.errno]}."
+        if isinstance(cause, MemoryError) or any(word in repr(cause) for word in _MEMORY):
+            return (
+                "Out of memory; the store holds the finished results. Lower scoring.tokens_per_batch, "
+                "evaluation.batch_size or tuning.micro_batch_size, which change no result, or give backbone.dtype=bf16."
+            )
+        if type(cause).__module__.startswith("huggingface_hub"):
+            text = " ".join(str(cause).split())[:300].rstrip(".")
+            return f"The Hugging Face hub refuses ({text}); {login(cause)}check the name and the network."
+        if isinstance(cause, OverrideParseException):
+            return _unreadable(cause.override)
+        if isinstance(cause, yaml.YAMLError):
+            return f"Broken YAML: {' '.join(str(cause).split())}; mend the file."
+        cause = cause.__cause__ or cause.__context__
+    ambiguous = _AMBIGUOUS.match(str(error)) if isinstance(error, HydraException) else None
+    if ambiguous:
+        return f"{_unreadable(ambiguous[1])[:-1]}; for several values add --multirun."
+    composition = isinstance(error, (HydraException, OmegaConfBaseException))
+    unknown_option = isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)
+    if unknown_option or (composition and not isinstance(error, InstantiationException)):
+        return _composition(error)
+    return None
+
+
+def _composition(error: Exception) -> str:
+    """What Hydra says of an override that it cannot use, in one sentence and with what was perhaps meant."""
+    text = " ".join((str(error) or str(error.__cause__)).split())  # Hydra at times puts the message into the cause only
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, choice = error.missing_cfg_file.partition("/")
+        return f"{group}={choice} is no option{instead(choice, error.options or choices(group), group, '=')}"
+    key = re.match(r"Could not override '(.+?)'", text)
+    if key and isinstance(error.__cause__, OmegaConfBaseException):
+        cause = error.__cause__
+        parent, _, _ = str(cause.full_key).rpartition(".")
+        return f"{key[1]} is no key{instead(str(cause.key), map(str, cause.parent_node), parent)}"
+    key = re.match(
+        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w@/]+(?:\.\w+)*)", text
+    )
+    if key:
+        return f"{key[1]} is a key already: write {key[1]}=... without the plus."
+    return re.sub(r"\s*To append to your default list use \S+", "", text)  # which ends in a TypeError
+
+
+def _unreadable(override: str) -> str:
+    """The sentence for an argument that Hydra's grammar does not read: `=`, brackets, blanks before them in a path."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override} is no argument: write key=value."
+    quoted = value.replace("'", "\\'")
+    return f"{override} cannot be read: {_QUOTE}, \"{key}='{quoted}'\"."

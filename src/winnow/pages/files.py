@@ -1,0 +1,52 @@
+"""Reading the files of run folders, and filling the templates that become pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.store import files
+
+KEYS = {  # that each file has, whatever the settings
+    "run_card.json": ("status", "stages", "config", "git"),
+    "selection.json": ("decisions",),
+    "tuning.json": ("steps", "train_loss"),
+    "results.json": ("models",),
+    "detection.json": ("overall",),
+    "diversity.json": ("classes",),
+}
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of a run folder, None where there is none. Raises UserError for anything but an object with
+    the file's `KEYS`."""
+    return files.read_json(path, *KEYS.get(path.name, ())) if path.exists() else None
+
+
+def run_cards(folder: Path) -> list[Path]:
+    """The run cards below a folder, without the copies that W&B stores."""
+    return sorted(path for path in folder.rglob("run_card.json") if "wandb" not in path.relative_to(folder).parts)
+
+
+def render(template: str, content: Mapping[str, Any], **filters: Callable) -> str:
+    """The template, a path below the package such as `pages/report.html.j2`, filled with `content`.
+
+    HTML escapes every text; Markdown escapes none. A name that `content` lacks is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=show_number, measure=show_measure, seconds=show_seconds, words=_words)
+    environment.filters.update(filters)
+    return environment.get_template(template).render(content)
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")

@@ -1,0 +1,115 @@
+"""What a run is made of, built and checked before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from winnow.data.records import Pool
+from winnow.data.templates import Template, check_eos
+from winnow.errors import UserError
+from winnow.perturb.noising import Noising
+from winnow.scoring.protocols import Method, Pass, check_kind, check_method, check_pass
+from winnow.scoring.runner import PassRunner
+from winnow.selection.budget import Budget
+from winnow.stages.tune import Recipe, recipe_of
+from winnow.store.artifacts import Store
+from winnow.store.run_folder import STAGES, run_folder
+from winnow.trainer import check_trainer
+from winnow.tuning.adversary.base import Adversary
+
+if TYPE_CHECKING:
+    from winnow.evaluation.suite import Suite
+    from winnow.tuning.pre_experience import PreExperience
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that a configuration names.
+
+    stages: those asked for, in their order. runner: computes passes over the backbone that is tuned and evaluated.
+    scorer: over the one that scores and selects, by default the same. scoring_template: of the method's passes;
+    template: of all else. recipe: None where nothing is tuned.
+    """
+
+    stages: list[str]
+    folder: Path
+    pool: Pool
+    template: Template
+    scoring_template: Template
+    method: Method
+    pre_experience: PreExperience | None
+    selection: Budget
+    suite: Suite
+    runner: PassRunner
+    scorer: PassRunner
+    recipe: Recipe | None
+
+
+def build_parts(cfg: DictConfig) -> Parts:
+    """The parts of a configuration. Raises UserError for parts that could not be run to their end."""
+    stages, folder, store = _stages(cfg), run_folder(cfg), Store(cfg.paths.store)
+    source = instantiate(cfg.backbone)
+    template = instantiate(cfg.template)
+    own = cfg.method.get("template")  # a method may score under a template of its own
+    scoring_template = template if own is None else instantiate(own)
+    # Resolved first: taken out of the whole, its references to other parts would lead nowhere.
+    settings = OmegaConf.to_container(cfg.method, resolve=True)
+    method = instantiate({key: settings[key] for key in settings if key != "template"})
+    check_method(method)
+    pre_experience = instantiate(cfg.pre_experience)
+    selection = instantiate(cfg.selection)
+    check_kind("selection", selection, Budget)
+    for name, pass_ in selection.passes.items():
+        check_pass(f"selection.{name}", pass_)
+    suite = instantiate(cfg.evaluation)
+    trainer: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
+    check_trainer(trainer)
+    trainer["callbacks"] = list(instantiate(cfg.callbacks).values())
+    runner = PassRunner(source, store, trainer, attack_processes=cfg.attack.processes, **cfg.scoring)
+    scorer = runner if cfg.get("scorer") is None else runner.over(instantiate(cfg.scorer))
+    adversary, noising = instantiate(cfg.adversary), instantiate(cfg.noising)
+    check_kind("adversary", adversary, Adversary, "loss")
+    if noising is not None:
+        check_kind("noising", noising, Noising, "change")
+    tuner, start = instantiate(cfg.tuning), instantiate(cfg.start)
+    recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
+    if "score" in stages:
+        _check_texts(method.passes, scorer, scoring_template)
+    if "select" in stages:
+        _check_texts(selection.passes, scorer, template)
+    if "tune" in stages and recipe is not None:
+        check_eos(source.tokenizer)
+        source.check_window(template.max_length, f"template.max_length={template.max_length}")
+        if template.is_chat:
+            source.check_markers()
+    if "evaluate" in stages:
+        suite.check_data()
+    pool = instantiate(cfg.data)  # last: it may take long
+    parts = (stages, folder, pool, template, scoring_template, method, pre_experience, selection, suite)
+    return Parts(*parts, runner, scorer, recipe)
+
+
+def _stages(cfg: DictConfig) -> list[str]:
+    names = [cfg.stages] if isinstance(cfg.stages, str) else list(cfg.stages)
+    if not names or not set(names) <= set(STAGES):
+        raise UserError(f"stages={names} must name some of {', '.join(STAGES)}.")
+    return [stage for stage in STAGES if stage in names]
+
+
+def _check_texts(passes: Mapping[str, Pass], scorer: PassRunner, template: Template) -> None:
+    """Raises UserError if a text of the passes may be longer than their backbone reads, or hold markers that it has no
+    embedding for."""
+    models = [pass_ for pass_ in passes.values() if pass_.runs_model and pass_.encoder is None]
+    if models:
+        answers = max(pass_.max_new_tokens for pass_ in models)
+        settings = f"template.max_length={template.max_length}"
+        settings += f" with method.max_new_tokens={answers}" if answers else ""
+        scorer.source.check_window(template.max_length + answers, settings)
+        if template.is_chat:
+            scorer.source.check_markers()

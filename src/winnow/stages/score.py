@@ -1,0 +1,82 @@
+"""The score stage: passes over the pool, the method's formula, and its scores for every record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winnow.data.records import Pool
+from winnow.data.templates import Template
+from winnow.data.writers import write_quarantine
+from winnow.distributed import is_leader
+from winnow.pages.attack_page import write_attacks
+from winnow.scoring.protocols import Method
+from winnow.scoring.runner import PassRunner
+from winnow.store.describe import describe
+from winnow.store.run_folder import drop_outputs_from
+from winnow.tracking.run_card import StageRecord
+
+if TYPE_CHECKING:
+    from winnow.tuning.pre_experience import PreExperience
+
+REASONS_SHOWN = 5
+
+
+def score(
+    record: StageRecord,
+    folder: Path,
+    pool: Pool,
+    method: Method,
+    runner: PassRunner,
+    template: Template,
+    pre_experience: PreExperience | None,
+    identity: dict[str, Any],
+) -> dict[str, Any]:
+    """Write `scores.parquet`, and what the method shows besides. identity: of the scores, kept in that file."""
+    records, tables = pool.records, {}
+    if pre_experience is not None and method.passes:
+        runner = runner.over(pre_experience.prepare(runner, records, template, runner.trainer))
+    prompts = runner.prompts(method.attacks, records, template) if method.attacks else {}
+    for name, pass_ in method.passes.items():
+        tables[name] = runner.compute(pass_, records, template)
+    record.status = "computed" if runner.computed or not runner.used else "reused"
+    record.fingerprint = " ".join(runner.used) or None
+    record.reused, record.resumed = runner.counts()
+    if not is_leader():
+        return {}
+    scores = method.score(tables, records)
+    if note := unscored(scores.flag):
+        print(note, flush=True)
+    if write_quarantine(pool, folder):
+        print(f"{len(pool.quarantined)} bad rows are listed in {folder / 'quarantine.jsonl'}")
+    drop_outputs_from(folder, "score")
+    about = {"method": method.name, "passes": runner.used, "made_with": identity}
+    scores.write(scores.table(records, about), folder / "scores.parquet")
+    if prompts:
+        write_attacks(folder, prompts, records)
+    method.write_outputs(tables, records, folder)
+    return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
+
+
+def unscored(flags: Sequence[str | None]) -> str | None:
+    """How many records have no score and why, the commonest reasons first; None if all have one."""
+    reasons = Counter(flag for flag in flags if flag is not None)
+    if not reasons:
+        return None
+    shown = [f"{reason} ({count})" for reason, count in reasons.most_common(REASONS_SHOWN)]
+    more = len(reasons) - len(shown)
+    shown += [f"and {more} more"] if more > 0 else []
+    return f"{reasons.total()} of {len(flags)} records have no score: {'; '.join(shown)}."
+
+
+def scores_identity(
+    method: Method, pre_experience: PreExperience | None, runner: PassRunner, template: Template
+) -> dict[str, Any]:
+    """All that the scores depend on besides the records: nothing is computed for it."""
+    return {
+        "method": describe(method),
+        "pre_experience": describe(pre_experience) if method.passes else None,
+        "passes": {name: runner.made_with(pass_, template) for name, pass_ in method.passes.items()},
+    }
