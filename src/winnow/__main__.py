@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +93,14 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
+def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while an object is deleted. A dropped interrupt is raised again, a moment later."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def main() -> None:
     """Console entry point: exit status 0, or 1 with one sentence for an error that the user can correct."""
     if sys.argv[1:] in (["--help"], ["-h"]):
@@ -102,6 +112,7 @@ def main() -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGTERM, _interrupt)  # what a scheduler sends; without this nobody would write the run card
     SWEEPS.clear()
     _raised.clear()

@@ -10,8 +10,8 @@ PAGE = HOME / "docs" / "reliability.md"
 HEAD = """# Reliability
 
 What is done to Winnow on purpose, what it promises then, and the test that does it. `make test` runs all of them, so
-each row is what a passing test has shown. The page is written by `python tests/faults/reliability_page.py` from the tests
-that carry the marker `fault`, and a test refuses a page that is not current. Thirty kills a stage, in place of two:
+each row is what a passing test has shown. `python tests/faults/reliability_page.py` writes the page from the tests that
+carry the marker `fault`, and a test refuses a page that is not current. Thirty kills a stage, in place of two:
 
     WINNOW_KILL_TRIALS=30 python -m pytest tests/faults/test_kills.py -k killed_run
 
