@@ -9,19 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from composed import template
+from composed import build, template
 from lm_eval.api.instance import Instance
 
 import winnow
-from winnow.data.readers import read_pool
 from winnow.data.writers import write_subset
 from winnow.errors import UserError
-from winnow.evaluation import Suite, evaluate_model
+from winnow.evaluation import evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.scoring.scores import NON_FINITE_SCORE, Scores
 from winnow.store.files import read_json, write_json
 
 CHOICE = {"task": "embedded_choice", "num_fewshot": 0, "metrics": ["acc"]}
+
+
+def suite_of(tasks, **changes):
+    """A suite of these tasks alone, with some keys of `evaluation=none` replaced."""
+    return build("evaluation/none", tasks=tasks, **changes)
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def broken(backbone):
 )
 def test_a_likelihood_that_is_not_finite_ends_the_evaluation(broken, tmp_path):
     """argmax over NaN is always the first choice: an accuracy that says nothing. Task and item are named."""
-    suite = Suite("test", [CHOICE], limit=2)
+    suite = suite_of([CHOICE], limit=2)
     with pytest.raises(UserError, match=r"Task 'embedded_choice', item 0: the model gives the log-likelihood nan"):
         evaluate_model(broken.model, broken.tokenizer, suite, template("plain"), tmp_path)
 
@@ -64,7 +68,7 @@ def test_a_metric_that_is_none_is_left_out_with_its_reason(backbone, tmp_path, m
 
     entry = {"value": math.nan, "stderr": None, "n": 2, "higher_is_better": True}
     monkeypatch.setattr(harness, "_metrics", lambda *_: ({"embedded_choice/acc": dict(entry)}, {}))
-    suite = Suite("test", [CHOICE], limit=2, averages={"all": ["embedded_choice/acc"]})
+    suite = suite_of([CHOICE], limit=2, averages={"all": ["embedded_choice/acc"]})
     result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path)
     assert result["metrics"] == {}
     assert result["skipped"] == {
@@ -112,7 +116,7 @@ def test_a_subset_has_null_where_the_pool_has_a_number_that_json_lacks(tmp_path)
     """Python's own JSON reads NaN; other readers refuse the whole file."""
     pool = tmp_path / "pool.jsonl"
     pool.write_text('{"instruction": "Say a", "input": "", "output": "a", "score": NaN, "more": [Infinity, 1]}\n')
-    path = write_subset(read_pool(str(pool)), [0], tmp_path)
+    path = write_subset(build("data/file", source=str(pool)), [0], tmp_path)
 
     def refuse(word: str):
         raise AssertionError(word)
