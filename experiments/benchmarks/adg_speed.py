@@ -27,7 +27,6 @@ from common import TRAINER, parts, save
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.generation import LAST_FOUR
 from winnow.config import build
-from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 
@@ -83,7 +82,9 @@ def plain(backbone, template, records, limit: int) -> list[int]:
 def winnow(source, template, records, limit: int) -> list[int]:
     """The same through the pass."""
     with tempfile.TemporaryDirectory() as store:
-        pass_ = SampledAnswers(ANSWERS, TEMPERATURE, TOP_P, max_new_tokens=limit)
+        pass_ = build(
+            "method/adg", answers=ANSWERS, temperature=TEMPERATURE, top_p=TOP_P, max_new_tokens=limit
+        ).sampling
         table = PassRunner(source, Store(store), TRAINER).compute(pass_, records, template)
         return [count for counts in table.table["tokens"].to_pylist() for count in counts]
 
@@ -98,7 +99,7 @@ def one_side(side: str, pool: str, count: int, limit: int) -> dict:
     _, source, template = parts(f"backbone.dtype={side[-4:]}")
     # A few records more, so that the count holds after those that cannot be asked are left out.
     candidates = build("data/file", source=pool, limit=count + 30).records
-    asked = SampledAnswers().encode(candidates, template, source.tokenizer)
+    asked = build("method/adg").sampling.encode(candidates, template, source.tokenizer)
     records = [record for record, one in zip(candidates, asked, strict=True) if one.flag is None][:count]
     backbone = source.load()
     source.load = lambda: backbone

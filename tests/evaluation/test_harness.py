@@ -85,7 +85,7 @@ def test_unknown_task_and_metric_are_named(backbone, tmp_path, task, message):
 def test_compare():
     """delta = tuned - base for the metrics of both: 0.5 - 0.25 = 0.25; without a tuned model there is none."""
     tasks = [{"task": "arc_easy", "metrics": ["acc"]}, HUMANEVAL]
-    suite = suite_of(tasks, headline=["arc_easy/acc", "humaneval/pass@1"])
+    suite = suite_of(tasks, name="test", headline=["arc_easy/acc", "humaneval/pass@1"])
     base = {"metrics": {"arc_easy/acc": entry(0.25)}, "samples": "base.jsonl"}
     tuned = {"metrics": {"arc_easy/acc": entry(0.5)}, "samples": None}
     result = compare(base, tuned, suite)

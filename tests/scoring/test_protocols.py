@@ -140,7 +140,7 @@ def test_what_could_not_be_run_is_one_sentence(method, told):
 
 def test_the_check_comes_before_any_model(tmp_path, monkeypatch):
     """A run with such a method ends before its pool is read or a backbone loaded."""
-    monkeypatch.setattr(pipeline.PassRunner, "backbone", property(lambda self: pytest.fail("a model was loaded")))
+    monkeypatch.setattr(PassRunner, "backbone", property(lambda self: pytest.fail("a model was loaded")))
     cfg = config(f"method._target_={__name__}.Scoreless", f"paths.run={tmp_path / 'run'}", "tracking=none")
     cfg.method = {"_target_": f"{__name__}.Scoreless"}
     with pytest.raises(UserError, match="does not define `score`"):

@@ -265,7 +265,7 @@ def test_nothing_to_tune_on(tmp_path):
         ({"max_steps": 0}, "tuning.max_steps=0"),
         ({"learning_rate": 0}, "tuning.learning_rate=0"),
         ({"learning_rate": 1e38}, "tuning.learning_rate=1e[+]38 must be above 0 and at most 1"),
-        ({"lora_target_modules": None}, "lora_target_modules=None names no module; give all-linear or a list"),
+        ({"lora_target_modules": None}, "lora_target_modules=null is not a text or a list"),
         ({"lora_target_modules": []}, "names no module"),
         ({"lora_target_modules": ".*[q"}, r"is no regular expression \(unterminated character set"),
         ({"warmup_ratio": 1.5}, "tuning.warmup_ratio=1.5"),

@@ -5,7 +5,7 @@ the model predicts the right answers, comparable over tokenizers. Low is good.
 `embedded_choice/acc`, `acc_norm`: how often the right answer beats three distractors of about its length, by
 log-likelihood and by log-likelihood per UTF-8 byte. Chance is 0.25.
 
-Prompts come from the run's own template, so that a model is asked in the form in which it was tuned.
+Prompts come from the run's own template, so that evaluation and tuning use the same form.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from winnow.data.templates import Template
 from winnow.errors import UserError
 
 HELDOUT = Path(__file__).parents[1] / "data" / "embedded" / "heldout.jsonl"
-HUB_NAME = "winnow/heldout"  # what the embedded tasks' YAMLs call their data
+HUB_NAME = "winnow/heldout"  # the name of the data in the embedded tasks' YAMLs
 
 
 @dataclass(frozen=True)

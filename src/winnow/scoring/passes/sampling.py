@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from winnow.backbone.generation import LAST_FOUR, Answer, Engine, HuggingFaceEngine, Prompt, Sampling, pooled
+from winnow.backbone.generation import Answer, Engine, HuggingFaceEngine, Prompt, Sampling, pooled
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
@@ -32,7 +32,7 @@ NUMBERS = re.compile(r"[\d%℃°]")
 PUNCTUATION = re.compile(r"[\s,.;:!?()\[\]{}\"'`~\-_/\\]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampledAnswers(Pass):
     """K answers per record, drawn at a temperature, and the Gram matrix of their vectors.
 
@@ -56,16 +56,16 @@ class SampledAnswers(Pass):
     Answers of a record with the same tokens have one and the same vector, so that rounding is no divergence.
     """
 
-    answers: int = 5
-    temperature: float = 1.4
-    top_p: float = 0.9
-    top_k: int | None = None
-    max_new_tokens: int = 256
-    seed: int = 0
-    layers: tuple[int, ...] = LAST_FOUR
-    pooling: str = "paper"
-    prompt: str = "whole"
-    tokens_per_batch: Free[int] = 16384
+    answers: int
+    temperature: float
+    top_p: float
+    top_k: int | None
+    max_new_tokens: int
+    seed: int
+    layers: tuple[int, ...]
+    pooling: str
+    prompt: str
+    tokens_per_batch: Free[int]
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = pa.schema(
         [
