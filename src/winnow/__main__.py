@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +89,18 @@ def _run(sentences: list[str]) -> None:
         _end(sweep, error, sentences)
 
 
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while an object is deleted. A dropped interrupt is raised again, a moment later."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def main() -> None:
     """Console entry point: exit status 0, or 1 with one sentence for an error that the user can correct."""
     if sys.argv[1:] in (["--help"], ["-h"]):
@@ -97,6 +112,8 @@ def main() -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    sys.unraisablehook = _interrupt_again
+    signal.signal(signal.SIGTERM, _interrupt)  # what a scheduler sends; without this nobody would write the run card
     SWEEPS.clear()
     _raised.clear()
     sentences: list[str] = []  # what went wrong, a sentence each
@@ -108,8 +125,9 @@ def main() -> None:
             commands[sys.argv[1]](sys.argv[2:])
         else:
             _run(sentences)
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. The store holds the finished results; the same command continues from there.")
+    except KeyboardInterrupt as interrupt:
+        sentence = str(interrupt) or "Interrupted."
+        sys.exit(f"{sentence} The store holds the finished results; the same command continues from there.")
     except Exception as error:
         sentence = user_sentence(error)
         if sentence is None:

@@ -24,6 +24,7 @@ CONF = (Path(__file__).parent / "conf").resolve()  # in the repository a link to
 # Keys that belong to no target. Many others refer to them, so they are checked first.
 KEYS = {
     "seed": int,
+    "offline": bool,
     "attack.share": float,
     "attack.max_words": int,
     "attack.query_budget": int,

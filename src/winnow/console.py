@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from winnow.data.records import Pool
 from winnow.stages.parts import Parts
+from winnow.store.files import read_json
 from winnow.tracking.run_card import RunCard
 
 UNREAD_SHOWN = 12  # names of columns that a line holds
@@ -52,7 +52,7 @@ def summarise(parts: Parts, card: RunCard) -> None:
         if record.status != "skipped":
             print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
     file = parts.folder / "results.json"
-    results = json.loads(file.read_text(encoding="utf-8")) if "evaluate" in parts.stages and file.exists() else {}
+    results = read_json(file, "models") if "evaluate" in parts.stages and file.exists() else {}
     lines = changes(results)
     for name, value in card.results.items():
         model, _, key = name.partition("/")

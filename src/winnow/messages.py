@@ -11,7 +11,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.config import choices, instead
-from winnow.errors import UserError
+from winnow.errors import UserError, login
 
 # What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
 _ELSEWHERE = "give another place with paths.run=... or paths.store=..., or make room"
@@ -22,6 +22,7 @@ _CURES = dict.fromkeys(
     errno.ENAMETOOLONG: "give shorter names (a sweep: hydra.sweep.subdir=...)",
     errno.EISDIR: "a file is expected there: move the folder away, or give another name",
 }
+_MEMORY = ("OutOfMemoryError", "DefaultCPUAllocator")  # torch's class on a GPU, its word on a CPU
 _QUOTE = "put the value into quotes of its own inside those of the shell"
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
@@ -40,6 +41,14 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in _CURES:
             place = f"{cause.filename}: " if cause.filename else ""
             return f"{place}{cause.strerror}; {_CURES[cause.errno]}."
+        if isinstance(cause, MemoryError) or any(word in repr(cause) for word in _MEMORY):
+            return (
+                "Out of memory; the store holds the finished results. Lower scoring.tokens_per_batch, "
+                "evaluation.batch_size or tuning.micro_batch_size, which change no result, or give backbone.dtype=bf16."
+            )
+        if type(cause).__module__.startswith("huggingface_hub"):
+            text = " ".join(str(cause).split())[:300].rstrip(".")
+            return f"The Hugging Face hub refuses ({text}); {login(cause)}check the name and the network."
         if isinstance(cause, OverrideParseException):
             return _unreadable(cause.override)
         if isinstance(cause, yaml.YAMLError):

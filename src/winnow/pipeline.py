@@ -12,6 +12,7 @@ from winnow.config import check
 from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Record
 from winnow.distributed import is_leader, join
+from winnow.network import set_offline
 from winnow.stages.evaluate import evaluate
 from winnow.stages.parts import Parts, build_parts
 from winnow.stages.report import report
@@ -33,6 +34,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
     check(cfg)
+    set_offline(cfg.offline)
     cfg = scaled(cfg)
     join()
     parts = build_parts(cfg)

@@ -12,6 +12,9 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forking after use only earns a warning
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("LITLOGGER_DISABLED", "1")
+    # Nobody asked for these connections: counts of loaded data sets, reports of W&B's own errors.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("huggingface_hub", "huggingface_hub.utils._http", "transformers", "datasets", "filelock"):

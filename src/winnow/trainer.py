@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -70,6 +73,21 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
         # Lightning forms the process group where nobody else did, and has no argument for this beside `strategy=ddp`.
         trainer.strategy._timeout = PATIENCE
     return trainer
+
+
+@contextmanager
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Around `fit` or `predict`: Ctrl-C stays what it is. Lightning ends the process in its place, in silence."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
 
 
 class LimitedRun(pl.Callback):

@@ -190,6 +190,11 @@ def _with_chat(tokenizer, written: str):
     return made
 
 
+@pytest.mark.fault(
+    "a chat template that refuses a record or loses its text",
+    promise="the record is flagged with the reason",
+    trials="each kind",
+)
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
@@ -249,6 +254,7 @@ def test_a_text_that_the_tokenizer_refuses_is_flagged():
     assert all(flag.startswith("tokenizer_fails: ") for flag in flags[1:])
 
 
+@pytest.mark.fault("control tokens in the text of a record", promise="they stay text", trials="each kind of tokenizer")
 def test_control_tokens_of_every_make_stay_text():
     """Markers that `split_special_tokens` does not see: special=False, pieces of a Unigram vocabulary, merges."""
     for kind, chat in (

@@ -34,6 +34,11 @@ def complaint(path: Path, **settings) -> str:
     return message
 
 
+@pytest.mark.fault(
+    "a data file that is broken, cut or of another format",
+    promise="one sentence with file and line",
+    trials="each kind",
+)
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
@@ -147,6 +152,9 @@ def test_no_data_at_all_is_named():
     assert "give data.path=<file>" in complaint(None)
 
 
+@pytest.mark.fault(
+    "rows that are no records", promise="quarantined with line and reason; the others are used", trials="each kind"
+)
 def test_bad_json_lines_are_quarantined_with_line_and_reason(tmp_path):
     """Lines: 1 good, 2 blank, 3 wrong JSON, 4 not UTF-8, 5 no object, 6 missing field, 7 wrong type, 8 empty
     prompt, 9 a number that Python refuses to read, 10 good. The blank line is no row: line n is row n - 2.
@@ -281,6 +289,7 @@ def test_quarantine_of_an_earlier_run_does_not_stay(tmp_path):
     assert not written.exists()
 
 
+@pytest.mark.fault("a write that fails half-way", promise="the earlier file stays", trials="1")
 def test_a_write_that_fails_leaves_the_earlier_subset(tmp_path, monkeypatch):
     """The disk is full while the new file is put in place: the old one stays, and no part file is left."""
     path = tmp_path / "a.jsonl"

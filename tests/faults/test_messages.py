@@ -8,13 +8,19 @@ import subprocess
 import sys
 
 import pytest
+import requests
+import torch
 import yaml
 from composed import config
+from huggingface_hub.errors import GatedRepoError
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from winnow.config import check
-from winnow.errors import UserError
+from winnow.errors import UserError, login
 from winnow.messages import user_sentence
+from winnow.pages.card import _cell
+from winnow.reproduce.publish import _inert
+from winnow.tracking.run_card import mask_hydra
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,9 @@ def test_a_name_that_is_too_long(tmp_path):
     assert "File name too long; give shorter names" in user_sentence(caught.value)
 
 
+@pytest.mark.fault(
+    "a full disk, a limit on the size of files", promise="one sentence with the file and the cure", trials="2"
+)
 @pytest.mark.parametrize(
     ("limit", "place", "expected"),
     [(1000, "file", "File too large; raise the limit on the size of files"), (None, "/dev/full", "No space left on")],
@@ -104,3 +113,69 @@ def test_a_disk_that_is_full(tmp_path, limit, place, expected):
     command = [sys.executable, "-B", "-c", program, str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
     assert ended.returncode == 1 and expected in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.fault(
+    "no memory left, on a CPU or a GPU", promise="one sentence with the settings that take less", trials="3 errors"
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("x"),
+    ],
+)
+def test_out_of_memory(error):
+    """Python's own error, torch's on a CPU and torch's on a GPU."""
+    assert user_sentence(error).startswith("Out of memory; the store holds the finished results. Lower scoring.")
+
+
+@pytest.mark.fault("the hub lets nobody in", promise="one sentence that names `hf auth login`", trials="1")
+def test_a_gated_model_says_how_to_log_in():
+    """The hub answers 401 or 403 for a model whose terms nobody of this account has accepted."""
+    response = requests.Response()
+    response.status_code = 403
+    error = GatedRepoError("Access to model meta/x is restricted.", response=response)
+    assert "run `hf auth login`" in user_sentence(error) and "\n" not in user_sentence(error)
+    wrapped = OSError("You are trying to access a gated repo.")
+    assert login(wrapped) == "accept its terms on its page and run `hf auth login`, or "
+    assert login(OSError("no such file")) == ""
+
+
+@pytest.mark.fault(
+    "a secret on the command line", promise="masked in all that is written about the run", trials="3 files"
+)
+def test_secrets_are_masked_in_what_hydra_writes(tmp_path):
+    """The three files of a job, as Hydra writes them; what else is in them stays, interpolations too. In a name
+    that joins overrides all behind the secret goes, which may hold a comma."""
+    written = tmp_path / ".hydra"
+    written.mkdir()
+    (written / "config.yaml").write_text("distortion:\n  api_key: s3cret\n  model: m\nseed: ${oc.env:X}\n")
+    (written / "overrides.yaml").write_text("- distortion.api_key=s3cret\n- seed=1\n")
+    (written / "hydra.yaml").write_text(
+        "job:\n  override_dirname: distortion.api_key=s3cret,seed=1\noverrides:\n  task:\n  - +hf_token=s3cret\n"
+    )
+    mask_hydra(tmp_path)
+    assert not any("s3cret" in path.read_text() for path in written.iterdir())
+    kept = yaml.safe_load((written / "config.yaml").read_text())
+    assert kept == {"distortion": {"api_key": "***", "model": "m"}, "seed": "${oc.env:X}"}
+    assert yaml.safe_load((written / "overrides.yaml").read_text()) == ["distortion.api_key=***", "seed=1"]
+    assert yaml.safe_load((written / "hydra.yaml").read_text())["job"]["override_dirname"] == "distortion.api_key=***"
+
+
+@pytest.mark.fault("a file whose name is markup", promise="the run card shows the name", trials="1")
+def test_names_are_escaped_in_the_card():
+    """A file may be called like markup; in Markdown a backslash takes its meaning away."""
+    assert _cell("<img src=x>|[a](b)`c`\n*d*") == r"\<img src=x\>\|\[a\](b)\`c\` \*d\*"
+
+
+@pytest.mark.fault(
+    "a formula in a cell of an exported table", promise="it is a text; subsets stay as the data is", trials="4 cells"
+)
+@pytest.mark.parametrize(
+    ("cell", "written"), [("=1+1", "'=1+1"), ("@a", "'@a"), ("-0.5", "-0.5"), ("-x", "'-x"), (3, 3)]
+)
+def test_cells_of_tables_are_no_formulas(cell, written):
+    """Spreadsheets run what begins with =, +, - or @; numbers below 0 stay numbers."""
+    assert _inert(cell) == written

@@ -86,6 +86,11 @@ def test_a_part_of_an_older_store_is_not_read(tmp_path, capsys):
     assert "is damaged: it is put aside" in told and "does not hold these columns: it is put aside" in told
 
 
+@pytest.mark.fault(
+    "a flipped bit in a part of a pass",
+    promise="the part is not used, its records are computed again",
+    trials="20 in CI, 300 with WINNOW_TRIALS=300",
+)
 def test_no_flipped_bit_is_used(tmp_path, capsys):
     """A bit of a byte drawn at random in one of two parts: its records are missing, the other's are there."""
     draw = random.Random(0)
@@ -152,6 +157,9 @@ def test_merging_into_what_is_there_already_loses_nothing(tmp_path):
     assert len(parts(columns)) == 1
 
 
+@pytest.mark.fault(
+    "SIGKILL at each step of merging parts", promise="no record is lost, none is there twice", trials="each step"
+)
 @pytest.mark.parametrize(("call", "stop"), [("replace", 0), *[("unlink", stop) for stop in range(MANY + 2)]])
 def test_killed_while_merging(tmp_path, monkeypatch, call, stop):
     """Stopped before the rename and before each removal: every row is there, and the next merge ends the work."""
@@ -231,6 +239,9 @@ def test_two_processes_compute_each_record_once(tmp_path):
     check(columns_in(tmp_path), range(60))
 
 
+@pytest.mark.fault(
+    "SIGKILL of processes that share a pass", promise="only what was in hand is computed again", trials="1"
+)
 def test_killed_processes_cost_only_what_they_had_in_hand(tmp_path):
     """Five processes one after the other, each killed at a moment drawn at random, then one that is not: every record
     is there, and the numbers are right."""

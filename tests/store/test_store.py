@@ -92,6 +92,7 @@ def _compute_slowly(root, log):
             artifact.finish()
 
 
+@pytest.mark.fault("two processes ask for the same artifact", promise="one computes, the other waits", trials="1")
 def test_two_processes_compute_once(tmp_path):
     """Both ask at once; one computes, the other waits and finds it done."""
     context = multiprocessing.get_context("spawn")
@@ -105,6 +106,11 @@ def test_two_processes_compute_once(tmp_path):
     assert log.get(timeout=5) == "computed" and log.empty()
 
 
+@pytest.mark.fault(
+    "a file of an artifact is cut, gone, longer, or of an older store",
+    promise="it is computed anew, and one sentence says so",
+    trials="4 kinds",
+)
 @pytest.mark.parametrize("damage", ["cut", "gone", "longer", "old store"])
 def test_a_damaged_artifact_is_computed_anew(tmp_path, damage, capsys):
     """Not used, said once, and whole again afterwards. A store that was made before there were checksums has an empty
@@ -132,6 +138,11 @@ def test_a_damaged_artifact_is_computed_anew(tmp_path, damage, capsys):
     assert artifact.finished
 
 
+@pytest.mark.fault(
+    "a flipped bit in a tuned model, an evaluation's result, its samples or their seal",
+    promise="the artifact is not used",
+    trials="20 in CI, 300 with WINNOW_TRIALS=300",
+)
 @pytest.mark.parametrize("name", ["result.json", "samples.jsonl", "model/adapter_model.safetensors", "DONE"])
 def test_no_flipped_bit_is_used(tmp_path, name):
     """A bit of a byte drawn at random, in a result, a list of answers, an adapter, the checksums. The artifact is then
@@ -154,6 +165,7 @@ def test_no_flipped_bit_is_used(tmp_path, name):
     assert used == 0 and artifact.finished
 
 
+@pytest.mark.fault("the unpacked backbone in the cache is damaged", promise="it is unpacked again", trials="1")
 def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, monkeypatch, capsys):
     """Unpacked, found, and unpacked anew after each flip of a bit; also a folder of a version that wrote no checksums.
     Nothing is left beside it."""

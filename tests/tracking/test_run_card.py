@@ -82,7 +82,7 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
     [
         (UserError("pool.jsonl: empty file"), "pool.jsonl: empty file"),
         (ValueError("bad"), "ValueError: bad"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (KeyboardInterrupt(), "Interrupted in the stage score; finished: no stage."),
     ],
 )
 def test_card_of_a_failed_run(tmp_path: Path, error: BaseException, sentence: str) -> None:
@@ -90,8 +90,9 @@ def test_card_of_a_failed_run(tmp_path: Path, error: BaseException, sentence: st
     with pytest.raises(type(error)), RunCard({}, argv=ARGV).recording(tmp_path) as card, card.stage("score"):
         raise error
     content = read(tmp_path)
-    assert (content["status"], content["error"]) == ("failed", sentence)
-    assert content["stages"]["score"]["status"] == "failed"
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    assert (content["status"], content["error"]) == (status, sentence)
+    assert content["stages"]["score"]["status"] == status
     assert f"**Error.** {sentence}" in (tmp_path / "run_card.md").read_text()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from winnow.errors import UserError
+from winnow.network import reachable
+from winnow.tracking import wandb_mode
 from winnow.tracking.wandb_mode import has_key, resolve_mode
 
 tracked = partial(build, "tracking/wandb", artifacts=[])
@@ -252,9 +255,29 @@ def test_a_file_is_kept_with_the_run(tmp_path: Path) -> None:
     assert copy.read_text() == "<p>hello</p>" and not copy.is_symlink()
 
 
+@pytest.mark.fault(
+    "a W&B key on a machine without network", promise="offline within seconds, with one sentence", trials="3"
+)
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    """With a key but no network, a run is offline and says so; where it must be online it is refused. Nothing listens
+    at port 9 of this machine; an address that swallows every packet costs no more than the seconds asked for."""
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setattr(wandb_mode, "server", lambda: "http://127.0.0.1:9")
+    monkeypatch.setattr(wandb_mode, "has_key", lambda: True)
+    assert resolve_mode("auto") == "offline"
+    assert capfd.readouterr().out.startswith("http://127.0.0.1:9 does not answer, so W&B is offline")
+    with pytest.raises(UserError, match="does not answer; use tracking.mode=offline"):
+        resolve_mode("online")
+    silent = socket.create_server(("127.0.0.1", 0))  # takes connections, says nothing
+    began = time.monotonic()
+    assert not reachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.5)
+    assert time.monotonic() - began < 3
+
+
 def test_modes(monkeypatch: pytest.MonkeyPatch, no_account: Path) -> None:
     """auto is online exactly when a key is configured (environment or netrc entry for the server), WANDB_MODE
-    steers auto only, and online without a key is refused instead of asked about."""
+    steers auto only, and online without a key is refused instead of asked about. The server is taken to answer."""
+    monkeypatch.setattr(wandb_mode, "reachable", lambda url: True)
     assert (has_key(), resolve_mode("auto")) == (False, "offline")
     with pytest.raises(UserError, match="no W&B key is configured"):
         resolve_mode("online")

@@ -53,6 +53,7 @@ def interrupted(folder, after, **settings):
         tune(folder, stopping(after), **settings)
 
 
+@pytest.mark.fault("SIGKILL in a forward pass of tuning", promise="the same weights as undisturbed", trials="2 modes")
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_killed_and_started_again(mode, tmp_path):
     """SIGKILL at call 10, inside step 3's accumulation (batches of 8, 8 and 6, micro-batch 2: calls 9 to 11),
@@ -99,6 +100,9 @@ def test_the_newest_checkpoint_is_the_one_with_the_highest_number(tmp_path):
     assert newest(tmp_path / "checkpoints") == (10, tmp_path / "checkpoints" / "step_10.ckpt")
 
 
+@pytest.mark.fault(
+    "the newest checkpoint is damaged", promise="tuning goes on from the one before", trials="each damage"
+)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, tmp_path, caplog):
     interrupted(tmp_path / "parts", after=17)

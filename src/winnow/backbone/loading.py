@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from winnow.backbone import packaged
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.data.templates import written_ids
-from winnow.errors import UserError
+from winnow.errors import UserError, login
 from winnow.store.describe import Free, Identified
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -214,7 +214,10 @@ class BackboneSource(Identified):
             f"{' '.join(str(error).split())[:REASON]}"
         )
         if isinstance(error, OSError) and not Path(self.folder).is_dir():
-            sentence += " (It is no local folder, so the hub was asked; backbone=smollm2_135m needs no hub.)"
+            sentence += (
+                f" (It is no local folder, so the hub was asked: {login(error)}check the name and the network; "
+                f"backbone=smollm2_135m needs no hub.)"
+            )
         return UserError(sentence)
 
 

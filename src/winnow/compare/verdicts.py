@@ -9,7 +9,6 @@ for the best.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from winnow.evaluation.comparison import (
 from winnow.pages.card import show_seconds
 from winnow.pages.files import read_json, render
 from winnow.scoring.price import marginal, price
-from winnow.store.files import write_atomically
+from winnow.store.files import write_atomically, write_json
 
 BEST, BASE, RANDOM = "best", "base", "random"
 WORDS = {"win": "▲ win", "tie": "tie", "loss": "▼ loss"}
@@ -47,7 +46,7 @@ def write_verdicts(folders: Sequence[Path], against: str | None, out: Path) -> d
         named = ", ".join(map(str, folders))
         raise UserError(f"{named}: no finished run with an evaluation; name runs or the folder of a sweep.")
     summary = verdicts(runs, against)
-    write_atomically(out / "verdicts.json", json.dumps(summary, indent=1))
+    write_json(out / "verdicts.json", summary)
     write_atomically(out / "verdicts.html", render("compare/verdicts.html.j2", summary, verdict=WORDS.get))
     return summary
 

@@ -10,7 +10,8 @@ import dataclasses
 import gzip
 import io
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,14 +64,28 @@ def write_quarantine(pool: Pool, folder: str | Path) -> Path | None:
 
 
 def _json_bytes(value: Any, indent: int | None = None) -> bytes:
-    """JSON in UTF-8, or in ASCII if it holds half a surrogate pair: JSON can escape that, UTF-8 cannot.
+    """JSON in UTF-8. Half a surrogate pair, which UTF-8 cannot encode, is escaped; JSON reads that back.
 
-    Values that JSON does not know (dates, bytes of a Parquet or hub row) are written as their text.
+    Values that JSON does not know (dates, bytes of a Parquet or hub row) are written as their text, and numbers that it
+    does not know (NaN, infinity) as null.
     """
+
+    def text(content: Any) -> str:
+        return json.dumps(content, ensure_ascii=False, indent=indent, default=str, allow_nan=False)
+
     try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, default=str).encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=indent, default=str).encode("ascii")
+        written = text(value)
+    except ValueError:
+        written = text(_finite(value))
+    return written.encode("utf-8", "backslashreplace")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_jsonl(file: BinaryIO, records: list[Record], layout: None) -> None:

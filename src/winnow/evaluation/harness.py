@@ -15,16 +15,20 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from winnow.errors import UserError
 from winnow.evaluation import embedded, nlu
+from winnow.evaluation.code_execution import confinement
 from winnow.evaluation.suite import Suite, TaskSpec
 from winnow.store.describe import describe
 from winnow.store.files import replacing
+
+if TYPE_CHECKING:
+    from winnow.evaluation.catalogue import StockTask
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
 
     Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
     "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason},
-    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}.
+    "truncated_requests": requests cut to fit the model's window, "versions": {...}, "samples": path or None}; with
+    code of the model also "code_execution": what kept it in, see `code_execution`.
 
     Raises UserError when data, a resource or a metric is missing.
     """
@@ -57,11 +62,18 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
             log.warning("Evaluation leaves out %s: %s", task, reason)
         if specs:
             log.info("Evaluating %s on %s", description or "the model", ", ".join(spec.task for spec in specs))
+            if any(leaf.runs_model_code for spec in specs for leaf in _stock(spec, suite)):
+                result["code_execution"] = confinement()
+                log.info("Code that the model writes is kept in by %s", result["code_execution"])
             raw, truncated = _run(model, tokenizer, specs, suite, template, workdir)
             if truncated:
                 log.warning("%d evaluation prompts were cut on the left to fit the model's window", truncated)
             result["truncated_requests"] = truncated
             result["metrics"], result["subtasks"] = _metrics(raw, specs, suite)
+            for found in (result["metrics"], result["subtasks"]):
+                for key in [key for key, one in found.items() if not math.isfinite(one["value"])]:
+                    one = found.pop(key)
+                    result["skipped"][key] = f"it is {one['value']} over its {one['n']} items"
             groups = [spec.task for spec in specs if spec.task not in raw["samples"]]
             result["groups"] = {name: _leaves(name, raw["group_subtasks"]) for name in groups}
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
@@ -86,17 +98,19 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
 
 def runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
     """(tasks to run, {task left out: why})."""
-    from winnow.evaluation.catalogue import leaves
-
     specs, skipped = [], {}
     for spec in suite.tasks:
-        if spec.task in suite.written:
-            specs.append(spec)
-        elif any(leaf.runs_model_code for leaf in leaves(spec.task)) and not suite.allow_code_execution:
+        if any(leaf.runs_model_code for leaf in _stock(spec, suite)) and not suite.allow_code_execution:
             skipped[spec.task] = "it runs code that the model writes; set evaluation.allow_code_execution=true"
         else:
             specs.append(spec)
     return specs, skipped
+
+
+def _stock(spec: TaskSpec, suite: Suite) -> list[StockTask]:
+    from winnow.evaluation.catalogue import leaves
+
+    return [] if spec.task in suite.written else leaves(spec.task)
 
 
 def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, Any], int]:
@@ -201,7 +215,7 @@ def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
             for row in rows:
                 line = {"task": task, **{key: row[key] for key in kept}}
                 line["metrics"] = {metric: row[metric] for metric in row["metrics"]}
-                file.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
     return path
 
 

@@ -72,6 +72,42 @@ def _write_pools(suite: Suite, template, tokenizer, folder: Path, cache: Path) -
     return pairs
 
 
+def check_data(suite: Suite) -> None:
+    """Raises UserError if the data of the tasks that will run cannot be had: it is neither in the mirror, nor in the
+    hub library's cache, nor on the hub. Of the parts of one data set the first is asked for."""
+    from winnow.evaluation.harness import runnable
+
+    for dataset in {condition.dataset for condition in suite.conditions().values()}:
+        suite.nlu.records(dataset)
+    asked: set[str] = set()
+    specs = [spec for spec in runnable(suite)[0] if spec.task not in suite.written]
+    wanted = {spec.task: leaves(spec.task) for spec in specs}
+    _check_resources(wanted)
+    for name, task in ((name, leaf) for name, found in wanted.items() for leaf in found):
+        source = task.config.get("dataset_path")
+        if source in (None, embedded.HUB_NAME):
+            continue
+        if suite.mirror is not None:
+            mirrored_files(task, Path(suite.mirror).expanduser())
+        elif source not in asked:
+            asked.add(source)
+            import datasets
+
+            options = task.config.get("dataset_kwargs") or {}
+            try:
+                datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options)
+            except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+                raise _not_to_be_had([name], error) from error
+
+
+def _not_to_be_had(names: list[str], error: Exception) -> UserError:
+    return UserError(
+        f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({_first_line(error)}): "
+        f"connect to the network, or pass evaluation.mirror=<folder> with local copies; a gated data set needs "
+        f"`hf auth login`."
+    )
+
+
 def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Prompts:
     """Write data and a task file for each condition of the NLU tasks, and return the token ids of the prompts."""
     prompts: Prompts = {}
@@ -96,10 +132,7 @@ def _load(manager: TaskManager, names: list[str], suite: Suite) -> Mapping[str, 
     try:
         return manager.load(names)
     except OSError as error:  # offline the hub library raises ConnectionError or FileNotFoundError
-        raise UserError(
-            f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({_first_line(error)}): "
-            f"connect to the network, or pass evaluation.mirror=<folder> with local copies."
-        ) from error
+        raise _not_to_be_had(names, error) from error
 
 
 def _check_resources(tasks: Mapping[str, Sequence[StockTask]]) -> None:
@@ -122,7 +155,9 @@ def _check_resources(tasks: Mapping[str, Sequence[StockTask]]) -> None:
 
 def _write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
+import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from winnow.backbone.causal_model import CausalModel
@@ -32,7 +36,7 @@ class HarnessModel(HFLM):
     harness generates all others.
 
     Attributes: truncated, the number of requests cut on the left to fit the model's window.
-    Raises UserError when an answer alone is longer than the window.
+    Raises UserError when an answer alone is longer than the window, and for a likelihood that is not finite.
     """
 
     def __init__(
@@ -57,6 +61,16 @@ class HarnessModel(HFLM):
         self.prompts = dict(prompts or {})
         self.truncated = 0
 
+    def loglikelihood(self, requests, disable_tqdm=False):
+        found = super().loglikelihood(requests, disable_tqdm)
+        _check_finite(requests, [value for value, _ in found])
+        return found
+
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        found = super().loglikelihood_rolling(requests, disable_tqdm)
+        _check_finite(requests, found)
+        return found
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         known = self.pairs.get((context, continuation))
         return known if known is not None else super()._encode_pair(context, continuation)
@@ -78,6 +92,20 @@ class HarnessModel(HFLM):
         return answer_loglikelihoods(self.model, pairs, self.batch_size, progress=not disable_tqdm)
 
     def generate_until(self, requests, disable_tqdm=False):
+        # The most likely of numbers that are none would be the first token, and the answer would be wrong, not missing.
+        watch = self.model.get_output_embeddings().register_forward_hook(_refuse_nan)
+        try:
+            return self._generate(requests, disable_tqdm)
+        except FloatingPointError:
+            tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise UserError(
+                f"The model gives logits that are not a number while it answers {tasks}: its weights or its dtype are "
+                f"broken; tune it again with a lower tuning.learning_rate, or load it with backbone.dtype=fp32."
+            ) from None
+        finally:
+            watch.remove()
+
+    def _generate(self, requests, disable_tqdm):
         if not all(self._ours(*request.args) for request in requests):
             return super().generate_until(requests, disable_tqdm)
         answers: dict[int, str] = {}
@@ -115,3 +143,18 @@ class HarnessModel(HFLM):
             self.truncated += int((mask.sum(1) > left_truncate_len).sum())
             ids, mask = ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]
         return ids, mask
+
+
+def _check_finite(requests: Sequence[Instance], values: Sequence[float]) -> None:
+    for request, value in zip(requests, values, strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"Task {request.task_name!r}, item {request.doc_id}: the model gives the log-likelihood {value}: its "
+                f"weights or its dtype are broken; tune it again with a lower tuning.learning_rate, or load it with "
+                f"backbone.dtype=fp32."
+            )
+
+
+def _refuse_nan(head: nn.Module, inputs: tuple, logits: torch.Tensor) -> None:
+    if bool(logits.isnan().any()):
+        raise FloatingPointError("a logit is not a number")

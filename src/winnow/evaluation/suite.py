@@ -91,6 +91,13 @@ class Suite(Identified):
         """Task name -> the data set and noise that it asks; empty for a suite without NLU tasks."""
         return self.nlu.conditions() if self.nlu is not None else {}
 
+    def check_data(self) -> None:
+        """Raises UserError if the data of the tasks cannot be had. The embedded tasks bring theirs."""
+        if not all(task.task.startswith("embedded") for task in self.tasks):
+            from winnow.evaluation.loading import check_data  # lm-eval takes seconds to import
+
+            check_data(self)
+
     @property
     def written(self) -> set[str]:
         """Tasks whose data is written when the suite runs, and which no catalogue knows."""

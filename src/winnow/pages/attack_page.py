@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from winnow.data.records import Record
 from winnow.pages.files import render
 from winnow.perturb.attacks.audit import audit
 from winnow.perturb.attacks.prompts import PromptTable
-from winnow.store.files import replacing, write_atomically
+from winnow.store.files import replacing, write_atomically, write_json
 
 PROMPTS_SHOWN = 50
 CHARACTERS_SHOWN = 1500  # of one instruction
@@ -27,7 +26,7 @@ def write_attacks(folder: Path, tables: Mapping[str, PromptTable], records: Sequ
     """Write the three files into a run folder and return the audit. Tables and records line up."""
     numbers = audit(tables)
     _write_table(folder / "attacks.parquet", tables, records)
-    write_atomically(folder / "attacks.json", json.dumps(numbers, indent=1) + "\n")
+    write_json(folder / "attacks.json", numbers)
     write_atomically(folder / "attacks.html", attack_page(tables, records, numbers))
     return numbers
 

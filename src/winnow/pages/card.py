@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,12 @@ def show_seconds(seconds: float) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value)) or "none"
-    return show_number(value).replace("|", "\\|").replace("\n", " ")
+    return _escaped(show_number(value))
+
+
+def _escaped(text: str) -> str:
+    """A text that Markdown shows as it is: file names may hold anything."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> list[str]:
@@ -70,10 +76,12 @@ def git_phrase(git: Mapping[str, Any]) -> str:
 def card_markdown(card: Mapping[str, Any]) -> str:
     """The Markdown page of a run card; `card` is the content of run_card.json."""
     lines = ["# Winnow run card", ""]
-    state = {"finished": "Finished", "failed": "**Failed**", "running": "Still running when written"}[card["status"]]
+    state = {"finished": "Finished", "failed": "**Failed**", "interrupted": "**Interrupted**"}.get(
+        card["status"], "Still running when written"
+    )
     lines += [f"{state} after {show_seconds(card['seconds'])}; started {card['started']}.", ""]
     if card["error"]:
-        lines += ["> **Error.** " + card["error"].replace("\n", "\n> "), ""]
+        lines += ["> **Error.** " + _escaped(card["error"]), ""]
     lines += [*_fenced(card["command"], "bash"), ""]
     if card["results"]:
         lines += ["## Results", "", *_table(("measure", "value"), list(flatten(card["results"])), right=(1,)), ""]

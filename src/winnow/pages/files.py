@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from winnow.errors import UserError
 from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.store import files
+
+KEYS = {  # that each file has, whatever the settings
+    "run_card.json": ("status", "stages", "config", "git"),
+    "selection.json": ("decisions",),
+    "tuning.json": ("steps", "train_loss"),
+    "results.json": ("models",),
+    "detection.json": ("overall",),
+    "diversity.json": ("classes",),
+}
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, None where there is no file. Raises UserError for a file that cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and run its stage again.") from error
+    """The content of a file of a run folder, None where there is none. Raises UserError for anything but an object with
+    the file's `KEYS`."""
+    return files.read_json(path, *KEYS.get(path.name, ())) if path.exists() else None
 
 
 def run_cards(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,28 +61,32 @@ def as_csv(table: Table, scale: str) -> str:
             cell = row.cells.get(metric)
             if cell is None:
                 continue
-            writer.writerow(
-                about
-                | {
-                    "paper": table.paper,
-                    "table": table.name,
-                    "setting": setting,
-                    "metric": metric,
-                    "printed": " to ".join(f"{value:g}" for value in cell.paper),
-                    "expected": _plain(cell.expected),
-                    "ours": _plain(cell.mean),
-                    "std": _plain(cell.std),
-                    "seeds": len(cell.ours) or "",
-                    "difference": _plain(cell.difference),
-                    "n": " ".join(map(str, sorted(cell.n))),
-                    "scale": scale,
-                    "commit": " ".join(sorted(cell.commits)),
-                    "low": _plain(cell.tested and cell.tested[0]),
-                    "high": _plain(cell.tested and cell.tested[1]),
-                    "verdict": cell.tested[2] if cell.tested else "",
-                }
-            )
+            cells = about | {
+                "paper": table.paper,
+                "table": table.name,
+                "setting": setting,
+                "metric": metric,
+                "printed": " to ".join(f"{value:g}" for value in cell.paper),
+                "expected": _plain(cell.expected),
+                "ours": _plain(cell.mean),
+                "std": _plain(cell.std),
+                "seeds": len(cell.ours) or "",
+                "difference": _plain(cell.difference),
+                "n": " ".join(map(str, sorted(cell.n))),
+                "scale": scale,
+                "commit": " ".join(sorted(cell.commits)),
+                "low": _plain(cell.tested and cell.tested[0]),
+                "high": _plain(cell.tested and cell.tested[1]),
+                "verdict": cell.tested[2] if cell.tested else "",
+            }
+            writer.writerow({key: _inert(value) for key, value in cells.items()})
     return out.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: a text that begins like one gets an apostrophe, numbers stay."""
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if formula and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value) else value
 
 
 def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, Any]:

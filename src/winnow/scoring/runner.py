@@ -25,7 +25,7 @@ from winnow.scoring.protocols import Pass
 from winnow.store.artifacts import Store
 from winnow.store.columns import Columns, origin
 from winnow.store.describe import describe
-from winnow.trainer import make_trainer
+from winnow.trainer import interruptible, make_trainer
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
@@ -175,7 +175,8 @@ class PassRunner:
         # Lightning's own bar counts batches.
         quiet = {"enable_progress_bar": False, "callbacks": callbacks, "logger": False}
         trainer = make_trainer(self.trainer, **quiet, inference_mode=not pass_.needs_gradients)
-        trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
+        with interruptible(trainer):
+            trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
 
 

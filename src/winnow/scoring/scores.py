@@ -18,6 +18,7 @@ from winnow.store.files import replacing
 
 NOTHING_TO_AVERAGE = "no_scored_answer_token"
 NON_FINITE = "non_finite_loss"
+NON_FINITE_SCORE = "non_finite_score"
 ZERO_DENOMINATOR = "zero_direct_loss"
 
 
@@ -25,9 +26,9 @@ ZERO_DENOMINATOR = "zero_direct_loss"
 class Scores:
     """Scores in the order of the records.
 
-    score: (records,) fp64, NaN exactly where `flag` gives a reason. components: the columns the score was made
-    of, so that another formula needs no new pass. higher_is_better: which end is wanted. descriptions: one
-    sentence per column, with its unit.
+    score: (records,) fp64, NaN exactly where `flag` gives a reason; an infinite one is flagged here.
+    components: the columns the score was made of, so that another formula needs no new pass. higher_is_better: which
+    end is wanted. descriptions: one sentence per column, with its unit.
     """
 
     score: np.ndarray
@@ -37,6 +38,13 @@ class Scores:
     descriptions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        infinite = np.isinf(self.score)
+        if infinite.any():  # it would rank first or last, whatever the record is
+            object.__setattr__(self, "score", np.where(infinite, np.nan, self.score))
+            flags = [
+                reason or (NON_FINITE_SCORE if out else None) for reason, out in zip(self.flag, infinite, strict=True)
+            ]
+            object.__setattr__(self, "flag", flags)
         unexplained = [i for i, reason in enumerate(self.flag) if (reason is None) == bool(np.isnan(self.score[i]))]
         if unexplained:
             i = unexplained[0]
@@ -53,7 +61,7 @@ class Scores:
         for name, values in self.components.items():
             columns[name] = _column(values)
         about = about | {"higher_is_better": self.higher_is_better, "columns": self.descriptions}
-        return pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about)})
+        return pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about, allow_nan=False)})
 
     @staticmethod
     def write(table: pa.Table, path: Path) -> None:

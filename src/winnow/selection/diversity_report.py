@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sklearn.decomposition import PCA
 from winnow.selection.budget import Budget, draw
 from winnow.selection.rule import Selection
 from winnow.selection.vectors import directions, nearest_cosines, present
-from winnow.store.files import write_atomically
+from winnow.store.files import write_json
 
 DRAWS = 5  # random subsets of equal size that the subset is compared with
 COMPARED = 5000  # records whose nearest neighbour is looked for in each subset
@@ -32,7 +31,7 @@ def write_diversity(folder: Path, vectors: np.ndarray | None, selection: Selecti
         return None
     ids = [decision["id"] for decision in selection.decisions]
     content = diversity(directions(vectors, rule.centre), selection, ids, rule.seed)
-    write_atomically(path, json.dumps(content))
+    write_json(path, content, indent=None)
     return content["classes"]["selected"]
 
 

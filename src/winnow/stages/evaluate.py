@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from winnow.data.templates import Template
 from winnow.scoring.runner import PassRunner
 from winnow.stages.tune import Recipe, check_model
 from winnow.store.describe import describe
-from winnow.store.files import write_atomically
+from winnow.store.files import write_json
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 from winnow.trainer import device_of
@@ -56,7 +55,7 @@ def evaluate(
     if "tuned" in models:
         results["comparison"], results["untested"] = compare_results(models["tuned"], models["base"], suite.averages)
     drop_outputs_from(folder, "evaluate")
-    write_atomically(folder / "results.json", json.dumps(results | {"models": models}, indent=1))
+    write_json(folder / "results.json", results | {"models": models})
     return {
         f"{name}/{key}": metric["value"]
         for name, model in models.items()
@@ -88,7 +87,7 @@ def _result(
                 record.status = "computed"
                 _evaluate(artifact.path, name, folder, runner, suite, template)
                 artifact.finish()
-    result = artifact.result("result.json")
+    result = artifact.result("result.json", "metrics", "samples")
     if result["samples"] is not None:  # where the store is now, not where it was
         result["samples"] = str(artifact.path / "samples.jsonl")
     return result
@@ -108,4 +107,4 @@ def _evaluate(
         result = evaluate_model(model, backbone.tokenizer, suite, template, target, name)
     finally:
         model.to(home)
-    write_atomically(target / "result.json", json.dumps(result, indent=1))
+    write_json(target / "result.json", result)

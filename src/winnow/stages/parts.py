@@ -88,6 +88,8 @@ def build_parts(cfg: DictConfig) -> Parts:
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
         if template.is_chat:
             source.check_markers()
+    if "evaluate" in stages:
+        suite.check_data()
     pool = instantiate(cfg.data)  # last: it may take long
     parts = (stages, folder, pool, template, scoring_template, method, pre_experience, selection, suite)
     return Parts(*parts, runner, scorer, recipe)

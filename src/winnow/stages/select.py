@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.store.describe import describe
 from winnow.store.differences import difference_summary, differences
-from winnow.store.files import write_atomically
+from winnow.store.files import read_json, write_json
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 
@@ -50,7 +49,7 @@ def select(
     chosen = selection.select(table, *method_parts, vectors, lengths, pool.keep_duplicates)
     manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": identity}
     drop_outputs_from(folder, "select")
-    write_atomically(folder / "selection.json", json.dumps(manifest, indent=1))
+    write_json(folder / "selection.json", manifest)
     write_subset(pool, chosen.chosen, folder)
     if chosen.shortfall():
         print(chosen.shortfall(), flush=True)
@@ -94,13 +93,9 @@ def selected_records(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> l
 
 
 def _manifest(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        before = manifest.get("made_with", {})
-    except (ValueError, AttributeError) as error:
-        again = "run stages=[select,tune] again with this run folder"
-        raise UserError(f"{file} cannot be read ({error}); {again}.") from None
-    changes = differences(before, identity)
+    cure = "run stages=[select,tune] again with this run folder"
+    manifest = read_json(file, "decisions", "made_with", cure=cure)
+    changes = differences(manifest["made_with"], identity)
     if changes:
         scores = any(key.partition(".")[0] in ("method", "pre_experience", "passes") for key in changes)
         stages = "score,select,tune" if scores else "select,tune"
@@ -148,5 +143,5 @@ def _detect(
     labels = {record.id: record.raw["defect"] for record in pool.records}
     dropped = {decision["id"] for decision in decisions if decision["rank"] is None}
     result = detection(table.select(["id", "score"]).to_pylist(), labels, higher_is_better, dropped)
-    write_atomically(folder / "detection.json", json.dumps(result, indent=1))
+    write_json(folder / "detection.json", result)
     return result["overall"]["auc"]

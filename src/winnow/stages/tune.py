@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from winnow.errors import UserError
 from winnow.store.artifacts import Artifact, fingerprint
 from winnow.store.describe import describe
 from winnow.store.differences import difference_summary, differences
-from winnow.store.files import write_atomically
+from winnow.store.files import read_json, write_json
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
 from winnow.tuning.noised import Distortion, examples_of, prepare
@@ -130,12 +129,14 @@ def tune(
     record.status = "computed" if computed else "reused"
     record.fingerprint = " ".join(artifact.fingerprint for artifact, _ in models)
     record.reused = len(models) - len(fresh)
-    record.resumed = sum(artifact.result("tuning.json")["resumed_from"] is not None for artifact in fresh)
+    record.resumed = sum(
+        artifact.result("tuning.json", "resumed_from")["resumed_from"] is not None for artifact in fresh
+    )
     if not is_leader():
         return {}
     drop_outputs_from(folder, "tune")
-    summary = model.result("tuning.json")
-    write_atomically(folder / "tuning.json", json.dumps(summary, indent=1))
+    summary = model.result("tuning.json", "steps", "train_loss")
+    write_json(folder / "tuning.json", summary)
     for name, target in (("model", model.path / "model"), ("start", start)):
         (folder / name).unlink(missing_ok=True)  # a link whose artifact was deleted
         if target is not None:
@@ -177,14 +178,8 @@ def check_model(recipe: Recipe, model: Path, start: Path | None, records: Sequen
 
 def _check_identity(recipe: Recipe, model: Path, records: Sequence[Record], start: Path | None) -> None:
     identity, file = recipe.identity(records, start), model.parent / "meta.json"
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}, which tells how the model was tuned, cannot be read ({error}); delete the folder {model.parent} "
-            f"and run stages=[tune,evaluate] again with this run folder."
-        ) from None
-    changes = differences(before, identity)
+    cure = f"delete the folder {model.parent} and run stages=[tune,evaluate] again with this run folder"
+    changes = differences(read_json(file, "version", "records", cure=cure), identity)
     if changes:
         raise UserError(
             f"{model} was tuned with other settings ({difference_summary(changes)}); run stages=[tune,evaluate] again "

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from winnow.errors import UserError
-from winnow.store.files import SEAL, damage, remove_partials, seal, write_atomically
+from winnow.store.files import SEAL, damage, read_json, remove_partials, seal, write_json
 
 KINDS = ("passes", "models", "evaluations", "prompts")
 
@@ -75,7 +75,7 @@ class Folder:
             if (self.path / "meta.json").exists():
                 self.check_meta()
             else:
-                write_atomically(self.path / "meta.json", json.dumps(self.meta, indent=2, sort_keys=True))
+                write_json(self.path / "meta.json", self.meta)
             for folder in (self.path, self.path / "parts"):
                 remove_partials(folder / "*")
             yield
@@ -129,6 +129,6 @@ class Artifact(Folder):
         """Mark the artifact as complete."""
         seal(self.path)
 
-    def result(self, name: str) -> dict[str, Any]:
-        """The content of a JSON file of the finished artifact."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+    def result(self, name: str, *keys: str) -> dict[str, Any]:
+        """The content of a JSON file of the finished artifact, an object that has `keys`."""
+        return read_json(self.path / name, *keys, cure=f"delete the folder {self.path} and run the same command again")

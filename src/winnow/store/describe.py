@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from winnow.store.files import write_atomically
+from winnow.store.files import write_json
 
 T = TypeVar("T")
 Free = Annotated[T, "changes no number: a name, a place, speed or memory"]
@@ -206,4 +206,4 @@ def current_code() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    write_atomically(CODE, json.dumps(current_code(), indent=1) + "\n")
+    write_json(CODE, current_code())

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -52,6 +53,25 @@ def write_atomically(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Write a value to `path` as JSON, as `write_atomically` does. Raises ValueError for a number that is not finite:
+    JSON has none, and what cannot be computed is null beside a reason."""
+    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *keys: str, cure: str = "delete it and run the stage that writes it again") -> dict[str, Any]:
+    """A JSON file of ours: an object that has `keys`. Raises UserError, naming the file and the cure, for all else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        told = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read ({told}); {cure}.") from error
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing or not isinstance(content, dict):
+        raise UserError(f"{path} lacks {', '.join(missing) or 'an object'}; {cure}.")
+    return content
+
+
 def remove_partials(path: Path) -> None:
     """Remove what killed processes left of `replacing(path)`; `path.name` may be a pattern. Nobody may be at it."""
     for partial in path.parent.glob(f".{path.name}.*.tmp"):
@@ -89,7 +109,7 @@ def seal(folder: Path) -> None:
     """Write down the checksum of every file of a complete folder."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in (SEAL, "lock")]
     sums = {file.relative_to(folder).as_posix(): [_checksum(file), file.stat().st_size] for file in files}
-    text = json.dumps(sums, indent=0)
+    text = json.dumps(sums, indent=0, allow_nan=False)
     write_atomically(folder / SEAL, text)
     _sound.add((folder, text))
 

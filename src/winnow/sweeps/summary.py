@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
+import platform
 import re
 import shutil
 import sys
@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from winnow.errors import UserError
 from winnow.messages import user_sentence
-from winnow.store.files import write_atomically
+from winnow.store.files import read_json, write_atomically, write_json
+from winnow.tracking.run_card import mask_hydra
 
 FAILURE = "failed.json"  # in a job's folder: the error of its last attempt
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
@@ -40,13 +41,13 @@ CARD = "run_card.json"
 def note_failure(folder: Path, error: Exception) -> None:
     """Write the error into the job's folder, because the job may run in another process than the sweep."""
     sentence = user_sentence(error) or "".join(traceback.format_exception(error))
-    write_atomically(folder / FAILURE, json.dumps({"error": sentence}))
+    write_json(folder / FAILURE, {"error": sentence})
     print(f"This job failed: {sentence}", flush=True)
 
 
 def failure(file: Path) -> str:
     """The sentence of `note_failure`; the last line of a traceback."""
-    return json.loads(file.read_text(encoding="utf-8"))["error"].strip().splitlines()[-1]
+    return read_json(file, "error")["error"].strip().splitlines()[-1]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Sweep:
     def jobs(self) -> list[dict[str, Any]]:
         """The notes of the jobs that began, by folder: folder, table, scale, and the time stamp of the run card of an
         earlier attempt; a refused job also has `refused`."""
-        notes = [json.loads(path.read_text(encoding="utf-8")) for path in self.notes.glob("*.json")]
+        notes = [read_json(path, "folder") for path in self.notes.glob("*.json")]
         return sorted(notes, key=lambda note: note["folder"])
 
     def name(self, job: dict[str, Any]) -> str:
@@ -119,7 +120,7 @@ class Sweep:
 
     def remember(self) -> None:
         """Write the time of this sweep into the experiment's folder."""
-        write_atomically(self.folder / LAST_SWEEP, json.dumps({"began": self.began}))
+        write_json(self.folder / LAST_SWEEP, {"began": self.began})
 
     def forget(self) -> None:
         """Remove the jobs' notes."""
@@ -154,7 +155,11 @@ class SweepSummary(Callback):
         _check_sweep(config)
         REFUSED.clear()
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
-        self.notes = Path(os.path.abspath(folder)) / f".jobs-{uuid.uuid4().hex[:8]}"
+        home = Path(os.path.abspath(folder))
+        for left in home.glob(f".jobs-{platform.node()}-*-*"):  # by sweeps that were killed
+            if not _alive(int(left.name.split("-")[-2])):
+                shutil.rmtree(left, ignore_errors=True)
+        self.notes = home / f".jobs-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         if table is not None:
             table = OmegaConf.to_container(table, resolve=True)
         SWEEPS.append(Sweep(folder, table, OmegaConf.select(config, "scale.name"), time.time(), self.notes))
@@ -162,6 +167,8 @@ class SweepSummary(Callback):
     @_ends_process
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.runtime.output_dir)
+        mask_hydra(folder)
+        mask_hydra(Path(config.hydra.sweep.dir))
         if self.notes is not None and not self._first(config, folder):
             REFUSED.add(config.hydra.job.num)
             return
@@ -181,14 +188,14 @@ class SweepSummary(Callback):
         self.notes.mkdir(parents=True, exist_ok=True)
         with FileLock(self.notes / ".lock"):
             if not note.exists():
-                write_atomically(note, json.dumps(about))
+                write_json(note, about)
                 return True
-            first = json.loads(note.read_text(encoding="utf-8"))
+            first = read_json(note, "job")
             if first["job"] == about["job"]:  # another process of the same job
                 return True
             for name, text in first["settings"].items():
                 write_atomically(folder / ".hydra" / name, text)
-            write_atomically(self.notes / f"{uuid.uuid4().hex}.json", json.dumps(about | {"refused": True}))
+            write_json(self.notes / f"{uuid.uuid4().hex}.json", about | {"refused": True})
             return False
 
 
@@ -206,6 +213,16 @@ def _check_sweep(config: DictConfig) -> None:
                 f"table; give one command for each, or run all experiments of a scale with "
                 f"`python experiments/run_all.py`."
             )
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def table_name(table: Any) -> str | None:
@@ -227,7 +244,7 @@ def _reason(job: dict[str, Any]) -> str | None:
         return failure(folder / FAILURE)
     if _stamp(folder) == job["card"]:  # nobody has written it since
         return UNFINISHED
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card = read_json(folder / CARD, "status", "error")
     if card["status"] == "finished":
         return None
     return card["error"] or UNFINISHED

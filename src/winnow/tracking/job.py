@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from hydra.types import RunMode
 
 from winnow.data.records import Pool
 from winnow.scoring.scores import Scores
+from winnow.store.files import read_json
 from winnow.tracking.names import control, identity, text
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
@@ -97,7 +97,7 @@ def track_results(tracker: Tracker, folder: Path, card: RunCard) -> None:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file)
 
 
 def _track_selection(tracker: Tracker, folder: Path, pool: Pool) -> None:

@@ -13,7 +13,6 @@ run has a card, and at the end, also when the run fails.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -35,7 +34,7 @@ from omegaconf import OmegaConf
 from winnow.errors import UserError
 from winnow.pages.card import card_markdown
 from winnow.scoring.price import price
-from winnow.store.files import write_atomically
+from winnow.store.files import write_atomically, write_json
 
 MASK = "***"
 # Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
@@ -52,7 +51,8 @@ PACKAGES = (
 
 def masked(value: Any) -> Any:
     """A plain copy of a configuration (dict, list or OmegaConf node) in which every non-null value under a
-    key that names a secret (`api_key`, `token`, `hf_token`, `password`, ...) is replaced by `***`."""
+    key that names a secret (`api_key`, `token`, `hf_token`, `password`, ...) is replaced by `***`, in overrides
+    (`tracking.api_key=...`) too."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     if isinstance(value, Mapping):
@@ -66,7 +66,29 @@ def masked(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no NaN or infinity
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, str):
+        return _masked_override(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+
+
+def _masked_override(text: str) -> str:
+    """A text without the values of its `key=value` whose key is a secret: an override, or several with commas."""
+    key, equals, _ = text.partition("=")
+    if equals and _is_secret(key):
+        return f"{key}={MASK}"
+    return re.sub(r"([\w@/.~+-]+)=([^,\s]+)", lambda one: f"{one[1]}={MASK}" if _is_secret(one[1]) else one[0], text)
+
+
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET.search(key.lstrip("+~-").rsplit(".", 1)[-1].replace("-", "_")))
+
+
+def mask_hydra(folder: Path) -> None:
+    """Mask the secrets in what Hydra wrote about the job or the sweep of a folder."""
+    for path in [*folder.glob(".hydra/*.yaml"), *folder.glob("multirun.yaml")]:
+        text = OmegaConf.to_yaml(OmegaConf.create(masked(OmegaConf.to_container(OmegaConf.load(path), resolve=False))))
+        if MASK in text:
+            write_atomically(path, text)
 
 
 def command_line(argv: Sequence[str]) -> str:
@@ -80,11 +102,7 @@ def command_line(argv: Sequence[str]) -> str:
         words = ["python", str(argv[0])]
     else:
         words = [program.name]
-    for argument in argv[1:]:
-        key, equals, _ = argument.partition("=")
-        secret = equals and _SECRET.search(key.lstrip("+~-").rsplit(".", 1)[-1].replace("-", "_"))
-        words.append(f"{key}={MASK}" if secret else argument)
-    return shlex.join(words)
+    return shlex.join([*words, *map(_masked_override, argv[1:])])
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:
@@ -156,10 +174,10 @@ def error_sentence(error: BaseException) -> str:
 
 @dataclass
 class StageRecord:
-    """The record of one stage: wall-clock seconds; `computed`, `reused`, `skipped` or `failed`; the fingerprint of its
-    artifact (16 hex digits, None without an artifact). reused, resumed: number of its artifacts that came from the
-    store, and that continue an interrupted run; None where nothing is counted. Only if both are 0, the seconds measure
-    the whole work."""
+    """The record of one stage: wall-clock seconds; `computed`, `reused`, `skipped`, `failed` or `interrupted`; the
+    fingerprint of its artifact (16 hex digits, None without an artifact). reused, resumed: number of its artifacts that
+    came from the store, and that continue an interrupted run; None where nothing is counted. Only if both are 0, the
+    seconds measure the whole work."""
 
     seconds: float = 0.0
     status: str = "computed"
@@ -173,7 +191,7 @@ class RunCard:
     """Collects the provenance of one run; fill `data` and `results` as the run goes. `argv` defaults to this
     process's.
 
-    `status` is running, finished or failed; `error` is None or the sentence that ended the run."""
+    `status` is running, finished, failed or interrupted; `error` is None or the sentence that ended the run."""
 
     config: Any
     argv: Sequence[str] | None = None
@@ -202,8 +220,8 @@ class RunCard:
         begin = time.perf_counter()
         try:
             yield record
-        except BaseException:
-            record.status = "failed"
+        except BaseException as error:
+            record.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             raise
         finally:
             record.seconds = time.perf_counter() - begin
@@ -217,13 +235,18 @@ class RunCard:
     @contextmanager
     def recording(self, folder: str | Path) -> Iterator[RunCard]:
         """Keep the card in `folder` current: written at once, after each stage, and at the end also when the
-        block raises (status failed, with the error's sentence); the exception goes on to the caller."""
+        block raises (status failed, with the error's sentence; interrupted, with the stage, for KeyboardInterrupt); the
+        exception goes on to the caller, and an interrupt with that sentence."""
         self._folder = Path(folder)
         self.write(self._folder)
         try:
             yield self
         except BaseException as error:
-            self.status, self.error = "failed", error_sentence(error)
+            if isinstance(error, KeyboardInterrupt):
+                self.status, self.error = "interrupted", self._interruption()
+                error.args = (self.error,)
+            else:
+                self.status, self.error = "failed", error_sentence(error)
             try:
                 self.write(self._folder)
             except UserError as unwritten:
@@ -232,6 +255,11 @@ class RunCard:
             raise
         self.status = "finished"
         self.write(self._folder)
+
+    def _interruption(self) -> str:
+        done = [name for name, record in self.stages.items() if record.status in ("computed", "reused")]
+        at = [f" in the stage {name}" for name, record in self.stages.items() if record.status == "interrupted"]
+        return f"Interrupted{''.join(at)}; finished: {', '.join(done) or 'no stage'}."
 
     def as_dict(self) -> dict[str, Any]:
         """The content of run_card.json; `docs/outputs.md` describes every key. Contains no secrets."""
@@ -257,5 +285,5 @@ class RunCard:
         """Write run_card.json and run_card.md into `folder`, each atomically. Raises UserError when it is not
         writable."""
         content = self.as_dict()
-        write_atomically(Path(folder) / "run_card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_json(Path(folder) / "run_card.json", content, indent=2)
         write_atomically(Path(folder) / "run_card.md", card_markdown(content))

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 
 from winnow.errors import UserError
+from winnow.network import reachable
 
 MODES = ("auto", "online", "offline", "disabled")
+
+
+def server() -> str:
+    """The address of W&B's server."""
+    from wandb.sdk import wandb_setup  # internal to wandb, which has no public way to ask
+
+    return wandb_setup.singleton().settings.base_url
 
 
 def has_key() -> bool:
@@ -17,12 +25,10 @@ def has_key() -> bool:
     import wandb
 
     # Internal to wandb, but the public `wandb.login(prompt=False)` prints and rewrites the user's settings.
-    from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
 
-    host = wandb_setup.singleton().settings.base_url
     try:
-        found = wbauth.authenticate_session(host=host, source="winnow", prompt=False, update_session=False)
+        found = wbauth.authenticate_session(host=server(), source="winnow", prompt=False, update_session=False)
     except wandb.Error as error:
         raise UserError(f"W&B credentials: {error}; mend them, or set tracking.mode=offline.") from error
     return found is not None
@@ -30,9 +36,10 @@ def has_key() -> bool:
 
 def resolve_mode(mode: str) -> str:
     """`online`, `offline` or `disabled` for a configured mode. `auto` follows WANDB_MODE when that is set,
-    and otherwise is online exactly when a key is configured.
+    and otherwise is online exactly when a key is configured and the server answers within seconds.
 
-    Raises UserError for an unknown mode, and for `online` without a key (W&B would ask for one)."""
+    Raises UserError for an unknown mode, for `online` without a key (W&B would ask for one) and for `online` without
+    a server that answers."""
     source = "tracking.mode"
     if mode == "auto" and os.environ.get("WANDB_MODE"):
         # wandb itself still accepts these two older words.
@@ -41,10 +48,17 @@ def resolve_mode(mode: str) -> str:
     if mode not in MODES:
         raise UserError(f"{source}: found {mode!r}, expected one of {', '.join(MODES)}.")
     if mode == "auto":
-        return "online" if has_key() else "offline"
+        if not has_key():
+            return "offline"
+        if reachable(server()):
+            return "online"
+        print(f"{server()} does not answer, so W&B is offline; `wandb sync` sends the run later.", flush=True)
+        return "offline"
     if mode == "online" and not has_key():
         raise UserError(
             f"{source}: found 'online', but no W&B key is configured; "
             "set WANDB_API_KEY, run `wandb login`, or use tracking.mode=offline."
         )
+    if mode == "online" and not reachable(server()):
+        raise UserError(f"{source}: found 'online', but {server()} does not answer; use tracking.mode=offline.")
     return mode

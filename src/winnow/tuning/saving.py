@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.store.files import SEAL, damage, replacing
+from winnow.store.files import SEAL, damage, read_json, replacing, write_json
 from winnow.tuning.trainable import shared_copy
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 # Packaged backbones, which have no name elsewhere, and whose weights they hold.
 HUB_NAMES = {"packaged:smollm2_135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+AGAIN = "tune again, or restore the file"
 BACKBONE_FILE = "backbone.json"  # in a saved model's folder: the identity of the backbone that it was tuned from
 
 
@@ -56,7 +56,7 @@ def save_tuned(
         else:
             model.save_pretrained(str(partial), safe_serialization=True)
         backbone.tokenizer.save_pretrained(partial)
-        (partial / BACKBONE_FILE).write_text(json.dumps(backbone.identity, indent=1), encoding="utf-8")
+        write_json(partial / BACKBONE_FILE, backbone.identity)
         card = model_card(base, backbone.name, adapter, facts, revision, prompt)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
@@ -115,18 +115,6 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "peft")}
 
 
-def read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """The JSON object in a file of a saved model. Raises UserError if it is none, or lacks one of the keys."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); tune again, or restore the file.") from None
-    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
-    if missing or not isinstance(found, dict):
-        raise UserError(f"{path} lacks {', '.join(missing) or 'an object'}; tune again, or restore the file.")
-    return found
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a saved adapter or model. Raises UserError if there are none, or if the store has a
     checksum that says otherwise."""
@@ -178,7 +166,7 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
     weight_files(folder)
     reference = next(backbone.model.parameters())
     if (folder / "adapter_config.json").is_file():
-        read_object(folder / "adapter_config.json", "peft_type", "r", "target_modules")
+        read_json(folder / "adapter_config.json", "peft_type", "r", "target_modules", cure=AGAIN)
         with whole(folder):
             # Not merged: merging would write into the shared weights, and rounds in bf16.
             model = PeftModel.from_pretrained(shared_copy(backbone.model), str(folder)).get_base_model()

@@ -14,7 +14,8 @@ from winnow.data.records import Pool, Record
 from winnow.distributed import is_leader
 from winnow.errors import UserError
 from winnow.store.describe import Identified
-from winnow.tuning.saving import BACKBONE_FILE, load_tuned, read_object, weight_files, weights_digest, whole
+from winnow.store.files import read_json
+from winnow.tuning.saving import AGAIN, BACKBONE_FILE, load_tuned, weight_files, weights_digest, whole
 from winnow.tuning.trainable import full_copy, with_adapters
 
 TuneOn = Callable[[list[Record]], Path]  # records -> the folder of the backbone tuned on them
@@ -100,7 +101,7 @@ def check_start(folder: Path, mode: str, identity: dict[str, Any]) -> None:
     file = folder / BACKBONE_FILE
     if not file.is_file():
         return
-    then, now = read_object(file, "name"), identity
+    then, now = read_json(file, "name", cure=AGAIN), identity
     differing = sorted(key for key in then | now if key not in SAME_WEIGHTS and then.get(key) != now.get(key))
     if differing:
         told = ", ".join(f"{key} {then.get(key)} there, {now.get(key)} here" for key in differing)
@@ -109,7 +110,7 @@ def check_start(folder: Path, mode: str, identity: dict[str, Any]) -> None:
 
 def _take_adapter(fresh: PeftModel, folder: Path) -> None:
     """The saved weights in place of the fresh ones. Adapter and settings must describe the same matrices."""
-    read_object(folder / "adapter_config.json", "peft_type", "r", "target_modules")
+    read_json(folder / "adapter_config.json", "peft_type", "r", "target_modules", cure=AGAIN)
     with whole(folder):
         saved = LoraConfig.from_pretrained(str(folder)).to_dict()
         weights = load_file(folder / "adapter_model.safetensors")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -19,8 +18,8 @@ from torch import nn
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.store.describe import Free, arguments, describe
-from winnow.store.files import write_atomically
-from winnow.trainer import make_trainer
+from winnow.store.files import write_json
+from winnow.trainer import interruptible, make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, newest
@@ -200,7 +199,7 @@ class Tuner:
                 },
             )
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
-            with self._enough_memory():
+            with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate)
         parameters = {id(p): p.numel() for p in backbone.model.parameters()}
@@ -230,7 +229,7 @@ class Tuner:
             prompt = prompt_of(template, backbone.tokenizer) if template else Prompt("{instruction}", True)
             facts |= {} if template is None else {"template": template.name}
             save_tuned(kept, backbone, folder / "model", facts, prompt)
-            write_atomically(folder / "tuning.json", json.dumps(result, indent=1))
+            write_json(folder / "tuning.json", result)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
         return result
@@ -289,6 +288,6 @@ class Tuner:
         if self.checkpoint_every_steps and not trainer.fast_dev_run:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
         resume = newest(folder)
-        if resume is not None:
-            log.info("Tuning continues from step %d of %d.", resume[0], total_steps)
+        if resume is not None and trainer.is_global_zero:
+            print(f"Tuning goes on from step {resume[0]} of {total_steps}.", flush=True)
         return resume

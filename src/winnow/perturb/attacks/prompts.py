@@ -6,13 +6,17 @@ handed ids and instructions and nothing else of a record, so an attack cannot ch
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 
 import pyarrow as pa
 import torch
@@ -140,6 +144,14 @@ def _start_worker() -> None:
 
     quiet()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the leader, which ends its workers
+    # A leader that is killed cannot: its worker would wait for work forever.
+    threading.Thread(target=_end_with, args=[parent_process()], daemon=True).start()
+
+
+def _end_with(leader: BaseProcess) -> None:
+    leader.join()
+    os._exit(1)
 
 
 def _make(attack, pending, columns, answer_loss, processes, pool, bar) -> None:

@@ -1,0 +1,107 @@
+"""No stage asks the internet for anything: a hook of Python's own refuses, and writes down, whatever is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from winnow.network import is_internet
+
+# Loopback alone is let through: wandb's service and the data sets library's locks live there.
+GUARDED = """
+import sys
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        place = arguments[0] if event == "socket.getaddrinfo" else arguments[1]
+        host = place[0] if isinstance(place, tuple) else place if event == "socket.getaddrinfo" else None
+        if host and not str(host).startswith("127.") and host not in ("localhost", "::1"):
+            print("ASKED FOR", event, host, flush=True)
+            raise PermissionError(f"no network: {host}")
+sys.addaudithook(hook)
+from winnow.__main__ import main
+main()
+"""
+
+
+@pytest.fixture
+def guarded(tiny_folder, tmp_path):
+    """Calls `main()` under the hook with a home that holds no caches."""
+
+    def call(*overrides: str) -> subprocess.CompletedProcess:
+        settings = ["backbone=hub", f"backbone.name={tiny_folder}", "template.max_length=1500", "trainer=cpu"]
+        settings += [f"paths.run={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}", "data.limit=12"]
+        settings += ["selection.ratio=0.5", "tuning.max_steps=1", "tuning.batch_size=4", "evaluation.limit=2"]
+        inherited = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
+        environment = inherited | {"HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", GUARDED, *settings, *overrides]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+    return call
+
+
+@pytest.mark.fault(
+    "no network",
+    promise="five stages on the embedded defaults open no internet socket",
+    trials="with and without `offline=true`",
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("offline", ["false", "true"])
+def test_five_stages_open_no_internet_socket(guarded, tmp_path, offline):
+    """The embedded defaults, W&B without a key among them, ask for nothing, whether `offline` is said or not."""
+    done = guarded(f"offline={offline}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "ASKED FOR" not in done.stdout + done.stderr
+    stages = json.loads((tmp_path / "run" / "run_card.json").read_text())["stages"]
+    assert [stage["status"] for stage in stages.values()] == ["computed"] * 5
+
+
+@pytest.mark.fault("data of the evaluation cannot be had", promise="one sentence before the first stage", trials="1")
+@pytest.mark.slow
+def test_data_of_a_later_stage_is_missed_before_the_first(guarded, tmp_path):
+    """HellaSwag is neither in the empty cache nor to be had offline: one sentence, and no pass has begun."""
+    done = guarded("offline=true", "evaluation=hellaswag_arc_easy")
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 1 and "ASKED FOR" not in done.stdout, done.stderr
+    assert lines[0].startswith("error: The data of hellaswag cannot be fetched from the Hugging Face hub")
+    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("host", "outside"),
+    [
+        ("huggingface.co", True),
+        (b"s3.amazonaws.com", True),
+        ("8.8.8.8", True),
+        ("2001:4860:4860::8888", True),
+        ("localhost", False),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("fe80::1%eth0", False),
+        ("", False),
+        (None, False),
+        (16, False),
+    ],
+)
+def test_what_counts_as_the_internet(host, outside):
+    """Loopback and private addresses do not, so that processes of one run find each other."""
+    assert is_internet(host) is outside
+
+
+def test_offline_is_enforced():
+    """Whatever asks for the internet is refused in one sentence, naming the host; this machine is not."""
+    program = (
+        "import socket, pytest\nfrom winnow.errors import UserError\nfrom winnow.network import set_offline\n"
+        "set_offline(True)\n"
+        "name, number = lambda: socket.getaddrinfo('example.org', 1), lambda: socket.socket().connect(('8.8.8.8', 1))\n"
+        "for ask in (name, number):\n"
+        "    with pytest.raises(UserError, match='offline=true, but (example.org|8.8.8.8) was asked for'):\n"
+        "        ask()\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "socket.create_connection(server.getsockname()).close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

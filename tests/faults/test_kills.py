@@ -1,0 +1,228 @@
+"""Runs that are killed, interrupted or told to end, at any moment of any stage: nothing is lost, nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from trials import call, start
+
+STAGES = ["score", "select", "tune", "evaluate", "report"]
+TRIALS = int(os.environ.get("WINNOW_KILL_TRIALS", "2"))  # for each stage
+SETTINGS = [
+    "trainer=cpu",
+    "tracking=none",
+    "backbone=hub",
+    "template.max_length=1500",
+    "data.limit=16",
+    "scoring.tokens_per_batch=1",  # a record a batch and a part a record: many moments
+    "scoring.flush_seconds=0",
+    "selection.ratio=0.5",
+    "tuning.max_steps=6",
+    "tuning.batch_size=4",
+    "tuning.micro_batch_size=2",
+    "tuning.checkpoint_every_steps=1",
+    "evaluation.limit=3",
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_folder) -> list[str]:
+    return [*SETTINGS, f"backbone.name={tiny_folder}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings, tmp_path_factory):
+    """(numbers, seconds of each stage) of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, output = call([*settings, *paths(folder)], folder / "log")
+    assert code == 0, output
+    stages = json.loads((folder / "run" / "run_card.json").read_text())["stages"]
+    return numbers(folder / "run"), {name: stage["seconds"] for name, stage in stages.items()}
+
+
+def paths(folder: Path) -> list[str]:
+    return [f"paths.run={folder / 'run'}", f"paths.store={folder / 'store'}"]
+
+
+def numbers(run: Path) -> dict[str, object]:
+    """All that a run concludes: scores, the subset, the loss of each step, every metric, and its last page."""
+    results = json.loads((run / "results.json").read_text())["models"]
+    assert "</html>" in (run / "report.html").read_text()
+    return {
+        "scores": pq.read_table(run / "scores.parquet")["score"].to_numpy(),
+        "subset": (run / "subset.jsonl").read_bytes(),
+        "losses": np.array([point["loss"] for point in json.loads((run / "tuning.json").read_text())["train_loss"]]),
+        "metrics": np.array([one["value"] for name in ("base", "tuned") for one in results[name]["metrics"].values()]),
+    }
+
+
+def same(ours: dict[str, object], theirs: dict[str, object]) -> bool:
+    """The subset to the byte, numbers to the rounding of other batches."""
+    close = all(np.allclose(ours[key], theirs[key], atol=1e-4) for key in ("scores", "losses", "metrics"))
+    return close and ours["subset"] == theirs["subset"]
+
+
+def wait_for(stage: str, folder: Path, process) -> None:
+    """Until the stage runs: the card is there before the first one and has a stage when it has ended."""
+    before = STAGES[: STAGES.index(stage)]
+    while process.is_alive():
+        card = folder / "run" / "run_card.json"
+        if card.exists() and set(before) <= set(json.loads(card.read_text())["stages"]):
+            return
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "SIGKILL at a random moment of each stage, then the same command",
+    promise="the numbers of an undisturbed run; no lock, no half file stands in the way",
+    trials="2 a stage in CI, 30 a stage with WINNOW_KILL_TRIALS=30",
+)
+@pytest.mark.parametrize("trial", range(TRIALS))
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, stage, trial):
+    """The moment is drawn from the stage's seconds in the undisturbed run."""
+    expected, seconds = undisturbed
+    command = [*settings, *paths(tmp_path)]
+    process = start(command, tmp_path / "log")
+    wait_for(stage, tmp_path, process)
+    time.sleep(random.Random(f"{stage} {trial}").random() * seconds[stage])
+    process.kill()
+    process.join()
+    code, output = call(command, tmp_path / "log")
+    assert code == 0, output
+    assert same(numbers(tmp_path / "run"), expected)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "Ctrl-C or SIGTERM in a stage",
+    promise="one sentence with the stage and what was finished, exit 1; the card says interrupted; goes on from there",
+    trials="SIGINT in each stage but the last, SIGTERM in two",
+)
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("score", signal.SIGINT),
+        ("tune", signal.SIGINT),
+        ("evaluate", signal.SIGINT),
+        ("score", signal.SIGTERM),
+        ("tune", signal.SIGTERM),
+    ],
+)
+def test_interrupted_run_says_so(settings, undisturbed, tmp_path, stage, number):
+    """In the middle of the stage by the clock of the undisturbed run."""
+    expected, seconds = undisturbed
+    command = [*settings, *paths(tmp_path)]
+    process = start(command, tmp_path / "log")
+    wait_for(stage, tmp_path, process)
+    time.sleep(seconds[stage] / 2)
+    os.kill(process.pid, number)
+    process.join(60)
+    output = (tmp_path / "log").read_text()
+    card = json.loads((tmp_path / "run" / "run_card.json").read_text())
+    assert (process.exitcode, card["status"]) == (1, "interrupted"), output
+    done = ", ".join(STAGES[: STAGES.index(stage)]) or "no stage"
+    assert card["error"] == f"Interrupted in the stage {stage}; finished: {done}."
+    assert card["stages"][stage]["status"] == "interrupted"
+    told = f"{card['error']} The store holds the finished results; the same command continues from there."
+    assert output.rstrip().endswith(told)
+    assert "Traceback" not in output
+    code, output = call(command, tmp_path / "log")
+    assert code == 0 and same(numbers(tmp_path / "run"), expected), output
+    if stage == "tune":
+        assert re.search(r"Tuning goes on from step [1-5] of 6\.", output)
+        assert re.search(r"Tuning: +\d+%\|[^|]*\| [1-9]\d*/\d+ ", output)  # a bar that begins there and has an end
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "four runs share a store, and one that computes is killed",
+    promise="the others end with the same numbers, each record computed by one of them",
+    trials="1",
+)
+def test_runs_share_a_store(settings, undisturbed, tmp_path):
+    """Three others wait for the first one's lock, or take over when it is gone."""
+    expected, seconds = undisturbed
+    store = f"paths.store={tmp_path / 'store'}"
+    runs = [
+        start([*settings, store, f"paths.run={tmp_path / name / 'run'}"], tmp_path / f"{name}.log") for name in "abcd"
+    ]
+    wait_for("score", tmp_path / "a", runs[0])
+    time.sleep(seconds["score"] / 2)
+    runs[0].kill()
+    for name, process in zip("bcd", runs[1:], strict=True):
+        process.join(500)
+        assert process.exitcode == 0, (tmp_path / f"{name}.log").read_text()
+        assert same(numbers(tmp_path / name / "run"), expected)
+
+
+LEADER = """
+import os, signal, sys, time
+from winnow.perturb.attacks.prompts import worker_pool
+if __name__ == "__main__":
+    with worker_pool(2) as pool:
+        running = [pool.submit(os.getpid) for _ in range(2)]
+        for one in running:
+            one.result()
+        print(*pool._processes, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault("SIGKILL of a leader whose workers make prompts", promise="its workers end with it", trials="1")
+def test_workers_end_with_their_leader(tmp_path):
+    """Two workers of 780 MiB each waited for work forever."""
+    (tmp_path / "leader.py").write_text(LEADER)
+    leader = subprocess.Popen([sys.executable, tmp_path / "leader.py"], stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in leader.stdout.readline().split()]
+    assert workers and all(map(runs, workers))
+    leader.kill()
+    leader.wait()
+    deadline = time.monotonic() + 20
+    while any(map(runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(runs, workers))
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.fault("SIGKILL of a sweep", promise="the next sweep in its folder removes its notes", trials="1")
+def test_notes_of_a_killed_sweep_are_removed(tmp_path):
+    """Those of a process that lives stay: it may be a sweep in the same folder."""
+    from composed import config
+    from omegaconf import open_dict
+
+    from winnow.sweeps.summary import SWEEPS, SweepSummary
+
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead, alive = (tmp_path / f".jobs-{os.uname().nodename}-{pid}-ab" for pid in (ended.pid, os.getppid()))
+    dead.mkdir(), alive.mkdir()
+    cfg = config("data.limit=3")
+    with open_dict(cfg):
+        cfg.hydra = {"sweep": {"dir": str(tmp_path)}, "sweeper": {"params": {}}, "overrides": {"task": []}}
+    try:
+        SweepSummary().on_multirun_start(cfg)
+    finally:
+        SWEEPS.clear()
+    assert not dead.exists() and alive.exists()

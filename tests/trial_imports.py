@@ -1,0 +1,22 @@
+"""What `trials` imports once for all calls."""
+
+# ruff: noqa: E402, F401
+
+import os
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+from winnow.quiet import quiet
+
+quiet()
+
+import hydra._internal.hydra
+import lm_eval.models.huggingface
+import matplotlib.pyplot
+import peft
+
+import winnow.__main__
+import winnow.evaluation.loading
+import winnow.evaluation.model
+import winnow.pipeline
+import winnow.tuning.tuner
