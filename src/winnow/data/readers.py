@@ -105,7 +105,8 @@ def read_pool(
         fingerprint=pool_fingerprint(ids),
         layout=table.layout.schema if format == "parquet" and turns == "every" else table.layout,
         keep_duplicates=duplicates == "keep",
-        unread=unread,
+        # Those of the packaged pool are labels, which the detection of defects reads.
+        unread=() if path is None and source == "embedded" else unread,
     )
 
 
