@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from composed import template
+from composed import build, template
 from tokenizer_kinds import CHATS, MARKERS, tokenizer_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from winnow.data.records import Record, record_id
-from winnow.data.templates import Template, check_eos, text_ids
+from winnow.data.templates import check_eos, text_ids
 from winnow.errors import UserError
 from winnow.store.describe import describe
 
@@ -135,7 +135,7 @@ def test_joint_equals_separate_where_nothing_can_merge(tokenizer):
 )
 def test_bad_settings_are_told_in_one_sentence(options, expected):
     with pytest.raises(UserError, match=expected):
-        Template(**{"name": "own", "with_input": "{instruction}", "without_input": "{instruction}", **options})
+        build("template/alpaca", **options)
 
 
 def test_unknown_placeholder(tokenizer):

@@ -14,7 +14,7 @@ from composed import CONF
 from tiny import tiny_model, tiny_tokenizer
 
 from winnow import __main__ as command_line
-from winnow import commands, pipeline
+from winnow import commands
 from winnow.evaluation.greedy import greedy_answers
 from winnow.sweeps import rows
 
@@ -83,7 +83,7 @@ def experiment(place, monkeypatch):
 
     def run(name: str, *overrides: str) -> Path:
         if (place / "runs" / name.split("/")[0]).exists():  # one page for each paper; it takes as long as the rest
-            monkeypatch.setattr(pipeline, "write_report", lambda *given: None)
+            monkeypatch.setattr("winnow.stages.report.write_report", lambda *given: None)
         folder = place / "runs" / name
         own = [
             f"experiment={name}",

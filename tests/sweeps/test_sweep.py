@@ -130,7 +130,7 @@ def test_a_killed_job_is_named_and_the_table_has_what_there_is(command, tmp_path
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = call(command(TABLE, *words, f"table.folder={tmp_path / 'table'}"), environment)
     assert done.returncode == 1, done.stderr
-    assert "noise-bottom" in done.stderr and ": not finished: it was killed" in done.stderr
+    assert "consistency-bottom" in done.stderr and ": not finished: it was killed" in done.stderr
     assert "ended early: TerminatedWorkerError" in done.stderr and "sweep_error.txt" in done.stderr
     assert (tmp_path / "table" / "results-smoke.md").is_file() and (tmp_path / "sweep" / "sweep_error.txt").is_file()
 
