@@ -19,6 +19,8 @@ from winnow.evaluation.greedy import greedy_answers
 from winnow.sweeps import rows
 
 SAMPLES = CONF.parent / "experiments" / "samples" / "nlu"
+# Its categories are not counted; of the other one the jobs that are left to run only score.
+UNMEASURED = ("consistency/table6", "verdict/lds")
 SEARCHES = sorted(f"search/{path.stem}" for path in (CONF / "experiment" / "search").glob("*.yaml"))
 # scale=smoke on another backbone and smaller still; a byte is a token of the tiny tokenizer.
 SCALE = """
@@ -127,7 +129,7 @@ def test_every_kind_of_row_runs_and_the_table_is_written(name, experiment, place
     written = (place / name / "results-tiny.md").read_text()
     assert f"\n{len(done)} jobs" in written and "failed or unfinished" not in written
     measured = csv.DictReader((place / name / "results-tiny.csv").open(encoding="utf-8"))
-    assert any(row["ours"] and row["commit"] for row in measured) or name == "consistency/table6"
+    assert any(row["ours"] and row["commit"] for row in measured) or name in UNMEASURED
 
 
 @pytest.mark.slow

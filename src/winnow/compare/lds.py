@@ -12,7 +12,6 @@ pool.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from winnow.compare.runs import ComparedRun, read_runs
 from winnow.compare.verdicts import RANDOM
 from winnow.errors import UserError
 from winnow.evaluation.comparison import LEVEL, holm
-from winnow.store.files import write_atomically
+from winnow.store.files import write_atomically, write_json
 
 DRAWS = 2000  # of the bootstrap over subsets
 FEWEST = 8  # subsets: fewer say nothing about a correlation
@@ -129,7 +128,7 @@ def _check(tuned: Sequence[ComparedRun]) -> None:
 def write_lds(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Write `lds.json` and `lds.md` of all finished runs below the folders; returns the former's content."""
     summary = lds(read_runs(*folders))
-    write_atomically(out / "lds.json", json.dumps(summary, indent=1))
+    write_json(out / "lds.json", summary)
     write_atomically(out / "lds.md", "\n\n".join(map(_table, summary["comparisons"])) + "\n")
     return summary
 

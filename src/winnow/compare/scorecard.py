@@ -11,7 +11,6 @@ found. Agreement is over the records that two runs share:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from winnow.compare.runs import ComparedRun, read_runs
 from winnow.errors import UserError
 from winnow.pages.files import read_json
 from winnow.reproduce.settings import SEED
-from winnow.store.files import write_atomically
+from winnow.store.files import write_atomically, write_json
 
 SHARE = 0.1  # of the records: the top of a ranking
 LENGTHS = {"answer_tokens": "answer length", "prompt_tokens": "prompt length"}
@@ -149,7 +148,7 @@ def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Pat
         raise UserError(
             f"{', '.join(map(str, folders))}: no finished run with scores; name runs or the folder of a sweep."
         )
-    write_atomically(out / "scorecards.json", json.dumps(cards, indent=1))
+    write_json(out / "scorecards.json", cards)
     page = "\n\n".join(map(_page, cards)) + "\n"
     write_atomically(out / "scorecards.md", page)
     return page

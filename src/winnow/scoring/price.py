@@ -61,7 +61,7 @@ class Meter:
 def charge(folder: Path, line: Mapping[str, Any]) -> None:
     """Add a line to the ledger of a folder of the store."""
     with (folder / LEDGER).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def passes_of(card: Mapping[str, Any]) -> list[str]:
