@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from transformers.utils import ModelOutput
 
 from winnow.backbone.grouped_attention import grouped
 from winnow.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # How architectures name the span that a token looks back over, and the number of positions that they know.
 WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")
@@ -234,8 +237,10 @@ class CausalModel:
         with torch.no_grad(), self._quiet():
             try:
                 return trial()
-            # A model that cannot do a thing fails in a way of its own; then it is not asked again.
-            except Exception:
+            except (MemoryError, torch.OutOfMemoryError, UserError):  # the machine's or ours, not the architecture's
+                raise
+            except Exception as error:  # an architecture that cannot do a thing fails in a way of its own
+                log.info("backbone.name=%s: a trial failed with %r; the slower way is taken.", self.name, error)
                 return False
 
     @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Pass
 from winnow.selection.budget import Budget, draw
-from winnow.selection.rule import Candidates, Selection
+from winnow.selection.rule import Candidates, Picks
 
 
 class Around(Budget):
@@ -36,21 +35,8 @@ class Around(Budget):
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         return self.around.classify(points, ids)
 
-    def select(
-        self,
-        table: pa.Table,
-        higher_is_better: bool,
-        method_filters: Sequence[Range] = (),
-        takes_all: bool = False,
-        vectors: np.ndarray | None = None,
-        lengths: np.ndarray | None = None,
-        keep_duplicates: bool = False,
-    ) -> Selection:
-        if takes_all:
-            raise UserError(
-                f"selection={self.name} draws beside what a method takes, and this method takes all records."
-            )
-        return super().select(table, higher_is_better, method_filters, takes_all, vectors, lengths, keep_duplicates)
+    def all_eligible(self, number: int) -> Picks:
+        raise UserError(f"selection={self.name} draws beside what a method takes, and this method takes all records.")
 
     def drawn(self, candidates: Candidates) -> list[int]:
         """All places in an order that is drawn from (seed, record id)."""

@@ -83,6 +83,10 @@ class Budget:
         """Decide among the eligible records. `budget` is at most their number."""
         return Picks(list(range(budget)))
 
+    def all_eligible(self, number: int) -> Picks:
+        """What is taken for a method that takes every eligible record, `number` of them."""
+        return Picks(list(range(number)))
+
     def select(
         self,
         table: pa.Table,
@@ -113,8 +117,8 @@ class Budget:
         if vectors is not None:
             points = directions(vectors, self.centre)
             labels = self.classify(points, ids)
-        if takes_all or not budget:
-            picks = Picks(list(range(budget)))
+        if takes_all:
+            picks = self.all_eligible(budget)
         else:
             known = {"ids": [ids[i] for i in ranked], "lengths": None if lengths is None else lengths[ranked]}
             if self.needs_vectors:

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.data.records import Pool
-from winnow.data.templates import Template, check_eos
+from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.perturb.noising import Noising
 from winnow.scoring.protocols import Method, Pass, check_kind, check_method, check_pass
@@ -84,7 +84,6 @@ def build_parts(cfg: DictConfig) -> Parts:
     if "select" in stages:
         _check_texts(selection.passes, scorer, template)
     if "tune" in stages and recipe is not None:
-        check_eos(source.tokenizer)
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
         if template.is_chat:
             source.check_markers()
