@@ -542,3 +542,36 @@ def test_a_curve_does_not_join_unlike_settings(tmp_path):
     for words in ("paper", "method.temperature=1, ours", "method.temperature=1.4, ours"):
         assert f"adg, {words}" in drawn
     assert "adg, ours" not in drawn
+
+
+def taken(folder: Path, method: str, number: int, **selection) -> None:
+    """A job of ifd/main's kind that took so many records at a ratio of 0.12."""
+    config = {"selection.ratio": 0.12} | {f"selection.{key}": value for key, value in selection.items()}
+    folder = run_folder(
+        folder / method,
+        metrics={"mmlu/acc": 0.5},
+        choices={"method": method},
+        row={"ratio": 0.12},
+        table="consistency/table1",
+        config=config,
+    )
+    card = json.loads((folder / "run_card.json").read_text())
+    (folder / "run_card.json").write_text(json.dumps(card | {"results": {"selected": number}}))
+
+
+def test_rows_of_unequal_budgets_are_refused_unless_the_experiment_says_why(tmp_path):
+    """0.12 of 250 records: `ifd` takes 26 of the 220 that its filter leaves, `random` 30. Neither is a row, and both
+    are named; with a reason they are rows, and a footnote says it. Equal numbers need no reason, nor do equal shares of
+    the answer tokens, whatever numbers of records they are."""
+    for method, number in (("ifd", 26), ("random", 30)):
+        taken(tmp_path / "unequal", method, number, budget="valid")
+        taken(tmp_path / "equal", method, 30, budget="records")
+        taken(tmp_path / "tokens", method, number, budget="answer_tokens")
+    found = table("consistency/table1", tmp_path / "unequal")
+    assert len(found.failed) == 2 and not any(one.cells["mmlu"].ours for one in found.rows)
+    assert "unequal budgets (ifd 26 records, random 30 records)" in found.failed[0].error
+    found = table("consistency/table1", tmp_path / "unequal", unequal="its code says so [code]")
+    assert not found.failed and any(note.endswith("because its code says so [code].") for note in found.footnotes)
+    for folder in ("equal", "tokens"):
+        found = table("consistency/table1", tmp_path / folder)
+        assert not found.failed and sum(bool(one.cells["mmlu"].ours) for one in found.rows) == 2

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,11 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     table: `average` (our key of it); `members`, the metrics whose mean is the paper's `average`; `derived`, {metric:
     {of, over}}, the difference from the row in which the columns of `over` have these values; `best`, a setting whose
     best value gets a row of its own; `doubtful`, [{rows, metrics, why}], printed cells that are known to be wrong;
-    `theirs`, settings that describe how the paper measured, which our rows do not take over; `also`, further metrics.
+    `theirs`, settings that describe how the paper measured, which our rows do not take over; `unequal`, why rows of one comparison may have different budgets; `also`, further
+    metrics.
     """
-    footnotes = _mark_doubtful(printed, table.get("doubtful") or [])
+    jobs, footnotes = _equal(jobs, table.get("unequal"))
+    footnotes += _mark_doubtful(printed, table.get("doubtful") or [])
     footnotes += _check_averages(printed, table.get("members") or [])
     measured, notes = _measured(jobs, printed)
     footnotes += notes
@@ -154,6 +156,27 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     extra = dict.fromkeys(metric for row in rows for metric in row.cells if metric not in (*metrics, *ON_REQUEST))
     metrics += [*extra, *(metric for metric in table.get("also") or [] if metric not in metrics)]
     return Table(table["paper"], table["name"], rows, metrics, footnotes, list(jobs))
+
+
+def _equal(jobs: Sequence[Job], why: str | None) -> tuple[list[Job], list[str]]:
+    """(jobs, footnotes). Jobs of one backbone, pool and share are compared, so all must have the same budget. Where they
+    do not, the footnote says `why`; without a reason all of them are refused, since none of them is the right one."""
+    groups: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        if job.status == "finished" and job.budget is not None:
+            share = job.identity.get("ratio") or job.budget[0]
+            groups.setdefault((job.identity["backbone"], job.identity["pool"], share), []).append(job)
+    refused, notes = {}, []
+    for (backbone, pool, share), group in groups.items():
+        sizes = dict.fromkeys(f"{job.identity['method']} {job.budget[1]}" for job in group)
+        if len({job.budget[1] for job in group}) > 1:
+            where = f"{backbone}, {pool}, {share}: unequal budgets ({', '.join(sizes)})"
+            notes += [f"{where}, because {why}."] if why else []
+            refused |= {} if why else {id(job): f"{where}; set selection.budget=records" for job in group}
+    jobs = [
+        replace(job, status="refused", error=refused[id(job)]) if id(job) in refused else job for job in jobs
+    ]
+    return jobs, notes
 
 
 def _measured(jobs: Sequence[Job], printed: Sequence[Row]) -> tuple[list[Row], list[str]]:
