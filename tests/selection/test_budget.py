@@ -32,7 +32,9 @@ def test_share_counts_valid_records():
     """10 records, 2 null and 1 above the filter: 7 are valid, int(7 * 0.3) = 2 are kept: the two best."""
     scores = [0.1, 0.9, None, 0.5, 1.2, 0.8, None, 0.3, 0.2, 0.7]
     flags = ["x" if score is None else None for score in scores]
-    got = top(ratio=0.3, budget="valid").select(table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")])
+    got = top(ratio=0.3, budget="valid").select(
+        table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")]
+    )
     assert got.n_valid == 7 and got.budget == 2
     assert got.chosen == [1, 5] and got.cut == 0.8
     reasons = {d["row"]: d["reason"] for d in got.decisions}

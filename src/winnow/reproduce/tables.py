@@ -173,9 +173,7 @@ def _equal(jobs: Sequence[Job], why: str | None) -> tuple[list[Job], list[str]]:
             where = f"{backbone}, {pool}, {share}: unequal budgets ({', '.join(sizes)})"
             notes += [f"{where}, because {why}."] if why else []
             refused |= {} if why else {id(job): f"{where}; set selection.budget=records" for job in group}
-    jobs = [
-        replace(job, status="refused", error=refused[id(job)]) if id(job) in refused else job for job in jobs
-    ]
+    jobs = [replace(job, status="refused", error=refused[id(job)]) if id(job) in refused else job for job in jobs]
     return jobs, notes
 
 
