@@ -15,6 +15,7 @@ from run_folders import run_folder
 from winnow import commands
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_jobs
+from winnow.reproduce.figures import draw
 from winnow.reproduce.publish import publish, show_cell
 from winnow.reproduce.tables import Row, build, matches, read_paper
 from winnow.sweeps.summary import note_failure
@@ -575,3 +576,41 @@ def test_rows_of_unequal_budgets_are_refused_unless_the_experiment_says_why(tmp_
     for folder in ("equal", "tokens"):
         found = table("consistency/table1", tmp_path / folder)
         assert not found.failed and sum(bool(one.cells["mmlu"].ours) for one in found.rows) == 2
+
+
+def test_the_mean_over_all_tasks_with_the_best_noise(tmp_path):
+    """Figure 2a at omega 0.1. Best noise: sst2 max(0.90, 0.94), lap14 max(0.60, 0.50); their mean (94 + 60) / 2 = 77.
+    Replacement alone: (90 + 60) / 2 = 75. The baseline: (92 + 58) / 2 = 75. At omega 0.2 one of the two tasks is
+    missing, so there is no mean."""
+    values = {
+        ("sst2", "replacement", 0.1): 0.90,
+        ("sst2", "padding", 0.1): 0.94,
+        ("lap14", "replacement", 0.1): 0.60,
+        ("lap14", "padding", 0.1): 0.50,
+        ("sst2", "replacement", 0.2): 0.99,
+        ("sst2", "none", None): 0.92,
+        ("lap14", "none", None): 0.58,
+    }
+    for (data, noise, omega), value in values.items():
+        run_folder(
+            tmp_path / f"{data}-{noise}-{omega}",
+            metrics={f"{data}/micro_f1": value},
+            choices={"data": data, "method": "full", "noising": noise, "adversary": "nrm" if omega else "none"},
+            row={"ratio": None, "omega": omega},
+            config={"data.dataset": data},
+            table="anit/figure2a",
+        )
+    found = table("anit/figure2a", tmp_path)
+    means = {
+        tuple(one.identity.get(key) for key in ("method", "noise", "omega")): one.cells["micro_f1"].mean
+        for one in found.rows
+        if one.identity["pool"] == "mean"
+    }
+    assert means == {
+        ("anit", "random_replacement", "0.1"): pytest.approx(75),
+        ("anit", "in_context_padding", "0.1"): pytest.approx(72),
+        ("anit", "best", "0.1"): pytest.approx(77),
+        ("none", None, None): pytest.approx(75),
+    }
+    (figure,) = commands.table_settings("anit/figure2a")["figures"]
+    assert draw(found, figure).count("baseline") == 1

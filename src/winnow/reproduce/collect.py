@@ -200,7 +200,7 @@ def _metrics(
     if table.get("average"):
         ours[table["average"]] = "average"
     dataset = config["data"].get("dataset")
-    if dataset is not None:
+    if isinstance(dataset, str):  # several tasks have their own keys
         ours |= {f"{dataset}/micro_f1": "micro_f1", f"{dataset}/clean/micro_f1": "micro_f1"}
         ours |= {f"average/{dataset}/{noise}": f"micro_f1_{noise}" for noise in ("noisy", *NOISES)}
     metrics = {}

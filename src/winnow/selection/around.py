@@ -17,8 +17,8 @@ from winnow.selection.rule import Candidates, Picks
 class Around(Budget):
     """A rule that asks another one first. It costs the tokenizer's time, and no pass over a backbone.
 
-    around: the rule that is controlled; order, vectors and classes are its own. ratio or count, budget and filters: of both.
-    seed: of the draw. Raises UserError for `full`, which leaves nothing to draw from.
+    around: the rule that is controlled; order, vectors and classes are its own. ratio or count, budget and filters: of
+    both. seed: of the draw. Raises UserError for `full`, which leaves nothing to draw from.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ class Budget:
         answer_tokens  the answers' sum nearest to ratio * that of the pool, or to count tokens
 
     budget: one of the three. ratio: in (0, 1]. count: at least 1; when given, the share is not asked. A share of the
-    pool that is larger than the valid records takes these, and the run says so. order: `top` ranks the wanted end first, `bottom` the other
-    one, `random` draws an order from (seed, record id) and does not look at the score. Records of equal score are taken
-    in file order.
+    pool that is larger than the valid records takes these, and the run says so. order: `top` ranks the wanted end
+    first, `bottom` the other one, `random` draws an order from (seed, record id) and does not look at the score.
+    Records of equal score are taken in file order.
 
     embedding: a pass with a column `vector`. With it every record gets one of `classes` k-means classes, and a record
     without a vector is not eligible. This rule does not look at classes; its subset can then be compared, class by

@@ -52,8 +52,9 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     cfg: plain and resolved. keep: dotted keys or groups that do not change.
 
     The scale's choice of a group replaces the run's where `_replaces` is true, unless the group or its identifying keys
-    are in `keep`; single keys in `keep` stay. The attacks get the scale's search and resources. The scale's data replaces `start.pool` by the same rule. Then the suite
-    loses its long tasks, `at_most` limits numbers, and the budget of the selection shrinks with the pool.
+    are in `keep`; single keys in `keep` stay. The attacks get the scale's search and resources. The scale's data
+    replaces `start.pool` by the same rule. Then the suite loses its long tasks, `at_most` limits numbers, and the
+    budget of the selection shrinks with the pool.
     """
     scale = cfg["scale"]
     new = copy.deepcopy({key: value for key, value in cfg.items() if key != "scale"})

@@ -172,8 +172,8 @@ def test_prompt_embedding(backbone, records, tmp_path):
 
 
 def test_instruction_vector_is_the_mean_of_the_instructions_final_states(backbone, records, tmp_path):
-    """The mean of the model's final states over the instruction's own tokens, to the 16 bits that are kept, and what the
-    embedding pass over the instruction gives; none in the direct view."""
+    """The mean of the model's final states over the instruction's own tokens, to the 16 bits that are kept, and what
+    the embedding pass over the instruction gives; none in the direct view."""
     table = compute(backbone, records, tmp_path / "a")
     prompts = BackboneEmbedding("instruction", layer=-1, pooling="mean")
     vectors = compute(backbone, records, tmp_path / "b", pass_=prompts).table["vector"].to_pylist()

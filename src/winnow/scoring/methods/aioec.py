@@ -2,10 +2,10 @@
 
     AIOEC = 1/|L| sum over levels l of 1/|A_l| sum over attacks a in A_l of cos(h(Q), h(Q_a))
 
-h is the vector of the prompt's instruction in the backbone; Q_a is the prompt whose instruction attack a has rewritten. High is wanted: a
-prompt that the model reads the same way through the attack. It needs no answer. Source: arXiv 2503.24028; no code was
-published, and which hidden states make h is ours: over the whole prompt the template, which no attack changes, pulls
-every cosine to 1 (median 0.996 in place of 0.949).
+h is the vector of the prompt's instruction in the backbone; Q_a is the prompt whose instruction attack a has rewritten.
+High is wanted: a prompt that the model reads the same way through the attack. It needs no answer. Source: arXiv
+2503.24028; no code was published, and which hidden states make h is ours: over the whole prompt the template, which no
+attack changes, pulls every cosine to 1 (median 0.996 in place of 0.949).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class AIOEC(Method):
     """Mean over levels of the mean cosine over the level's attacks that found a prompt.
 
     layer, pooling: which hidden states make h, see `BackboneEmbedding`; -1 and `mean` are the final states averaged
-    over the instruction's tokens; with `last` it is the prompt's last token. answers: the pool has answers, so the vectors are taken from the likelihood passes, which
-    AIFD and IFD need as well; false, or another layer or pooling, runs the prompts alone."""
+    over the instruction's tokens; with `last` it is the prompt's last token. answers: the pool has answers, so the
+    vectors are taken from the likelihood passes, which AIFD and IFD need as well; false, or another layer or pooling,
+    runs the prompts alone."""
 
     def __init__(
         self,

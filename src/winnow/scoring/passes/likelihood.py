@@ -32,9 +32,9 @@ class Likelihood(Pass):
     Columns per record: `nll`, one float per scored answer token, in nats; `skipped`, leading answer tokens that
     have no predecessor and so no likelihood (1 for a bare answer under a tokenizer without BOS, else 0);
     `instruction_vector`, the mean over the instruction's tokens of the final hidden states, which this forward has at
-    hand (rounded to 16 bits; none in the direct view and without an instruction); `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single
-    losses are kept, not their mean: a method can average the same answer tokens in every term of its ratio, whatever
-    each view's window had room for, and a formula can change without a new pass.
+    hand (rounded to 16 bits; none in the direct view and without an instruction); `prompt_tokens`; `answer_tokens`,
+    before any cut; `flag`. Single losses are kept, not their mean: a method can average the same answer tokens in every
+    term of its ratio, whatever each view's window had room for, and a formula can change without a new pass.
     """
 
     view: str = "clean"
