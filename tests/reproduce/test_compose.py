@@ -140,7 +140,7 @@ def test_the_attacks_of_a_table_are_greedy_and_smaller_scales_substitute_them(na
 
 
 def test_rows_of_aifd_and_ifd():
-    """1%, 5% and 10% by four methods; pre-experience with 100 clusters of 0 to 20 records; a random row of each pool."""
+    """1%, 5% and 10% by four methods; pre-experience with 100 clusters of 1 to 20 records; a random row."""
     rows = [words for words, _ in jobs_of("aifd/headline")]
     assert {(one["method"], one["selection.ratio"]) for one in rows if one["data"] == "alpaca"} == {
         (method, ratio) for method in ("random", "ifd", "aifd", "aioec") for ratio in ("0.01", "0.05", "0.1")
@@ -151,12 +151,12 @@ def test_rows_of_aifd_and_ifd():
     main = list(jobs_of("ifd/main"))
     assert {words["data"] for words, _ in main if words.get("method") == "random"} == {"alpaca", "wizardlm"}
     assert {composed(job)["selection"]["budget"] for _, job in main[:2]} == {"valid"}
-    assert composed(list(jobs_of("aifd/headline"))[0][1])["selection"]["budget"] == "records"
+    assert composed(next(iter(jobs_of("aifd/headline")))[1])["selection"]["budget"] == "records"
 
 
 def test_figures_of_anit():
-    """2a: eight data sets, three backbones, omega 0.1 to 0.5 by five noises, and a baseline of each: 8 * 3 * (5 * 5 + 1)
-    jobs. 2b and c: FGSM, PGD and FreeLB at 5 rounds, ANIT with random replacement; FGM and NEFTune are ours."""
+    """2a: eight data sets, three backbones, omega 0.1 to 0.5 by five noises, and a baseline of each: 8 * 3 * (5 * 5 +
+    1) jobs. 2b and c: FGSM, PGD and FreeLB at 5 rounds, ANIT with random replacement; FGM and NEFTune are ours."""
     rows = [words for words, _ in jobs_of("anit/figure2a")]
     assert len(rows) == 624 and len({(one["data"], one["backbone"]) for one in rows}) == 24
     assert sum(one["adversary"] == "none" for one in rows) == 24
