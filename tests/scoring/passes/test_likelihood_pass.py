@@ -175,7 +175,7 @@ def test_instruction_vector_is_the_mean_of_the_instructions_final_states(backbon
     """The mean of the model's final states over the instruction's own tokens, to the 16 bits that are kept, and what
     the embedding pass over the instruction gives; none in the direct view."""
     table = compute(backbone, records, tmp_path / "a")
-    prompts = BackboneEmbedding("instruction", layer=-1, pooling="mean")
+    prompts = BackboneEmbedding("instruction_in_prompt", layer=-1, pooling="mean")
     vectors = compute(backbone, records, tmp_path / "b", pass_=prompts).table["vector"].to_pylist()
     got = table.table["instruction_vector"].to_pylist()
     first = template("alpaca").encode(records, backbone.tokenizer)[0]

@@ -50,7 +50,7 @@ class AIOEC(Method):
         shared = answers and layer == -1 and pooling == "mean"
         self.column = "instruction_vector" if shared else "vector"
 
-        region = "prompt" if pooling == "last" else "instruction"
+        region = "prompt" if pooling == "last" else "instruction_in_prompt"
 
         def vectors(attack: PromptAttack | None) -> Pass:
             return Likelihood("clean", attack) if shared else BackboneEmbedding(region, layer, pooling, attack)
