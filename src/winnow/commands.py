@@ -1,4 +1,4 @@
-"""`winnow table`, `dashboard`, `compare`, `lds` and `card`: the commands that read finished runs."""
+"""`winnow table`, `dashboard`, `compare`, `lds`, `card` and `audit`: the commands that read finished runs."""
 
 from __future__ import annotations
 
@@ -102,6 +102,18 @@ def card(words: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="where the page and its JSON go; by default the first folder")
     given = parser.parse_args(words)
     print(write_scorecards(given.runs, given.methods, given.out or given.runs[0]))
+
+
+def audit(words: Sequence[str]) -> None:
+    """`winnow audit RUN [--ratings FILE]`: what the attacks of a run did to its prompts, and a sheet that a person can
+    rate (`experiment=aifd/audit` makes such a run); with the filled sheet, what its ratings say."""
+    from winnow.compare.attack_audit import write_audit
+
+    parser = argparse.ArgumentParser(prog="winnow audit")
+    parser.add_argument("run", type=Path, help="the folder of a run of aifd or aioec")
+    parser.add_argument("--ratings", type=Path, help="the sheet audit.csv with its column rating filled")
+    given = parser.parse_args(words)
+    print(write_audit(given.run, given.ratings))
 
 
 def _scale(name: str, runs: Path, scale: str | None) -> str:

@@ -79,11 +79,11 @@ def as_csv(table: Table, scale: str) -> str:
                 "high": _plain(cell.tested and cell.tested[1]),
                 "verdict": cell.tested[2] if cell.tested else "",
             }
-            writer.writerow({key: _inert(value) for key, value in cells.items()})
+            writer.writerow({key: inert(value) for key, value in cells.items()})
     return out.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula: a text that begins like one gets an apostrophe, numbers stay."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if formula and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value) else value

@@ -65,7 +65,7 @@ def selection_identity(
     scores: Mapping[str, Any], method: Method, selection: Budget, pool: Pool, runner: PassRunner, template: Template
 ) -> dict[str, Any]:
     """All that the subset depends on besides the records. scores: the identity of the scores."""
-    unasked = ("ratio", "count", "order") if method.takes_all else ()
+    unasked = ("ratio", "count", "budget", "order") if method.takes_all else ()
     return {
         **scores,
         "selection": {key: value for key, value in describe(selection).items() if key not in unasked},

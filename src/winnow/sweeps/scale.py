@@ -7,6 +7,7 @@ configuration file could reduce them. Settings from the command line stay.
 from __future__ import annotations
 
 import copy
+import re
 import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ GROUPS = {
     "tuning": ("mode",),
     "evaluation": ("tasks", "datasets", "path"),
 }
+COPIES = re.compile(r"^(attack\.use|method\.attacks)\.\w+\.(search|resources)$")  # they follow the keys of `attack`
 FEWEST = 2  # records in the smallest share of a pool
 ABSENT = "absent"
 
@@ -50,8 +52,9 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     cfg: plain and resolved. keep: dotted keys or groups that do not change.
 
     The scale's choice of a group replaces the run's where `_replaces` is true, unless the group or its identifying keys
-    are in `keep`; single keys in `keep` stay. The scale's data replaces `start.pool` by the same rule. Then the suite
-    loses its long tasks, `at_most` limits numbers, and the budget of the selection shrinks with the pool.
+    are in `keep`; single keys in `keep` stay. The attacks get the scale's search and resources. The scale's data
+    replaces `start.pool` by the same rule. Then the suite loses its long tasks, `at_most` limits numbers, and the
+    budget of the selection shrinks with the pool.
     """
     scale = cfg["scale"]
     new = copy.deepcopy({key: value for key, value in cfg.items() if key != "scale"})
@@ -68,6 +71,7 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
     if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in keep:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite
+    _substitute_attacks(new, scale.get("attack") or {}, keep)
     if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror"):
         _trim(new["evaluation"], scale["suite"])
     for key, largest in scale["at_most"].items():
@@ -82,7 +86,7 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     changes = {
         key: [before.get(key, ABSENT), after.get(key, ABSENT)]
         for key in [*before, *(key for key in after if key not in before)]
-        if before.get(key, ABSENT) != after.get(key, ABSENT)
+        if before.get(key, ABSENT) != after.get(key, ABSENT) and not COPIES.match(key)
     }
     return new | {"scale": {"name": scale["name"], "changes": changes}}, changes
 
@@ -125,6 +129,16 @@ def _target(cfg: Mapping[str, Any], group: str) -> str:
 
 def _stock_tasks(evaluation: Mapping[str, Any]) -> bool:
     return any(not task["task"].startswith("embedded") for task in evaluation.get("tasks") or [])
+
+
+def _substitute_attacks(cfg: dict[str, Any], choice: Mapping[str, Any], keep: Collection[str]) -> None:
+    """Set `attack.search` and `attack.resources`, and their copies in the attacks in use."""
+    attack = cfg.get("attack") or {}
+    holders = [attack, *(attack.get("use") or {}).values(), *(cfg["method"].get("attacks") or {}).values()]
+    for key, value in choice.items():
+        for holder in holders if f"attack.{key}" not in keep else ():
+            if key in holder:
+                holder[key] = value
 
 
 def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:

@@ -51,6 +51,24 @@ def test_every_data_set_has_its_yaml(name):
     assert set(preset) == set(inspect.signature(read_nlu).parameters) and preset["dataset"] == name
 
 
+def test_several_data_sets_are_one_pool(folder):
+    """SST-2 as it is read alone, then 14Lap's two sentences; rows are numbered through, and limit holds for each."""
+    own = folder / "14lap"
+    own.mkdir()
+    lines = [f"Nice screen {n}####[([1], [0], 'POS')]" for n in range(2)]
+    (own / "train_triplets.txt").write_text("\n".join(lines) + "\n")
+    pool = build("data/nlu_tasks", dataset=["sst2", "lap14"], path=folder)
+    alone = read(path=folder)
+    assert [one.id for one in pool.records[:40]] == [one.id for one in alone.records] and len(pool.records) == 42
+    assert [one.row for one in pool.records] == list(range(42)) and pool.records[41].output == "positive: screen | Nice"
+    few = build("data/nlu_tasks", dataset=["sst2", "lap14"], path=folder, limit=1)
+    assert [one.raw["dataset"] for one in few.records] == ["sst2", "lap14"]
+    with pytest.raises(UserError, match=r"data\.dataset is empty"):
+        build("data/nlu_tasks", dataset=[], path=folder)
+    with pytest.raises(UserError, match="is a single file"):
+        build("data/nlu_tasks", dataset=["sst2"], path=own / "train_triplets.txt")
+
+
 @pytest.mark.parametrize(("split", "count"), [("train", 40), ("validation", 4), ("test", 6)])
 def test_folders_and_splits(folder, split, count):
     """The folder of the data set and the one above it give the same records; `dev` is the validation split."""

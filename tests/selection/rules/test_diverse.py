@@ -148,13 +148,13 @@ def test_order_of_the_file_does_not_matter(order):
 
 
 def test_records_without_a_vector_are_not_eligible():
-    """10 records, one flagged, one without a vector: 8 are valid, int(8 * 0.5) = 4 are taken, none of the two."""
+    """10 records, one flagged, one without a vector: 8 are valid, int(10 * 0.5) = 5 are taken, none of the two."""
     _, vectors = clustered(10, groups=2)
     flags = [None] * 10
     flags[3] = "empty_answer"
     vectors[[3, 6]] = np.nan
     got = diverse(ratio=0.5, classes=2, limit=1.0).select(table(np.arange(10.0), flags), True, vectors=vectors)
-    assert (got.n_valid, got.budget, len(got.chosen)) == (8, 4, 4)
+    assert (got.n_valid, got.budget, len(got.chosen)) == (8, 5, 5)
     assert (got.decisions[3]["reason"], got.decisions[6]["reason"]) == ("empty_answer", "no_vector")
     assert got.decisions[6]["class"] is None and got.decisions[6]["rank"] is None
 
@@ -201,7 +201,7 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
         results = pipeline.run(config(*small, f"selection={rule}", "selection.classes=6"))
         manifest = json.loads((tmp_path / "run" / "selection.json").read_text())
         subsets[rule] = [d["id"] for d in manifest["decisions"] if d["selected"]]
-        assert manifest["n_selected"] == int(manifest["n_valid"] * 0.25) == results["selected"] > 0
+        assert manifest["n_selected"] == manifest["budget"] == results["selected"] > 0
         assert all(d["rank"] is None or d["class"] is not None for d in manifest["decisions"])
         covered = json.loads((tmp_path / "run" / "diversity.json").read_text())["classes"]["selected"]
         assert results["classes_covered"] == covered > 1

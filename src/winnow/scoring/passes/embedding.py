@@ -26,9 +26,10 @@ from winnow.store.describe import Identified
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
-REGIONS = ("all", "prompt", "answer")
+REGIONS = ("all", "prompt", "instruction_in_prompt", "answer")
 POOLINGS = ("mean", "last")
 EMPTY_TEXT = "empty_instruction_and_input"
+NO_INSTRUCTION = "empty_instruction"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("tokens", pa.int32()), ("flag", pa.string())]
@@ -43,9 +44,9 @@ class BackboneEmbedding(Pass):
         pooling=last   H = h of the region's last token
 
     "Priority on High-Quality" (EMNLP 2025) takes the mean over all tokens, prompt and answer, of the final hidden
-    states. region: `all`, `prompt` or `answer`, cut to the template's window. layer: -1 is the final
-    state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k for
-    what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction was attacked.
+    states. region: `all`, `prompt`, `instruction_in_prompt` or `answer`, cut to the template's window. layer: -1 is the
+    final state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k
+    for what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction was attacked.
 
     Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
     """
@@ -64,11 +65,17 @@ class BackboneEmbedding(Pass):
             raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
-        if self.region != "prompt":
+        if self.region not in ("prompt", "instruction_in_prompt"):
             return template.encode(records, tokenizer)
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
         # token.
         prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
+        if self.region == "instruction_in_prompt":
+            bare = [prompt.flag is None and "instruction" not in prompt.spans for prompt in prompts]
+            prompts = [
+                replace(prompt, ids=[], flag=NO_INSTRUCTION) if none else prompt
+                for prompt, none in zip(prompts, bare, strict=True)
+            ]
         return [prompt if prompt.flag else replace(prompt, ids=prompt.ids[: prompt.answer_start]) for prompt in prompts]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
@@ -86,6 +93,8 @@ class BackboneEmbedding(Pass):
         return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
 
     def _range(self, record: Encoded) -> tuple[int, int]:
+        if self.region == "instruction_in_prompt":
+            return record.spans["instruction"]
         return (record.answer_start if self.region == "answer" else 0), len(record.ids)
 
 

@@ -31,21 +31,21 @@ class Likelihood(Pass):
 
     Columns per record: `nll`, one float per scored answer token, in nats; `skipped`, leading answer tokens that
     have no predecessor and so no likelihood (1 for a bare answer under a tokenizer without BOS, else 0);
-    `prompt_vector`, the mean over the prompt's tokens of the final hidden states, which this forward has at hand
-    (rounded to 16 bits; none in the direct view); `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single
-    losses are kept, not their mean: a method can average the same answer tokens in every term of its ratio, whatever
-    each view's window had room for, and a formula can change without a new pass.
+    `instruction_vector`, the mean over the instruction's tokens of the final hidden states, which this forward has at
+    hand (rounded to 16 bits; none in the direct view and without an instruction); `prompt_tokens`; `answer_tokens`,
+    before any cut; `flag`. Single losses are kept, not their mean: a method can average the same answer tokens in every
+    term of its ratio, whatever each view's window had room for, and a formula can change without a new pass.
     """
 
     view: str = "clean"
     attack: PromptAttack | None = None
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("id", pa.string()),
             ("nll", pa.list_(pa.float32())),
             ("skipped", pa.int32()),
-            ("prompt_vector", pa.list_(pa.float16())),
+            ("instruction_vector", pa.list_(pa.float16())),
             ("prompt_tokens", pa.int32()),
             ("answer_tokens", pa.int32()),
             ("flag", pa.string()),
@@ -66,7 +66,7 @@ class Likelihood(Pass):
         return answer_batch(batch)
 
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        none = dict.fromkeys(("prompt_vector", "prompt_tokens"))
+        none = dict.fromkeys(("instruction_vector", "prompt_tokens"))
         return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
 
 
@@ -91,6 +91,7 @@ def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
                 "skipped": first - record.answer_start,
                 "prompt_tokens": record.answer_start,
                 "answer_tokens": record.answer_total,
+                "instruction": record.spans.get("instruction"),
                 "scored": len(record.ids) - first,
             }
         )
@@ -118,10 +119,12 @@ class LikelihoodModule(pl.LightningModule):
         names = ("id", "skipped", "prompt_tokens", "answer_tokens")
         columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
         columns["nll"] = [loss.tolist() for loss in losses]
-        columns["prompt_vector"] = [None] * len(losses)
+        columns["instruction_vector"] = [None] * len(losses)
         if self.vectors:
             vectors = self.prefix.causal.vectors(hidden)
-            means = [vectors[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
-            columns["prompt_vector"] = list(torch.stack(means).half().cpu().numpy())
+            for i, span in enumerate(record["instruction"] for record in batch["columns"]):
+                if span is not None:
+                    mean = vectors[i, slice(*span)].float().mean(0)
+                    columns["instruction_vector"][i] = mean.half().cpu().numpy()
         columns["flag"] = [None] * len(losses)
         return columns
