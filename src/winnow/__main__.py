@@ -118,11 +118,11 @@ def main() -> None:
     _raised.clear()
     sentences: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"]):
-            from winnow.commands import card, compare, dashboard, lds, table
+        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"], ["answer"]):
+            from winnow.commands import answer, card, compare, dashboard, lds, table
 
-            commands = {"table": table, "dashboard": dashboard, "compare": compare, "lds": lds, "card": card}
-            commands[sys.argv[1]](sys.argv[2:])
+            known = {"table": table, "dashboard": dashboard, "compare": compare, "lds": lds, "card": card}
+            (known | {"answer": answer})[sys.argv[1]](sys.argv[2:])
         else:
             _run(sentences)
     except KeyboardInterrupt as interrupt:
