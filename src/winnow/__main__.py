@@ -118,11 +118,10 @@ def main() -> None:
     _raised.clear()
     sentences: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"], ["audit"]):
+        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"], ["audit"], ["answer"]):
             from winnow import commands
 
-            known = (commands.table, commands.dashboard, commands.compare, commands.lds, commands.card, commands.audit)
-            {one.__name__: one for one in known}[sys.argv[1]](sys.argv[2:])
+            vars(commands)[sys.argv[1]](sys.argv[2:])
         else:
             _run(sentences)
     except KeyboardInterrupt as interrupt:

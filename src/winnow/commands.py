@@ -1,4 +1,4 @@
-"""`winnow table`, `dashboard`, `compare`, `lds`, `card` and `audit`: the commands that read finished runs."""
+"""`winnow table`, `dashboard`, `compare`, `lds`, `card`, `audit` and `answer`: the commands that read finished runs."""
 
 from __future__ import annotations
 
@@ -114,6 +114,22 @@ def audit(words: Sequence[str]) -> None:
     parser.add_argument("--ratings", type=Path, help="the sheet audit.csv with its column rating filled")
     given = parser.parse_args(words)
     print(write_audit(given.run, given.ratings))
+
+
+def answer(words: Sequence[str]) -> None:
+    """`winnow answer RUN QUESTIONS [--model tuned|base] [--max-tokens N] [--out FILE]`: a run's answers to the
+    questions of a file, one JSON line each in Vicuna's form, for a judge; by default RUN/answers-MODEL.jsonl."""
+    from winnow.evaluation.questions import answer_questions
+
+    parser = argparse.ArgumentParser(prog="winnow answer")
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("questions", type=Path, help="JSON Lines with question_id and text")
+    parser.add_argument("--model", choices=("tuned", "base"), default="tuned", help="of the run, or its backbone")
+    parser.add_argument("--max-tokens", type=int, default=512, help="limit of an answer")
+    parser.add_argument("--out", type=Path, help="file of the answers")
+    given = parser.parse_args(words)
+    out = given.out or given.run / f"answers-{given.model}.jsonl"
+    print(f"The answers are {answer_questions(given.run, given.questions, given.model, out, given.max_tokens)}")
 
 
 def _scale(name: str, runs: Path, scale: str | None) -> str:

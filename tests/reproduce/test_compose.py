@@ -20,7 +20,7 @@ TABLES = {
     "ifd": {"main", "pre_experience", "families", "kinds"},
     "aifd": {"headline", "levels", "layers", "audit"},
     "consistency": {*(f"table{n}" for n in (1, 2, 3, 4, 6, 7, 8)), "figure_beta", "figure_pools", "figure_ratio"},
-    "adg": {"main", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
+    "adg": {"main", "ablation", "backbones", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
     "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness", "multitask"},
     "verdict": {"main", "noise", "robust", "lds", "card"},
     "search": {"consistency", "anit"},

@@ -30,7 +30,7 @@ class Around(Budget):
 
     @property
     def passes(self) -> dict[str, Pass]:
-        return super().passes | {"count": TokenCount()}
+        return self.around.passes | {"count": TokenCount()}
 
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         return self.around.classify(points, ids)

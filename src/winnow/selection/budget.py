@@ -79,7 +79,8 @@ class Budget:
 
     @property
     def passes(self) -> dict[str, Pass]:
-        """What must be computed before `select`: `embedding`, if there is one; `count` gives the answers' lengths."""
+        """What must be computed before `select`: `embedding`, if there is one; `count` gives the answers' lengths,
+        `instructions` what is compared in place of the embedding."""
         vectors = {} if self.embedding is None else {"embedding": self.embedding}
         return vectors | ({"count": TokenCount()} if self.budget == "answer_tokens" else {})
 
@@ -104,13 +105,15 @@ class Budget:
         vectors: np.ndarray | None = None,
         lengths: np.ndarray | None = None,
         keep_duplicates: bool = False,
+        compared: np.ndarray | None = None,
     ) -> Selection:
         """Decide on every row of a score table.
 
         takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
         of the table, NaN rows where there is none. lengths: (records,) answer tokens, likewise. keep_duplicates: a
-        record that repeats an earlier one, which has the same id, is eligible too. Raises UserError if the budget does
-        not fit the valid records, or if the rule needs vectors and has none.
+        record that repeats an earlier one, which has the same id, is eligible too. compared: (records, width), NaN rows
+        where there is none: what a limit on likeness compares in place of `vectors`. Raises UserError if the budget
+        does not fit the valid records, or if the rule needs vectors and has none.
         """
         if vectors is None and self.needs_vectors:
             raise UserError(f"The selection rule {self.name} compares vectors; give it a pass as selection.embedding.")
@@ -132,6 +135,8 @@ class Budget:
             if self.needs_vectors:
                 points = points[ranked]  # the others are needed no more
                 known |= {"vectors": points, "classes": labels[ranked]}
+            if compared is not None:  # without a vector a record is like no other
+                known |= {"compared": np.nan_to_num(directions(compared, False)[ranked])}
             candidates = Candidates(len(ranked), **known)
             if self.budget == "answer_tokens":
                 picks = self._filled(candidates, budget)

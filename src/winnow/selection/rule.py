@@ -23,7 +23,8 @@ class Candidates:
     """The eligible records, best first; a record's place is its 0-based position here.
 
     n: how many. vectors: (n, width) of unit length, and classes: (n,); None for a rule that does not ask for them.
-    lengths: (n,) answer tokens, likewise. ids: of the records.
+    lengths: (n,) answer tokens, likewise. ids: of the records. compared: (n, width) of unit length, what a limit on
+    likeness compares; None: `vectors`.
     """
 
     n: int
@@ -31,6 +32,7 @@ class Candidates:
     classes: np.ndarray | None = None
     lengths: np.ndarray | None = None
     ids: Sequence[str] = ()
+    compared: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

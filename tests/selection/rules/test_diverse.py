@@ -36,6 +36,28 @@ def test_top_up_by_hand():
     assert picks.similar == {1: 0, 2: 0} and not picks.full
 
 
+def test_the_limit_compares_the_instructions():
+    """COPIES' classes, but instructions at 0, 40, 80 | 90, 91, 170 degrees: class 0 keeps all three, in class 1 the
+    second is a copy of the first. Quotas of 2 and 2: 0, 1, 3 and 5."""
+    candidates = Candidates(
+        6, on_circle(*COPIES["angles"]), np.array(COPIES["classes"]), compared=on_circle(0, 40, 80, 90, 91, 170)
+    )
+    picks = diverse(count=1).pick(candidates, 4)
+    assert picks.taken == [0, 1, 3, 5] and picks.similar == {4: 3}
+
+
+def test_a_record_without_an_instruction_is_like_no_other():
+    """Vectors of the classes at 0, 1 and 2 degrees, instructions none, 0 and 1: the third is a copy of the second, the
+    first stays. A vector that is missing must not hide a likeness of the others."""
+    vectors = on_circle(0, 1, 2)
+    compared = np.concatenate([np.full((1, 2), np.nan, np.float32), on_circle(0, 1)])
+    rule = diverse(count=2, classes=1, centre=False)
+    got = rule.select(table([0.9, 0.8, 0.7]), True, vectors=vectors, compared=compared)
+    assert got.chosen == [0, 1] and got.decisions[2]["reason"] == "too_similar"
+    assert set(rule.passes) == {"embedding", "instructions"}
+    assert set(diverse(count=2, intra_class=False).passes) == {"embedding"}
+
+
 def test_without_top_up():
     """As above, and the fourth place stays empty."""
     picks = pick(**COPIES, budget=4, top_up=False)

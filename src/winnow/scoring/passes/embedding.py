@@ -26,7 +26,7 @@ from winnow.store.describe import Identified
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
-REGIONS = ("all", "prompt", "instruction_in_prompt", "answer")
+REGIONS = ("all", "prompt", "instruction_in_prompt", "instruction", "answer")
 POOLINGS = ("mean", "last")
 EMPTY_TEXT = "empty_instruction_and_input"
 NO_INSTRUCTION = "empty_instruction"
@@ -34,6 +34,15 @@ NO_INSTRUCTION = "empty_instruction"
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("tokens", pa.int32()), ("flag", pa.string())]
 )
+
+
+def _texts(texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int) -> list[Encoded]:
+    """A text of each record by itself, cut on the right; a blank one is flagged."""
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+    return [
+        Encoded(record.id, own, len(own), 0, {}, None if text.strip() else EMPTY_TEXT)
+        for record, text, own in zip(records, texts, ids, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,11 @@ class BackboneEmbedding(Pass):
         pooling=last   H = h of the region's last token
 
     "Priority on High-Quality" (EMNLP 2025) takes the mean over all tokens, prompt and answer, of the final hidden
-    states. region: `all`, `prompt`, `instruction_in_prompt` or `answer`, cut to the template's window. layer: -1 is the
-    final state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k
-    for what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction was attacked.
+    states. region: `all`, `prompt`, `instruction_in_prompt` or `answer`, cut to the template's window; or
+    `instruction`, its text run alone, without template and input, so that no vector depends on the form of the prompt.
+    layer: -1 is the final state after the last norm; otherwise an index into the model's hidden states, 0 for the input
+    embeddings, k for what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction
+    was attacked.
 
     Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
     """
@@ -65,6 +76,8 @@ class BackboneEmbedding(Pass):
             raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
+        if self.region == "instruction":
+            return _texts([record.instruction for record in records], records, tokenizer, template.max_length)
         if self.region not in ("prompt", "instruction_in_prompt"):
             return template.encode(records, tokenizer)
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
@@ -128,14 +141,14 @@ class _BackboneEmbeddingModule(pl.LightningModule):
 
 @dataclass(frozen=True)
 class SentenceEmbedding(Pass, Identified):
-    """One unit vector per record from a sentence encoder, which reads the instruction and the input, not the answer.
+    """One unit vector per record from a sentence encoder, which reads its instruction, or this and its input.
 
         v = m / |m|,   m = mean over the text's tokens of the encoder's last hidden state
 
-    as sentence-transformers/all-MiniLM-L6-v2 is meant to be used; the text is `instruction`, or `instruction`, a line
-    break and `input`. name, revision: see `SentenceEncoder`. max_length: window in the encoder's tokens, 256 for
-    MiniLM [its model card]; the text is cut on the right. The backbone and the template play no part, neither here nor
-    in the fingerprint.
+    as sentence-transformers/all-MiniLM-L6-v2 is meant to be used. region: `prompt`, the instruction and, where there is
+    one, a line break and the input; or `instruction`. name, revision: see `SentenceEncoder`. max_length: window in the
+    encoder's tokens, 256 for MiniLM [its model card]; the text is cut on the right. The backbone and the template play
+    no part, neither here nor in the fingerprint.
 
     Columns per record: `vector`, the encoder's width in floats, of length 1; `tokens`, read by the encoder; `flag`.
     """
@@ -143,8 +156,13 @@ class SentenceEmbedding(Pass, Identified):
     name: str = "packaged:minilm"
     revision: str | None = None
     max_length: int = 256
+    region: str = "prompt"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = _SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.region not in ("prompt", "instruction"):
+            raise UserError(f"selection.instructions.region={self.region} is unknown; choose prompt or instruction.")
 
     @cached_property
     def encoder(self) -> SentenceEncoder:
@@ -153,15 +171,12 @@ class SentenceEmbedding(Pass, Identified):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"encoder": self.encoder, "max_length": self.max_length}
+        return {"encoder": self.encoder, "max_length": self.max_length, "region": self.region}
 
     def encode(self, records: Sequence[Record], template: Template | None, tokenizer) -> list[Encoded]:
-        texts = [f"{record.instruction}\n{record.input}" if record.input else record.instruction for record in records]
-        ids = tokenizer(texts, truncation=True, max_length=self.max_length, return_attention_mask=False)["input_ids"]
-        return [
-            Encoded(record.id, own, len(own), 0, {}, None if text.strip() else EMPTY_TEXT)
-            for record, text, own in zip(records, texts, ids, strict=True)
-        ]
+        both = self.region == "prompt"
+        texts = [f"{one.instruction}\n{one.input}" if both and one.input else one.instruction for one in records]
+        return _texts(texts, records, tokenizer, self.max_length)
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return _SentenceEmbeddingModule(backbone.model)
