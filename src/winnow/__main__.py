@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra before `pipeline.run`; also commands that read runs: `winnow compare`."""
+"""`winnow [overrides]`: Hydra before `pipeline.run`; also commands that read runs: `winnow compare`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from winnow.config import CONF, help_page
+from winnow import __version__
+from winnow.config import COMMANDS, CONF, check_values, help_page
 from winnow.quiet import quiet
 
 if TYPE_CHECKING:  # `winnow --help` loads none of them
@@ -26,16 +27,18 @@ def _job(cfg: DictConfig) -> dict | float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from winnow import pipeline
-    from winnow.distributed import is_leader
-    from winnow.sweeps.objective import check_objective, objective
-    from winnow.sweeps.scale import scaled
     from winnow.sweeps.summary import REFUSED, note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
     if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
         return None
     try:
+        check_values(cfg)  # before torch and what needs it, whose imports take seconds
+        from winnow import pipeline
+        from winnow.distributed import is_leader
+        from winnow.sweeps.objective import check_objective, objective
+        from winnow.sweeps.scale import scaled
+
         if cfg.get("objective") is None or not is_leader():
             return pipeline.run(cfg)
         cfg = scaled(cfg)
@@ -106,6 +109,9 @@ def main() -> None:
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
+    if sys.argv[1:] == ["--version"]:
+        print(f"Winnow {__version__}")
+        return
     quiet()  # before the imports: then libraries begin to talk
     from winnow.messages import user_sentence
     from winnow.sweeps.summary import SWEEPS
@@ -118,11 +124,10 @@ def main() -> None:
     _raised.clear()
     sentences: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"]):
-            from winnow.commands import card, compare, dashboard, lds, table
+        if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+            from winnow import commands
 
-            commands = {"table": table, "dashboard": dashboard, "compare": compare, "lds": lds, "card": card}
-            commands[sys.argv[1]](sys.argv[2:])
+            vars(commands)[sys.argv[1]](sys.argv[2:])
         else:
             _run(sentences)
     except KeyboardInterrupt as interrupt:
