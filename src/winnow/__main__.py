@@ -63,6 +63,7 @@ def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
             raise error
         return
     from winnow.reproduce.publish import publish
+    from winnow.sweeps.results import sweep_lines
 
     failed, begun = sweep.failed(), bool(sweep.jobs())
     sentences += [failed] if failed else []
@@ -71,6 +72,8 @@ def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
         sweep.remember()
         sweep.check_table()
         publish(sweep.table, sweep.folder, sweep.scale)
+    if begun and error is None:
+        print("\n".join(sweep_lines(sweep.folder, sweep.jobs(), sweep.table)), flush=True)
 
 
 def _run(sentences: list[str]) -> None:

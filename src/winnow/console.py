@@ -1,4 +1,4 @@
-"""What a run says about itself on the screen, when it begins and when it ends."""
+"""What a run says about itself on the screen when it begins and when it ends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from winnow.data.records import Pool
+from winnow.pages.card import show_number, show_seconds
 from winnow.stages.parts import Parts
 from winnow.store.files import read_json
 from winnow.tracking.run_card import RunCard
 
 UNREAD_SHOWN = 12  # names of columns that a line holds
+JUDGED = {"win": "better", "loss": "worse", "tie": "tie"}
+RESULTS = {  # what a stage reports besides the metrics of models: (how it is called, its unit)
+    "final_loss": ("training loss, last step", "nats per answer token"),
+    "detection_auc": ("clean records ranked above defective ones", "AUC"),
+    "classes_covered": ("classes with a selected record", ""),
+    "cut": ("score of the last selected record", ""),
+}
 
 
 def data_summary(pool: Pool) -> dict[str, Any]:
@@ -45,33 +53,52 @@ def announce(parts: Parts, data: dict[str, Any]) -> None:
         print(f"Not read of the rows: {names}. data.columns names the columns that are read.", flush=True)
 
 
-def summarise(parts: Parts, card: RunCard) -> None:
-    """What came out and where it is."""
-    print("\nDone.")
-    for stage, record in card.stages.items():
-        if record.status != "skipped":
-            print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
+def summarise(parts: Parts, card: RunCard, tracked: str | None) -> None:
+    """What came out and where it is. tracked: where the tracker has the run."""
     file = parts.folder / "results.json"
     results = read_json(file, "models") if "evaluate" in parts.stages and file.exists() else {}
-    lines = changes(results)
-    for name, value in card.results.items():
-        model, _, key = name.partition("/")
-        if key in lines and model in ("base", "tuned"):
-            if model == "tuned":
-                print(f"  {key:<38} {lines[key]}")
-            continue
-        print(f"  {name:<38} {value:.4f}" if isinstance(value, float) else f"  {name:<38} {value}")
+    stages = {stage: record for stage, record in card.stages.items() if record.status != "skipped"}
+    times = (
+        f"{stage} {'from the store' if record.status == 'reused' else show_seconds(record.seconds)}"
+        for stage, record in stages.items()
+    )
+    print(f"\nDone: {', '.join(times)}.")
+    print("\n".join([*result_lines(card.results), *change_lines(results)]))
     print(f"  run       {parts.folder}")
     print(f"  store     {parts.runner.store.root}")
+    if tracked is not None:
+        print(f"  tracking  {tracked}")
     if "report" in parts.stages:
-        print(f"  report    {parts.folder / 'report.html'}")
+        print(f"  report    {parts.folder / 'report.html'}", flush=True)
 
 
-def changes(results: Mapping[str, Any]) -> dict[str, str]:
-    """{metric: base, tuned, the difference with its paired 95% interval, and what the test says}, of `results.json`."""
-    words = {"win": "better", "loss": "worse", "tie": "tie"}
-    return {
-        key: f"base {one['theirs']:.4f}, tuned {one['ours']:.4f}: {one['difference']:+.4f} "
-        f"[{one['low']:+.4f}, {one['high']:+.4f}], {words[one['verdict']]}"
-        for key, one in results.get("comparison", {}).items()
-    }
+def result_lines(results: Mapping[str, Any]) -> list[str]:
+    """What scoring, selection and tuning report, a line each."""
+    lines = []
+    if "scored" in results:
+        lines.append(f"  {results['scored']:,} of {results['records']:,} records have a score")
+    if "selected" in results:
+        lines.append(f"  {results['selected']:,} of {results['valid']:,} valid records are selected")
+    if "steps" in results:
+        lines.append(f"  {results['steps']:,} steps of tuning")
+    for key, (name, unit) in RESULTS.items():
+        if results.get(key) is not None:
+            lines.append(f"  {name}: {show_number(results[key])} {unit}".rstrip())
+    return lines
+
+
+def change_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each metric of `results.json` that leads: base and tuned, the difference with its paired 95% interval,
+    and what the test says; a metric without a test as it is."""
+    models, lines = results.get("models", {}), []
+    for key in results.get("headline", []):
+        values = {name: model["metrics"][key] for name, model in models.items() if key in model["metrics"]}
+        if not values:
+            continue
+        good = "high" if next(iter(values.values()))["higher_is_better"] else "low"
+        line = f"  {key} ({good} is good): " + ", ".join(f"{name} {one['value']:.4f}" for name, one in values.items())
+        if key in results.get("comparison", {}):
+            one = results["comparison"][key]
+            line += f", {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}], {JUDGED[one['verdict']]}"
+        lines.append(line)
+    return lines

@@ -65,7 +65,7 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         track_results(tracker, folder, card)
     if "report" in parts.stages:
         report(folder, parts.pool)  # once more, now that the card is complete
-    summarise(parts, card)
+    summarise(parts, card, tracker.place)
     return card.results
 
 
