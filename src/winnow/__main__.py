@@ -62,8 +62,8 @@ def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
         if error is not None:
             raise error
         return
+    from winnow.console import sweep_lines
     from winnow.reproduce.publish import publish
-    from winnow.sweeps.results import sweep_lines
 
     failed, begun = sweep.failed(), bool(sweep.jobs())
     sentences += [failed] if failed else []

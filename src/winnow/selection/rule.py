@@ -109,8 +109,9 @@ class Selection:
         reasons = Counter(decision["reason"] for decision in self.decisions if decision["rank"] is None)
         named = ", ".join(f"{reason} took {count}" for reason, count in reasons.most_common(REASONS_SHOWN))
         return (
-            f"Selection: selection.ratio={ratio:g} counts the {self.n_valid} valid records of {number}, so that it selects "
-            f"{self.budget} and not {int(number * ratio)}: {named}. Loosen that filter, or give selection.count."
+            f"Selection: selection.ratio={ratio:g} counts the {self.n_valid} valid records of {number}, so that it "
+            f"selects {self.budget} and not {int(number * ratio)}: {named}. Loosen that filter, or give "
+            f"selection.count."
         )
 
     def shortfall(self) -> str | None:

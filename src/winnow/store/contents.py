@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from winnow.errors import UserError
-from winnow.pages.files import read_json, run_cards
 from winnow.store.artifacts import KINDS
+from winnow.store.files import read_json
 
 UNUSED = "unused"
 COUNTED = ("passes", "models", "evaluations")  # run cards name those that a run used; attacked prompts are small
@@ -86,8 +86,8 @@ def _size(folder: Path) -> int:
 def _used(runs: Path) -> set[str]:
     """The fingerprints in the run cards below a folder, and the models that its run folders link to."""
     used: set[str] = set()
-    for path in run_cards(runs):
-        for stage in read_json(path)["stages"].values():
+    for path in runs.rglob("run_card.json"):
+        for stage in read_json(path, "stages")["stages"].values():
             used |= set((stage.get("fingerprint") or "").split())
         used |= {(path.parent / name).resolve().parent.name for name in ("model", "start")}
     return used

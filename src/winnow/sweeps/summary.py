@@ -230,7 +230,7 @@ def _name_folder(config: DictConfig) -> None:
     ):
         return
     with open_dict(config):
-        sweep.dir = TIMED + job_name(config.hydra.overrides.task)
+        sweep.dir = TIMED + job_name(sorted(config.hydra.overrides.task))
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep.dir}'")
 
 
