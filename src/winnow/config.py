@@ -39,15 +39,7 @@ POSITIVE = (  # above 0
     *("tuning.epochs", "tuning.max_steps", "tuning.batch_size", "tuning.micro_batch_size", "tuning.learning_rate"),
     *("evaluation.limit", "evaluation.batch_size"),
 )
-# Command -> what it does, for `winnow --help`; a function of winnow.commands has its name.
-COMMANDS = {
-    "compare": "win, tie or loss of each method below a folder, with a paired test",
-    "dashboard": "one page that compares the runs below a folder; --wandb: a workspace and a report in W&B",
-    "table": "the table of a paper's experiment, from its finished jobs",
-    "card": "what the score of each method is like",
-    "lds": "whether a score predicts what its records are worth",
-    "store": "what the store holds and its size; --free gives room back",
-}
+COMMANDS = ("compare", "dashboard", "table", "card", "lds", "store")  # functions of winnow.commands
 LARGEST_SEED = 2**32 - 1  # scikit-learn's k-means takes none above it, and none below 0
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "keys"}
 
@@ -263,7 +255,6 @@ def help_page() -> str:
         if not group.startswith("hydra/")
     ]
     text = page["template"].replace("$APP_CONFIG_GROUPS", "\n".join(lines))
-    text = text.replace("$COMMANDS", "\n".join(f"  winnow {name:<10} {what}" for name, what in COMMANDS.items()))
     for part in ("header", "footer"):
         text = text.replace(f"${{hydra.help.{part}}}", page[part])
     return text

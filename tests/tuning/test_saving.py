@@ -17,7 +17,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from winnow.errors import UserError
 from winnow.store.files import seal
-from winnow.tuning.saving import BACKBONE_FILE, HUB_NAMES, Prompt, load_tuned, model_card, tuned_identity, weights_digest
+from winnow.tuning.saving import (
+    BACKBONE_FILE,
+    HUB_NAMES,
+    Prompt,
+    load_tuned,
+    model_card,
+    tuned_identity,
+    weights_digest,
+)
 from winnow.tuning.start import check_start
 from winnow.tuning.trainable import shared_copy
 
