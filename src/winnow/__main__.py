@@ -121,6 +121,8 @@ def main() -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a class of the user's own is looked for last
     sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGTERM, _interrupt)  # what a scheduler sends; without this nobody would write the run card
     SWEEPS.clear()
