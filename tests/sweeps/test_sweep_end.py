@@ -130,7 +130,7 @@ def test_a_sweep_is_named_by_what_it_is(call, tmp_path, monkeypatch):
 def test_the_number_of_jobs(call, capsys, words, number):
     """Two methods by three seeds; three rows by two seeds; a pattern, which Hydra alone resolves."""
     call(*words)
-    assert f"Sweep of {number or 'some'} jobs in" in capsys.readouterr().out
+    assert f"Sweep{f' of {number} jobs' if number else ''} in" in capsys.readouterr().out
 
 
 def test_scales_of_a_sweep_without_an_experiment(call):

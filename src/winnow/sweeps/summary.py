@@ -165,7 +165,7 @@ class SweepSummary(Callback):
         scale.PRINTED.clear()
         _name_folder(config)
         self.common, self.number = set(config.hydra.overrides.task), _number_of_jobs(config)
-        print(f"Sweep of {self.number or 'some'} jobs in {config.hydra.sweep.dir}", flush=True)
+        print(f"Sweep{f' of {self.number} jobs' if self.number else ''} in {config.hydra.sweep.dir}", flush=True)
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
         home = Path(os.path.abspath(folder))
         for left in home.glob(f".jobs-{platform.node()}-*-*"):  # by sweeps that were killed
