@@ -150,7 +150,7 @@ def test_help_is_quick_and_says_what_hydra_would(tmp_path):
     words = [sys.executable, "-m", "winnow", "seed=0", "--help"]
     theirs = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ours.stdout.split() == theirs.stdout.split() and "experiment/ifd: main" in ours.stdout
-    assert all(f"    {name} " in ours.stdout and callable(getattr(commands, name)) for name in COMMANDS)
+    assert all(f"  {name} " in ours.stdout and callable(getattr(commands, name)) for name in COMMANDS)
 
 
 def test_a_missing_file_is_said_before_torch_is_imported(tmp_path):

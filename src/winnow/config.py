@@ -257,7 +257,7 @@ def help_page() -> str:
     text = page["template"].replace("$APP_CONFIG_GROUPS", "\n".join(lines))
     for part in ("header", "footer"):
         text = text.replace(f"${{hydra.help.{part}}}", page[part])
-    return text
+    return text.replace("$$", "$")  # as Hydra's template has it
 
 
 def instead(name: str, known: Iterable[str], parent: str, sign: str = ".") -> str:

@@ -78,6 +78,8 @@ def asked(monkeypatch, tmp_path) -> list[dict]:
             pages = {"endCursor": "1", "hasNextPage": False}
             runs = {"edges": found, "pageInfo": pages}
             return {"project": {"internalId": "1", "runCount": len(found), "readOnly": False, "runs": runs}}
+        if "projectInternalId" in query or "ProjectInternalId" in query:
+            return {"project": {"internalId": "1"}}
         if "run(" in query:
             return {"project": {"internalId": "1", "run": RUN}}
         return {"viewer": {"id": "u", "username": "me", "entity": "team", "flags": "{}", "teams": {"edges": []}}}

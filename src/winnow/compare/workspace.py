@@ -61,7 +61,7 @@ def report(entity: str, project: str, metrics: Sequence[str], group: str | None)
     import wandb_workspaces.expr as expr
     import wandb_workspaces.reports.v2 as wr
 
-    filters = [] if group is None else [expr.Metric("Group") == group]
+    filters = expr.And() if group is None else expr.And(expr.Metric("Group") == group)
     grids = [
         block
         for name, panels in _panels(metrics).items()
