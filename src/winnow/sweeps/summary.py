@@ -40,7 +40,7 @@ SHARED = (
     "jobs, as ${hydra:job.num} does"
 )
 CARD = "run_card.json"
-TIMED = "outputs/sweeps/"  # where conf/config.yaml has the folder of a sweep, under a name that the sweep replaces
+UNNAMED = Path("outputs/sweeps/unnamed")  # the folder of a sweep in conf/config.yaml
 
 
 def note_failure(folder: Path, error: Exception) -> None:
@@ -225,12 +225,10 @@ def _name_folder(config: DictConfig) -> None:
     """Name the folder of a sweep that has none by its overrides, so that the same command finds its jobs again. It
     becomes an override, because Hydra composes the configuration of each job anew."""
     sweep = config.hydra.sweep
-    if not sweep.dir.startswith(TIMED) or any(
-        one.startswith("hydra.sweep.dir=") for one in config.hydra.overrides.hydra
-    ):
+    if Path(sweep.dir) != UNNAMED:
         return
     with open_dict(config):
-        sweep.dir = TIMED + job_name(sorted(config.hydra.overrides.task))
+        sweep.dir = str(UNNAMED.with_name(job_name(sorted(config.hydra.overrides.task))))
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep.dir}'")
 
 
