@@ -21,7 +21,7 @@ from winnow.stages.select import select, selected_records, selection_identity
 from winnow.stages.tune import Loggers, tune
 from winnow.store.run_folder import STAGES, folder_lock
 from winnow.sweeps.scale import scaled
-from winnow.tracking.job import naming, track_results, track_stage, track_start
+from winnow.tracking.job import logged, naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 
@@ -65,7 +65,7 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         track_results(tracker, folder, card)
     if "report" in parts.stages:
         report(folder, parts.pool)  # once more, now that the card is complete
-    summarise(parts, card)
+    summarise(parts, card, tracker.place)
     return card.results
 
 
@@ -95,4 +95,6 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
 def _tracker(cfg: DictConfig, parts: Parts) -> Tracker:
     config = OmegaConf.to_container(cfg, resolve=True)
     names = naming(config, parts.method.name, parts.runner.source.name, parts.pool.source)
+    distortion = parts.recipe is not None and parts.recipe.adversary.needs_distortion
+    config = logged(config, attacks=bool(parts.method.attacks), distortion=distortion)
     return instantiate(cfg.tracking)(folder=parts.folder, config=config, **names)

@@ -31,7 +31,7 @@ TASKS = "src/winnow/evaluation/tasks/"
 BLOCK = re.compile(
     r"^(?:`(?P<above>[^`\n]+)`:\n\n)?```\w+\n(?:# (?P<inside>\S+\.\w+)\n)?(?P<text>.*?)^```$", re.M | re.S
 )
-COMMAND = re.compile(r"^    (?:PYTHONPATH=\. )?python -m winnow (.*)$", re.M)
+COMMAND = re.compile(r"^    (?:PYTHONPATH=\. )?winnow (.*)$", re.M)
 
 
 def blocks(page: Path) -> dict[str, str]:
@@ -108,7 +108,7 @@ def card(folder: Path) -> dict:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_compose_and_links_lead_somewhere(page, written):
-    """Every `python -m winnow ...` of a page composes with the page's YAMLs (each first choice of a sweep), and the
+    """Every `winnow ...` of a page composes with the page's YAMLs (each first choice of a sweep), and the
     pages name one another."""
     assert len(PAGES) == 6
     written(page.stem)

@@ -407,7 +407,7 @@ def test_matching_compares_what_both_state():
 def test_commands_tell_what_they_want(tmp_path):
     with pytest.raises(UserError, match="choose adg/budget"):
         commands.table(["consistency/table5"])
-    with pytest.raises(UserError, match="run `python -m winnow experiment=consistency/table1 scale=small` first"):
+    with pytest.raises(UserError, match="run `winnow experiment=consistency/table1 scale=small` first"):
         commands.table(["consistency/table1", "scale=small"])
     with pytest.raises(UserError, match="size=3: unknown option"):
         commands.table(["consistency/table1", "size=3"])

@@ -95,7 +95,7 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
     settings_of_rows = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
     varying = [key for key in (*COLUMNS, *settings_of_rows) if len({row.identity.get(key) for row in table.rows}) > 1]
     metrics = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
-    command_lines = commands(finished, f"python -m winnow experiment={table.paper}/{table.name} scale={scale}")
+    command_lines = commands(finished, f"winnow experiment={table.paper}/{table.name} scale={scale}")
     return {
         "paper": table.paper,
         "name": table.name,

@@ -18,6 +18,10 @@ DUPLICATE = "duplicate"
 CONTROLLED = "taken_by_the_rule"
 
 
+FILTERED = 0.1  # share of the pool; where filters take less, the ratio surprises nobody (ours)
+REASONS_SHOWN = 3
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The eligible records, best first; a record's place is its 0-based position here.
@@ -97,6 +101,20 @@ class Selection:
             "classes": self.classes,
             "decisions": self.decisions,
         }
+
+    def filtered(self) -> str | None:
+        """A sentence if a ratio selects far fewer records than it is of the pool, because filters and flags took some;
+        else None."""
+        ratio, number = self.settings.get("ratio"), len(self.decisions)
+        if ratio is None or number - self.n_valid < FILTERED * number:
+            return None
+        reasons = Counter(decision["reason"] for decision in self.decisions if decision["rank"] is None)
+        named = ", ".join(f"{reason} took {count}" for reason, count in reasons.most_common(REASONS_SHOWN))
+        return (
+            f"Selection: selection.ratio={ratio:g} counts the {self.n_valid} valid records of {number}, so that it "
+            f"selects {self.budget} and not {int(number * ratio)}: {named}. Loosen that filter, or give "
+            f"selection.count."
+        )
 
     def shortfall(self) -> str | None:
         """A sentence if the budget could not be filled, else None."""

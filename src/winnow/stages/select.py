@@ -53,8 +53,8 @@ def select(
     drop_outputs_from(folder, "select")
     write_json(folder / "selection.json", manifest)
     write_subset(pool, chosen.chosen, folder)
-    if chosen.shortfall():
-        print(chosen.shortfall(), flush=True)
+    for sentence in filter(None, (chosen.filtered(), chosen.shortfall())):
+        print(sentence, flush=True)
     results = {"selected": len(chosen.chosen), "valid": chosen.n_valid, "cut": chosen.cut}
     covered = write_diversity(folder, vectors, chosen, selection)
     results |= {} if covered is None else {"classes_covered": covered}

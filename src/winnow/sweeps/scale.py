@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.store.differences import flatten
@@ -27,10 +28,11 @@ GROUPS = {
 COPIES = re.compile(r"^(attack\.use|method\.attacks)\.\w+\.(search|resources)$")  # they follow the keys of `attack`
 FEWEST = 2  # records in the smallest share of a pool
 ABSENT = "absent"
+PRINTED: set[str] = set()  # changes that this process has printed for a job of the sweep
 
 
 def scaled(cfg: DictConfig) -> DictConfig:
-    """`cfg` itself at scale=paper, otherwise a resolved copy at `cfg.scale`; prints the changes.
+    """`cfg` itself at scale=paper, otherwise a resolved copy at `cfg.scale`; prints the changes, of a sweep each once.
 
     The copy's `scale` holds name and changes (key -> [from, to]). A second call returns such a copy unchanged.
     """
@@ -39,10 +41,18 @@ def scaled(cfg: DictConfig) -> DictConfig:
         return cfg
     keep = list(scale.keep) if scale.keep is not None else _command_line()
     plain, changes = rescaled(OmegaConf.to_container(cfg, resolve=True), keep)
-    print(f"scale={scale.name} changes {len(changes)} settings{':' if changes else '.'}")
+    lines = []
     for key, (before, after) in changes.items():
         values = [textwrap.shorten(show_value(value), 100, placeholder="...") for value in (before, after)]
-        print(f"  {key}: {' -> '.join(values)}", flush=True)
+        lines.append(f"  {key}: {' -> '.join(values)}")
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        new = [line for line in lines if line not in PRINTED]
+        PRINTED.update(lines)
+        which = "further settings of this job" if len(new) < len(lines) else "settings"
+    else:
+        new, which = lines, "settings"
+    if new:
+        print("\n".join([f"scale={scale.name} changes {len(new)} {which}:", *new]), flush=True)
     return OmegaConf.create(plain)
 
 
