@@ -44,6 +44,7 @@ def score(
     for name, pass_ in method.passes.items():
         tables[name] = runner.compute(pass_, method.records_for(name, tables, records), template)
     for name, pass_ in method.target_passes.items():
+        assert target is not None  # `build_parts` refuses a method with target passes otherwise
         tables[name] = runner.compute(pass_, target.records, template)
     record.status = "computed" if runner.computed or not runner.used else "reused"
     record.fingerprint = " ".join(runner.used) or None
