@@ -25,14 +25,16 @@ def about(run) -> dict:
     """Of one run: records, scored ones, forwards and tokens a record, settings that make it cheap, AUC of defects."""
     card = read_json(run.folder / "run_card.json")
     records, paid = card["data"]["n_records"], price(card)
-    detection = run.folder / "detection.json"
+    file = run.folder / "detection.json"
+    found = read_json(file) if file.is_file() else None
     return {
         "records": records,
         "scored": len(run.scores),
         "forwards": 0 if paid is None else round(paid["forwards"] / records, 2),
         "tokens": 0 if paid is None else round(paid["tokens"] / records, 1),
         "draws": card["config"]["method"].get("draws"),
-        "defect_auc": round(read_json(detection)["overall"]["auc"], 3) if detection.is_file() else None,
+        "defect_auc": None if found is None else round(found["overall"]["auc"], 3),
+        "auc_by_kind": {} if found is None else {kind: round(one["auc"], 2) for kind, one in found["by_kind"].items()},
     }
 
 
