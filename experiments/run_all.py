@@ -226,6 +226,7 @@ def stand_ins_of(folder: Path, card: Mapping) -> set[str]:
     for group, used in (
         ("data", config["data"].get("source")),
         ("data@start.pool", start.get("source")),
+        ("data@target", (config.get("target") or {}).get("source")),
         ("evaluation", (config.get("evaluation") or {}).get("name")),
     ):
         own = choices.get(group)

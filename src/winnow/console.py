@@ -50,9 +50,10 @@ def announce(parts: Parts, data: dict[str, Any]) -> None:
         f"{data[key]} {word}" for key, word in (("duplicates",) * 2, ("n_quarantined", "quarantined")) if data[key]
     ]
     note = f" ({', '.join(extra)})" if extra else ""
+    aim = f" | target {data['target']['source']}, {data['target']['n_records']} records" if "target" in data else ""
     print(
         f"Winnow: {', '.join(parts.stages)} | method {parts.method.name} | pool {data['source']}, "
-        f"{data['n_records']} records{note} | backbone {source.name}, {source.dtype}",
+        f"{data['n_records']} records{note}{aim} | backbone {source.name}, {source.dtype}",
         flush=True,
     )
     if data["unread"]:

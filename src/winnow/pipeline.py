@@ -52,6 +52,8 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True))
     with card.recording(folder), _tracker(cfg, parts) as tracker:
         card.data = data_summary(parts.pool)
+        if parts.target is not None:
+            card.data["target"] = data_summary(parts.target)
         announce(parts, card.data)
         track_start(tracker, card)
         stages = stages_of(parts, tracker.lightning_loggers)
@@ -73,7 +75,7 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     """Each stage with the parts that it needs. loggers: makes those of the training."""
 
     def scores() -> dict[str, Any]:
-        return scores_identity(p.method, p.pre_experience, p.scorer, p.scoring_template)
+        return scores_identity(p.method, p.pre_experience, p.target, p.scorer, p.scoring_template)
 
     def selection() -> dict[str, Any]:
         return selection_identity(scores(), p.method, p.selection, p.pool, p.scorer, p.template)
@@ -82,9 +84,10 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
         return selected_records(p.folder, p.pool, selection())
 
     scoring = (p.folder, p.pool, p.method)
+    preparation = (p.pre_experience, p.target)
     earlier = None if "tune" in p.stages else subset
     return {
-        "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, p.pre_experience, scores()),
+        "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, *preparation, scores()),
         "select": lambda record: select(record, *scoring, p.selection, p.scorer, p.template, scores(), selection()),
         "tune": lambda record: tune(record, p.folder, p.recipe, subset, loggers),
         "evaluate": lambda record: evaluate(record, p.folder, p.runner, p.suite, p.template, p.recipe, earlier),

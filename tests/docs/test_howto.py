@@ -133,7 +133,8 @@ def test_every_key_of_a_yaml_is_explained(page):
 
 
 def test_method(written, run):
-    """After `ifd` nothing is computed, and the score is s(A) - s(A|Q) of the columns that `ifd` kept."""
+    """After `ifd` nothing is computed, and the score is s(A) - s(A|Q) of the columns that `ifd` kept. Nor for a target
+    that is the pool's first three records: the score is the distance of s(A|Q) from the mean of these three."""
     written("adding_a_method")
     ifd = run("stages=[score]")
     gap = run("stages=[score]", "method=gap", folder="gap")
@@ -141,6 +142,11 @@ def test_method(written, run):
     losses, scores = (pq.read_table(folder / "scores.parquet").to_pylist() for folder in (ifd, gap))
     expected = [row["nll_direct"] - row["nll_conditioned"] for row in losses]
     assert [row["score"] for row in scores] == pytest.approx(expected) and len(scores) == 12
+    aimed = run("stages=[score]", "method=likeness", "data@target=embedded", "target.limit=3", folder="likeness")
+    assert card(aimed)["stages"]["score"]["status"] == "reused" and card(aimed)["data"]["target"]["n_records"] == 3
+    own = [row["nll_conditioned"] for row in losses]
+    distances = [abs(one - sum(own[:3]) / 3) for one in own]
+    assert pq.read_table(aimed / "scores.parquet")["score"].to_pylist() == pytest.approx(distances)
 
 
 def test_attack(written, run):

@@ -26,7 +26,7 @@ class Around(Budget):
     ) -> None:
         own = {key: getattr(around, key) for key in ("order", "embedding", "classes", "centre")}
         super().__init__(ratio, count, budget, filters=filters, seed=seed, **own)
-        self.around, self.needs_vectors = around, around.needs_vectors
+        self.around, self.needs_vectors, self.needs_column = around, around.needs_vectors, around.needs_column
 
     @property
     def passes(self) -> dict[str, Pass]:

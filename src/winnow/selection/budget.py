@@ -42,12 +42,14 @@ class Budget:
     centre: take the pool's mean vector off before lengths are set to 1 (ours). Mean hidden states all point one way:
     without it unlike records have a cosine of 0.9. seed: of the random order, of k-means, of what else a rule draws.
 
-    A further rule overrides `pick`, and `classify` if it has classes of its own.
+    A further rule overrides `pick`, and `classify` if it has classes of its own. needs_column: of the score table, that
+    the rule reads.
     """
 
     version: ClassVar[int] = 1
     name = "budget"
     needs_vectors = False
+    needs_column: str | None = None
 
     def __init__(
         self,
@@ -132,6 +134,8 @@ class Budget:
             picks = self.all_eligible(budget)
         else:
             known = {"ids": [ids[i] for i in ranked], "lengths": None if lengths is None else lengths[ranked]}
+            if self.needs_column is not None:
+                known["column"] = self._column(table)[ranked]
             if self.needs_vectors:
                 points = points[ranked]  # the others are needed no more
                 known |= {"vectors": points, "classes": labels[ranked]}
@@ -170,6 +174,14 @@ class Budget:
             classes=None if labels is None else _class_counts(labels, ranked, picks),
             note=note,
         )
+
+    def _column(self, table: pa.Table) -> np.ndarray:
+        if self.needs_column not in table.column_names:
+            raise UserError(
+                f"The selection rule {self.name} reads the column {self.needs_column} of the score table, which has "
+                f"{', '.join(table.column_names)}; choose the method that gives it, or another selection."
+            )
+        return table[self.needs_column].cast(pa.float64()).to_numpy(zero_copy_only=False)
 
     def _own(self) -> dict[str, Any]:
         """The arguments that this rule has besides the frame's."""

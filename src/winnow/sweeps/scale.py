@@ -63,8 +63,8 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
 
     The scale's choice of a group replaces the run's where `_replaces` is true, unless the group or its identifying keys
     are in `keep`; single keys in `keep` stay. The attacks get the scale's search and resources. The scale's data
-    replaces `start.pool` by the same rule. Then the suite loses its long tasks, `at_most` limits numbers, and the
-    budget of the selection shrinks with the pool.
+    replaces `start.pool` and `target` by the same rule. Then the suite loses its long tasks, `at_most` limits numbers,
+    and the budget of the selection shrinks with the pool.
     """
     scale = cfg["scale"]
     new = copy.deepcopy({key: value for key, value in cfg.items() if key != "scale"})
@@ -75,9 +75,10 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     if new.get("scorer") and not {"backbone@scorer", "scorer.name"} & set(keep):
         new["scorer"] = copy.deepcopy(scale["backbone"])
     start = new.get("start") or {}
-    own_pool = {"data@start.pool", "start.pool.path", "start.pool.source"} & set(keep)
-    if "pool" in start and not own_pool and _is_remote(start["pool"]):
-        start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], keep)
+    for place, holder, name in (("start.pool", start, "pool"), ("target", new, "target")):
+        own_pool = {f"data@{place}", f"{place}.path", f"{place}.source"} & set(keep)
+        if holder.get(name) and not own_pool and _is_remote(holder[name]):
+            holder[name] = _in_place_of(holder[name], place, scale["data"], keep)
     nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
     if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in keep:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite

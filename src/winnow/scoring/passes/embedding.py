@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
 REGIONS = ("all", "prompt", "instruction_in_prompt", "instruction", "answer")
-POOLINGS = ("mean", "last")
+POOLINGS = ("mean", "last", "weighted")
 EMPTY_TEXT = "empty_instruction_and_input"
 NO_INSTRUCTION = "empty_instruction"
 
@@ -51,13 +51,14 @@ class BackboneEmbedding(Pass):
 
         pooling=mean   H = 1/n sum over the region's tokens of h_t
         pooling=last   H = h of the region's last token
+        pooling=weighted   H = sum of t h_t / sum of t,   t = 1 .. n over the region's tokens
 
     "Priority on High-Quality" (EMNLP 2025) takes the mean over all tokens, prompt and answer, of the final hidden
-    states. region: `all`, `prompt`, `instruction_in_prompt` or `answer`, cut to the template's window; or
-    `instruction`, its text run alone, without template and input, so that no vector depends on the form of the prompt.
-    layer: -1 is the final state after the last norm; otherwise an index into the model's hidden states, 0 for the input
-    embeddings, k for what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction
-    was attacked.
+    states; RDS+ (arXiv 2503.01807) weights them by position. region: `all`, `prompt`, `instruction_in_prompt` or
+    `answer`, cut to the template's window; or `instruction`, its text run alone, without template and input, so that no
+    vector depends on the form of the prompt. layer: -1 is the final state after the last norm; otherwise an index into
+    the model's hidden states, 0 for the input embeddings, k for what block k puts out. The mean is taken in fp32.
+    attack: the vectors of prompts whose instruction was attacked.
 
     Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
     """
@@ -73,7 +74,7 @@ class BackboneEmbedding(Pass):
         if self.region not in REGIONS:
             raise UserError(f"selection.embedding.region={self.region} is unknown; choose {', '.join(REGIONS)}.")
         if self.pooling not in POOLINGS:
-            raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
+            raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {', '.join(POOLINGS)}.")
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         if self.region == "instruction":
@@ -122,6 +123,8 @@ class _BackboneEmbeddingModule(pl.LightningModule):
         ranges = [record["region"] for record in batch["columns"]]
         if self.pooling == "last":
             pooled = [hidden[i, stop - 1].float() for i, (_, stop) in enumerate(ranges)]
+        elif self.pooling == "weighted":
+            pooled = [_weighted(hidden[i, begin:stop].float()) for i, (begin, stop) in enumerate(ranges)]
         else:
             pooled = [hidden[i, begin:stop].float().mean(0) for i, (begin, stop) in enumerate(ranges)]
         return {
@@ -137,6 +140,12 @@ class _BackboneEmbeddingModule(pl.LightningModule):
             return self.prefix.causal.vectors(self.prefix.hidden(ids, shared))
         # The shared prefix keeps final states only, so other layers run the whole text.
         return self.prefix.causal.run(layers=[self.layer], input_ids=ids)[1][0]
+
+
+def _weighted(states: Tensor) -> Tensor:
+    """(width,) mean of (tokens, width), each token weighted by its place, 1 for the first."""
+    places = torch.arange(1, len(states) + 1, dtype=states.dtype, device=states.device)
+    return places @ states / places.sum()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
-from winnow.backbone.likelihood import token_nll
+from winnow.backbone.likelihood import token_nll, token_nll_entropy
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
@@ -70,6 +70,32 @@ class Likelihood(Pass):
         return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
 
 
+@dataclass(frozen=True)
+class LikelihoodEntropy(Likelihood):
+    """`Likelihood`, and how open the model was at each answer token: the entropy of what it expected there.
+
+        H_t = - sum over the vocabulary v of p(v | tokens before t) log p(v | tokens before t)
+
+    A class of its own, so that who does not ask for entropies neither computes nor stores them. Besides the columns of
+    `Likelihood`: `entropy`, H_t of each scored answer token in nats, and `openness`, H_t / log V, from 0 to 1.
+    """
+
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.unify_schemas(
+        [Likelihood.schema, pa.schema([(name, pa.list_(pa.float32())) for name in ("entropy", "openness")])]
+    )
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} with entropy"
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return LikelihoodModule(backbone.model, vectors=self.view != "direct", entropy=True)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return super().flagged(encoded) | {"entropy": [], "openness": []}
+
+
 def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
     """Padded ids and the places of the answers' predictions: position t - 1 predicts token t.
 
@@ -105,20 +131,26 @@ def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
 
 
 class LikelihoodModule(pl.LightningModule):
-    def __init__(self, model, vectors: bool = False) -> None:
+    def __init__(self, model, vectors: bool = False, entropy: bool = False) -> None:
         super().__init__()
-        self.model, self.vectors = model, vectors
+        self.model, self.vectors, self.entropy = model, vectors, entropy
         self.prefix = SharedPrefix(model)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         # Only rows that predict an answer token ever meet the head.
         rows = hidden[batch["row"], batch["position"]]
-        nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
-        losses = nll.split([record["scored"] for record in batch["columns"]])
+        if self.entropy:
+            nll, *more = token_nll_entropy(rows, self.prefix.causal.logits, batch["target"])
+        else:
+            nll, more = token_nll(rows, self.prefix.causal.logits, batch["target"]), []
+        counts = [record["scored"] for record in batch["columns"]]
+        losses = nll.cpu().split(counts)
         names = ("id", "skipped", "prompt_tokens", "answer_tokens")
         columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
         columns["nll"] = [loss.tolist() for loss in losses]
+        for name, values in zip(("entropy", "openness"), more, strict=False):
+            columns[name] = [part.tolist() for part in values.cpu().split(counts)]
         columns["instruction_vector"] = [None] * len(losses)
         if self.vectors:
             vectors = self.prefix.causal.vectors(hidden)
