@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from winnow.backbone import packaged
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
@@ -22,17 +23,28 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 REASON = 1000  # characters of a library's own message; some list every model there is
 
 
+class OptimizerState(NamedTuple):
+    """Adam at the end of an epoch. rate: mean learning rate of its steps. first, second: by the name of a trained
+    weight, the moving means of its gradient and of the gradient's square."""
+
+    rate: float
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+
+
 @dataclass
 class Backbone:
     """A loaded causal language model in evaluation mode, its fast tokenizer, and what identifies them.
 
-    identity goes into the fingerprint of everything that is computed with the backbone.
+    identity goes into the fingerprint of everything that is computed with the backbone. optimizer: of a model in the
+    midst of its tuning.
     """
 
     model: Any
     tokenizer: Any
     identity: dict
     name: str
+    optimizer: OptimizerState | None = None
 
 
 @dataclass

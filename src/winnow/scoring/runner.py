@@ -168,7 +168,7 @@ class PassRunner:
         budget = pass_.tokens_per_batch or self.tokens_per_batch
         data = Pending(pass_, encoded, columns, budget, pass_.label, there)
         model = self.backbone if pass_.encoder is None else pass_.encoder.load()
-        meter = Meter(model.model, encoder=pass_.encoder is not None)
+        meter = Meter(model.model, encoder=pass_.encoder is not None, backward=pass_.needs_gradients)
         callbacks: list[pl.Callback] = [PartWriter(columns, self.flush_seconds, meter, pass_.label)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())

@@ -14,7 +14,7 @@ from winnow.data.records import Pool
 from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.perturb.noising import Noising
-from winnow.scoring.protocols import Method, Pass, check_kind, check_method, check_pass
+from winnow.scoring.protocols import Method, Pass, Preparation, check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.selection.budget import Budget
 from winnow.stages.tune import Recipe, recipe_of
@@ -25,7 +25,6 @@ from winnow.tuning.adversary.base import Adversary
 
 if TYPE_CHECKING:
     from winnow.evaluation.suite import Suite
-    from winnow.tuning.pre_experience import PreExperience
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Parts:
     template: Template
     scoring_template: Template
     method: Method
-    pre_experience: PreExperience | None
+    pre_experience: Preparation | None
     selection: Budget
     suite: Suite
     runner: PassRunner
@@ -65,6 +64,8 @@ def build_parts(cfg: DictConfig) -> Parts:
     method = instantiate({key: settings[key] for key in settings if key != "template"})
     check_method(method)
     pre_experience = instantiate(cfg.pre_experience)
+    if pre_experience is not None and method.preparation is not None:
+        raise UserError(f"method={method.name} prepares its own model; set pre_experience=none.")
     selection = instantiate(cfg.selection)
     check_kind("selection", selection, Budget)
     for name, pass_ in selection.passes.items():
