@@ -65,9 +65,9 @@ def test_smart_moves_its_region_alone(monkeypatch):
     loss_of, embeds, _ = setup()
     points, states = [], MicroBatchLoss.states
     monkeypatch.setattr(MicroBatchLoss, "states", lambda self, e: points.append(e.detach()) or states(self, e))
-    SMART.loss(loss_of, embeds, loss_of.batch.instruction)
+    SMART.loss(loss_of, embeds, loss_of.batch.regions["instruction"])
     deltas = [point - embeds.detach() for point in points[1:]]
-    outside = ~loss_of.batch.instruction
+    outside = ~loss_of.batch.regions["instruction"]
     assert len(deltas) == 3 and all(delta[outside].abs().max() == 0 < delta.abs().max() for delta in deltas)
 
 
