@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
@@ -16,12 +17,17 @@ CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["trial_imports"])
 
 
+def context() -> ForkServerContext:
+    """Multiprocessing of such processes."""
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # the server looks there for its imports
+        forkserver.ensure_running()
+    return CONTEXT
+
+
 def fork(function: Callable, *given, log: Path, **environment: str) -> BaseProcess:
     """A running `function(*given)`, a function of a module, whose output goes into `log`. Its exit code is that of the
     function, or minus the number of the signal that ended it."""
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # the server looks there for its imports
-        forkserver.ensure_running()
-    process = CONTEXT.Process(target=_run, args=(function, given, log, environment))
+    process = context().Process(target=_run, args=(function, given, log, environment))
     process.start()
     return process
 
