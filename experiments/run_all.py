@@ -5,7 +5,7 @@
     python experiments/run_all.py --nlu FOLDER --pools alpaca=FILE lima=FILE --eval FOLDER
     python experiments/run_all.py --again -- seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 
-Each experiment is one command, `python -m winnow experiment=<paper>/<table>`, with one store for all of them. What is
+Each experiment is one command, `winnow experiment=<paper>/<table>`, with one store for all of them. What is
 not given is stood in for: pools by the embedded pool, suites by the embedded one, NLU data sets by the sentences under
 experiments/samples, which say nothing about those data sets; the tables therefore go to <out>/tables and not beside
 the papers' numbers, unless --tables=experiments says so. The same for WINNOW_NLU, WINNOW_POOLS, WINNOW_EVAL.
@@ -226,6 +226,7 @@ def stand_ins_of(folder: Path, card: Mapping) -> set[str]:
     for group, used in (
         ("data", config["data"].get("source")),
         ("data@start.pool", start.get("source")),
+        ("data@target", (config.get("target") or {}).get("source")),
         ("evaluation", (config.get("evaluation") or {}).get("name")),
     ):
         own = choices.get(group)

@@ -29,6 +29,7 @@ NEEDED = {
     "backbone=hub": ["backbone.name=some/model"],
     "data=file": ["data.path=x.json"],
     "data=hub": ["data.source=a/b"],
+    "method=column": ["method.column=ifd"],
     "evaluation=heldout": [
         *(f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")),
         *("data.limit=100", "evaluation.own=5", "evaluation.others=5"),

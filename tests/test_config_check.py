@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Annotated
@@ -9,8 +10,10 @@ from typing import Annotated
 import pytest
 from composed import build, config
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from winnow.config import _check_value, arguments, check
+from winnow import commands
+from winnow.config import COMMANDS, POSITIVE, SHARES, _check_value, arguments, check, check_values
 from winnow.errors import UserError
 from winnow.messages import user_sentence
 
@@ -147,3 +150,40 @@ def test_help_is_quick_and_says_what_hydra_would(tmp_path):
     words = [sys.executable, "-m", "winnow", "seed=0", "--help"]
     theirs = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ours.stdout.split() == theirs.stdout.split() and "experiment/ifd: main" in ours.stdout
+    assert all(f"  {name} " in ours.stdout and callable(getattr(commands, name)) for name in COMMANDS)
+
+
+def test_a_missing_file_is_said_before_torch_is_imported(tmp_path):
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from winnow.__main__ import main; main()"
+    words = ["data=file", "data.path=gone.jsonl", "paths.run=run"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: gone.jsonl does not exist")
+    assert "hydra" in done.stdout.split() and not {"torch", "transformers"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["selection.ratio=0"], "selection.ratio=0 must be above 0 and at most 1; 0.05 is 5 percent."),
+        (["selection.ratio=1.5"], "selection.ratio=1.5 must be above 0 and at most 1; 0.05 is 5 percent."),
+        (["tuning.batch_size=-1"], "tuning.batch_size=-1 must be above 0."),
+        (["data=file", "data.path=gone.jsonl"], "gone.jsonl does not exist: give a file or folder that is there"),
+        (
+            ["start=model", "start.path=gone"],
+            "gone does not exist: give a file or folder that is there with start.",
+        ),
+    ],
+)
+def test_values_are_checked_before_any_target_is_imported(words, sentence):
+    """What is out of range, and a path that is not there; a start is not read where nothing is tuned."""
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        check_values(config("paths.run=run", *words))
+    check_values(config("paths.run=run", "stages=[score,select]", "start=model", "start.path=gone"))
+
+
+def test_every_range_is_of_a_key():
+    """A key that is renamed must not lose its range in silence."""
+    cfg = config("paths.run=run")
+    for key in (*SHARES, *POSITIVE):
+        parent, _, name = key.rpartition(".")
+        assert name in OmegaConf.select(cfg, parent)

@@ -21,7 +21,7 @@ TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
 
 
 def parts(*overrides: str):
-    """(configuration, backbone source, template) as `python -m winnow <overrides>` builds them."""
+    """(configuration, backbone source, template) as `winnow <overrides>` builds them."""
     cfg = compose(*overrides)
     return cfg, instantiate(cfg.backbone), instantiate(cfg.template)
 

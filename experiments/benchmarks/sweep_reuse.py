@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/sweep_reuse.py [POOL] [--limit 60] [--steps 3] [--items 16] [--folder FOLDER]
 
-The sweep is `python -m winnow -m method=ifd,perplexity,consistency selection.ratio=0.1,0.2 seed=0,1` with all five
+The sweep is `winnow -m method=ifd,perplexity,consistency selection.ratio=0.1,0.2 seed=0,1` with all five
 stages, on the packaged backbone. The methods share passes in part: `ifd` reads the answers with and without their
 prompts, `perplexity` needs the first of these two passes alone, and `consistency` has one of its own, drawn anew for
 each seed. What no two jobs have in common is the tuning and the evaluation of the tuned model. Both sides are one

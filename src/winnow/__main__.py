@@ -1,4 +1,4 @@
-"""`python -m winnow [overrides]`: Hydra before `pipeline.run`; also commands that read runs: `winnow compare`."""
+"""`winnow [overrides]`: Hydra before `pipeline.run`; also commands that read runs: `winnow compare`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from winnow.config import CONF, help_page
+from winnow import __version__
+from winnow.config import COMMANDS, CONF, check_values, help_page
 from winnow.quiet import quiet
 
 if TYPE_CHECKING:  # `winnow --help` loads none of them
@@ -26,16 +27,18 @@ def _job(cfg: DictConfig) -> dict | float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from winnow import pipeline
-    from winnow.distributed import is_leader
-    from winnow.sweeps.objective import check_objective, objective
-    from winnow.sweeps.scale import scaled
     from winnow.sweeps.summary import REFUSED, note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
     if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
         return None
     try:
+        check_values(cfg)  # before torch and what needs it, whose imports take seconds
+        from winnow import pipeline
+        from winnow.distributed import is_leader
+        from winnow.sweeps.objective import check_objective, objective
+        from winnow.sweeps.scale import scaled
+
         if cfg.get("objective") is None or not is_leader():
             return pipeline.run(cfg)
         cfg = scaled(cfg)
@@ -59,6 +62,7 @@ def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
         if error is not None:
             raise error
         return
+    from winnow.console import sweep_lines
     from winnow.reproduce.publish import publish
 
     failed, begun = sweep.failed(), bool(sweep.jobs())
@@ -68,6 +72,8 @@ def _end(sweep: Sweep, error: Exception | None, sentences: list[str]) -> None:
         sweep.remember()
         sweep.check_table()
         publish(sweep.table, sweep.folder, sweep.scale)
+    if begun and error is None:
+        print("\n".join(sweep_lines(sweep.folder, sweep.jobs(), sweep.table)), flush=True)
 
 
 def _run(sentences: list[str]) -> None:
@@ -106,23 +112,27 @@ def main() -> None:
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
+    if sys.argv[1:] == ["--version"]:
+        print(f"Winnow {__version__}")
+        return
     quiet()  # before the imports: then libraries begin to talk
     from winnow.messages import user_sentence
     from winnow.sweeps.summary import SWEEPS
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a class of the user's own is looked for last
     sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGTERM, _interrupt)  # what a scheduler sends; without this nobody would write the run card
     SWEEPS.clear()
     _raised.clear()
     sentences: list[str] = []  # what went wrong, a sentence each
     try:
-        if sys.argv[1:2] in (["table"], ["dashboard"], ["compare"], ["lds"], ["card"]):
-            from winnow.commands import card, compare, dashboard, lds, table
+        if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+            from winnow import commands
 
-            commands = {"table": table, "dashboard": dashboard, "compare": compare, "lds": lds, "card": card}
-            commands[sys.argv[1]](sys.argv[2:])
+            vars(commands)[sys.argv[1]](sys.argv[2:])
         else:
             _run(sentences)
     except KeyboardInterrupt as interrupt:

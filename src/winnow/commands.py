@@ -1,9 +1,10 @@
-"""`winnow table`, `dashboard`, `compare`, `lds` and `card`: the commands that read finished runs."""
+"""The commands besides a run, `winnow table` and so on: each reads finished runs, and `store` the store."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -20,7 +21,9 @@ def table(words: Sequence[str]) -> None:
     runs: the sweep's folder, by default the experiment's own. scale: by default `paper`, or with runs=... the scale of
     the jobs below it. to: the folder of the table, by default experiments/<paper>/<table>.
     """
-    names, options = _options(words, "scale", "runs", "to")
+    parser = _parser(table)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    names, options = _options(parser.parse_args(words).words, "scale", "runs", "to")
     known = experiments()
     if len(names) != 1 or names[0] not in known:
         raise UserError(
@@ -35,43 +38,48 @@ def table(words: Sequence[str]) -> None:
     runs = options["runs"] or f"outputs/experiments/{names[0]}/{scale}"
     if not Path(runs).is_dir():
         raise UserError(
-            f"{runs}: there is no such folder; run `python -m winnow experiment={names[0]} "
+            f"{runs}: there is no such folder; run `winnow experiment={names[0]} "
             f"scale={scale or 'paper'}` first, or name the folder of its sweep with runs=..."
         )
     publish(settings, Path(runs), _scale(names[0], Path(runs), scale))
 
 
 def dashboard(words: Sequence[str]) -> None:
-    """`winnow dashboard [FOLDER] [to=FILE]`: one page that compares all runs below a folder.
+    """`winnow dashboard [FOLDER] [to=FILE]`: one page that compares all runs below a folder, by default outputs.
 
-    `winnow dashboard --wandb ENTITY/PROJECT [group=GROUP]` builds a W&B workspace in its place.
+    `winnow dashboard --wandb ENTITY/PROJECT [group=GROUP]` builds a workspace and a report in W&B in its place.
     """
-    if "--wandb" in words:
-        from winnow.compare.workspace import build_workspace
+    parser = _parser(dashboard)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument("--wandb", action="store_true", help="in W&B: give ENTITY/PROJECT, and perhaps group=")
+    given = parser.parse_args(words)
+    if given.wandb:
+        from winnow.compare.workspace import build_report, build_workspace
 
-        names, options = _options([word for word in words if word != "--wandb"], "group")
+        names, options = _options(given.words, "group")
         if len(names) != 1:
             raise UserError("winnow dashboard --wandb wants ENTITY/PROJECT, for instance my-team/winnow.")
         print(f"The workspace is at {build_workspace(names[0], options['group'])}")
+        print(f"The report is at {build_report(names[0], options['group'])}")
         return
-    from winnow.compare.dashboard import write_dashboard
-
-    names, options = _options(words, "to")
+    names, options = _options(given.words, "to")
     if len(names) > 1:
         raise UserError(f"winnow dashboard wants one folder, found {' '.join(names)}.")
+    from winnow.compare.dashboard import write_dashboard
+
     print(f"The dashboard is {write_dashboard(Path(names[0] if names else 'outputs'), options['to'])}")
 
 
 def compare(words: Sequence[str]) -> None:
     """`winnow compare RUN RUN ... [--against random|best|base|METHOD] [--out FOLDER]`: paired tests of the methods that
     have runs below the folders."""
-    from winnow.compare.verdicts import summary_lines, write_verdicts
-
-    parser = argparse.ArgumentParser(prog="winnow compare")
+    parser = _parser(compare)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders of sweeps")
     parser.add_argument("--against", help="random, best, base or a method; by default random, else best")
     parser.add_argument("--out", type=Path, help="folder of the page and its JSON; by default the first folder")
     options = parser.parse_args(words)
+    from winnow.compare.verdicts import summary_lines, write_verdicts
+
     out = options.out or options.runs[0]
     print("\n".join(summary_lines(write_verdicts(options.runs, options.against, out))))
     print(f"The page is {out / 'verdicts.html'}")
@@ -80,12 +88,12 @@ def compare(words: Sequence[str]) -> None:
 def lds(words: Sequence[str]) -> None:
     """`winnow lds FOLDER ... [--out FOLDER]`: does a score predict what its records are worth? From the runs below the
     folders (`experiment=verdict/lds` makes them); the table and its JSON go to `--out`, by default the first folder."""
-    from winnow.compare.lds import write_lds
-
-    parser = argparse.ArgumentParser(prog="winnow lds")
+    parser = _parser(lds)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders of sweeps")
     parser.add_argument("--out", type=Path, help="where the table and its JSON go; by default the first folder")
     given = parser.parse_args(words)
+    from winnow.compare.lds import write_lds
+
     out = given.out or given.runs[0]
     write_lds(given.runs, out)
     print((out / "lds.md").read_text(encoding="utf-8"))
@@ -94,14 +102,71 @@ def lds(words: Sequence[str]) -> None:
 def card(words: Sequence[str]) -> None:
     """`winnow card [METHOD ...] --runs FOLDER ... [--out FOLDER]`: what the score of each method is like, from the runs
     below the folders (`experiment=verdict/card` makes them); page and JSON go to `--out`, else the first folder."""
-    from winnow.compare.scorecard import write_scorecards
-
-    parser = argparse.ArgumentParser(prog="winnow card")
+    parser = _parser(card)
     parser.add_argument("methods", nargs="*", help="methods; by default all that have runs")
     parser.add_argument("--runs", nargs="+", type=Path, required=True, help="run folders, or folders of sweeps")
     parser.add_argument("--out", type=Path, help="where the page and its JSON go; by default the first folder")
     given = parser.parse_args(words)
+    from winnow.compare.scorecard import write_scorecards
+
     print(write_scorecards(given.runs, given.methods, given.out or given.runs[0]))
+
+
+def audit(words: Sequence[str]) -> None:
+    """`winnow audit RUN [--ratings FILE]`: what the attacks of a run did to its prompts, and a sheet that a person can
+    rate (`experiment=aifd/audit` makes such a run); with the filled sheet, what its ratings say."""
+    from winnow.compare.attack_audit import write_audit
+
+    parser = _parser(audit)
+    parser.add_argument("run", type=Path, help="the folder of a run of aifd or aioec")
+    parser.add_argument("--ratings", type=Path, help="the sheet audit.csv with its column rating filled")
+    given = parser.parse_args(words)
+    print(write_audit(given.run, given.ratings))
+
+
+def answer(words: Sequence[str]) -> None:
+    """`winnow answer RUN QUESTIONS [--model tuned|base] [--max-tokens N] [--out FILE]`: a run's answers to the
+    questions of a file, one JSON line each in Vicuna's form, for a judge; by default RUN/answers-MODEL.jsonl."""
+    from winnow.evaluation.questions import answer_questions
+
+    parser = _parser(answer)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("questions", type=Path, help="JSON Lines with question_id and text")
+    parser.add_argument("--model", choices=("tuned", "base"), default="tuned", help="of the run, or its backbone")
+    parser.add_argument("--max-tokens", type=int, default=512, help="limit of an answer")
+    parser.add_argument("--out", type=Path, help="file of the answers")
+    given = parser.parse_args(words)
+    out = given.out or given.run / f"answers-{given.model}.jsonl"
+    print(f"The answers are {answer_questions(given.run, given.questions, given.model, out, given.max_tokens)}")
+
+
+def store(words: Sequence[str]) -> None:
+    """`winnow store [FOLDER] [--free WHAT ...] [--runs FOLDER]`: what a store holds, and its size on the disk.
+
+    --free deletes: a kind (passes, prompts, models, evaluations), a fingerprint, or `unused`, all that no run below
+    --runs was made with. What another process is writing stays. A run computes again what it misses.
+    """
+    parser = _parser(store)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/store"), help="by default outputs/store")
+    parser.add_argument("--free", nargs="+", default=[], metavar="WHAT", help="kinds, fingerprints, or unused")
+    parser.add_argument("--runs", type=Path, default=Path("outputs"), help="the runs that count; by default outputs")
+    given = parser.parse_args(words)
+    from winnow.store import contents
+
+    print(
+        "\n".join(
+            [*contents.free(given.folder, given.free, given.runs), *contents.summary_lines(given.folder, given.runs)]
+        )
+    )
+
+
+def _parser(command: Callable) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of the command."""
+    return argparse.ArgumentParser(
+        prog=f"winnow {command.__name__}",
+        description=inspect.cleandoc(command.__doc__ or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _scale(name: str, runs: Path, scale: str | None) -> str:

@@ -33,6 +33,13 @@ KEYS = {
     "scoring.tokens_per_batch": int,
     "scoring.flush_seconds": float,
 }
+SHARES = ("selection.ratio", "attack.share")  # above 0, at most 1
+POSITIVE = (  # above 0
+    *("data.limit", "data.sample", "selection.count", "template.max_length", "scoring.tokens_per_batch"),
+    *("tuning.epochs", "tuning.max_steps", "tuning.batch_size", "tuning.micro_batch_size", "tuning.learning_rate"),
+    *("evaluation.limit", "evaluation.batch_size"),
+)
+COMMANDS = ("compare", "dashboard", "table", "card", "lds", "store", "audit", "answer")  # functions of winnow.commands
 LARGEST_SEED = 2**32 - 1  # scikit-learn's k-means takes none above it, and none below 0
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "keys"}
 
@@ -43,7 +50,7 @@ def nothing() -> None:
 
 
 def compose(*overrides: str) -> DictConfig:
-    """The configuration of `python -m winnow <overrides>`, without Hydra's own part."""
+    """The configuration of `winnow <overrides>`, without Hydra's own part."""
     import hydra
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -54,7 +61,7 @@ def build(option: str, *overrides: str, **changes: Any) -> Any:
     """The object of one option with some arguments changed: `build("method/ifd", strict=True)`.
 
     The option stands in the whole configuration, so that `${seed}` and the like have a value. overrides: of the rest,
-    as `python -m winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take, and the
+    as `winnow` takes them (`seed=3`). Raises UserError for arguments that the option does not take, and the
     constructor's own for values that it refuses.
     """
     from hydra.errors import InstantiationException
@@ -84,21 +91,39 @@ def _node(option: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises UserError for the first key that its target does not take, and the first value of a wrong type.
+    """`check_values`; also raises UserError for the first key that its target does not take, and the first value of a
+    wrong type.
 
-    What a target takes is what its signature says; ranges and names are the target's own business.
+    What a target takes is what its signature says; further ranges and names are the target's own business.
     """
+    from omegaconf import OmegaConf
+
+    check_values(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    own = plain["method"].pop("template", None)
+    for group, value in ({**plain, "method.template": own}).items():
+        if group not in ("attack", "scale"):  # an attack is checked under the method that uses it
+            _walk(group, value)
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Raises UserError for the first number out of range and the first path that is not there. Imports no target."""
     from omegaconf import OmegaConf
 
     for key, kind in KEYS.items():
         _check_value(key, OmegaConf.select(cfg, key), kind)
     if not 0 <= cfg.seed <= LARGEST_SEED:
         raise UserError(f"seed={cfg.seed} is out of range; give a whole number from 0 to {LARGEST_SEED}.")
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    own = plain["method"].pop("template", None)
-    for group, value in ({**plain, "method.template": own}).items():
-        if group not in ("attack", "scale"):  # an attack is checked under the method that uses it
-            _walk(group, value)
+    for key in (*SHARES, *POSITIVE):
+        value = OmegaConf.select(cfg, key)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and not 0 < value <= (1 if key in SHARES else math.inf):
+            most = " and at most 1; 0.05 is 5 percent" if key in SHARES else ""
+            raise UserError(f"{key}={value} must be above 0{most}.")
+    for key in ("data.path", *(("start.path", "start.pool.path") if "tune" in cfg.stages else ())):
+        path = OmegaConf.select(cfg, key)
+        if isinstance(path, str) and path != "None" and not Path(path).expanduser().exists():
+            raise UserError(f"{path} does not exist: give a file or folder that is there with {key}=...")
 
 
 def arguments(target: Callable) -> dict[str, tuple[Any, bool]]:
@@ -232,7 +257,7 @@ def help_page() -> str:
     text = page["template"].replace("$APP_CONFIG_GROUPS", "\n".join(lines))
     for part in ("header", "footer"):
         text = text.replace(f"${{hydra.help.{part}}}", page[part])
-    return text
+    return text.replace("$$", "$")  # as Hydra's template has it
 
 
 def instead(name: str, known: Iterable[str], parent: str, sign: str = ".") -> str:

@@ -1,16 +1,32 @@
-"""What a run says about itself on the screen, when it begins and when it ends."""
+"""What a run says about itself on the screen when it begins and when it ends, and a sweep when it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from winnow.data.records import Pool
+from winnow.pages.card import show_number, show_seconds
 from winnow.stages.parts import Parts
 from winnow.store.files import read_json
+from winnow.sweeps.summary import CARD, table_name
 from winnow.tracking.run_card import RunCard
 
+if TYPE_CHECKING:
+    from winnow.compare.runs import ComparedRun
+
+COMPARISONS_SHOWN = 3  # of a sweep
 UNREAD_SHOWN = 12  # names of columns that a line holds
+JUDGED = {"win": "better", "loss": "worse", "tie": "tie"}
+RESULTS = {  # what a stage reports besides the metrics of models: (how it is called, its unit)
+    "final_loss": ("training loss, last step", "nats per answer token"),
+    "detection_auc": ("clean records ranked above defective ones", "AUC"),
+    "classes_covered": ("classes with a selected record", ""),
+    "cut": ("score of the last selected record", ""),
+}
 
 
 def data_summary(pool: Pool) -> dict[str, Any]:
@@ -34,9 +50,10 @@ def announce(parts: Parts, data: dict[str, Any]) -> None:
         f"{data[key]} {word}" for key, word in (("duplicates",) * 2, ("n_quarantined", "quarantined")) if data[key]
     ]
     note = f" ({', '.join(extra)})" if extra else ""
+    aim = f" | target {data['target']['source']}, {data['target']['n_records']} records" if "target" in data else ""
     print(
         f"Winnow: {', '.join(parts.stages)} | method {parts.method.name} | pool {data['source']}, "
-        f"{data['n_records']} records{note} | backbone {source.name}, {source.dtype}",
+        f"{data['n_records']} records{note}{aim} | backbone {source.name}, {source.dtype}",
         flush=True,
     )
     if data["unread"]:
@@ -45,33 +62,112 @@ def announce(parts: Parts, data: dict[str, Any]) -> None:
         print(f"Not read of the rows: {names}. data.columns names the columns that are read.", flush=True)
 
 
-def summarise(parts: Parts, card: RunCard) -> None:
-    """What came out and where it is."""
-    print("\nDone.")
-    for stage, record in card.stages.items():
-        if record.status != "skipped":
-            print(f"  {stage:<9} {record.seconds:8.1f} s  {record.status}")
+def summarise(parts: Parts, card: RunCard, tracked: str | None) -> None:
+    """What came out and where it is. tracked: where the tracker has the run."""
     file = parts.folder / "results.json"
     results = read_json(file, "models") if "evaluate" in parts.stages and file.exists() else {}
-    lines = changes(results)
-    for name, value in card.results.items():
-        model, _, key = name.partition("/")
-        if key in lines and model in ("base", "tuned"):
-            if model == "tuned":
-                print(f"  {key:<38} {lines[key]}")
-            continue
-        print(f"  {name:<38} {value:.4f}" if isinstance(value, float) else f"  {name:<38} {value}")
+    stages = {stage: record for stage, record in card.stages.items() if record.status != "skipped"}
+    times = (
+        f"{stage} {'from the store' if record.status == 'reused' else show_seconds(record.seconds)}"
+        for stage, record in stages.items()
+    )
+    print(f"\nDone: {', '.join(times)}.")
+    print("\n".join([*result_lines(card.results), *change_lines(results)]))
     print(f"  run       {parts.folder}")
     print(f"  store     {parts.runner.store.root}")
+    if tracked is not None:
+        print(f"  tracking  {tracked}")
     if "report" in parts.stages:
-        print(f"  report    {parts.folder / 'report.html'}")
+        print(f"  report    {parts.folder / 'report.html'}", flush=True)
 
 
-def changes(results: Mapping[str, Any]) -> dict[str, str]:
-    """{metric: base, tuned, the difference with its paired 95% interval, and what the test says}, of `results.json`."""
-    words = {"win": "better", "loss": "worse", "tie": "tie"}
-    return {
-        key: f"base {one['theirs']:.4f}, tuned {one['ours']:.4f}: {one['difference']:+.4f} "
-        f"[{one['low']:+.4f}, {one['high']:+.4f}], {words[one['verdict']]}"
-        for key, one in results.get("comparison", {}).items()
-    }
+def result_lines(results: Mapping[str, Any]) -> list[str]:
+    """What scoring, selection and tuning report, a line each."""
+    lines = []
+    if "scored" in results:
+        lines.append(f"  {results['scored']:,} of {results['records']:,} records have a score")
+    if "selected" in results:
+        lines.append(f"  {results['selected']:,} of {results['valid']:,} valid records are selected")
+    if "steps" in results:
+        lines.append(f"  {results['steps']:,} steps of tuning")
+    for key, (name, unit) in RESULTS.items():
+        if results.get(key) is not None:
+            lines.append(f"  {name}: {show_number(results[key])} {unit}".rstrip())
+    return lines
+
+
+def change_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each metric of `results.json` that leads: base and tuned, the difference with its paired 95% interval,
+    and what the test says; a metric without a test as it is."""
+    models, lines = results.get("models", {}), []
+    for key in results.get("headline", []):
+        values = {name: model["metrics"][key] for name, model in models.items() if key in model["metrics"]}
+        if not values:
+            continue
+        good = "high" if next(iter(values.values()))["higher_is_better"] else "low"
+        line = f"  {key} ({good} is good): " + ", ".join(f"{name} {one['value']:.4f}" for name, one in values.items())
+        if key in results.get("comparison", {}):
+            one = results["comparison"][key]
+            line += f", {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}], {JUDGED[one['verdict']]}"
+        lines.append(line)
+    return lines
+
+
+def sweep_lines(folder: Path, jobs: Sequence[Mapping[str, Any]], table: Mapping[str, Any] | None) -> list[str]:
+    """What came out of a sweep: its settings, best first, with the difference to a reference and its paired interval;
+    the best trial of a search; where everything is, and what to do next. Writes the dashboard.
+
+    jobs: the notes of those that began. table: of the experiment. Raises UserError where runs cannot be compared.
+    """
+    from winnow.compare.dashboard import write_dashboard
+    from winnow.compare.runs import read_runs
+
+    runs = read_runs(folder)
+    lines = [*trial_lines(folder, jobs), *standing_lines(runs), f"  folder     {folder}"]
+    if runs:
+        lines.append(f"  dashboard  {write_dashboard(folder)}")
+    if any(run.metrics for run in runs):
+        lines.append(f"  next       winnow compare {folder}")
+    if table is not None and runs:
+        lines.append(f"             winnow table {table_name(table)} runs={folder}")
+    return ["", *lines]
+
+
+def standing_lines(runs: Sequence[ComparedRun]) -> list[str]:
+    """The settings of the runs, best first, for the metrics that lead; the runs as they are where none is evaluated."""
+    from winnow.compare.verdicts import BASE, verdicts
+
+    evaluated = [run for run in runs if run.metrics]
+    if not evaluated:
+        return [f"  {run.name}: {run.label}, {len(run.subset):,} records selected" for run in runs]
+    comparisons = verdicts(evaluated)["comparisons"] or verdicts(evaluated, BASE)["comparisons"]
+    lines = []
+    for one in comparisons[:COMPARISONS_SHOWN]:
+        good, seeds = "high" if one["higher_is_better"] else "low", max(len(row["seeds"]) for row in one["standings"])
+        mean = f", mean of {seeds} seeds" if seeds > 1 else ""
+        lines.append(f"{one['metric']} ({good} is good{mean}) on {one['pool']}, best first:")
+        width = max(len(row["method"]) for row in one["standings"])
+        for row in one["standings"]:
+            line = f"  {row['method']:<{width}}  {row['value']:.4f}"
+            if row["against"] is not None:
+                line += f"  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] against {row['against']}: "
+                line += JUDGED[row["verdict"]]
+            lines.append(line)
+    more = len(comparisons) - COMPARISONS_SHOWN
+    return [*lines, *([f"and {more} more comparisons"] if more > 0 else [])]
+
+
+def trial_lines(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The best trial of an Optuna search: its value, parameters and folder; nothing for another sweep."""
+    file = folder / "optimization_results.yaml"
+    if not file.is_file():
+        return []
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    settings = " ".join(f"{key}={show_number(value)}" for key, value in found["best_evaluated_params"].items())
+    for job in jobs:
+        path = Path(job["folder"]) / CARD
+        card = read_json(path, "config", "results") if path.is_file() else {"config": {}, "results": {}}
+        objective = card["config"].get("objective")
+        if card["results"].get(objective) == found["best_value"]:
+            return [f"Best trial: {objective} {found['best_value']:.4f} with {settings} ({job['folder']})"]
+    return [f"Best trial: {found['best_value']:.4f} with {settings}"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.config import choices, instead
+from winnow.config import COMMANDS, choices, instead
 from winnow.errors import UserError, login
 
 # What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
@@ -87,6 +88,8 @@ def _unreadable(override: str) -> str:
     """The sentence for an argument that Hydra's grammar does not read: `=`, brackets, blanks before them in a path."""
     key, equals, value = override.partition("=")
     if not equals:
-        return f"{override} is no argument: write key=value."
+        close = get_close_matches(override, COMMANDS, 1)
+        meant = f"; did you mean the command `winnow {close[0]}`, which stands first?" if close else "."
+        return f"{override} is no argument: write key=value{meant}"
     quoted = value.replace("'", "\\'")
     return f"{override} cannot be read: {_QUOTE}, \"{key}='{quoted}'\"."

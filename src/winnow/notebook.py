@@ -1,6 +1,6 @@
 """Helpers of the notebooks: runs without a command line, a table of a run's records, plots in the style of the reports.
 
-The words of `python -m winnow` describe a run. Runs are written below WINNOW_NOTEBOOK_FOLDER (by default
+The words of `winnow` describe a run. Runs are written below WINNOW_NOTEBOOK_FOLDER (by default
 `outputs/notebooks` in the repository). All notebooks share one store there, so that no notebook repeats a pass.
 """
 
@@ -79,7 +79,7 @@ def folder() -> Path:
 
 
 def compose(*words: str) -> DictConfig:
-    """The configuration of `python -m winnow <words>`, below `folder()`, without tracker and progress bars.
+    """The configuration of `winnow <words>`, below `folder()`, without tracker and progress bars.
 
     The method and a hash of the words name the run folder, so that equal words share it.
     """
@@ -90,7 +90,7 @@ def compose(*words: str) -> DictConfig:
 
 
 def run(*words: str) -> Path:
-    """Run `python -m winnow <words>` in this process without its output, and return the run folder."""
+    """Run `winnow <words>` in this process without its output, and return the run folder."""
     from winnow import pipeline
 
     cfg = compose(*words)
@@ -101,7 +101,7 @@ def run(*words: str) -> Path:
 
 
 def sweep(*words: str) -> Path:
-    """Run `python -m winnow -m <words>` in a new process, and return the sweep's folder with a run folder for each job.
+    """Run `winnow -m <words>` in a new process, and return the sweep's folder with a run folder for each job.
 
     The folder also holds a store for these jobs alone, so that their times are those of an empty store. A finished
     sweep of the same words does not run again. Raises UserError with the last output of the process if a job failed.

@@ -21,7 +21,7 @@ from winnow.stages.select import select, selected_records, selection_identity
 from winnow.stages.tune import Loggers, tune
 from winnow.store.run_folder import STAGES, folder_lock
 from winnow.sweeps.scale import scaled
-from winnow.tracking.job import naming, track_results, track_stage, track_start
+from winnow.tracking.job import logged, naming, track_results, track_stage, track_start
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 
@@ -52,6 +52,8 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True))
     with card.recording(folder), _tracker(cfg, parts) as tracker:
         card.data = data_summary(parts.pool)
+        if parts.target is not None:
+            card.data["target"] = data_summary(parts.target)
         announce(parts, card.data)
         track_start(tracker, card)
         stages = stages_of(parts, tracker.lightning_loggers)
@@ -65,7 +67,7 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         track_results(tracker, folder, card)
     if "report" in parts.stages:
         report(folder, parts.pool)  # once more, now that the card is complete
-    summarise(parts, card)
+    summarise(parts, card, tracker.place)
     return card.results
 
 
@@ -73,7 +75,7 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     """Each stage with the parts that it needs. loggers: makes those of the training."""
 
     def scores() -> dict[str, Any]:
-        return scores_identity(p.method, p.pre_experience, p.scorer, p.scoring_template)
+        return scores_identity(p.method, p.pre_experience, p.target, p.scorer, p.scoring_template)
 
     def selection() -> dict[str, Any]:
         return selection_identity(scores(), p.method, p.selection, p.pool, p.scorer, p.template)
@@ -82,9 +84,10 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
         return selected_records(p.folder, p.pool, selection())
 
     scoring = (p.folder, p.pool, p.method)
+    preparation = (p.pre_experience, p.target)
     earlier = None if "tune" in p.stages else subset
     return {
-        "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, p.pre_experience, scores()),
+        "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, *preparation, scores()),
         "select": lambda record: select(record, *scoring, p.selection, p.scorer, p.template, scores(), selection()),
         "tune": lambda record: tune(record, p.folder, p.recipe, subset, loggers),
         "evaluate": lambda record: evaluate(record, p.folder, p.runner, p.suite, p.template, p.recipe, earlier),
@@ -95,4 +98,6 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
 def _tracker(cfg: DictConfig, parts: Parts) -> Tracker:
     config = OmegaConf.to_container(cfg, resolve=True)
     names = naming(config, parts.method.name, parts.runner.source.name, parts.pool.source)
+    distortion = parts.recipe is not None and parts.recipe.adversary.needs_distortion
+    config = logged(config, attacks=bool(parts.method.attacks), distortion=distortion)
     return instantiate(cfg.tracking)(folder=parts.folder, config=config, **names)

@@ -116,7 +116,7 @@ def test_tuning_loss_and_gradient(case):
     mask = torch.tensor([[k < len(one.ids) for k in range(longest)] for one in TEXTS])
     rows = [i * longest + k - 1 for i, one in enumerate(TEXTS) for k in range(one.answer_start, len(one.ids))]
     targets = torch.tensor([token for one in TEXTS for token in one.ids[one.answer_start :]])
-    batch = MicroBatch(0, 0, 0, ("r0", "r1"), ids, mask, mask, torch.tensor(rows), targets, len(targets))
+    batch = MicroBatch(0, 0, 0, ("r0", "r1"), ids, mask, {"sample": mask}, torch.tensor(rows), targets, len(targets))
     loss_of = MicroBatchLoss(model, batch)
     point = model.get_input_embeddings()(ids).detach()
     leaf, plain = point.clone().requires_grad_(), point.clone().requires_grad_()

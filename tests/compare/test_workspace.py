@@ -15,6 +15,27 @@ from winnow.errors import UserError
 
 GROUP = "consistency/table1/paper"
 METRICS = ["tuned/mmlu/acc", "tuned/gsm8k/exact_match,flexible-extract"]
+PROJECT = {
+    "__typename": "Project",
+    "id": "1",
+    "name": "winnow",
+    "entityName": "team",
+    "createdAt": "2026-01-01T00:00:00Z",
+    "isBenchmark": False,
+    "user": {
+        "__typename": "User",
+        "id": "u",
+        "name": "me",
+        "username": "me",
+        "admin": False,
+        "flags": "{}",
+        "entity": "team",
+        "deletedAt": None,
+        "apiKeys": None,
+        "teams": None,
+        "email": None,
+    },
+}
 RUN = {
     "id": "UnVu",
     "projectId": "1",
@@ -28,7 +49,7 @@ RUN = {
     "createdAt": "2026-01-01T00:00:00Z",
     "config": "{}",
     "systemMetrics": "{}",
-    "summaryMetrics": json.dumps(dict.fromkeys(METRICS, 0.5) | {"base/mmlu/acc": 0.4, "selected": 5}),
+    "summaryMetrics": json.dumps(dict.fromkeys(METRICS, 0.5) | {f"{METRICS[0]}/stderr": 0.1, "base/mmlu/acc": 0.4}),
     "historyKeys": None,
     "user": {"name": "me", "username": "me"},
 }
@@ -47,12 +68,18 @@ def asked(monkeypatch, tmp_path) -> list[dict]:
     def answer(request: dict) -> dict:
         query = request["query"]
         if "upsertView" in query:
-            return {"upsertView": {"view": {"id": "view", "name": request["variables"]["name"]}, "inserted": True}}
+            view = {"id": "view", "name": request["variables"]["name"], "spec": request["variables"]["spec"]}
+            return {"upsertView": {"view": view, "inserted": True}}
+        if "models(" in query:
+            pages = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"models": {"edges": [{"node": PROJECT}], "pageInfo": pages}}
         if "runs(" in query:
             found = [{"node": RUN, "cursor": "1"}] if GROUP in request["variables"]["filters"] else []
             pages = {"endCursor": "1", "hasNextPage": False}
             runs = {"edges": found, "pageInfo": pages}
             return {"project": {"internalId": "1", "runCount": len(found), "readOnly": False, "runs": runs}}
+        if "projectInternalId" in query or "ProjectInternalId" in query:
+            return {"project": {"internalId": "1"}}
         if "run(" in query:
             return {"project": {"internalId": "1", "run": RUN}}
         return {"viewer": {"id": "u", "username": "me", "entity": "team", "flags": "{}", "teams": {"edges": []}}}
@@ -107,7 +134,8 @@ def check(spec: dict) -> None:
     assert list(panels) == ["methods", "against the base model", "selected records", "cost", "training", "records"]
     for panel, metric in zip(panels["methods"], METRICS, strict=True):
         config = panel["config"]
-        assert (panel["viewType"], config["metrics"]) == ("Bar Chart", [metric])
+        base = metric.replace("tuned/", "base/")
+        assert (panel["viewType"], config["metrics"]) == ("Bar Chart", [metric, base])
         assert (config["groupBy"], config["groupAgg"], config["aggregate"]) == ("jobType", "mean", True)
     for panel, metric in zip(panels["against the base model"], METRICS, strict=True):
         key = metric.removeprefix("tuned/")
@@ -135,14 +163,19 @@ def test_specification(package, recwarn):
 
 
 def test_what_is_sent(package, asked, capsys):
-    """`winnow dashboard --wandb` asks for the group's runs, takes the tuned metrics of their summaries, and sends one
-    view to the project; the address it prints is that view's."""
+    """`winnow dashboard --wandb` asks for the group's runs, takes the tuned metrics of their summaries, and sends a
+    workspace and a report to the project; the address it prints is the view's. The report holds the group's runs."""
     dashboard(["--wandb", "team/winnow", f"group={GROUP}"])
-    (sent,) = [request["variables"] for request in asked if "upsertView" in request["query"]]
+    sent, report = [request["variables"] for request in asked if "upsertView" in request["query"]]
+    assert (report["entityName"], report["projectName"], report["type"]) == ("team", "winnow", "runs")
+    grids = [block for block in json.loads(report["spec"])["blocks"] if block["type"] == "panel-grid"]
+    assert len(grids) == 6 and all(GROUP in json.dumps(one["metadata"]["runSets"]) for one in grids)
+    first = [panel["config"]["metrics"] for panel in grids[0]["metadata"]["panelBankSectionConfig"]["panels"]]
+    assert first == [[metric, metric.replace("tuned/", "base/")] for metric in METRICS]
     assert (sent["entityName"], sent["projectName"], sent["type"]) == ("team", "winnow", "project-view")
     assert sent["displayName"] == f"winnow {GROUP}"
     check(json.loads(sent["spec"]))
-    address = capsys.readouterr().out.strip().rsplit(" ", 1)[1]
+    address = capsys.readouterr().out.splitlines()[0].rsplit(" ", 1)[1]
     assert address.endswith(f"/team/winnow?nw={sent['name'].removeprefix('nw-').removesuffix('-v')}")
 
 

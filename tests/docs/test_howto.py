@@ -31,7 +31,7 @@ TASKS = "src/winnow/evaluation/tasks/"
 BLOCK = re.compile(
     r"^(?:`(?P<above>[^`\n]+)`:\n\n)?```\w+\n(?:# (?P<inside>\S+\.\w+)\n)?(?P<text>.*?)^```$", re.M | re.S
 )
-COMMAND = re.compile(r"^    (?:PYTHONPATH=\. )?python -m winnow (.*)$", re.M)
+COMMAND = re.compile(r"^    (?:PYTHONPATH=\. )?winnow (.*)$", re.M)
 
 
 def blocks(page: Path) -> dict[str, str]:
@@ -108,7 +108,7 @@ def card(folder: Path) -> dict:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_compose_and_links_lead_somewhere(page, written):
-    """Every `python -m winnow ...` of a page composes with the page's YAMLs (each first choice of a sweep), and the
+    """Every `winnow ...` of a page composes with the page's YAMLs (each first choice of a sweep), and the
     pages name one another."""
     assert len(PAGES) == 6
     written(page.stem)
@@ -133,7 +133,8 @@ def test_every_key_of_a_yaml_is_explained(page):
 
 
 def test_method(written, run):
-    """After `ifd` nothing is computed, and the score is s(A) - s(A|Q) of the columns that `ifd` kept."""
+    """After `ifd` nothing is computed, and the score is s(A) - s(A|Q) of the columns that `ifd` kept. Nor for a target
+    that is the pool's first three records: the score is the distance of s(A|Q) from the mean of these three."""
     written("adding_a_method")
     ifd = run("stages=[score]")
     gap = run("stages=[score]", "method=gap", folder="gap")
@@ -141,6 +142,11 @@ def test_method(written, run):
     losses, scores = (pq.read_table(folder / "scores.parquet").to_pylist() for folder in (ifd, gap))
     expected = [row["nll_direct"] - row["nll_conditioned"] for row in losses]
     assert [row["score"] for row in scores] == pytest.approx(expected) and len(scores) == 12
+    aimed = run("stages=[score]", "method=likeness", "data@target=embedded", "target.limit=3", folder="likeness")
+    assert card(aimed)["stages"]["score"]["status"] == "reused" and card(aimed)["data"]["target"]["n_records"] == 3
+    own = [row["nll_conditioned"] for row in losses]
+    distances = [abs(one - sum(own[:3]) / 3) for one in own]
+    assert pq.read_table(aimed / "scores.parquet")["score"].to_pylist() == pytest.approx(distances)
 
 
 def test_attack(written, run):

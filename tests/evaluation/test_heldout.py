@@ -26,7 +26,7 @@ def pool(folder, name: str, count: int, **options):
 def suite(pools, besides, **changes):
     given = {"name": "heldout", "own": 6, "others": 3, "sample_seed": 0, "tasks": [], "headline": [], "averages": {}}
     given |= {"limit": None, "batch_size": 2, "mirror": None, "seed": 0, "bootstrap_iters": 10}
-    given |= {"allow_code_execution": False, "chat_template": False}
+    given |= {"allow_code_execution": False, "chat_template": False, "kinds": {}}
     return heldout_suite(pools=pools, besides=besides, **given | changes)
 
 
@@ -40,6 +40,19 @@ def test_no_record_of_the_runs_pool_is_asked(tmp_path):
     assert len(asked) == 6 and not asked & {record.id for record in small.records}
     assert list(found.headline) == ["a_answers/bits_per_byte", "b_answers/bits_per_byte"]  # its own kind first
     assert all(record.output.strip() for records in found.pools.records.values() for record in records)
+
+
+def test_a_column_makes_a_pool_of_each_kind(tmp_path):
+    """Three open and four closed questions, one row without a kind: two tasks, of the rows of their kind."""
+    kinds = ["Open QA"] * 3 + ["closed_qa"] * 4 + [None]
+    rows = [{"instruction": f"b {i}", "output": f"answer {i}", "category": kind} for i, kind in enumerate(kinds)]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    other, own = build("data/file", path=tmp_path / "b.jsonl"), pool(tmp_path, "a", 3)
+    found = suite({"b": other}, own, kinds={"b": "category"}).pools.records
+    assert list(found) == ["b_closed_qa_answers", "b_open_qa_answers"]
+    assert {record.raw["category"] for record in found["b_open_qa_answers"]} == {"Open QA"}
+    with pytest.raises(UserError, match=r"evaluation\.kinds\.b=kind: no row of .* has a value"):
+        suite({"b": other}, own, kinds={"b": "kind"})
 
 
 def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):

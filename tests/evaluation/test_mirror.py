@@ -79,6 +79,24 @@ def test_missing_data_is_named(tokenizer, tmp_path):
         describe(suite(tmp_path / "nowhere", ("arc_easy", 0, ["acc"])))
 
 
+def test_a_broken_line_is_found_before_anything_is_tuned(tmp_path):
+    """The check reads the evaluated file to its end."""
+    own = suite(tmp_path, ("arc_easy", 0, ["acc"]))
+    (tmp_path / "arc_easy").mkdir()
+    for text, told in (
+        ("{}\n{}\n", None),
+        ("{}\n{", "line 2: no JSON"),
+        ("[]\n", "line 1: an object"),
+        ("", "is empty"),
+    ):
+        (tmp_path / "arc_easy" / "test.jsonl").write_text(text)
+        if told is None:
+            own.check_data()
+        else:
+            with pytest.raises(UserError, match=told):
+                own.check_data()
+
+
 def test_settings_follow_the_data_not_its_place(tmp_path):
     """A copy of a mirror has the same settings; one changed byte gives others, a data set of other tasks does not."""
     for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):

@@ -247,6 +247,29 @@ def test_a_single_file_is_not_evaluated_by_accident(folder):
         NluData(["scierc"]).records("scierc")
 
 
+def test_the_hidden_labels_of_sst2(monkeypatch, folder, capsys):
+    """The hub's test split of SST-2 has the label -1 everywhere: its validation split is read, before anything is
+    tuned, and this is said. Files, another copy and another split are taken as they are named."""
+    asked = []
+
+    def rows(name, split):
+        asked.append((name, split))
+        return [{"sentence": "fine", "label": 1}]
+
+    monkeypatch.setattr("winnow.data.nlu.reading.load_from_hub", rows)
+    suite = build("evaluation/nlu", name="nlu", datasets=["sst2", "agnews"], path=None)
+    assert "stanfordnlp/sst2, validation" in json.dumps(describe(suite))
+    with pytest.raises(UserError, match="agnews"):  # these rows are none of AG News: all data sets are read
+        suite.check_data()
+    build("evaluation/nlu", name="nlu", datasets=["sst2"], path=None).check_data()
+    assert set(asked) == {("stanfordnlp/sst2", "validation"), ("fancyzhx/ag_news", "test")}
+    said = "sst2: the hub hides the labels of the test split; the validation split is used.\n"
+    assert said in capsys.readouterr().out
+    for data in (NluData(["sst2"], str(folder)), NluData(["sst2"], sources={"sst2": "me/sst2"})):
+        assert data.split_of("sst2") == "test"
+    assert NluData(["sst2"], split="train").split_of("sst2") == "train"
+
+
 @pytest.mark.parametrize("name", ["nlu", "nlu_robust"])
 def test_suites_follow_the_runs_data(name):
     """Data set, folder and style are those of `data` unless they are named."""

@@ -11,12 +11,20 @@ import pytest
 import torch
 from composed import build
 
+from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
+from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.perturb import distortion as module
 from winnow.perturb.distortion import RuleDistortion
+from winnow.tuning.noised import distortion_of
 
 embedding = partial(build, "distortion/embedding")
 openai = partial(build, "distortion/openai")
+
+
+def record(instruction: str, number: int) -> Record:
+    return Record(f"{number:016x}", number, instruction, "", "yes", (), "", {})
+
 
 RAW = ["find all names in it", "list the colours", "say which topic fits the text"]
 
@@ -26,6 +34,80 @@ def test_rule_by_hand():
     together 3. Min 1, max 3: (0 + 1/2 + 1) / 3 = 0.5."""
     noisy = ["find all lemons in it", "list", "a b say which topic fits the ocean"]
     assert RuleDistortion()(RAW, noisy) == pytest.approx(0.5)
+
+
+def test_rule_with_equal_distances_among_others():
+    """One word replaced, and three of each of two others: d = 1, 3, 3, min 1, max 3: (0 + 1 + 1) / 3 = 0.6667."""
+    raw = ["find all names in it", "say which topic fits", "list the colours of it"]
+    noisy = ["find all lemons in it", "a b c fits", "list a b c it"]
+    assert RuleDistortion()(raw, noisy) == pytest.approx(0.6667, abs=5e-5)
+
+
+def words(n: int) -> str:
+    """n different words that no list of noise words and no prepared text holds."""
+    return " ".join(f"w{i}x" for i in range(n))
+
+
+@pytest.mark.parametrize("name", ["truncation", "insertion", "replacement", "padding", "opposite", "shuffling"])
+def test_each_noise_on_several_instructions_by_hand(name):
+    """Raw instructions of 5, 10 and 20 words at omega 0.2: m = 1, 2, 4.
+
+    Truncation, insertion and padding change the length by m, replacement m words in place: d = m, and eq. 1 gives 0,
+    (2 - 1) / (4 - 1) and 1, of mean 4/9. Opposite, on 40, 50 and 70 words: no word of the prepared text of at most 40
+    words stands in the raw one, so that d = n: 0, 1/3 and 1, again 4/9. Shuffling moves a block of m words over k: the
+    shorter one is deleted and inserted again, d = 2 min(m, k); k is drawn, so eq. 1 is evaluated from it."""
+    sizes = (40, 50, 70) if name == "opposite" else (5, 10, 20)
+    noising, raw = build(f"noising/{name}", omega=0.2, phi=1.0, seed=0), [words(n) for n in sizes]
+    noisy = [noising.noisy(text, f"record {i}", raw={"dataset": "sst2"}) for i, text in enumerate(raw)]
+    wanted = 4 / 9
+    if name == "shuffling":
+        found = []
+        for text, moved, m in zip(raw, noisy, (1, 2, 4), strict=True):
+            one, other = text.split(), moved.split()
+            # From the front the words behind the block come first, from the rear those before it stay.
+            first = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+            last = next(i for i in range(len(one), 0, -1) if one[i - 1] != other[i - 1])
+            found.append(2 * min(m, last - first - m))
+        assert len(set(found)) > 1
+        wanted = sum((d - min(found)) / (max(found) - min(found)) for d in found) / 3
+    assert RuleDistortion()(raw, noisy) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("dataset", ["sst2", "conll03", "scierc"])
+def test_the_instructions_of_a_data_set_need_no_fall_back(dataset, style, caplog):
+    """Eight instructions of unlike lengths: at omega 0.2 m is not the same for all, so that eq. 1 is evaluated and
+    lies inside (0, 1)."""
+    raw = list(INSTRUCTIONS[dataset][style])
+    for name in ("truncation", "insertion", "replacement", "padding"):
+        noising = build(f"noising/{name}", omega=0.2, phi=1.0, seed=0)
+        noisy = [noising.noisy(text, f"record {i}", raw={"dataset": dataset}) for i, text in enumerate(raw)]
+        assert 0 < RuleDistortion()(raw, noisy) < 1
+    assert "min-max normalisation says nothing" not in caplog.text
+
+
+def test_beta_of_an_epoch_is_that_of_its_noise():
+    """Two records of 5 and 10 words under truncation, m = 1 and 2: (0 + 1) / 2 in every epoch. Under an epoch's own
+    words a measure sees the raw instructions and other noisy ones."""
+    records = [record(words(n), number) for number, n in enumerate((5, 10))]
+    beta = distortion_of(records, build("noising/truncation", omega=0.2, phi=0.5, seed=0), RuleDistortion())
+    assert [beta(0), beta(1)] == [0.5, 0.5]
+    seen = []
+    measure = distortion_of(
+        records, build("noising/replacement", omega=0.2, seed=0), lambda raw, noisy: seen.append((raw, noisy)) or 0.0
+    )
+    assert measure(0) == measure(1) == 0.0
+    assert seen[0][0] == seen[1][0] == [one.instruction for one in records] and seen[0][1] != seen[1][1]
+
+
+def test_nothing_to_noise_is_said():
+    """One word cannot be shuffled: no pair, no distortion."""
+    with pytest.raises(UserError, match="noising=shuffling can change none of the 1 selected"):
+        distortion_of([record("go", 0)], build("noising/shuffling"), RuleDistortion())(0)
+
+
+def test_the_service_is_asked_for_the_papers_model():
+    assert openai().model == "text-embedding-3-large"
 
 
 def test_rule_counts_words_not_characters():

@@ -17,11 +17,11 @@ from winnow.tracking.names import identity
 FILES = sorted(path.relative_to(CONF / "experiment") for path in (CONF / "experiment").glob("*/*.yaml"))
 PAPER = CONF.parent / "experiments"
 TABLES = {
-    "ifd": {"main"},
-    "aifd": {"headline", "levels"},
+    "ifd": {"main", "pre_experience", "families", "kinds"},
+    "aifd": {"headline", "levels", "layers", "audit"},
     "consistency": {*(f"table{n}" for n in (1, 2, 3, 4, 6, 7, 8)), "figure_beta", "figure_pools", "figure_ratio"},
-    "adg": {"main", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
-    "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness"},
+    "adg": {"main", "ablation", "backbones", "budget", "k", "layers", "cross_backbone", "chinese", "time"},
+    "anit": {"table1", "table2", "table3", "table4", "figure2a", "figure2bc", "robustness", "multitask"},
     "verdict": {"main", "noise", "robust", "lds", "card"},
     "search": {"consistency", "anit"},
 }
@@ -102,3 +102,76 @@ def test_an_experiment_has_the_last_word():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=["experiment=ifd/main"], return_hydra_config=True)
     assert cfg.scoring.tokens_per_batch == 16384 and cfg.hydra.sweep.dir == "outputs/experiments/ifd/main/paper"
+
+
+def jobs_of(name: str, *given: str):
+    """(overrides, configuration) of each job of an experiment at its paper's scale."""
+    words = [f"experiment={name}", *given]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        sweep = compose("config", overrides=words, return_hydra_config=True)
+        rows, params = list(sweep.hydra.sweeper.rows), {k: str(v) for k, v in sweep.hydra.sweeper.params.items()}
+        jobs = expand(rows, params, words, OverridesParser.create().parse_overrides)
+    for job in jobs:
+        yield dict(word.split("=", 1) for word in job), job
+
+
+def composed(job: list[str]) -> dict:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", overrides=[*job, "paths.run=run"]), resolve=True)
+
+
+@pytest.mark.parametrize("name", ["headline", "levels", "layers", "audit"])
+def test_the_attacks_of_a_table_are_greedy_and_smaller_scales_substitute_them(name):
+    """At the paper's scale every attack in use searches greedily with the papers' resources; at smoke it does not, and
+    the two changes are among those that are printed, once each. What the command line sets stays."""
+    job = next(job for words, job in jobs_of(f"aifd/{name}") if words.get("method") != "random")
+    cfg = composed(job)
+    attacks = cfg["attack"]["use"]
+    if cfg["method"].get("attacks"):
+        attacks = attacks | {f"method {key}": one for key, one in cfg["method"]["attacks"].items()}
+    assert {(one["search"], one["resources"]) for one in attacks.values()} == {("greedy", "paper")}
+    small = composed([*job, "scale=smoke"])
+    new, changes = rescaled(small, [])
+    used = [*new["attack"]["use"].values(), *new["method"].get("attacks", {}).values()]
+    assert {(one["search"], one["resources"]) for one in used} == {("random", "offline")}
+    assert {key: value for key, value in changes.items() if key.endswith((".search", ".resources"))} == {
+        "attack.search": ["greedy", "random"],
+        "attack.resources": ["paper", "offline"],
+    }
+    assert rescaled(small, ["attack.search"])[0]["attack"]["search"] == "greedy"
+
+
+def test_rows_of_aifd_and_ifd():
+    """1%, 5% and 10% by four methods; pre-experience with 100 clusters of 1 to 20 records; a random row."""
+    rows = [words for words, _ in jobs_of("aifd/headline")]
+    assert {(one["method"], one["selection.ratio"]) for one in rows if one["data"] == "alpaca"} == {
+        (method, ratio) for method in ("random", "ifd", "aifd", "aioec") for ratio in ("0.01", "0.05", "0.1")
+    }
+    cfgs = [composed(job) for words, job in jobs_of("ifd/pre_experience") if "row.pre_experience" in words]
+    sizes = [one["pre_experience"].get("clusters", 0) * one["pre_experience"].get("per_cluster", 0) for one in cfgs]
+    assert sizes == [0, 100, 300, 500, 1000, 2000] == [one["row"]["pre_experience"] for one in cfgs]
+    main = list(jobs_of("ifd/main"))
+    assert {words["data"] for words, _ in main if words.get("method") == "random"} == {"alpaca", "wizardlm"}
+    assert {composed(job)["selection"]["budget"] for _, job in main[:2]} == {"valid"}
+    assert composed(next(iter(jobs_of("aifd/headline")))[1])["selection"]["budget"] == "records"
+
+
+def test_figures_of_anit():
+    """2a: eight data sets, three backbones, omega 0.1 to 0.5 by five noises, and a baseline of each: 8 * 3 * (5 * 5 +
+    1) jobs. 2b and c: FGSM, PGD and FreeLB at 5 rounds, ANIT with random replacement; FGM and NEFTune are ours."""
+    rows = [words for words, _ in jobs_of("anit/figure2a")]
+    assert len(rows) == 624 and len({(one["data"], one["backbone"]) for one in rows}) == 24
+    assert sum(one["adversary"] == "none" for one in rows) == 24
+    assert {one["noising.omega"] for one in rows if one["adversary"] == "nrm"} == {f"0.{n}" for n in range(1, 6)}
+    job = next(job for words, job in jobs_of("anit/figure2a") if words["adversary"] == "none")
+    assert composed(job)["row"]["omega"] is None
+    rows = {(one["adversary"], one["noising"], one.get("adversary.rounds")) for one, _ in jobs_of("anit/figure2bc")}
+    plain = {(name, "none", None) for name in ("none", "fgsm", "fgm", "neftune")}
+    assert rows == plain | {("pgd", "none", "5"), ("freelb", "none", "5"), ("nrm", "replacement", None)}
+
+
+def test_several_tasks_at_once():
+    """All eight data sets in one pool, each asked with its own test set."""
+    cfg = composed(next(job for _, job in jobs_of("anit/multitask")))
+    assert cfg["data"]["dataset"] == cfg["evaluation"]["datasets"] and len(cfg["data"]["dataset"]) == 8
+    assert cfg["table"]["average"] == "average/tasks"

@@ -29,10 +29,11 @@ defaults:
   - _self_
 name: tiny
 backbone: {{name: {backbone}, dtype: fp32}}
-at_most: {{data.limit: 24, start.pool.limit: 24, tuning.max_steps: 1, tuning.batch_size: 2, tuning.micro_batch_size: 2,
+at_most: {{data.limit: 24, start.pool.limit: 24, target.limit: 4,
+  tuning.max_steps: 1, tuning.batch_size: 2, tuning.micro_batch_size: 2,
   pre_experience.tuner.batch_size: 2, pre_experience.tuner.micro_batch_size: 2, pre_experience.clusters: 2,
   pre_experience.per_cluster: 1,
-  evaluation.limit: 2, method.max_new_tokens: 4, selection.classes: 4, selection.count: 2}}
+  evaluation.limit: 2, method.max_new_tokens: 4, method.layer: 2, selection.classes: 4, selection.count: 2}}
 """
 
 

@@ -15,6 +15,7 @@ from run_folders import run_folder
 from winnow import commands
 from winnow.errors import UserError
 from winnow.reproduce.collect import read_jobs
+from winnow.reproduce.figures import draw
 from winnow.reproduce.publish import publish, show_cell
 from winnow.reproduce.tables import Row, build, matches, read_paper
 from winnow.sweeps.summary import note_failure
@@ -406,7 +407,7 @@ def test_matching_compares_what_both_state():
 def test_commands_tell_what_they_want(tmp_path):
     with pytest.raises(UserError, match="choose adg/budget"):
         commands.table(["consistency/table5"])
-    with pytest.raises(UserError, match="run `python -m winnow experiment=consistency/table1 scale=small` first"):
+    with pytest.raises(UserError, match="run `winnow experiment=consistency/table1 scale=small` first"):
         commands.table(["consistency/table1", "scale=small"])
     with pytest.raises(UserError, match="size=3: unknown option"):
         commands.table(["consistency/table1", "size=3"])
@@ -542,3 +543,74 @@ def test_a_curve_does_not_join_unlike_settings(tmp_path):
     for words in ("paper", "method.temperature=1, ours", "method.temperature=1.4, ours"):
         assert f"adg, {words}" in drawn
     assert "adg, ours" not in drawn
+
+
+def taken(folder: Path, method: str, number: int, **selection) -> None:
+    """A job of ifd/main's kind that took so many records at a ratio of 0.12."""
+    config = {"selection.ratio": 0.12} | {f"selection.{key}": value for key, value in selection.items()}
+    folder = run_folder(
+        folder / method,
+        metrics={"mmlu/acc": 0.5},
+        choices={"method": method},
+        row={"ratio": 0.12},
+        table="consistency/table1",
+        config=config,
+    )
+    card = json.loads((folder / "run_card.json").read_text())
+    (folder / "run_card.json").write_text(json.dumps(card | {"results": {"selected": number}}))
+
+
+def test_rows_of_unequal_budgets_are_refused_unless_the_experiment_says_why(tmp_path):
+    """0.12 of 250 records: `ifd` takes 26 of the 220 that its filter leaves, `random` 30. Neither is a row, and both
+    are named; with a reason they are rows, and a footnote says it. Equal numbers need no reason, nor do equal shares of
+    the answer tokens, whatever numbers of records they are."""
+    for method, number in (("ifd", 26), ("random", 30)):
+        taken(tmp_path / "unequal", method, number, budget="valid")
+        taken(tmp_path / "equal", method, 30, budget="records")
+        taken(tmp_path / "tokens", method, number, budget="answer_tokens")
+    found = table("consistency/table1", tmp_path / "unequal")
+    assert len(found.failed) == 2 and not any(one.cells["mmlu"].ours for one in found.rows)
+    assert "unequal budgets (ifd 26 records, random 30 records)" in found.failed[0].error
+    found = table("consistency/table1", tmp_path / "unequal", unequal="its code says so [code]")
+    assert not found.failed and any(note.endswith("because its code says so [code].") for note in found.footnotes)
+    for folder in ("equal", "tokens"):
+        found = table("consistency/table1", tmp_path / folder)
+        assert not found.failed and sum(bool(one.cells["mmlu"].ours) for one in found.rows) == 2
+
+
+def test_the_mean_over_all_tasks_with_the_best_noise(tmp_path):
+    """Figure 2a at omega 0.1. Best noise: sst2 max(0.90, 0.94), lap14 max(0.60, 0.50); their mean (94 + 60) / 2 = 77.
+    Replacement alone: (90 + 60) / 2 = 75. The baseline: (92 + 58) / 2 = 75. At omega 0.2 one of the two tasks is
+    missing, so there is no mean."""
+    values = {
+        ("sst2", "replacement", 0.1): 0.90,
+        ("sst2", "padding", 0.1): 0.94,
+        ("lap14", "replacement", 0.1): 0.60,
+        ("lap14", "padding", 0.1): 0.50,
+        ("sst2", "replacement", 0.2): 0.99,
+        ("sst2", "none", None): 0.92,
+        ("lap14", "none", None): 0.58,
+    }
+    for (data, noise, omega), value in values.items():
+        run_folder(
+            tmp_path / f"{data}-{noise}-{omega}",
+            metrics={f"{data}/micro_f1": value},
+            choices={"data": data, "method": "full", "noising": noise, "adversary": "nrm" if omega else "none"},
+            row={"ratio": None, "omega": omega},
+            config={"data.dataset": data},
+            table="anit/figure2a",
+        )
+    found = table("anit/figure2a", tmp_path)
+    means = {
+        tuple(one.identity.get(key) for key in ("method", "noise", "omega")): one.cells["micro_f1"].mean
+        for one in found.rows
+        if one.identity["pool"] == "mean"
+    }
+    assert means == {
+        ("anit", "random_replacement", "0.1"): pytest.approx(75),
+        ("anit", "in_context_padding", "0.1"): pytest.approx(72),
+        ("anit", "best", "0.1"): pytest.approx(77),
+        ("none", None, None): pytest.approx(75),
+    }
+    (figure,) = commands.table_settings("anit/figure2a")["figures"]
+    assert draw(found, figure).count("baseline") == 1

@@ -44,13 +44,13 @@ def attacks(*names):
 
 
 def vectors(rows, flags=None):
-    """A likelihood pass with the given prompt vectors per record."""
+    """A likelihood pass with the given instruction vectors per record."""
     n = len(rows)
     columns = {
         "id": [f"r{i}" for i in range(n)],
         "nll": [[1.0]] * n,
         "skipped": [0] * n,
-        "prompt_vector": [None if row is None else np.array(row, np.float16) for row in rows],
+        "instruction_vector": [None if row is None else np.array(row, np.float16) for row in rows],
         "prompt_tokens": [3] * n,
         "answer_tokens": [1] * n,
         "flag": flags or [None] * n,

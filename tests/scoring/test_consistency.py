@@ -54,6 +54,19 @@ def test_by_hand():
     }
 
 
+def test_n_as_the_paper_words_it():
+    """10 tokens: a prompt of 7, of which 4 are the record's own, and 3 of the answer. Nine of them predict, with a mean
+    KL of 3, sum 27; the record itself has 4 + 3 = 7 tokens: 27 / 7. The deviation is scaled alike."""
+    tables = divergences((10.0,), kl_beta_10=[[1.0, 2.0, 6.0]], kl_answer_beta_10=[[0.5, 0.5, 2.0]])
+    scores = consistency(average_over="record").score(tables, records(1))
+    assert scores.score[0] == pytest.approx(27 / 7)
+    assert scores.components["kl_draw_std"][0] == pytest.approx(math.sqrt(14 / 3) * 9 / 7)
+    assert scores.components["kl_answer"][0] == pytest.approx(1.0)
+    assert "token of the record" in scores.descriptions["score"]
+    with pytest.raises(UserError, match="method.average_over=tokens is unknown"):
+        consistency(average_over="tokens")
+
+
 def test_low_is_wanted():
     """Scores 3, 1 and 2: the best of three is the second record."""
     tables = divergences((10.0,), kl_beta_10=[[3.0], [1.0], [2.0]], kl_answer_beta_10=[[0.0]] * 3)

@@ -36,7 +36,7 @@ def likelihood(rows, skipped=0, flags=None):
             "id": [f"r{i}" for i in range(n)],
             "nll": rows,
             "skipped": [skipped] * n,
-            "prompt_vector": [None] * n,
+            "instruction_vector": [None] * n,
             "prompt_tokens": [3] * n,
             "answer_tokens": [len(row) + skipped for row in rows],
             "flag": flags or [None] * n,

@@ -32,7 +32,9 @@ def test_share_counts_valid_records():
     """10 records, 2 null and 1 above the filter: 7 are valid, int(7 * 0.3) = 2 are kept: the two best."""
     scores = [0.1, 0.9, None, 0.5, 1.2, 0.8, None, 0.3, 0.2, 0.7]
     flags = ["x" if score is None else None for score in scores]
-    got = top(ratio=0.3).select(table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")])
+    got = top(ratio=0.3, budget="valid").select(
+        table(scores, flags), True, [Range("score", max=1.0, reason="ifd_above_1")]
+    )
     assert got.n_valid == 7 and got.budget == 2
     assert got.chosen == [1, 5] and got.cut == 0.8
     reasons = {d["row"]: d["reason"] for d in got.decisions}
@@ -40,6 +42,35 @@ def test_share_counts_valid_records():
         reasons[4] == "ifd_above_1" and reasons[2] == "x" and reasons[1] == "selected" and reasons[0] == "beyond_budget"
     )
     assert {d["row"]: d["rank"] for d in got.decisions}[1] == 1
+
+
+@pytest.mark.parametrize("valid", [250, 220, 30])
+def test_share_of_the_pool_is_the_same_for_every_method(valid):
+    """0.12 of 250 records is 30, whatever a method's filters leave: all 250, 220 (of which 0.12 would be 26), or 30."""
+    flags = ["ifd_above_1"] * (250 - valid) + [None] * valid
+    scores = [None if flag else 1.0 for flag in flags]
+    got = top(ratio=0.12).select(table(scores, flags), True)
+    assert (got.n_valid, got.budget, len(got.chosen), got.shortfall()) == (valid, 30, 30, None)
+
+
+def test_a_share_that_is_more_than_the_valid_records_takes_them_and_says_so():
+    """0.5 of 10 records is 5; 3 are valid."""
+    got = top(ratio=0.5).select(table([1.0] * 3 + [None] * 7, [None] * 3 + ["empty_answer"] * 7), True)
+    assert got.chosen == [0, 1, 2] and got.budget == 5
+    assert got.shortfall().startswith("Selection: only 3 of the 5 records asked for, because no more than 3 of 10")
+
+
+def test_share_of_the_answer_tokens():
+    """Answers of 4, 1, 3, 2 and 10 tokens, 20 in all; 0.4 of them is 8. Best first that is 4, 5, 8: three records. With
+    count=6 the sums 5 and 8 are 1 and 2 away: two records. A filter takes nothing off the 20."""
+    values, lengths = table([5.0, 4.0, 3.0, 2.0, None], [None] * 4 + ["x"]), np.array([4.0, 1, 3, 2, 10])
+    rule = top(ratio=0.4, budget="answer_tokens")
+    assert list(rule.passes) == ["count"]
+    got = rule.select(values, True, lengths=lengths)
+    assert got.chosen == [0, 1, 2] and got.budget == 3 and got.manifest()["budget_in"] == "answer_tokens"
+    assert top(count=6, budget="answer_tokens").select(values, True, lengths=lengths).chosen == [0, 1]
+    with pytest.raises(UserError, match="selection.count=11, but only 10 of 20 answer tokens are valid"):
+        top(count=11, budget="answer_tokens").select(values, True, lengths=lengths)
 
 
 def test_filter_keeps_the_right_side():
@@ -88,6 +119,7 @@ def test_smaller_budget_lies_inside_larger():
         ({"count": 2.5}, "count=2.5 is not a whole number"),
         ({"ratio": None}, "selection.ratio or selection.count; both are null"),
         ({"ratio": 0.5, "order": "up"}, "order=up"),
+        ({"budget": "tokens"}, "budget=tokens is unknown; choose records, valid, answer_tokens"),
     ],
 )
 def test_bad_settings(options, told):
@@ -125,3 +157,16 @@ def test_a_record_is_selected_once():
     assert top(count=2).select(values, True, keep_duplicates=True).chosen == [0, 2]
     with pytest.raises(UserError, match=r"only 3 of 5 records are valid \(2 duplicate\)"):
         top(count=4).select(values, True)
+
+
+def test_a_ratio_that_filters_shrink_is_said():
+    """Scores 0 to 19, those of 8 and more filtered: half of the 8 valid ones is 4, and of the pool would be 10. Where
+    a filter takes one record of 20, 5%, or the budget is a number, there is nothing to say."""
+    values = table([float(i) for i in range(20)])
+    got = top(ratio=0.5, filters=[Range("score", max=7, reason="too_high")]).select(values, True)
+    assert got.filtered().startswith(
+        "Selection: selection.ratio=0.5 counts the 8 valid records of 20, so that it selects 4 and not 10: too_high "
+        "took 12."
+    )
+    assert top(ratio=0.5, filters=[Range("score", max=18)]).select(values, True).filtered() is None
+    assert top(count=4, filters=[Range("score", max=7)]).select(values, True).filtered() is None

@@ -19,6 +19,7 @@ SCALE = {
     "at_most": {
         "data.limit": 60,
         "start.pool.limit": 60,
+        "target.limit": 60,
         "tuning.max_steps": 3,
         "tuning.batch_size": 4,
         "method.draws": 1,
@@ -121,6 +122,14 @@ def test_the_pool_to_start_from_shrinks_too():
     begun["start"]["pool"] |= {"path": "folder", "limit": 500}
     assert rescaled(begun, [])[0]["start"]["pool"] == begun["start"]["pool"] | {"limit": 60}
     assert "pool" not in rescaled(PAPER | {"start": {"_target_": "nothing"}}, [])[0]["start"]
+
+
+def test_a_target_shrinks_by_the_same_rule():
+    """One of the hub gives way to the embedded pool, 60 records of it; a local one is cut; one that is named stays."""
+    aimed = copy.deepcopy(PAPER) | {"target": {"source": "a/b", "path": None, "limit": None}}
+    assert rescaled(aimed, [])[0]["target"] == SCALE["data"] | {"limit": 60}
+    assert rescaled(aimed, ["data@target"])[0]["target"] == {"source": "a/b", "path": None, "limit": 60}
+    assert "target" not in rescaled(PAPER, [])[0]
 
 
 def test_only_nlu_records_have_an_opposite():

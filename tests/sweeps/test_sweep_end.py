@@ -17,6 +17,7 @@ from winnow import __main__ as command_line
 from winnow import pipeline
 from winnow.errors import UserError
 from winnow.sweeps.objective import check_objective, objective, results_of
+from winnow.sweeps.scale import scaled
 
 TABLE = "experiment=consistency/table3"  # method=random, consistency, consistency
 
@@ -41,13 +42,14 @@ def job(cfg, status: str = "finished") -> dict:
 def call(tmp_path, monkeypatch):
     """Calls `python -m winnow` in this process, with a stand-in for the pipeline and for the writing of tables."""
 
-    def run(*words: str, run_job=job, publish=None) -> Seen:
+    def run(*words: str, run_job=job, publish=None, own=True) -> Seen:
         seen = Seen()
         monkeypatch.setattr(pipeline, "run", lambda cfg: seen.jobs.append(cfg) or run_job(cfg))
         note = lambda settings, folder, scale: seen.tables.append((settings["name"], str(folder), scale))  # noqa: E731
         monkeypatch.setattr("winnow.reproduce.publish.publish", publish or note)
-        own = [] if any(word.startswith("hydra.sweep.dir") for word in words) else [f"hydra.sweep.dir={tmp_path / 's'}"]
-        monkeypatch.setattr(sys, "argv", ["winnow", *words, *own])
+        monkeypatch.setattr("winnow.console.sweep_lines", lambda *given: ["The end."])
+        own = own and not any(word.startswith("hydra.sweep.dir") for word in words)
+        monkeypatch.setattr(sys, "argv", ["winnow", *words, *([f"hydra.sweep.dir={tmp_path / 's'}"] if own else [])])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         try:
             command_line.main()
@@ -95,6 +97,40 @@ def test_several_experiments_or_scales_are_refused(call, words, tmp_path):
     seen = call(*words)
     assert not seen.jobs and not seen.tables and not (tmp_path / "s").exists()
     assert "give one command for each" in seen.told and "run_all.py" in seen.told and "\n" not in seen.told
+
+
+def test_jobs_and_changes_are_announced_and_the_end_is_told(call, capsys):
+    """Two methods: each job by what it alone has, and its number. At scale=smoke each change is printed once; `ifd` and
+    `random` have the same ones. A third line ends the sweep."""
+    call("-m", "scale=smoke", "method=random,ifd", "selection.ratio=0.2", run_job=lambda cfg: job(scaled(cfg)))
+    lines = capsys.readouterr().out.splitlines()
+    jobs = [line for line in lines if line.startswith("Job ")]
+    assert jobs == ["Job 1 of 2: method=random", "Job 2 of 2: method=ifd"] and lines[-1] == "The end."
+    assert sum("tuning.max_steps" in line for line in lines) == 1 and lines[0].startswith("Sweep of 2 jobs in ")
+
+
+def test_a_sweep_is_named_by_what_it_is(call, tmp_path, monkeypatch):
+    """The same command, in any order, has the same folder; another ratio has another one."""
+    monkeypatch.chdir(tmp_path)
+    for ratio in ("0.1", "0.1", "0.2"):
+        call("-m", f"selection.ratio={ratio}", "method=random,length", "hydra.sweep.subdir=${hydra:job.num}", own=False)
+    call("-m", "method=random,length", "selection.ratio=0.1", own=False)
+    folders = sorted(path.name for path in (tmp_path / "outputs" / "sweeps").iterdir())
+    assert [path.rpartition("-")[0] for path in folders] == ["random_length-0.1", "random_length-0.2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (("-m", "method=random,length", "seed=range(0,3)"), 6),
+        ((TABLE, "scale=smoke", "seed=0,1"), 6),
+        (("-m", "method=glob(l*)"), None),
+    ],
+)
+def test_the_number_of_jobs(call, capsys, words, number):
+    """Two methods by three seeds; three rows by two seeds; a pattern, which Hydra alone resolves."""
+    call(*words)
+    assert f"Sweep{f' of {number} jobs' if number else ''} in" in capsys.readouterr().out
 
 
 def test_scales_of_a_sweep_without_an_experiment(call):

@@ -306,3 +306,19 @@ def test_what_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     assert not [key for key in os.environ if key.startswith("WANDB_") and key.endswith("_DIR")]
     with pytest.raises(UserError, match="cannot be written"):
         tracked(folder=tmp_path / "file" / "run", mode="offline")
+
+
+def test_without_the_package_a_run_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """W&B is an extra: `auto` tracks nothing and says so, a mode that needs it names the extra."""
+    monkeypatch.setattr(wandb_mode, "find_spec", lambda name: None)
+    assert resolve_mode("auto") == "disabled" and "W&B is not installed" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"tracking.mode=offline needs W&B: run `pip install 'winnow\[wandb\]'`"):
+        resolve_mode("offline")
+
+
+def test_an_offline_run_says_how_it_is_sent(tmp_path: Path) -> None:
+    """The command names the folder of the run; without W&B there is none."""
+    with tracked(folder=tmp_path, mode="offline") as tracker:
+        (folder,) = tmp_path.glob("wandb/offline-run-*")
+        assert tracker.place == f"wandb sync {folder}"
+    assert tracked(folder=tmp_path, mode="disabled").place is None

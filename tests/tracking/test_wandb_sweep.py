@@ -14,7 +14,7 @@ from offline_runs import artifacts_of, config_of, exit_code_of, history_of, read
 from omegaconf import OmegaConf
 
 from winnow import __main__ as command_line
-from winnow.tracking.job import naming
+from winnow.tracking.job import logged, naming
 
 CURVE = ["train/loss", "trainer/global_step"]
 
@@ -69,6 +69,8 @@ def test_every_job_is_a_run(jobs, tiny_folder):
         assert tags <= set(run.tags) and exit_code_of(records) == 0
         assert settings["method"]["name"] == "random" and settings["scale"]["changes"] and settings["git"]
         assert settings["command"].startswith("winnow experiment=consistency/table3")
+        assert settings["choices/method"] == "random" and settings["choices/selection"] == "top"
+        assert not {"attack", "distortion", "noising", "pre_experience"} & settings.keys()
         for stage in ("score", "select", "tune", "evaluate", "report"):
             assert summary[f"stages/{stage}/seconds"] > 0
             assert summary[f"stages/{stage}/status"] in ("computed", "reused")  # they share a base model
@@ -78,6 +80,7 @@ def test_every_job_is_a_run(jobs, tiny_folder):
         for name, model in results["models"].items():
             for key, metric in model["metrics"].items():
                 assert summary[f"{name}/{key}"] == metric["value"]
+                assert summary.get(f"{name}/{key}/stderr") == metric["stderr"]
         assert {key: summary[f"delta/{key}"] for key in results["delta"]} == results["delta"]
         assert summary["selected"] == 24 * float(share)
         (histogram,) = [row for row in history if "scores/histogram._type" in row]
@@ -117,3 +120,13 @@ def test_names_of_a_run_outside_of_experiments():
     assert (named["name"], named["tags"][:4], named["tags"][-1]) == ("mine", ["a", "ifd", "b" * 64, "p"], "count=50")
     named = naming(plain("tracking.group=g", "tracking.job_type=j"), "ifd", "b", "p")
     assert (named["group"], named["job_type"]) == ("g", "j")
+
+
+def test_groups_that_a_run_does_not_use_are_not_logged():
+    """`ifd` with an ordinary tuning: no attack, no noise, no preparation. `aifd` keeps its attacks."""
+    config = plain()
+    assert {"attack", "distortion", "noising", "pre_experience"} <= config.keys()
+    assert set(config) - set(logged(config, attacks=False, distortion=False)) == {
+        *("attack", "distortion", "noising", "pre_experience", "start"),
+    }
+    assert "attack" in logged(plain("method=aifd"), attacks=True, distortion=False)

@@ -146,6 +146,26 @@ def test_the_region_reaches_the_adversary(tmp_path):
         assert adversary.tokens == sum(wanted[region])
 
 
+def test_beta_is_measured_in_every_epoch(tmp_path):
+    """Algorithm 1, line 4, stands inside the epoch loop: with beta = 0.1 + 0.2 epoch, two epochs give 0.1 and 0.3, and
+    the starts of each are 0.9 and 0.7 of the draw, here of norm 10 eps (1 - beta) / sqrt(N) * |U| at every entry. The
+    result says both; a number of the configuration is not replaced."""
+    asked = []
+    adversary = nrm()
+    given = nrm(distortion=0.5)
+    for one, wanted in ((adversary, 0.3), (given, 0.5)):
+        found = tuner(**SETTINGS | {"epochs": 2}).fit(
+            tiny_backbone(),
+            tiny_records(),
+            tmp_path / str(wanted),
+            one,
+            trainer_args=CPU,
+            distortion=lambda epoch: asked.append(epoch) or 0.1 + 0.2 * epoch,
+        )
+        assert found["distortion"] == {"0": 0.1, "1": pytest.approx(0.3)} and one.beta == pytest.approx(wanted)
+    assert asked == [0, 1, 0, 1]
+
+
 def test_the_report_names_the_adversary(tmp_path):
     result = tune(tmp_path, ALL["nrm"])
     assert result["adversary"] == describe(ALL["nrm"]) and result["adversary"]["distortion"] == 0.2

@@ -12,6 +12,7 @@ from test_loss import model_of, trained
 from tiny_tuning import micro_batch, tiny_records
 from torch import Tensor
 
+from winnow.data.templates import Encoded
 from winnow.errors import UserError
 from winnow.store.describe import arguments
 from winnow.tuning.adversary.ball import norm, project, uniform_start, unit
@@ -82,9 +83,9 @@ def one_sample(adversary, draw=((1.0, 1.0), (1.0, 1.0))) -> tuple[float, list[li
 def test_nrm_by_hand():
     """eps 0.1, alpha 0.03, beta 0.9, draw 1 everywhere, N = 4, weight 2.
 
-    eq. 7: delta0 = 10 / 2 * 0.1 * 0.1 = 0.05 in each entry. eq. 8: g / ||g|| = (0.6, 0, 0, 0.8), so the step arrives at
-    (0.068, 0.05, 0.05, 0.074), of squared norm 0.004624 + 0.0025 + 0.0025 + 0.005476 = 0.0151: outside, so scaled by
-    0.1 / sqrt(0.0151). eq. 6: L = 0 + 2 (3 * 0.068 + 4 * 0.074) * that = 2 * 0.5 * 0.1 / sqrt(0.0151).
+    eq. 7: delta0 = 10 / 2 * 0.1 * 0.1 = 0.05 in each entry. eq. 5, 6: g / ||g|| = (0.6, 0, 0, 0.8), so the step
+    arrives at (0.068, 0.05, 0.05, 0.074), of squared norm 0.004624 + 0.0025 + 0.0025 + 0.005476 = 0.0151: outside, so
+    scaled by 0.1 / sqrt(0.0151). eq. 8: L = 0 + 2 (3 * 0.068 + 4 * 0.074) * that = 2 * 0.5 * 0.1 / sqrt(0.0151).
     """
     loss, (start, clean, end) = one_sample(nrm(epsilon=0.1, alpha=0.03, weight=2.0, distortion=0.9))
     scale = 0.1 / math.sqrt(0.0151)
@@ -187,7 +188,7 @@ def test_nothing_at_padding_nor_outside_the_instruction(adversary):
     (The last token of a record predicts nothing, so that it has no gradient to follow.)"""
     for region in ("sample", "instruction"):
         loss_of = watched()
-        mask = getattr(loss_of.batch, "mask" if region == "sample" else "instruction")
+        mask = loss_of.batch.regions[region]
         adversary.loss(loss_of, loss_of.clean, mask)
         moved = [delta for delta in loss_of.deltas if delta.abs().max() > 0]
         assert moved and all(delta[~mask].abs().max() == 0 for delta in moved)
@@ -216,7 +217,7 @@ def test_a_record_without_an_instruction_stays_clean():
     plain = loss_of(loss_of.clean).item()
     for name, adversary in ALL.items():
         terms = 2 if name in ("fgm", "fgsm", "pgd", "nrm") else 1
-        loss = adversary.loss(loss_of, loss_of.clean, loss_of.batch.instruction)
+        loss = adversary.loss(loss_of, loss_of.clean, loss_of.batch.regions["instruction"])
         assert loss.item() == pytest.approx(terms * plain, abs=1e-5)
 
 
@@ -309,19 +310,37 @@ def test_a_shared_batch_changes_only_the_memory(name):
 
 
 def test_the_distortion_in_force():
-    """A number of the configuration wins; null takes the noising's; without noising nothing is distorted."""
+    """A number of the configuration wins; null takes the epoch's; before one is given nothing is distorted."""
     given, open_ = nrm(distortion=0.3), nrm()
-    assert open_.distortion == 0.0
+    assert open_.beta == 0.0
     for adversary in (given, open_):
         adversary.prepare(0.7)
-    assert given.distortion == 0.3 and open_.distortion == 0.7
-    open_.prepare(None)
-    assert open_.distortion == 0.0
+    assert given.beta == 0.3 and open_.beta == 0.7 and open_.distortion is None
     zero = nrm(distortion=0.0)
     zero.prepare(0.7)
-    assert zero.distortion == 0.0
+    assert zero.beta == 0.0
     with pytest.raises(ValueError, match="outside"):
         open_.prepare(1.5)
+
+
+def test_nrm_perturbs_instruction_and_context_alone():
+    """The shipped region is X_n = {I_n, C} of eq. 5-8. A prompt of template word, instruction (2 tokens), template
+    word, input (1 token), template word, then 2 answer tokens: delta at tokens 1, 2 and 4, and nowhere else."""
+    spans = {"instruction": (1, 3), "input": (4, 5)}
+    record = Encoded("0" * 16, [2, 3, 4, 5, 6, 7, 8, 1], 6, 1, spans, None)
+    shipped = nrm(distortion=0.3)
+    loss_of = watched(records=[record])
+    shipped.loss(loss_of, loss_of.clean, loss_of.batch.regions[shipped.region])
+    moved = [delta[0].abs().amax(-1) > 0 for delta in loss_of.deltas if delta.abs().max() > 0]
+    assert len(moved) == 2 and all(one.nonzero().flatten().tolist() == [1, 2, 4] for one in moved)
+
+
+def test_the_shipped_step_counts():
+    """Beside a start of norm 5.8 eps (1 - beta) = 0.40 at eps 0.1, beta 0.3 a step of alpha = 0.03 turns delta1 by a
+    twentieth, one of the shipped length by more than a third: |start| and alpha are of one order."""
+    shipped = nrm()
+    start = 10 * shipped.epsilon * (1 - 0.3) / math.sqrt(3)
+    assert 0.5 < shipped.alpha / start < 3
 
 
 @pytest.mark.parametrize(
@@ -329,7 +348,7 @@ def test_the_distortion_in_force():
     [
         (lambda: nrm(distortion=1.5), "adversary.distortion=1.5"),
         (lambda: nrm(epsilon=-0.1), "adversary.epsilon=-0.1"),
-        (lambda: nrm(region="answer"), "adversary.region=answer is unknown; choose one of sample, instruction"),
+        (lambda: nrm(region="answer"), "adversary.region=answer is unknown; choose one of input, sample, instruction"),
         (lambda: pgd(epsilon=0.1, alpha=0.1, rounds=0), "adversary.rounds=0"),
         (lambda: nrm(share_batch="yes"), "adversary.share_batch=yes is unknown; choose auto, true or false"),
         (lambda: freelb(epsilon=0.1, alpha=float("nan")), "adversary.alpha=nan"),

@@ -159,4 +159,4 @@ def test_an_epoch_is_made_once_and_only_one_is_kept():
 def test_the_instruction_of_each_form_is_known():
     """Record 1 has a prompt of 3 tokens, instruction 1 to 2; one word before it in epoch 1 moves that to 2 to 3."""
     data = MicroBatches(noised, [Step(0, [[1]]), Step(1, [[1]])], pad_id=0)
-    assert [torch.where(data[k].instruction[0])[0].tolist() for k in range(2)] == [[1, 2], [2, 3]]
+    assert [torch.where(data[k].regions["instruction"][0])[0].tolist() for k in range(2)] == [[1, 2], [2, 3]]

@@ -17,7 +17,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from winnow.errors import UserError
 from winnow.store.files import seal
-from winnow.tuning.saving import BACKBONE_FILE, Prompt, load_tuned, model_card, tuned_identity, weights_digest
+from winnow.tuning.saving import (
+    BACKBONE_FILE,
+    HUB_NAMES,
+    Prompt,
+    load_tuned,
+    model_card,
+    tuned_identity,
+    weights_digest,
+)
 from winnow.tuning.start import check_start
 from winnow.tuning.trainable import shared_copy
 
@@ -150,7 +158,7 @@ CHAT = template("chat")
 
 @pytest.mark.parametrize(("mode", "template"), [("lora", PLAIN), ("full", CHAT)])
 def test_the_lines_of_the_card_generate(mode, template, tmp_path, capsys):
-    """They are run as they stand but for the folder. The tokenizer also gives token types, as many do, which no model
+    """They are run as they stand but for the folders. The tokenizer also gives token types, as many do, which no model
     takes. The prompt is the template's."""
     backbone = tiny_backbone()
     backbone.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
@@ -164,13 +172,16 @@ def test_the_lines_of_the_card_generate(mode, template, tmp_path, capsys):
     assert f"- template: {template.name}" in card and "- transformers: " in card
     assert ("w2 {instruction} w4" if template is PLAIN else "w7 {instruction} w9") in code
     space = {}
-    exec(code.replace("path/to/this/folder", str(tmp_path / "model")), space)
+    assert str(tmp_path) not in card
+    code = code.replace("path/to/this/folder", str(tmp_path / "model"))
+    exec(code.replace("path/to/base", str(tmp_path / "base")), space)
     assert space["answer"].shape[1] > space["ids"].shape[1] > 0
 
 
 def test_the_card_of_a_packaged_backbone_names_the_hubs():
-    card = model_card("/", "packaged:smollm2_135m", True, {}, None, Prompt("{instruction}", True))
-    assert 'base_model: "HuggingFaceTB/SmolLM2-135M-Instruct"' in card and "rounded" in card
+    name = HUB_NAMES["packaged:smollm2_135m"]
+    card = model_card(name, "packaged:smollm2_135m", True, {}, None, Prompt("{instruction}", True))
+    assert f'base_model: "{name}"' in card and f'from_pretrained("{name}")' in card and "rounded" in card
     pinned = model_card("gpt2", "gpt2", True, {}, "abc", Prompt("{instruction}", True))
     assert 'base_model: "gpt2"' in pinned and 'from_pretrained("gpt2", revision="abc")' in pinned
 

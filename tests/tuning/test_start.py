@@ -216,8 +216,9 @@ def test_the_distortion_is_that_of_each_subset(run, other):
     folder, _ = run("start=pool", "data@start.pool=file", f"start.pool.path={other}", *noised)
     betas = []
     for name in ("start", "model"):
-        meta = json.loads(((folder / name).resolve().parent / "meta.json").read_text())
-        betas.append(meta["adversary"]["distortion"])
+        place = (folder / name).resolve().parent
+        assert json.loads((place / "meta.json").read_text())["distortion"]["class"].endswith("RuleDistortion")
+        betas.append(json.loads((place / "tuning.json").read_text())["distortion"]["0"])
     assert betas[0] != betas[1] and all(0 < beta <= 1 for beta in betas)
 
 

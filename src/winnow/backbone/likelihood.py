@@ -5,6 +5,7 @@ Pure tensor functions: no configuration, no tokenizer, no I/O.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,6 +42,24 @@ def token_nll(hidden: Tensor, logits: Logits, targets: Tensor, chunk: int = CHUN
         else:
             losses.append(_nll_rows(rows, logits, wanted))
     return torch.cat(losses)
+
+
+def token_nll_entropy(hidden: Tensor, logits: Logits, targets: Tensor, chunk: int = CHUNK_ROWS) -> tuple[Tensor, ...]:
+    """`token_nll`, and the entropy of each row's distribution: in nats, and as a share of the largest there could be.
+
+        H_i = - sum over the vocabulary v of p_i(v) log p_i(v),   p_i = softmax(logits(h_i));   H_i / log V
+
+    Arguments as of `token_nll`. Returns three (rows,) in fp32; H_i lies between 0 and log V, V logits a row.
+    """
+    if hidden.shape[0] == 0:
+        return tuple(hidden.new_zeros(0, dtype=torch.float32) for _ in range(3))
+    parts = []
+    for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        log_p = logits(rows).float().log_softmax(-1)
+        entropy = torch.special.entr(log_p.exp()).sum(-1)  # 0 log 0 = 0
+        nll = -log_p.gather(1, wanted[:, None])[:, 0]
+        parts.append(torch.stack([nll, entropy, entropy / math.log(log_p.shape[-1])]))
+    return tuple(torch.cat(parts, dim=1))
 
 
 def _nll_rows(rows: Tensor, logits: Logits, wanted: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from winnow.store.files import write_atomically, write_json
 
 SHARE = 0.1  # of the records: the top of a ranking
 LENGTHS = {"answer_tokens": "answer length", "prompt_tokens": "prompt length"}
-ASKED = re.compile(r"^(method|template|backbone|scorer|data|attack|pre_experience|selection)(\.|$)")
+ASKED = re.compile(r"^(method|template|backbone|scorer|data|target|attack|pre_experience|selection)(\.|$)")
 
 
 def scorecards(runs: Sequence[ComparedRun], methods: Collection[str] = ()) -> list[dict[str, Any]]:

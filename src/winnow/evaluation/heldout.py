@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from winnow import draws
@@ -35,6 +36,7 @@ class HeldOutPools(Identified):
 def heldout_suite(
     name: str,
     pools: Mapping[str, Pool],
+    kinds: Mapping[str, str],
     besides: Pool,
     own: int,
     others: int,
@@ -52,13 +54,16 @@ def heldout_suite(
 ) -> Suite:
     """A suite of a task `<pool>_answers` for each pool, and `tasks` of the harness besides.
 
-    pools: name -> records to draw from. besides: the pool of the run; none of its records is drawn. own, others:
-    records of the pool that has its source, of each other one. sample_seed: of the draw, together with the record.
-    headline: of the further tasks, behind the bits per byte of the run's own kind and the others. Other arguments: see
-    `Suite`.
+    pools: name -> records to draw from. kinds: pool -> a column of its rows: the pool becomes one for each of the
+    column's values, `<pool>_<value>`, without the rows that have none. besides: the pool of the run; none of its
+    records is drawn. own, others: records of the pool that has its source, of each other one. sample_seed: of the draw,
+    together with the record. headline: of the further tasks, behind the bits per byte of the run's own kind and the
+    others. Other arguments: see `Suite`.
 
     Raises UserError where a pool has too few records.
     """
+    for key, column in kinds.items():
+        pools = {name: pool for name, pool in pools.items() if name != key} | by_kind(key, pools[key], column)
     taken = {record.id for record in besides.records}
     of_its_kind = sorted(pools, key=lambda key: pools[key].source != besides.source)
     records = {
@@ -83,6 +88,18 @@ def heldout_suite(
         bootstrap_iters=bootstrap_iters,
         pools=HeldOutPools(records),
     )
+
+
+def by_kind(name: str, pool: Pool, column: str) -> dict[str, Pool]:
+    """{`<name>_<value>`: the records whose row has this value in the column}. Raises UserError where no row has one."""
+    found: dict[str, list[Record]] = {}
+    for record in pool.records:
+        value = record.raw.get(column)
+        if value:
+            found.setdefault(f"{name}_{re.sub(r'[^a-z0-9]+', '_', str(value).lower()).strip('_')}", []).append(record)
+    if not found:
+        raise UserError(f"evaluation.kinds.{name}={column}: no row of {pool.source} has a value in this column.")
+    return {key: replace(pool, records=found[key]) for key in sorted(found)}
 
 
 def heldout(pool: Pool, count: int, seed: int, taken: Collection[str]) -> list[Record]:

@@ -73,13 +73,16 @@ def _write_pools(suite: Suite, template, tokenizer, folder: Path, cache: Path) -
 
 
 def check_data(suite: Suite) -> None:
-    """Raises UserError if the data of the tasks that will run cannot be had: it is neither in the mirror, nor in the
-    hub library's cache, nor on the hub. Of the parts of one data set the first is asked for."""
+    """Read all data of the tasks that will run, so that nothing is tuned for an evaluation that cannot be: files of the
+    mirror line by line, data of the hub into the library's cache. Raises UserError if something cannot be had or read.
+    Prints where a data set's validation split stands for a test split without labels."""
     from winnow.evaluation.harness import runnable
 
     for dataset in {condition.dataset for condition in suite.conditions().values()}:
+        if suite.nlu.split_of(dataset) != suite.nlu.split:
+            print(f"{dataset}: the hub hides the labels of the {suite.nlu.split} split; the validation split is used.")
         suite.nlu.records(dataset)
-    asked: set[str] = set()
+    asked: set[tuple[str, str | None]] = set()
     specs = [spec for spec in runnable(suite)[0] if spec.task not in suite.written]
     wanted = {spec.task: leaves(spec.task) for spec in specs}
     _check_resources(wanted)
@@ -88,16 +91,30 @@ def check_data(suite: Suite) -> None:
         if source in (None, embedded.HUB_NAME):
             continue
         if suite.mirror is not None:
-            mirrored_files(task, Path(suite.mirror).expanduser())
-        elif source not in asked:
-            asked.add(source)
+            _check_lines(mirrored_files(task, Path(suite.mirror).expanduser())[task.evaluated_split])
+        elif (source, task.config.get("dataset_name")) not in asked:
+            asked.add((source, task.config.get("dataset_name")))
             import datasets
 
             options = task.config.get("dataset_kwargs") or {}
             try:
-                datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options)
+                datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options).download_and_prepare()
             except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
                 raise _not_to_be_had([name], error) from error
+
+
+def _check_lines(file: Path) -> None:
+    number = 0
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{file}, line {number}: no JSON ({error}); mend the line or take it out.") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{file}, line {number}: an object was expected, found {type(row).__name__}.")
+    if not number:
+        raise UserError(f"{file} is empty: an item on each line was expected.")
 
 
 def _not_to_be_had(names: list[str], error: Exception) -> UserError:

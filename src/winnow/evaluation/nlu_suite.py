@@ -29,10 +29,10 @@ def nlu_suite(
 ) -> Suite:
     """A suite whose tasks are the conditions of `NluData`: see there for the arguments; sample_seed is its `seed`.
 
-    Metrics: `<data set>/micro_f1` without noises; with them `<data set>/clean/micro_f1`,
-    `<data set>/<noise>@<omega>/micro_f1`, and the plain means `average/<data set>/<noise>` over the omegas and
-    `average/<data set>/noisy` over all noised conditions. `unreadable` stands beside each `micro_f1`; SciERC has
-    `entity_f1` and `relation_f1` too.
+    Metrics: `<data set>/micro_f1` without noises, and of several data sets the plain mean `average/tasks`; with them
+    `<data set>/clean/micro_f1`, `<data set>/<noise>@<omega>/micro_f1`, and the plain means `average/<data set>/<noise>`
+    over the omegas and `average/<data set>/noisy` over all noised conditions. `unreadable` stands beside each
+    `micro_f1`; SciERC has `entity_f1` and `relation_f1` too.
     """
     data = NluData(
         datasets=tuple(dict.fromkeys(datasets)),
@@ -59,6 +59,8 @@ def nlu_suite(
         if condition.noise is not None:
             noise = noising_class(condition.noise).name
             averages.setdefault(f"{condition.dataset}/{noise}", []).append(f"{task}/micro_f1")
+    if len(data.datasets) > 1 and not data.noises:
+        averages["tasks"] = [f"{dataset}/micro_f1" for dataset in data.datasets]
     for dataset in data.datasets if data.noises else ():
         noisy = [f"{task}/micro_f1" for task, one in conditions.items() if one.dataset == dataset and one.noise]
         averages[f"{dataset}/noisy"] = noisy

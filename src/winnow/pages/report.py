@@ -24,6 +24,7 @@ from winnow.pages.diversity import diversity_section
 from winnow.pages.files import read_json, render
 from winnow.pages.robustness import robustness_curves, robustness_table
 from winnow.pages.svg import rank_correlation
+from winnow.pages.verbs import asked_section
 from winnow.store.differences import flatten
 from winnow.store.files import write_atomically
 
@@ -69,6 +70,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "tuning": None if tuning is None else {**tuning, "plot": Markup(plots.training_curve(tuning["train_loss"]))},
         "detection": None if detection is None else {**detection, "plot": Markup(plots.detection_bars(detection))},
         "diversity": None if diversity is None else diversity_section(diversity),
+        "asked": asked_section(records, selection),
         "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
         "price": None,
         "has_texts": records is not None,

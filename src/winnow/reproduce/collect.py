@@ -65,7 +65,7 @@ class Job(Run):
     error: the sentence that ended a failed job. metrics: by the names of paper.csv, or by our own where paper.csv has
     none. changes: of the scale. earlier: an unfinished job that the folder's last sweep did not have. stand_in: the
     data that replaced the table's (`table.data`). free: keys of the configuration that change no number. command_line:
-    the keys that the sweep's command line sets."""
+    the keys that the sweep's command line sets. budget: (what was asked for, what was taken), None for all data."""
 
     status: str
     error: str | None
@@ -77,6 +77,7 @@ class Job(Run):
     stand_in: str | None = None
     free: frozenset[str] = frozenset()
     command_line: tuple[str, ...] = ()
+    budget: tuple[str, str] | None = None
 
 
 def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[Job]:
@@ -154,6 +155,7 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
         stand_in=config["table"].get("data"),
         free=free_keys(config),
         command_line=command_line,
+        budget=_budget(card, choices),
     )
     note = folder / FAILURE
     if note.is_file():  # of the last attempt, which may have ended before it changed the card
@@ -164,6 +166,17 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
     if job.model:
         job.metrics |= _metrics(job.model["metrics"], job.results.get("headline") or [], config, table)
     return job
+
+
+def _budget(card: Mapping[str, Any], choices: Mapping[str, str]) -> tuple[str, str] | None:
+    """What a comparison must have in common: records taken, or the share of the answer tokens that was asked for, which
+    is met as nearly as whole records can. None for all data, and for the control whose point is the tokens."""
+    taken = (card.get("results") or {}).get("selected")
+    if taken is None or choices["method"] == "full" or choices["selection"] == "equal_tokens":
+        return None
+    selection = card["config"]["selection"]
+    asked = str(selection.get("count") or selection.get("ratio"))
+    return asked, f"{asked} answer tokens" if selection.get("budget") == "answer_tokens" else f"{taken} records"
 
 
 def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
@@ -187,7 +200,7 @@ def _metrics(
     if table.get("average"):
         ours[table["average"]] = "average"
     dataset = config["data"].get("dataset")
-    if dataset is not None:
+    if isinstance(dataset, str):  # several tasks have their own keys
         ours |= {f"{dataset}/micro_f1": "micro_f1", f"{dataset}/clean/micro_f1": "micro_f1"}
         ours |= {f"average/{dataset}/{noise}": f"micro_f1_{noise}" for noise in ("noisy", *NOISES)}
     metrics = {}

@@ -15,12 +15,13 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
     """One curve y(x) for each value of `by`, as SVG. Our markers are filled, with the standard deviation over seeds;
     the paper's are open. The x axis is numeric if every x is a number; otherwise each value (layers 0-3) has its place.
 
-    figure: name, x (`ratio`, a setting, or a metric such as tuning_seconds), y (a metric), by (columns or settings).
+    figure: name, x (`ratio`, a setting, or a metric such as tuning_seconds), y (a metric), by (columns or settings);
+    where, {column: value}, of which rows; baseline, {column: value}, of which rows ours is a level line.
     """
     title = f"{figure['y'].replace('_', ' ')} against {figure['x'].replace('_', ' ')}"
     series: dict[str, list[Row]] = {}
     for row in table.rows:
-        if _x(row, figure["x"]) is not None and figure["y"] in row.cells:
+        if _x(row, figure["x"]) is not None and figure["y"] in row.cells and _is(row, figure.get("where") or {}):
             series.setdefault(_label(row, figure["by"]), []).append(row)
     if not series:
         return message(title, "There is no point to draw yet.")
@@ -40,12 +41,22 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
             name = f"{label}, {'paper' if printed else 'ours'}".strip(", ")
             fill = {"markerfacecolor": "none", "linestyle": "--"} if printed else {"linestyle": "-"}
             axes.errorbar(xs, ys, yerr=None if printed else spreads, label=name, linewidth=1.4, **style, **fill)
+        for row in table.rows:
+            level = row.cells[figure["y"]].mean if figure["y"] in row.cells else None
+            if figure.get("baseline") and _is(row, figure["baseline"]) and level is not None:
+                label = _label(row, figure["by"])
+                colour = COLOURS[list(series).index(label) % len(COLOURS)] if label in series else "grey"
+                axes.axhline(level, color=colour, linestyle=":", linewidth=1.2, label=f"{label}, baseline".strip(", "))
         if not numeric:
             axes.set_xticks(range(len(places)), [str(place) for place in places])
         axes.set(title=title, xlabel=figure["x"].replace("_", " "), ylabel=figure["y"].replace("_", " "))
         axes.margins(x=0.06, y=0.12)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         return to_svg(plot, title)
+
+
+def _is(row: Row, wanted: Mapping[str, Any]) -> bool:
+    return all(row.identity.get(key) == str(value) for key, value in wanted.items())
 
 
 def _label(row: Row, by: Sequence[str]) -> str:

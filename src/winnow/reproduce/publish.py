@@ -79,11 +79,11 @@ def as_csv(table: Table, scale: str) -> str:
                 "high": _plain(cell.tested and cell.tested[1]),
                 "verdict": cell.tested[2] if cell.tested else "",
             }
-            writer.writerow({key: _inert(value) for key, value in cells.items()})
+            writer.writerow({key: inert(value) for key, value in cells.items()})
     return out.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula: a text that begins like one gets an apostrophe, numbers stay."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if formula and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value) else value
@@ -95,7 +95,7 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
     settings_of_rows = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
     varying = [key for key in (*COLUMNS, *settings_of_rows) if len({row.identity.get(key) for row in table.rows}) > 1]
     metrics = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
-    command_lines = commands(finished, f"python -m winnow experiment={table.paper}/{table.name} scale={scale}")
+    command_lines = commands(finished, f"winnow experiment={table.paper}/{table.name} scale={scale}")
     return {
         "paper": table.paper,
         "name": table.name,

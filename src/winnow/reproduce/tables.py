@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,17 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
 
     table: `average` (our key of it); `members`, the metrics whose mean is the paper's `average`; `derived`, {metric:
     {of, over}}, the difference from the row in which the columns of `over` have these values; `best`, a setting whose
-    best value gets a row of its own; `doubtful`, [{rows, metrics, why}], printed cells that are known to be wrong;
-    `theirs`, settings that describe how the paper measured, which our rows do not take over; `also`, further metrics.
+    best value gets a row of its own; `mean`, one over whose values the mean gets a row; `doubtful`, [{rows, metrics,
+    why}], printed cells that are known to be wrong; `theirs`, settings that describe how the paper measured, which our
+    rows do not take over; `unequal`, why rows of one comparison may have different budgets; `also`, further metrics.
     """
-    footnotes = _mark_doubtful(printed, table.get("doubtful") or [])
+    jobs, footnotes = _equal(jobs, table.get("unequal"))
+    footnotes += _mark_doubtful(printed, table.get("doubtful") or [])
     footnotes += _check_averages(printed, table.get("members") or [])
     measured, notes = _measured(jobs, printed)
     footnotes += notes
     ours = [*measured, *_best(measured, table.get("best"))]
+    ours += _means(ours, table.get("mean"))
     read: dict[Path, dict[str, Measurement]] = {}
     for metric, rule in (table.get("derived") or {}).items():
         footnotes += _derive(ours, metric, rule, read)
@@ -154,6 +157,26 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     extra = dict.fromkeys(metric for row in rows for metric in row.cells if metric not in (*metrics, *ON_REQUEST))
     metrics += [*extra, *(metric for metric in table.get("also") or [] if metric not in metrics)]
     return Table(table["paper"], table["name"], rows, metrics, footnotes, list(jobs))
+
+
+def _equal(jobs: Sequence[Job], why: str | None) -> tuple[list[Job], list[str]]:
+    """(jobs, footnotes). Jobs of one backbone, pool and share are compared, so all must have the same budget. Where
+    they do not, the footnote says `why`; without a reason all of them are refused, since none of them is the right
+    one."""
+    groups: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        if job.status == "finished" and job.budget is not None:
+            share = job.identity.get("ratio") or job.budget[0]
+            groups.setdefault((job.identity["backbone"], job.identity["pool"], share), []).append(job)
+    refused, notes = {}, []
+    for (backbone, pool, share), group in groups.items():
+        sizes = dict.fromkeys(f"{job.identity['method']} {job.budget[1]}" for job in group)
+        if len({job.budget[1] for job in group}) > 1:
+            where = f"{backbone}, {pool}, {share}: unequal budgets ({', '.join(sizes)})"
+            notes += [f"{where}, because {why}."] if why else []
+            refused |= {} if why else {id(job): f"{where}; set selection.budget=records" for job in group}
+    jobs = [replace(job, status="refused", error=refused[id(job)]) if id(job) in refused else job for job in jobs]
+    return jobs, notes
 
 
 def _measured(jobs: Sequence[Job], printed: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -259,6 +282,31 @@ def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:
             top = max(cells, key=lambda cell: cell.mean)
             best.cells[metric] = Cell(ours=dict(top.ours), n=set(top.n), commits=set(top.commits), runs=top.runs)
         made.append(best)
+    return made
+
+
+def _means(rows: Sequence[Row], column: str | None) -> list[Row]:
+    """A row `column=mean` for each group of rows that differ in `column` alone and have all of its values: the mean of
+    each metric that all of them have, seed by seed."""
+    groups: dict[tuple, dict[str, Row]] = {}
+    for row in rows:
+        if column is not None and column in row.identity:
+            free = {column, *(row.differing if row.own else ())}
+            rest = {key: value for key, value in row.identity.items() if key not in free}
+            groups.setdefault(tuple(sorted(rest.items())), {})[row.identity[column]] = row
+    values = {value for group in groups.values() for value in group}
+    made = []
+    for rest, group in groups.items():
+        if len(values) < 2 or set(group) != values:
+            continue
+        members = list(group.values())
+        mean = Row(dict(rest) | {column: "mean"}, printed=False, own=all(row.own for row in members))
+        for metric in set.intersection(*(set(row.cells) for row in members)):
+            cells = [row.cells[metric] for row in members]
+            seeds = set.intersection(*(set(cell.ours) for cell in cells))
+            ours = {seed: statistics.fmean(cell.ours[seed] for cell in cells) for seed in sorted(seeds)}
+            mean.cells[metric] = Cell(ours=ours, n=set(), commits=set().union(*(cell.commits for cell in cells)))
+        made.append(mean)
     return made
 
 

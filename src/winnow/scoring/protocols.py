@@ -108,20 +108,29 @@ def padded(batch: Sequence[Encoded]) -> dict[str, Any]:
 class Method:
     """A formula over the columns of passes.
 
-    name: under which it is kept and shown. passes: by name. filters: which scored records may be selected. attacks:
-    whose prompts are made first and shown with the scores. takes_all: every eligible record is selected.
+    name: under which it is kept and shown. passes: by name, computed in their order. target_passes: by name, over the
+    records of the target, a second pool of what the model should get better at; a method with such passes needs one.
+    filters: which scored records may be selected. attacks: whose prompts are made first and shown with the scores.
+    takes_all: every eligible record is selected.
     """
 
     name: str
     version: ClassVar[int] = 1
     passes: Mapping[str, Pass] = MappingProxyType({})
+    target_passes: Mapping[str, Pass] = MappingProxyType({})
     filters: Sequence[Range] = ()
     attacks: Mapping[str, PromptAttack] = MappingProxyType({})
     takes_all: ClassVar[bool] = False
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        """The scores of the records. tables: the columns of each pass, in the order of the records."""
+        """The scores of the records. tables: the columns of each pass, in the order of the records; of each target
+        pass, in the order of the target's."""
         raise NotImplementedError
+
+    def records_for(self, name: str, tables: dict[str, PassTable], records: Sequence[Record]) -> Sequence[Record]:
+        """The records that the pass `name` runs over, one for each of `records`: these, or others made of them and of
+        what the passes before it found. tables: of those passes."""
+        return records
 
     def write_outputs(self, tables: dict[str, PassTable], records: Sequence[Record], folder: Path) -> None:
         """Write what is to be seen besides the scores into the run folder."""
@@ -135,8 +144,10 @@ def check_method(method: Any) -> None:
     check_kind("method", method, Method, "score")
     if not isinstance(vars(method).get("name", vars(type(method)).get("name")), str):
         raise UserError(f"method={kind} has no name; set self.name to a text.")
-    for name, pass_ in method.passes.items():
+    for name, pass_ in [*method.passes.items(), *method.target_passes.items()]:
         check_pass(f"method={method.name}, pass {name}", pass_)
+    if both := method.passes.keys() & method.target_passes.keys():
+        raise UserError(f"method={method.name}: {min(both)} is a pass and a target pass; give one another name.")
     for name, attack in method.attacks.items():
         check_kind(f"method={method.name}, attack {name}", attack, PromptAttack, "attack")
     for rule in method.filters:

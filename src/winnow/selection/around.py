@@ -17,20 +17,20 @@ from winnow.selection.rule import Candidates, Picks
 class Around(Budget):
     """A rule that asks another one first. It costs the tokenizer's time, and no pass over a backbone.
 
-    around: the rule that is controlled; order, vectors and classes are its own. ratio or count, and filters: of both.
-    seed: of the draw. Raises UserError for `full`, which leaves nothing to draw from.
+    around: the rule that is controlled; order, vectors and classes are its own. ratio or count, budget and filters: of
+    both. seed: of the draw. Raises UserError for `full`, which leaves nothing to draw from.
     """
 
     def __init__(
-        self, around: Budget, ratio: float | None, count: int | None, filters: Sequence[Range], seed: int
+        self, around: Budget, ratio: float | None, count: int | None, budget: str, filters: Sequence[Range], seed: int
     ) -> None:
         own = {key: getattr(around, key) for key in ("order", "embedding", "classes", "centre")}
-        super().__init__(ratio, count, filters=filters, seed=seed, **own)
-        self.around, self.needs_vectors = around, around.needs_vectors
+        super().__init__(ratio, count, budget, filters=filters, seed=seed, **own)
+        self.around, self.needs_vectors, self.needs_column = around, around.needs_vectors, around.needs_column
 
     @property
     def passes(self) -> dict[str, Pass]:
-        return super().passes | {"count": TokenCount()}
+        return self.around.passes | {"count": TokenCount()}
 
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         return self.around.classify(points, ids)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from winnow import draws
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
+from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Pass
 from winnow.selection import clusters
 from winnow.selection.rule import DUPLICATE, NO_VECTOR, SELECTED, Candidates, Picks, Selection
@@ -19,17 +20,20 @@ from winnow.selection.vectors import directions, present
 from winnow.store.describe import arguments, describe, parameters
 
 ORDERS = ("top", "bottom", "random")
+BUDGETS = ("records", "valid", "answer_tokens")
 
 
 class Budget:
     """Keeps the best records by score, up to a share or a number.
 
-        budget = int(valid records * ratio), or count
+        records        int(records of the pool * ratio), or count: the same number for every method
+        valid          int(valid records * ratio), or count: those with a score that pass every filter [IFD code]
+        answer_tokens  the answers' sum nearest to ratio * that of the pool, or to count tokens
 
-    The share counts valid records: those with a score that pass every filter [IFD code]. ratio: in (0, 1].
-    count: at least 1; when given, the share is not asked. order: `top` ranks the wanted end first, `bottom` the other
-    one, `random` draws an order from (seed, record id) and does not look at the score. Records of equal score are taken
-    in file order.
+    budget: one of the three. ratio: in (0, 1]. count: at least 1; when given, the share is not asked. A share of the
+    pool that is larger than the valid records takes these, and the run says so. order: `top` ranks the wanted end
+    first, `bottom` the other one, `random` draws an order from (seed, record id) and does not look at the score.
+    Records of equal score are taken in file order.
 
     embedding: a pass with a column `vector`. With it every record gets one of `classes` k-means classes, and a record
     without a vector is not eligible. This rule does not look at classes; its subset can then be compared, class by
@@ -38,17 +42,20 @@ class Budget:
     centre: take the pool's mean vector off before lengths are set to 1 (ours). Mean hidden states all point one way:
     without it unlike records have a cosine of 0.9. seed: of the random order, of k-means, of what else a rule draws.
 
-    A further rule overrides `pick`, and `classify` if it has classes of its own.
+    A further rule overrides `pick`, and `classify` if it has classes of its own. needs_column: of the score table, that
+    the rule reads.
     """
 
     version: ClassVar[int] = 1
     name = "budget"
     needs_vectors = False
+    needs_column: str | None = None
 
     def __init__(
         self,
         ratio: float | None,
         count: int | None,
+        budget: str,
         order: str,
         filters: Sequence[Range],
         embedding: Pass | None,
@@ -60,6 +67,8 @@ class Budget:
             raise UserError("Give selection.ratio or selection.count; both are null.")
         if count is None and not 0 < ratio <= 1:
             raise UserError(f"selection.ratio={ratio} must be above 0 and at most 1; 0.05 keeps 5 percent.")
+        if budget not in BUDGETS:
+            raise UserError(f"selection.budget={budget} is unknown; choose {', '.join(BUDGETS)}.")
         if count is not None and (count != int(count) or count < 1):
             raise UserError(f"selection.count={count} must be a whole number of at least 1.")
         if order not in ORDERS:
@@ -67,13 +76,15 @@ class Budget:
         if classes < 1:
             raise UserError(f"selection.classes={classes} must be at least 1.")
         self.ratio, self.count = (ratio if count is None else None), count
-        self.order, self.filters = order, list(filters)
+        self.budget, self.order, self.filters = budget, order, list(filters)
         self.embedding, self.classes, self.centre, self.seed = embedding, classes, centre, seed
 
     @property
     def passes(self) -> dict[str, Pass]:
-        """What must be computed before `select`: `embedding`, if there is one; `count` gives the answers' lengths."""
-        return {} if self.embedding is None else {"embedding": self.embedding}
+        """What must be computed before `select`: `embedding`, if there is one; `count` gives the answers' lengths,
+        `instructions` what is compared in place of the embedding."""
+        vectors = {} if self.embedding is None else {"embedding": self.embedding}
+        return vectors | ({"count": TokenCount()} if self.budget == "answer_tokens" else {})
 
     def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         """(records,) class of each record, -1 for one without a vector. points: (records, width) of unit length."""
@@ -96,13 +107,15 @@ class Budget:
         vectors: np.ndarray | None = None,
         lengths: np.ndarray | None = None,
         keep_duplicates: bool = False,
+        compared: np.ndarray | None = None,
     ) -> Selection:
         """Decide on every row of a score table.
 
         takes_all: keep every eligible record, whatever budget and rule. vectors: (records, width) float32 in the order
         of the table, NaN rows where there is none. lengths: (records,) answer tokens, likewise. keep_duplicates: a
-        record that repeats an earlier one, which has the same id, is eligible too. Raises UserError if the budget does
-        not fit the valid records, or if the rule needs vectors and has none.
+        record that repeats an earlier one, which has the same id, is eligible too. compared: (records, width), NaN rows
+        where there is none: what a limit on likeness compares in place of `vectors`. Raises UserError if the budget
+        does not fit the valid records, or if the rule needs vectors and has none.
         """
         if vectors is None and self.needs_vectors:
             raise UserError(f"The selection rule {self.name} compares vectors; give it a pass as selection.embedding.")
@@ -111,7 +124,7 @@ class Budget:
         filters = [*method_filters, *self.filters]
         reasons = self._ineligible(table, filters, vectors, keep_duplicates)
         valid = np.array([i for i, reason in enumerate(reasons) if reason is None], dtype=np.int64)
-        budget = len(valid) if takes_all else self._budget(len(valid), reasons)
+        budget = len(valid) if takes_all else self._amount(valid, reasons, lengths)
         ranked = valid[np.lexsort((valid, self._keys(score[valid], [ids[i] for i in valid], higher_is_better)))]
         points = labels = None
         if vectors is not None:
@@ -121,11 +134,26 @@ class Budget:
             picks = self.all_eligible(budget)
         else:
             known = {"ids": [ids[i] for i in ranked], "lengths": None if lengths is None else lengths[ranked]}
+            if self.needs_column is not None:
+                known["column"] = self._column(table)[ranked]
             if self.needs_vectors:
                 points = points[ranked]  # the others are needed no more
                 known |= {"vectors": points, "classes": labels[ranked]}
+            if compared is not None:  # without a vector a record is like no other
+                known |= {"compared": np.nan_to_num(directions(compared, False)[ranked])}
             candidates = Candidates(len(ranked), **known)
-            picks = self.pick(candidates, budget)
+            if self.budget == "answer_tokens":
+                picks = self._filled(candidates, budget)
+                budget = len(picks.taken)
+            else:
+                picks = self.pick(candidates, min(budget, len(valid)))
+        note = picks.note
+        if budget > len(valid):
+            note = (
+                f"Selection: only {len(picks.taken)} of the {budget} records asked for, because no more than "
+                f"{len(valid)} of {len(reasons)} are valid ({_tally(reasons)}); lower selection.ratio, loosen the "
+                f"filters, or set selection.budget=valid for a share of the valid records."
+            )
         taken = set(picks.taken)
         by_score = not takes_all and self.order != "random" and taken == set(range(len(taken)))
         return Selection(
@@ -137,14 +165,23 @@ class Budget:
             settings={
                 "ratio": None if takes_all else self.ratio,
                 "count": None if takes_all else self.count,
+                "budget_in": None if takes_all else self.budget,
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
                 "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self._own() | picks.about,
                 "embedding": None if self.embedding is None else describe(self.embedding) | {"centre": self.centre},
             },
             classes=None if labels is None else _class_counts(labels, ranked, picks),
-            note=picks.note,
+            note=note,
         )
+
+    def _column(self, table: pa.Table) -> np.ndarray:
+        if self.needs_column not in table.column_names:
+            raise UserError(
+                f"The selection rule {self.name} reads the column {self.needs_column} of the score table, which has "
+                f"{', '.join(table.column_names)}; choose the method that gives it, or another selection."
+            )
+        return table[self.needs_column].cast(pa.float64()).to_numpy(zero_copy_only=False)
 
     def _own(self) -> dict[str, Any]:
         """The arguments that this rule has besides the frame's."""
@@ -174,21 +211,37 @@ class Budget:
             return np.array([draw(self.seed, record_id) for record_id in ids])
         return -score if higher_is_better == (self.order == "top") else score
 
-    def _budget(self, valid: int, reasons: Sequence[str | None]) -> int:
+    def _amount(self, valid: np.ndarray, reasons: Sequence[str | None], lengths: np.ndarray | None) -> int:
+        """The budget in records, or in answer tokens."""
+        tokens = self.budget == "answer_tokens"
+        pool, there = (np.nansum(lengths), np.nansum(lengths[valid])) if tokens else (len(reasons), len(valid))
+        unit = "answer tokens" if tokens else "records"
         if self.count is not None:
-            if self.count > valid:
+            if self.count > there:
                 raise UserError(
-                    f"selection.count={self.count}, but only {valid} of {len(reasons)} records are valid "
+                    f"selection.count={self.count}, but only {there:.0f} of {pool:.0f} {unit} are valid "
                     f"({_tally(reasons)}); lower the count or loosen the filters."
                 )
             return self.count
-        budget = int(valid * self.ratio)
-        if budget == 0:
+        amount = int((there if self.budget == "valid" else pool) * self.ratio)
+        if amount == 0 or len(valid) == 0:
             raise UserError(
-                f"selection.ratio={self.ratio} of {valid} valid records ({len(reasons)} in all; {_tally(reasons)}) "
-                f"is no record at all; raise the ratio, or use selection.count."
+                f"selection.ratio={self.ratio} of {len(valid)} valid records ({len(reasons)} in all; {_tally(reasons)})"
+                f" is no record at all; raise the ratio, or use selection.count."
             )
-        return budget
+        return amount
+
+    def _filled(self, candidates: Candidates, tokens: float) -> Picks:
+        """The subset whose answers come nearest to `tokens`, by bisection over its number of records."""
+
+        def lacking(number: int) -> float:
+            return tokens - candidates.lengths[self.pick(candidates, number).taken].sum()
+
+        low, high = 1, candidates.n
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if lacking(middle) > 0 else (low, middle)
+        return self.pick(candidates, min((max(1, low - 1), low), key=lambda number: abs(lacking(number))))
 
 
 def draw(seed: int, record_id: str) -> float:

@@ -18,19 +18,26 @@ DUPLICATE = "duplicate"
 CONTROLLED = "taken_by_the_rule"
 
 
+FILTERED = 0.1  # share of the pool; where filters take less, the ratio surprises nobody (ours)
+REASONS_SHOWN = 3
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The eligible records, best first; a record's place is its 0-based position here.
 
     n: how many. vectors: (n, width) of unit length, and classes: (n,); None for a rule that does not ask for them.
-    lengths: (n,) answer tokens, likewise. ids: of the records.
+    lengths: (n,) answer tokens, and column: (n,) of the score table, likewise. ids: of the records. compared: (n,
+    width) of unit length, what a limit on likeness compares; None: `vectors`.
     """
 
     n: int
     vectors: np.ndarray | None = None
     classes: np.ndarray | None = None
     lengths: np.ndarray | None = None
+    column: np.ndarray | None = None
     ids: Sequence[str] = ()
+    compared: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,20 @@ class Selection:
             "classes": self.classes,
             "decisions": self.decisions,
         }
+
+    def filtered(self) -> str | None:
+        """A sentence if a ratio selects far fewer records than it is of the pool, because filters and flags took some;
+        else None."""
+        ratio, number = self.settings.get("ratio"), len(self.decisions)
+        if ratio is None or number - self.n_valid < FILTERED * number:
+            return None
+        reasons = Counter(decision["reason"] for decision in self.decisions if decision["rank"] is None)
+        named = ", ".join(f"{reason} took {count}" for reason, count in reasons.most_common(REASONS_SHOWN))
+        return (
+            f"Selection: selection.ratio={ratio:g} counts the {self.n_valid} valid records of {number}, so that it "
+            f"selects {self.budget} and not {int(number * ratio)}: {named}. Loosen that filter, or give "
+            f"selection.count."
+        )
 
     def shortfall(self) -> str | None:
         """A sentence if the budget could not be filled, else None."""

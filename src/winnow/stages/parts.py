@@ -34,12 +34,14 @@ class Parts:
 
     stages: those asked for, in their order. runner: computes passes over the backbone that is tuned and evaluated.
     scorer: over the one that scores and selects, by default the same. scoring_template: of the method's passes;
-    template: of all else. recipe: None where nothing is tuned.
+    template: of all else. target: the second pool, where the method has target passes. recipe: None where nothing is
+    tuned.
     """
 
     stages: list[str]
     folder: Path
     pool: Pool
+    target: Pool | None
     template: Template
     scoring_template: Template
     method: Method
@@ -80,7 +82,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     tuner, start = instantiate(cfg.tuning), instantiate(cfg.start)
     recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
     if "score" in stages:
-        _check_texts(method.passes, scorer, scoring_template)
+        _check_texts({**method.passes, **method.target_passes}, scorer, scoring_template)
     if "select" in stages:
         _check_texts(selection.passes, scorer, template)
     if "tune" in stages and recipe is not None:
@@ -89,8 +91,14 @@ def build_parts(cfg: DictConfig) -> Parts:
             source.check_markers()
     if "evaluate" in stages:
         suite.check_data()
+    if method.target_passes and cfg.get("target") is None:
+        raise UserError(
+            f"method={method.name} needs a target, records of what the model should get better at; give "
+            f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
+        )
     pool = instantiate(cfg.data)  # last: it may take long
-    parts = (stages, folder, pool, template, scoring_template, method, pre_experience, selection, suite)
+    target = instantiate(cfg.target) if method.target_passes else None
+    parts = (stages, folder, pool, target, template, scoring_template, method, pre_experience, selection, suite)
     return Parts(*parts, runner, scorer, recipe)
 
 

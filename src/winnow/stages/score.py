@@ -33,15 +33,20 @@ def score(
     runner: PassRunner,
     template: Template,
     pre_experience: PreExperience | None,
+    target: Pool | None,
     identity: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write `scores.parquet`, and what the method shows besides. identity: of the scores, kept in that file."""
+    """Write `scores.parquet`, and what the method shows besides. target: the pool of the method's target passes.
+    identity: of the scores, kept in that file."""
     records, tables = pool.records, {}
     if pre_experience is not None and method.passes:
         runner = runner.over(pre_experience.prepare(runner, records, template, runner.trainer))
     prompts = runner.prompts(method.attacks, records, template) if method.attacks else {}
     for name, pass_ in method.passes.items():
-        tables[name] = runner.compute(pass_, records, template)
+        tables[name] = runner.compute(pass_, method.records_for(name, tables, records), template)
+    for name, pass_ in method.target_passes.items():
+        assert target is not None  # `build_parts` refuses a method with target passes otherwise
+        tables[name] = runner.compute(pass_, target.records, template)
     record.status = "computed" if runner.computed or not runner.used else "reused"
     record.fingerprint = " ".join(runner.used) or None
     record.reused, record.resumed = runner.counts()
@@ -74,11 +79,13 @@ def unscored(flags: Sequence[str | None]) -> str | None:
 
 
 def scores_identity(
-    method: Method, pre_experience: PreExperience | None, runner: PassRunner, template: Template
+    method: Method, pre_experience: PreExperience | None, target: Pool | None, runner: PassRunner, template: Template
 ) -> dict[str, Any]:
     """All that the scores depend on besides the records: nothing is computed for it."""
-    return {
+    passes = {**method.passes, **method.target_passes}
+    aimed = {} if target is None else {"target": describe(target)}
+    return aimed | {
         "method": describe(method),
         "pre_experience": describe(pre_experience) if method.passes else None,
-        "passes": {name: runner.made_with(pass_, template) for name, pass_ in method.passes.items()},
+        "passes": {name: runner.made_with(pass_, template) for name, pass_ in passes.items()},
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,20 @@ def select(
     """Write `selection.json`, the subset in the schema it came in, its diversity, and how well planted defects were
     found. scores, identity: the identities of the scores that are wanted and of the selection."""
     table = _score_table(folder, pool, scores) if is_leader() else None  # before passes that may take long
-    vectors, lengths = _columns(record, pool, selection, runner, template)
+    vectors, lengths, compared = _columns(record, pool, selection, runner, template)
     if table is None:
         return {}
     about = Scores.about(table)
     method_parts = (about["higher_is_better"], method.filters, method.takes_all)
-    chosen = selection.select(table, *method_parts, vectors, lengths, pool.keep_duplicates)
+    chosen = selection.select(table, *method_parts, vectors, lengths, pool.keep_duplicates, compared)
     manifest = {"method": about["method"]} | chosen.manifest() | {"made_with": identity}
+    manifest |= {"categories": categories(pool.records, chosen.chosen)}
     drop_outputs_from(folder, "select")
     write_json(folder / "selection.json", manifest)
     write_sum(folder / "selection.json")
     write_subset(pool, chosen.chosen, folder)
-    if chosen.shortfall():
-        print(chosen.shortfall(), flush=True)
+    for sentence in filter(None, (chosen.filtered(), chosen.shortfall())):
+        print(sentence, flush=True)
     results = {"selected": len(chosen.chosen), "valid": chosen.n_valid, "cut": chosen.cut}
     covered = write_diversity(folder, vectors, chosen, selection)
     results |= {} if covered is None else {"classes_covered": covered}
@@ -66,7 +68,7 @@ def selection_identity(
     scores: Mapping[str, Any], method: Method, selection: Budget, pool: Pool, runner: PassRunner, template: Template
 ) -> dict[str, Any]:
     """All that the subset depends on besides the records. scores: the identity of the scores."""
-    unasked = ("ratio", "count", "order") if method.takes_all else ()
+    unasked = ("ratio", "count", "budget", "order") if method.takes_all else ()
     return {
         **scores,
         "selection": {key: value for key, value in describe(selection).items() if key not in unasked},
@@ -98,7 +100,7 @@ def _manifest(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     manifest = read_json(file, "decisions", "made_with", cure=cure)
     changes = differences(manifest["made_with"], identity)
     if changes:
-        scores = any(key.partition(".")[0] in ("method", "pre_experience", "passes") for key in changes)
+        scores = any(key.partition(".")[0] in ("method", "pre_experience", "passes", "target") for key in changes)
         stages = "score,select,tune" if scores else "select,tune"
         raise UserError(
             f"{file} was made with other settings ({difference_summary(changes)}); run stages=[{stages}] again with "
@@ -126,15 +128,33 @@ def _score_table(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> pa.Ta
 
 def _columns(
     record: StageRecord, pool: Pool, selection: Budget, runner: PassRunner, template: Template
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(records, width) vectors and (records,) answer tokens from the selection's passes, which all processes compute;
-    None for a pass that it does not have."""
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """(records, width) vectors, (records,) answer tokens and (records, width) vectors of the instructions, from the
+    selection's passes, which all processes compute; None for a pass that it does not have."""
     tables = {name: runner.compute(pass_, pool.records, template) for name, pass_ in selection.passes.items()}
     used = runner.used[len(runner.used) - len(tables) :]
     record.reused, record.resumed = runner.counts(used)
     record.fingerprint = " ".join(used) or None
-    vectors = tables["embedding"].vectors("vector") if "embedding" in tables else None
-    return vectors, tables["count"].numbers("answer_tokens") if "count" in tables else None
+    vectors, compared = (
+        tables[name].vectors("vector") if name in tables else None for name in ("embedding", "instructions")
+    )
+    return vectors, tables["count"].numbers("answer_tokens") if "count" in tables else None, compared
+
+
+def categories(records: Sequence[Record], chosen: Sequence[int]) -> dict[str, dict[str, float]] | None:
+    """How many records of each category pool and subset have, largest first, from the column `category` of the pool's
+    rows; None if no row has one.
+
+    reduction_percent: 100 (pool - selected) / pool, as in the consistency paper's Table 6. chosen: positions of the
+    subset. A row without a category counts as `none`."""
+    if not any(isinstance(one.raw.get("category"), str) for one in records):
+        return None
+    own = [str(one.raw.get("category") or "none") for one in records]
+    selected = Counter(own[i] for i in chosen)
+    return {
+        name: {"pool": n, "selected": selected[name], "reduction_percent": round(100 * (n - selected[name]) / n, 2)}
+        for name, n in Counter(own).most_common()
+    }
 
 
 def _detect(

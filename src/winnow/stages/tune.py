@@ -16,7 +16,7 @@ from winnow.store.differences import difference_summary, differences
 from winnow.store.files import read_json, write_json
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
-from winnow.tuning.noised import Distortion, examples_of, prepare
+from winnow.tuning.noised import Distortion, distortion_of, examples_of
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
 from winnow.tuning.trainable import check_targets
@@ -54,9 +54,7 @@ class Recipe:
     measure: Callable[[], Distortion]
 
     def identity(self, records: Sequence[Record], start: Path | None) -> dict[str, Any]:
-        """Of the model tuned on the records from the model in the folder `start`. It prepares the adversary: the
-        distortion of these very records is part of its description."""
-        prepare(self.adversary, records, self.noising, self.measure)
+        """Of the model tuned on the records from the model in the folder `start`."""
         identity = {
             "version": TUNED_VERSION,
             "records": sorted(record.id for record in records),
@@ -66,6 +64,8 @@ class Recipe:
             "template": describe(self.template),
         }
         if self.noising is not None:
+            if self.adversary.needs_distortion:
+                identity["distortion"] = describe(self.measure())
             identity["noising"] = describe(self.noising)
             read = self.noising.read_besides(records)
             if read:
@@ -146,7 +146,9 @@ def tune(
 
 def _model(recipe: Recipe, records: Sequence[Record], start: Path | None, loggers: Loggers) -> tuple[Artifact, bool]:
     """(the artifact of a tuned model, whether it was tuned now)."""
-    runner, noising = recipe.runner, recipe.noising
+    runner, noising, distortion = recipe.runner, recipe.noising, None
+    if noising is not None and recipe.adversary.needs_distortion:
+        distortion = distortion_of(records, noising, recipe.measure())
     artifact = runner.store.artifact("models", recipe.identity(records, start))
 
     def fit(_: bool) -> None:
@@ -160,6 +162,7 @@ def _model(recipe: Recipe, records: Sequence[Record], start: Path | None, logger
             None if noising is None else describe(noising),
             start,
             recipe.template,
+            distortion,
         )
 
     return artifact, compute_once(artifact, fit)

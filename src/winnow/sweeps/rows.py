@@ -43,7 +43,7 @@ def expand(
             named = dict(zip(merged, job, strict=True))
             if not _matches(named, only or {}, parse):
                 continue
-            name = _name([named[key] for key in varying])
+            name = job_name([named[key] for key in varying])
             jobs.setdefault(tuple(sorted(job)), [*job, f"row.job='{name}'", f"scale.keep=[{keep}]"])
     if only and not jobs:
         filters = ", ".join(f"{key}={value}" for key, value in only.items())
@@ -79,7 +79,7 @@ def _key(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
 
 
-def _name(overrides: Sequence[str]) -> str:
+def job_name(overrides: Sequence[str]) -> str:
     """`ifd-0.05-llama2_7b-3f2a1c`: the values, and a hash of the overrides that does not depend on their order."""
     shown = [word for word in overrides if not word.startswith(("row.", "evaluation", "data.path", "backbone.name"))]
     words = [re.sub(r"[^A-Za-z0-9_.]+", "_", word.split("=", 1)[1]).strip("_.") for word in shown]

@@ -7,11 +7,13 @@ configuration file could reduce them. Settings from the command line stay.
 from __future__ import annotations
 
 import copy
+import re
 import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.store.differences import flatten
@@ -23,12 +25,14 @@ GROUPS = {
     "tuning": ("mode",),
     "evaluation": ("tasks", "datasets", "path"),
 }
+COPIES = re.compile(r"^(attack\.use|method\.attacks)\.\w+\.(search|resources)$")  # they follow the keys of `attack`
 FEWEST = 2  # records in the smallest share of a pool
 ABSENT = "absent"
+PRINTED: set[str] = set()  # changes that this process has printed for a job of the sweep
 
 
 def scaled(cfg: DictConfig) -> DictConfig:
-    """`cfg` itself at scale=paper, otherwise a resolved copy at `cfg.scale`; prints the changes.
+    """`cfg` itself at scale=paper, otherwise a resolved copy at `cfg.scale`; prints the changes, of a sweep each once.
 
     The copy's `scale` holds name and changes (key -> [from, to]). A second call returns such a copy unchanged.
     """
@@ -37,10 +41,18 @@ def scaled(cfg: DictConfig) -> DictConfig:
         return cfg
     keep = list(scale.keep) if scale.keep is not None else _command_line()
     plain, changes = rescaled(OmegaConf.to_container(cfg, resolve=True), keep)
-    print(f"scale={scale.name} changes {len(changes)} settings{':' if changes else '.'}")
+    lines = []
     for key, (before, after) in changes.items():
         values = [textwrap.shorten(show_value(value), 100, placeholder="...") for value in (before, after)]
-        print(f"  {key}: {' -> '.join(values)}", flush=True)
+        lines.append(f"  {key}: {' -> '.join(values)}")
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        new = [line for line in lines if line not in PRINTED]
+        PRINTED.update(lines)
+        which = "further settings of this job" if len(new) < len(lines) else "settings"
+    else:
+        new, which = lines, "settings"
+    if new:
+        print("\n".join([f"scale={scale.name} changes {len(new)} {which}:", *new]), flush=True)
     return OmegaConf.create(plain)
 
 
@@ -50,8 +62,9 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     cfg: plain and resolved. keep: dotted keys or groups that do not change.
 
     The scale's choice of a group replaces the run's where `_replaces` is true, unless the group or its identifying keys
-    are in `keep`; single keys in `keep` stay. The scale's data replaces `start.pool` by the same rule. Then the suite
-    loses its long tasks, `at_most` limits numbers, and the budget of the selection shrinks with the pool.
+    are in `keep`; single keys in `keep` stay. The attacks get the scale's search and resources. The scale's data
+    replaces `start.pool` and `target` by the same rule. Then the suite loses its long tasks, `at_most` limits numbers,
+    and the budget of the selection shrinks with the pool.
     """
     scale = cfg["scale"]
     new = copy.deepcopy({key: value for key, value in cfg.items() if key != "scale"})
@@ -62,12 +75,14 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     if new.get("scorer") and not {"backbone@scorer", "scorer.name"} & set(keep):
         new["scorer"] = copy.deepcopy(scale["backbone"])
     start = new.get("start") or {}
-    own_pool = {"data@start.pool", "start.pool.path", "start.pool.source"} & set(keep)
-    if "pool" in start and not own_pool and _is_remote(start["pool"]):
-        start["pool"] = _in_place_of(start["pool"], "start.pool", scale["data"], keep)
+    for place, holder, name in (("start.pool", start, "pool"), ("target", new, "target")):
+        own_pool = {f"data@{place}", f"{place}.path", f"{place}.source"} & set(keep)
+        if holder.get(name) and not own_pool and _is_remote(holder[name]):
+            holder[name] = _in_place_of(holder[name], place, scale["data"], keep)
     nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
     if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in keep:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite
+    _substitute_attacks(new, scale.get("attack") or {}, keep)
     if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror"):
         _trim(new["evaluation"], scale["suite"])
     for key, largest in scale["at_most"].items():
@@ -82,7 +97,7 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     changes = {
         key: [before.get(key, ABSENT), after.get(key, ABSENT)]
         for key in [*before, *(key for key in after if key not in before)]
-        if before.get(key, ABSENT) != after.get(key, ABSENT)
+        if before.get(key, ABSENT) != after.get(key, ABSENT) and not COPIES.match(key)
     }
     return new | {"scale": {"name": scale["name"], "changes": changes}}, changes
 
@@ -125,6 +140,16 @@ def _target(cfg: Mapping[str, Any], group: str) -> str:
 
 def _stock_tasks(evaluation: Mapping[str, Any]) -> bool:
     return any(not task["task"].startswith("embedded") for task in evaluation.get("tasks") or [])
+
+
+def _substitute_attacks(cfg: dict[str, Any], choice: Mapping[str, Any], keep: Collection[str]) -> None:
+    """Set `attack.search` and `attack.resources`, and their copies in the attacks in use."""
+    attack = cfg.get("attack") or {}
+    holders = [attack, *(attack.get("use") or {}).values(), *(cfg["method"].get("attacks") or {}).values()]
+    for key, value in choice.items():
+        for holder in holders if f"attack.{key}" not in keep else ():
+            if key in holder:
+                holder[key] = value
 
 
 def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The end of a multirun sweep: unfinished jobs with their reasons, and the check of the experiment's table."""
+"""A multirun sweep: its folder, its jobs as they begin, and at its end those that are unfinished."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ import textwrap
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from winnow.errors import UserError
 from winnow.messages import user_sentence
 from winnow.store.files import read_json, write_atomically, write_json
+from winnow.sweeps import scale
+from winnow.sweeps.rows import expand, job_name
 from winnow.tracking.run_card import mask_hydra
 
 FAILURE = "failed.json"  # in a job's folder: the error of its last attempt
@@ -36,6 +40,7 @@ SHARED = (
     "jobs, as ${hydra:job.num} does"
 )
 CARD = "run_card.json"
+UNNAMED = Path("outputs/sweeps/unnamed")  # the folder of a sweep in conf/config.yaml
 
 
 def note_failure(folder: Path, error: Exception) -> None:
@@ -150,15 +155,22 @@ def _ends_process(method: Callable) -> Callable:
 
 
 class SweepSummary(Callback):
-    """Hydra callback: checks the sweep, and writes a note for every job that begins."""
+    """Hydra callback: checks the sweep and names its folder; prints and writes a note for every job that begins."""
 
     def __init__(self) -> None:
-        self.notes: Path | None = None  # the launcher copies it into its processes
+        # The launcher copies these into its processes.
+        self.notes: Path | None = None
+        self.common: set[str] = set()  # overrides of all jobs
+        self.number: int | None = None  # of jobs, where it is known
 
     @_ends_process
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         _check_sweep(config)
         REFUSED.clear()
+        scale.PRINTED.clear()
+        _name_folder(config)
+        self.common, self.number = set(config.hydra.overrides.task), _number_of_jobs(config)
+        print(f"Sweep{f' of {self.number} jobs' if self.number else ''} in {config.hydra.sweep.dir}", flush=True)
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
         home = Path(os.path.abspath(folder))
         for left in home.glob(f".jobs-{platform.node()}-*-*"):  # by sweeps that were killed
@@ -177,7 +189,17 @@ class SweepSummary(Callback):
         if self.notes is not None and not self._first(config, folder):
             REFUSED.add(config.hydra.job.num)
             return
+        if self.notes is not None:
+            of = f" of {self.number}" if self.number else ""
+            print(
+                f"\nJob {config.hydra.job.num + 1}{of}: {' '.join(self._own(config.hydra.overrides.task))}", flush=True
+            )
         (folder / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
+
+    def _own(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides of a job that others lack."""
+        added = ("row.job=", "scale.keep=")  # by the sweeper of rows
+        return [word for word in overrides if word not in self.common and not word.startswith(added)]
 
     def _first(self, config: DictConfig, folder: Path) -> bool:
         """Write the job's note. False if an earlier job has this folder; the settings of that job are restored."""
@@ -202,6 +224,34 @@ class SweepSummary(Callback):
                 write_atomically(folder / ".hydra" / name, text)
             write_json(self.notes / f"{uuid.uuid4().hex}.json", about | {"refused": True})
             return False
+
+
+def _name_folder(config: DictConfig) -> None:
+    """Name the folder of a sweep that has none by its overrides, so that the same command finds its jobs again. It
+    becomes an override, because Hydra composes the configuration of each job anew."""
+    sweep = config.hydra.sweep
+    if Path(sweep.dir) != UNNAMED:
+        return
+    with open_dict(config):
+        sweep.dir = str(UNNAMED.with_name(job_name(sorted(config.hydra.overrides.task))))
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep.dir}'")
+
+
+def _number_of_jobs(config: DictConfig) -> int | None:
+    """How many jobs a sweep has; None for a sweeper that decides as it goes."""
+    sweeper, words = OmegaConf.to_container(config.hydra.sweeper, resolve=True), list(config.hydra.overrides.task)
+    parse = OverridesParser.create().parse_overrides
+    params = {str(key): str(value) for key, value in (sweeper.get("params") or {}).items()}
+    if "rows" in sweeper:
+        only = sweeper["only"] if isinstance(sweeper["only"], dict) else {}  # the sweeper refuses what is none
+        return len(expand(sweeper["rows"], params, words, parse, only))
+    if "n_trials" in sweeper:
+        return sweeper["n_trials"]
+    overrides = parse([*words, *(f"{key}={value}" for key, value in params.items())])
+    glob = any(one.value_type == ValueType.GLOB_CHOICE_SWEEP for one in overrides)  # Hydra knows what it stands for
+    if glob or not sweeper["_target_"].endswith(".BasicSweeper"):
+        return None
+    return len(BasicSweeper.split_arguments(overrides, None)[0])
 
 
 def _check_sweep(config: DictConfig) -> None:

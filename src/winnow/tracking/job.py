@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from winnow.config import nothing
 from winnow.data.records import Pool
 from winnow.scoring.scores import Scores
 from winnow.store.files import read_json
@@ -19,6 +20,7 @@ from winnow.tracking.wandb_run import Tracker
 SHOWN = 10  # best and worst records in the tracker's table
 LONGEST = 500  # characters of an instruction or answer in that table
 LONGEST_TAG = 64  # characters that W&B takes
+NOTHING = f"{nothing.__module__}.{nothing.__qualname__}"  # the target of a group that builds nothing
 
 
 def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> dict[str, Any]:
@@ -54,6 +56,20 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
     }
 
 
+def logged(config: Mapping[str, Any], attacks: bool, distortion: bool) -> dict[str, Any]:
+    """The configuration that the tracker gets: without the groups that build nothing and those of attacks and
+    distortion that the run does not use, and with Hydra's choice of each group as `choices/<group>`.
+
+    attacks, distortion: whether the method has attacks, and whether the adversary measures how far noise goes.
+    """
+    unused = [key for key, used in (("attack", attacks), ("distortion", distortion)) if not used]
+    unused += [key for key, node in config.items() if isinstance(node, Mapping) and node.get("_target_") == NOTHING]
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    choices = {} if hydra is None else hydra.runtime.choices
+    own = {f"choices/{group}": choice for group, choice in choices.items() if not str(group).startswith("hydra/")}
+    return {key: node for key, node in config.items() if key not in unused} | own
+
+
 def share(config: Mapping[str, Any]) -> dict[str, str]:
     """What is selected: `count` or `ratio`, as the budget takes them."""
     selection = config.get("selection") or {}
@@ -71,8 +87,8 @@ def track_stage(tracker: Tracker, folder: Path, pool: Pool, stage: str, record: 
     """Seconds and status of a finished stage, and what it left in the run folder: the scores, the best and worst
     records and the subset, the training curve and the model, all metrics of the evaluation.
 
-    Summary keys: `stages/<stage>/seconds`, `stages/<stage>/status`, `<base or tuned>/<task>/<metric>`,
-    `delta/<task>/<metric>`, tuned minus base, with its paired interval, `/low` and `/high`;
+    Summary keys: `stages/<stage>/seconds`, `stages/<stage>/status`, `<base or tuned>/<task>/<metric>` with its standard
+    error, `/stderr`; `delta/<task>/<metric>`, tuned minus base, with its paired interval, `/low` and `/high`;
     `verdict/<task>/<metric>`, win, tie or loss of the tuned model.
     """
     tracker.summary({f"stages/{stage}/seconds": record.seconds, f"stages/{stage}/status": record.status})
@@ -130,7 +146,8 @@ def _track_evaluation(tracker: Tracker, results: dict[str, Any]) -> None:
     for name, model in results["models"].items():
         metrics = {f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()}
         tracker.log_metrics(metrics)
-        tracker.summary(metrics)
+        errors = {f"{name}/{key}/stderr": one["stderr"] for key, one in model["metrics"].items()}
+        tracker.summary(metrics | {key: error for key, error in errors.items() if error is not None})
     tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})
     for key, one in results.get("comparison", {}).items():
         ends = {f"delta/{key}/{end}": one[end] for end in ("low", "high")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from winnow.errors import UserError
 from winnow.network import reachable
@@ -45,6 +46,12 @@ def resolve_mode(mode: str) -> str:
         # wandb itself still accepts these two older words.
         mode = {"dryrun": "offline", "run": "online"}.get(os.environ["WANDB_MODE"], os.environ["WANDB_MODE"])
         source = "WANDB_MODE"
+    if find_spec("wandb") is None:
+        if mode in ("online", "offline"):
+            raise UserError(f"{source}={mode} needs W&B: run `pip install 'winnow[wandb]'`, or use tracking=csv.")
+        if mode == "auto":
+            print("W&B is not installed, so nothing is tracked but in CSV files (tracking=csv).", flush=True)
+            return "disabled"
     if mode not in MODES:
         raise UserError(f"{source}: found {mode!r}, expected one of {', '.join(MODES)}.")
     if mode == "auto":

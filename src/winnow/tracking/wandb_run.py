@@ -41,7 +41,8 @@ class Tracker:
     on an error.
 
     `run` is the wandb run, or None when W&B is disabled; `mode` is online, offline or disabled; `artifacts` are the
-    kinds that are kept; `continued` says that an earlier start in the same folder began this W&B run."""
+    kinds that are kept; `continued` says that an earlier start in the same folder began this W&B run. `place` is the
+    run's address, or the command that sends an offline run; None without W&B."""
 
     def __init__(
         self,
@@ -62,7 +63,9 @@ class Tracker:
         self._csv_steps = 0
         self._finished = False
         self._csv = CSVLogger(save_dir=str(folder), name="metrics") if csv else None
+        self.place: str | None = None
         if run is not None:
+            self.place = run.url if mode == "online" else f"wandb sync {Path(run.dir).parent}"
             self._loggers.append(WandbLogger(experiment=run, save_dir=str(folder), log_model=False))
         if self._csv is not None:
             self._loggers.append(self._csv)

@@ -33,7 +33,7 @@ class MicroBatch(NamedTuple):
     step: 0-based optimizer step. epoch: 0-based pass over the records. number: position among all
     micro-batches of the step, over all processes. step_tokens: answer tokens in the whole global batch.
     records: the record ids. ids: (batch, length) token ids. mask: (batch, length) bool, false at padding.
-    instruction: (batch, length) bool, true at the tokens of the record's instruction.
+    regions: name -> (batch, length) bool, where an adversary may perturb; see `adversary.base.REGIONS`.
     rows: (answer tokens,) positions in the flattened (batch * length) hidden states that predict an answer
     token. targets: (answer tokens,) the tokens to be predicted.
     A step whose global batch is too small has empty micro-batches, with batch = 0.
@@ -45,7 +45,7 @@ class MicroBatch(NamedTuple):
     records: tuple[str, ...]
     ids: Tensor
     mask: Tensor
-    instruction: Tensor
+    regions: dict[str, Tensor]
     rows: Tensor
     targets: Tensor
     step_tokens: int
@@ -125,7 +125,7 @@ class MicroBatches(Dataset):
         tokens = sum(supervised_tokens(examples[i]) for micro in micro_batches for i in micro)
         ids, mask, rows, targets = collate(chosen, self.pad_id)
         names = tuple(example.id for example in chosen)
-        return MicroBatch(step, epoch, index, names, ids, mask, instruction_mask(chosen), rows, targets, tokens)
+        return MicroBatch(step, epoch, index, names, ids, mask, regions(chosen, mask), rows, targets, tokens)
 
 
 def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -147,13 +147,16 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, T
     return ids, mask, torch.tensor(rows, dtype=torch.long), torch.tensor(targets, dtype=torch.long)
 
 
-def instruction_mask(examples: Sequence[Encoded]) -> Tensor:
-    """(batch, length) bool: true at the tokens of each record's instruction, if it has one."""
-    mask = torch.zeros(len(examples), max((len(e.ids) for e in examples), default=0), dtype=torch.bool)
+def regions(examples: Sequence[Encoded], sample: Tensor) -> dict[str, Tensor]:
+    """The regions of a micro-batch, each (batch, length) bool: `sample` as given; `instruction`, the tokens of each
+    record's instruction, if it has one; `input`, these and the tokens of its input."""
+    instruction, both = torch.zeros_like(sample), torch.zeros_like(sample)
     for row, example in enumerate(examples):
-        start, stop = example.spans.get("instruction", (0, 0))
-        mask[row, start:stop] = True
-    return mask
+        for role, (start, stop) in example.spans.items():
+            both[row, start:stop] = True
+            if role == "instruction":
+                instruction[row, start:stop] = True
+    return {"sample": sample, "instruction": instruction, "input": both}
 
 
 class _FromOffset(Sampler[int]):

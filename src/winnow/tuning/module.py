@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,6 +31,8 @@ class InstructionTuner(pl.LightningModule):
     parameters that ask for a gradient are trained and checkpointed.
     total_steps: length of the learning-rate schedule; warmup_ratio: share of it with a rising rate.
     run: what the run depends on, JSON-able; a checkpoint of another run is refused.
+    distortion: epoch -> beta, the distortion of that epoch's noised instructions, which the adversary is given when the
+    epoch begins; None where it asks for none. `distortions` holds those of the epochs that were begun.
 
     Dropout and an adversary's noise are functions of (seed, step, record): micro-batches, processes, an interruption
     and a resume change nothing but rounding.
@@ -49,6 +52,7 @@ class InstructionTuner(pl.LightningModule):
         schedule: str = "cosine",
         seed: int = 0,
         run: dict[str, Any] | None = None,
+        distortion: Callable[[int], float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,6 +60,8 @@ class InstructionTuner(pl.LightningModule):
         self.learning_rate, self.warmup_ratio, self.weight_decay = learning_rate, warmup_ratio, weight_decay
         self.total_steps, self.schedule, self.seed = total_steps, schedule, seed
         self.run = run or {}
+        self.distortion = distortion
+        self.distortions: dict[int, float] = {}
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
         self._step_loss = torch.zeros(())
@@ -64,16 +70,18 @@ class InstructionTuner(pl.LightningModule):
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         if batch.step != self.global_step:
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
+        if self.distortion is not None and batch.epoch not in self.distortions:
+            self.distortions[batch.epoch] = self.distortion(batch.epoch)
+            self.adversary.prepare(self.distortions[batch.epoch])
         if batch.ids.numel() == 0:
             # Every process must take part in every backward pass; this one adds zeros to the gradients.
             share = torch.stack([parameter.reshape(-1)[0] for _, parameter in self.trained()]).sum() * 0.0
         else:
             self._batches.append(batch)
             embeds = self.model.get_input_embeddings()(batch.ids)
-            mask = batch.instruction if self.adversary.region == "instruction" else batch.mask
             loss_of = MicroBatchLoss(self.model, batch, self.seed)
             loss_of.same_dropout()
-            loss = self.adversary.loss(loss_of, embeds, mask)
+            loss = self.adversary.loss(loss_of, embeds, batch.regions[self.adversary.region])
             share = loss * (len(batch.targets) / batch.step_tokens)
         self._step_loss = self._step_loss + share.detach()
         # Lightning divides by the accumulation and averages gradients over processes; the shares are to be

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from winnow.data.records import Record
     from winnow.data.templates import Encoded, Template
     from winnow.perturb.noising.base import Noising
-    from winnow.tuning.adversary.base import Adversary
 
 Distortion = Callable[[Sequence[str], Sequence[str]], float]
 
@@ -31,20 +30,19 @@ def examples_of(
     return NoisedExamples(encoded(records), lambda epoch: encoded(noising.apply(records, epoch)))
 
 
-def prepare(
-    adversary: Adversary, records: Sequence[Record], noising: Noising | None, measure: Callable[[], Distortion]
-) -> None:
-    """Give an adversary that asks for it the distortion beta of the records' noising, or None without noising.
+def distortion_of(records: Sequence[Record], noising: Noising, measure: Distortion) -> Callable[[int], float]:
+    """Epoch -> beta, the distortion of the instructions as that epoch noises them (ANIT, Algorithm 1, line 4).
 
-    measure: builds the distortion; called only if it is needed. Raises UserError if no instruction can be noised.
+    The function raises UserError if no instruction can be noised.
     """
-    if noising is None or not adversary.needs_distortion:
-        adversary.prepare(None)
-        return
-    raw, noisy = noising.pairs(records)
-    if not raw:
-        raise UserError(
-            f"noising={noising.name} can change none of the {len(records)} selected instructions, so there is no "
-            f"distortion; choose another noising, or give adversary.distortion a number."
-        )
-    adversary.prepare(measure()(raw, noisy))
+
+    def beta(epoch: int) -> float:
+        raw, noisy = noising.pairs(records, epoch)
+        if not raw:
+            raise UserError(
+                f"noising={noising.name} can change none of the {len(records)} selected instructions, so there is no "
+                f"distortion; choose another noising, or give adversary.distortion a number."
+            )
+        return measure(raw, noisy)
+
+    return beta

@@ -42,10 +42,11 @@ def save_tuned(
     """Writes adapter or model (safetensors), tokenizer, the backbone's identity and model card to `folder`, all or
     nothing.
 
-    facts: lines of the model card. prompt: what the model was tuned on. An adapter names the backbone as
-    `from_pretrained` takes it from anywhere on this machine: an absolute path, or a hub name with its revision.
+    facts: lines of the model card. prompt: what the model was tuned on. An adapter names the backbone by its name on
+    the hub, with its revision; a backbone that has none by its absolute path, and only on this machine.
     """
-    base, revision = _resolved(backbone.model.config._name_or_path or backbone.name), backbone.identity.get("revision")
+    base = HUB_NAMES.get(backbone.name) or _resolved(backbone.model.config._name_or_path or backbone.name)
+    revision = backbone.identity.get("revision")
     adapter = isinstance(model, PeftModel)
     with replacing(folder) as partial:
         if adapter:
@@ -63,14 +64,16 @@ def save_tuned(
 
 
 def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None, prompt: Prompt) -> str:
-    """A short README.md: what the model is, how it came about, how to load it and generate with it."""
+    """A short README.md: what the model is, how it came about, how to load it and generate with it.
+
+    base: a name on the hub or a local folder, of which the card holds the last part only.
+    """
     pinned = f', revision="{revision}"' if revision else ""
-    local = Path(base).is_dir()
-    public = HUB_NAMES.get(name) if local else base
+    public = None if Path(base).is_dir() else base
     origin = f"- base: {public or Path(base).name}"
-    if local and public:
+    if name in HUB_NAMES:
         origin += f" ({name}: its weights as a package ships them, rounded; those of the hub differ a little)"
-    elif local:
+    elif public is None:
         origin += " (a local folder; give its place below)"
     title = f"# {name}, instruction-tuned {'adapter' if adapter else 'model'}"
     rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
@@ -79,7 +82,7 @@ def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revis
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'folder = "path/to/this/folder"',
-        f'model = AutoModelForCausalLM.from_pretrained("{base}"{pinned})'
+        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned})'
         if adapter
         else "model = AutoModelForCausalLM.from_pretrained(folder)",
         *(["model = PeftModel.from_pretrained(model, folder)"] if adapter else []),

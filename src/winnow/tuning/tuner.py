@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,7 @@ class Tuner:
         noising: dict[str, Any] | None = None,
         start: Path | None = None,
         template: Template | None = None,
+        distortion: Callable[[int], float] | None = None,
     ) -> dict[str, Any]:
         """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`.
 
@@ -138,15 +139,15 @@ class Tuner:
         noising: what examples that differ per epoch depend on, JSON-able; needed with them, and only then.
         trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
         start: folder of a model that was tuned before from the same backbone, in the same mode; training goes on from
-        its weights. template: of the examples, for the model card.
+        its weights. template: of the examples, for the model card. distortion: epoch -> beta, see `InstructionTuner`.
         The backbone is not altered, nor is torch's random state on the CPU.
 
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
         the first epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this
-        process: records that kept their raw form), start (hash of the weights it started from, None for the
-        backbone), path. Under several processes the first one writes; all return
+        process: records that kept their raw form), distortion (beta by epoch, likewise), start (hash of the weights it
+        started from, None for the backbone), path. Under several processes the first one writes; all return
         the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
         not fit, or the folder holds checkpoints of another run.
@@ -197,6 +198,7 @@ class Tuner:
                     "records": digest(records),
                     "start": began,
                 },
+                distortion=distortion,
             )
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
             with self._enough_memory(), interruptible(trainer):
@@ -218,6 +220,7 @@ class Tuner:
             "adversary": describe(adversary),
             "noising": noising,
             "noise_fallbacks": {str(k): n for k, n in getattr(examples, "fallbacks", {}).items()},
+            "distortion": {str(epoch): beta for epoch, beta in module.distortions.items()},
             "start": began,
             "path": str(folder / "model"),
         }

@@ -97,6 +97,13 @@ def test_spacing_around_punctuation():
         ("sst2", "positive\nnegative would be wrong", "positive"),  # the first line counts
         ("sst2", "positive or negative", None),  # hedging
         ("sst2", "nonpositive", None),  # no word of its own
+        ("sst2", "not positive", None),  # a denial names nothing
+        ("sst2", "It isn't at all positive.", None),
+        ("sst2", "neither positive nor negative", None),
+        ("sst2", "negative, not positive", "negative"),
+        ("sst2", "Not positive but negative", "negative"),
+        ("sst2", "Not bad at all: positive", "positive"),
+        ("agnews", "not Sci/Tech", None),  # of two words neither counts
         ("sst2", "", None),
         ("agnews", "Topic: sci / tech", "Sci/Tech"),
         ("agnews", "Science and Technology", "Sci/Tech"),

@@ -35,12 +35,17 @@ def folder(tmp_path):
 
 
 def test_every_data_set_has_its_texts():
-    """Two styles each, the detailed one at least three times as long; opposite ones that differ from both."""
+    """Two styles of eight instructions each, the shortest detailed one at least three times as long as the longest
+    concise one; opposite ones that differ from all. The lengths of a style differ: see test_distortion."""
     assert set(INSTRUCTIONS) == set(OPPOSITE) == set(DATASETS)
     for name, texts in INSTRUCTIONS.items():
         assert tuple(texts) == STYLES
-        assert len(texts["detailed"].split()) >= 3 * len(texts["concise"].split()) >= 3 * 5
-        assert len(set(OPPOSITE[name])) >= 4 and not set(OPPOSITE[name]) & set(texts.values())
+        assert all(len(set(own)) == 8 for own in texts.values())
+        detailed, concise = ([len(text.split()) for text in texts[style]] for style in STYLES)
+        assert (
+            min(detailed) >= 3 * max(concise) and min(concise) >= 5 and min(len(set(detailed)), len(set(concise))) > 2
+        )
+        assert len(set(OPPOSITE[name])) >= 4 and not set(OPPOSITE[name]) & {*texts["detailed"], *texts["concise"]}
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
@@ -49,6 +54,24 @@ def test_every_data_set_has_its_yaml(name):
     preset = OmegaConf.to_container(config(f"data={name}").data)
     assert preset.pop("_target_") == "winnow.data.nlu.read_nlu"
     assert set(preset) == set(inspect.signature(read_nlu).parameters) and preset["dataset"] == name
+
+
+def test_several_data_sets_are_one_pool(folder):
+    """SST-2 as it is read alone, then 14Lap's two sentences; rows are numbered through, and limit holds for each."""
+    own = folder / "14lap"
+    own.mkdir()
+    lines = [f"Nice screen {n}####[([1], [0], 'POS')]" for n in range(2)]
+    (own / "train_triplets.txt").write_text("\n".join(lines) + "\n")
+    pool = build("data/nlu_tasks", dataset=["sst2", "lap14"], path=folder)
+    alone = read(path=folder)
+    assert [one.id for one in pool.records[:40]] == [one.id for one in alone.records] and len(pool.records) == 42
+    assert [one.row for one in pool.records] == list(range(42)) and pool.records[41].output == "positive: screen | Nice"
+    few = build("data/nlu_tasks", dataset=["sst2", "lap14"], path=folder, limit=1)
+    assert [one.raw["dataset"] for one in few.records] == ["sst2", "lap14"]
+    with pytest.raises(UserError, match=r"data\.dataset is empty"):
+        build("data/nlu_tasks", dataset=[], path=folder)
+    with pytest.raises(UserError, match="is a single file"):
+        build("data/nlu_tasks", dataset=["sst2"], path=own / "train_triplets.txt")
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 40), ("validation", 4), ("test", 6)])
@@ -88,8 +111,18 @@ def test_wrong_settings_are_named(folder, options, message):
 def test_styles_change_the_instruction_alone(folder):
     detailed, concise = (read(dataset="sst2", path=folder, style=style).records for style in STYLES)
     assert [record.input for record in detailed] == [record.input for record in concise]
-    assert {record.instruction for record in detailed} == {INSTRUCTIONS["sst2"]["detailed"]}
-    assert {record.instruction for record in concise} == {INSTRUCTIONS["sst2"]["concise"]}
+    for style, records in zip(STYLES, (detailed, concise), strict=True):
+        assert {record.instruction for record in records} == set(INSTRUCTIONS["sst2"][style])
+
+
+def test_the_instruction_is_drawn_by_the_text(folder):
+    """40 records get all of 8 instructions (one is missed with a chance of 8 (7/8)^40 = 4%; these texts are fixed), a
+    record the same one when the file is another: `train` and a file of its last 20 rows."""
+    whole = {one.input: one.instruction for one in read(dataset="sst2", path=folder).records}
+    assert len(set(whole.values())) == 8
+    (folder / "part.tsv").write_text(sst2_rows(20, 20))
+    part = {one.input: one.instruction for one in read(dataset="sst2", path=folder / "part.tsv").records}
+    assert part and all(whole[text] == instruction for text, instruction in part.items() if text in whole)
 
 
 def test_a_limit_draws_the_same_records_in_both_styles(folder):

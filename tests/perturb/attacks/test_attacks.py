@@ -12,7 +12,7 @@ from six_attacks import CACHE, INSTRUCTIONS, KINDS, attack_of, six
 
 from winnow.errors import UserError
 from winnow.perturb.attacks import base
-from winnow.perturb.attacks.checklist import random_strings
+from winnow.perturb.attacks.checklist import STRINGS
 from winnow.perturb.attacks.stresstest import TAUTOLOGIES
 
 WORD_ATTACKS = ["textbugger", "deepwordbug", "textfooler", "bertattack"]
@@ -153,7 +153,7 @@ def test_a_long_instruction_is_attacked_in_few_places():
     assert outcome.words_changed == 20 or Levenshtein.distance(text, outcome.prompt) == 30
 
 
-@pytest.mark.parametrize(("name", "options"), [("stresstest", TAUTOLOGIES), ("checklist", random_strings())])
+@pytest.mark.parametrize(("name", "options"), [("stresstest", TAUTOLOGIES), ("checklist", STRINGS)])
 def test_sentence_attacks_append_one_option(name, options):
     """The instruction as it was, a blank, one of the options; over many records every tautology comes up."""
     attack = attack_of(name)
@@ -166,10 +166,12 @@ def test_sentence_attacks_append_one_option(name, options):
 
 
 def test_options_are_the_papers():
-    """Three tautologies, the last five times the first; 50 different strings of 10 letters and digits."""
+    """Three tautologies, the last five times the first; 50 different strings of 10 letters and digits, of which
+    PromptBench prints d6ZQ3u0GBQ first, 9vGXgnbWB8 as the 15th and lWJoGGRdjv last."""
     assert TAUTOLOGIES[2] == ("and true is true " * 5).strip()
-    assert len(set(random_strings())) == 50
-    assert all(len(s) == 10 and set(s) <= set(string.ascii_letters + string.digits) for s in random_strings())
+    assert len(set(STRINGS)) == 50
+    assert [STRINGS[i] for i in (0, 14, 49)] == ["d6ZQ3u0GBQ", "9vGXgnbWB8", "lWJoGGRdjv"]
+    assert all(len(s) == 10 and set(s) <= set(string.ascii_letters + string.digits) for s in STRINGS)
 
 
 @pytest.mark.parametrize(("candidates", "words"), [(1, 1), (2, 1), (7, 1), (8, 2), (12, 2), (13, 3), (500, 20)])

@@ -9,7 +9,7 @@ from composed import template
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, attack_of, record
 
 from winnow.perturb.attacks import base
-from winnow.perturb.attacks.checklist import random_strings
+from winnow.perturb.attacks.checklist import STRINGS
 from winnow.perturb.attacks.prompts import attacked_prompts
 from winnow.scoring.answer_loss import AnswerLoss
 from winnow.store.artifacts import Store
@@ -59,7 +59,7 @@ def test_a_loss_that_cannot_be_raised_is_no_success(name):
 
 def test_checklist_takes_the_option_with_the_largest_loss():
     """50 options and the original are 51 questions; the loss is largest for the 17th."""
-    best = random_strings()[16]
+    best = STRINGS[16]
 
     def losses(texts):
         return [3.0 if text.endswith(best) else 1.0 for text in texts]

@@ -61,6 +61,20 @@ def test_equals_the_definition(backbone, records, tmp_path, region, layer, pooli
             assert np.allclose(vectors[i], plain(backbone.model, encoded, region, layer, pooling), atol=1e-5)
 
 
+def test_the_instructions_vector_does_not_know_the_form(backbone, tmp_path):
+    """region=instruction runs the text alone: the mean of its states, the same with an input (another form of the
+    template) and without an answer. Over the prompt the two differ."""
+    pair = [record("Name it", "a pear", "fruit"), record("Name it", "", "")]
+    vectors = column(
+        compute(backbone, pair, tmp_path, BackboneEmbedding(**FINAL | {"region": "instruction"})), "vector"
+    )
+    ids = torch.tensor([backbone.tokenizer("Name it")["input_ids"]])
+    wanted = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0].mean(0).numpy()
+    assert all(np.allclose(vector, wanted, atol=1e-5) for vector in vectors)
+    prompts = column(compute(backbone, pair, tmp_path, BackboneEmbedding(**FINAL | {"region": "prompt"})), "vector")
+    assert not np.allclose(*prompts, atol=1e-2)
+
+
 def test_tokens_are_those_pooled(backbone, tmp_path):
     """One token per byte: the answer's bytes, and the whole text's."""
     one = record("hi", "", "blue")
@@ -115,6 +129,17 @@ def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, reco
         mean = loaded.model(input_ids=torch.tensor([ids]))[0][0].mean(0).numpy()
         assert np.allclose(vectors[i], mean / np.linalg.norm(mean), atol=1e-5)
         assert table.numbers("tokens")[i] == len(ids)
+
+
+def test_sentence_embedding_of_the_instruction_leaves_the_input_out(encoder_folder, backbone, tmp_path):
+    """Two records of one instruction: one vector with region=instruction, two with region=prompt."""
+    pair = [record("Name it", "a pear", "fruit"), record("Name it", "", "fruit")]
+    for region, same in (("instruction", True), ("prompt", False)):
+        pass_ = SentenceEmbedding(str(encoder_folder), region=region)
+        one, other = column(compute(backbone, pair, tmp_path, pass_), "vector")
+        assert np.allclose(one, other, atol=1e-6) == same
+    with pytest.raises(UserError, match="selection.instructions.region=answer"):
+        SentenceEmbedding(str(encoder_folder), region="answer")
 
 
 def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):

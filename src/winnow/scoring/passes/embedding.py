@@ -26,13 +26,23 @@ from winnow.store.describe import Identified
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
 
-REGIONS = ("all", "prompt", "answer")
-POOLINGS = ("mean", "last")
+REGIONS = ("all", "prompt", "instruction_in_prompt", "instruction", "answer")
+POOLINGS = ("mean", "last", "weighted")
 EMPTY_TEXT = "empty_instruction_and_input"
+NO_INSTRUCTION = "empty_instruction"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("tokens", pa.int32()), ("flag", pa.string())]
 )
+
+
+def _texts(texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int) -> list[Encoded]:
+    """A text of each record by itself, cut on the right; a blank one is flagged."""
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+    return [
+        Encoded(record.id, own, len(own), 0, {}, None if text.strip() else EMPTY_TEXT)
+        for record, text, own in zip(records, texts, ids, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,14 @@ class BackboneEmbedding(Pass):
 
         pooling=mean   H = 1/n sum over the region's tokens of h_t
         pooling=last   H = h of the region's last token
+        pooling=weighted   H = sum of t h_t / sum of t,   t = 1 .. n over the region's tokens
 
     "Priority on High-Quality" (EMNLP 2025) takes the mean over all tokens, prompt and answer, of the final hidden
-    states. region: `all`, `prompt` or `answer`, cut to the template's window. layer: -1 is the final
-    state after the last norm; otherwise an index into the model's hidden states, 0 for the input embeddings, k for
-    what block k puts out. The mean is taken in fp32. attack: the vectors of prompts whose instruction was attacked.
+    states; RDS+ (arXiv 2503.01807) weights them by position. region: `all`, `prompt`, `instruction_in_prompt` or
+    `answer`, cut to the template's window; or `instruction`, its text run alone, without template and input, so that no
+    vector depends on the form of the prompt. layer: -1 is the final state after the last norm; otherwise an index into
+    the model's hidden states, 0 for the input embeddings, k for what block k puts out. The mean is taken in fp32.
+    attack: the vectors of prompts whose instruction was attacked.
 
     Columns per record: `vector`, the backbone's width in floats; `tokens`, n, how many were pooled; `flag`.
     """
@@ -61,14 +74,22 @@ class BackboneEmbedding(Pass):
         if self.region not in REGIONS:
             raise UserError(f"selection.embedding.region={self.region} is unknown; choose {', '.join(REGIONS)}.")
         if self.pooling not in POOLINGS:
-            raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {' or '.join(POOLINGS)}.")
+            raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {', '.join(POOLINGS)}.")
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
-        if self.region != "prompt":
+        if self.region == "instruction":
+            return _texts([record.instruction for record in records], records, tokenizer, template.max_length)
+        if self.region not in ("prompt", "instruction_in_prompt"):
             return template.encode(records, tokenizer)
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
         # token.
         prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
+        if self.region == "instruction_in_prompt":
+            bare = [prompt.flag is None and "instruction" not in prompt.spans for prompt in prompts]
+            prompts = [
+                replace(prompt, ids=[], flag=NO_INSTRUCTION) if none else prompt
+                for prompt, none in zip(prompts, bare, strict=True)
+            ]
         return [prompt if prompt.flag else replace(prompt, ids=prompt.ids[: prompt.answer_start]) for prompt in prompts]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
@@ -86,6 +107,8 @@ class BackboneEmbedding(Pass):
         return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
 
     def _range(self, record: Encoded) -> tuple[int, int]:
+        if self.region == "instruction_in_prompt":
+            return record.spans["instruction"]
         return (record.answer_start if self.region == "answer" else 0), len(record.ids)
 
 
@@ -100,6 +123,8 @@ class _BackboneEmbeddingModule(pl.LightningModule):
         ranges = [record["region"] for record in batch["columns"]]
         if self.pooling == "last":
             pooled = [hidden[i, stop - 1].float() for i, (_, stop) in enumerate(ranges)]
+        elif self.pooling == "weighted":
+            pooled = [_weighted(hidden[i, begin:stop].float()) for i, (begin, stop) in enumerate(ranges)]
         else:
             pooled = [hidden[i, begin:stop].float().mean(0) for i, (begin, stop) in enumerate(ranges)]
         return {
@@ -117,16 +142,22 @@ class _BackboneEmbeddingModule(pl.LightningModule):
         return self.prefix.causal.run(layers=[self.layer], input_ids=ids)[1][0]
 
 
+def _weighted(states: Tensor) -> Tensor:
+    """(width,) mean of (tokens, width), each token weighted by its place, 1 for the first."""
+    places = torch.arange(1, len(states) + 1, dtype=states.dtype, device=states.device)
+    return places @ states / places.sum()
+
+
 @dataclass(frozen=True)
 class SentenceEmbedding(Pass, Identified):
-    """One unit vector per record from a sentence encoder, which reads the instruction and the input, not the answer.
+    """One unit vector per record from a sentence encoder, which reads its instruction, or this and its input.
 
         v = m / |m|,   m = mean over the text's tokens of the encoder's last hidden state
 
-    as sentence-transformers/all-MiniLM-L6-v2 is meant to be used; the text is `instruction`, or `instruction`, a line
-    break and `input`. name, revision: see `SentenceEncoder`. max_length: window in the encoder's tokens, 256 for
-    MiniLM [its model card]; the text is cut on the right. The backbone and the template play no part, neither here nor
-    in the fingerprint.
+    as sentence-transformers/all-MiniLM-L6-v2 is meant to be used. region: `prompt`, the instruction and, where there is
+    one, a line break and the input; or `instruction`. name, revision: see `SentenceEncoder`. max_length: window in the
+    encoder's tokens, 256 for MiniLM [its model card]; the text is cut on the right. The backbone and the template play
+    no part, neither here nor in the fingerprint.
 
     Columns per record: `vector`, the encoder's width in floats, of length 1; `tokens`, read by the encoder; `flag`.
     """
@@ -134,8 +165,13 @@ class SentenceEmbedding(Pass, Identified):
     name: str = "packaged:minilm"
     revision: str | None = None
     max_length: int = 256
+    region: str = "prompt"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = _SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.region not in ("prompt", "instruction"):
+            raise UserError(f"selection.instructions.region={self.region} is unknown; choose prompt or instruction.")
 
     @cached_property
     def encoder(self) -> SentenceEncoder:
@@ -144,15 +180,12 @@ class SentenceEmbedding(Pass, Identified):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"encoder": self.encoder, "max_length": self.max_length}
+        return {"encoder": self.encoder, "max_length": self.max_length, "region": self.region}
 
     def encode(self, records: Sequence[Record], template: Template | None, tokenizer) -> list[Encoded]:
-        texts = [f"{record.instruction}\n{record.input}" if record.input else record.instruction for record in records]
-        ids = tokenizer(texts, truncation=True, max_length=self.max_length, return_attention_mask=False)["input_ids"]
-        return [
-            Encoded(record.id, own, len(own), 0, {}, None if text.strip() else EMPTY_TEXT)
-            for record, text, own in zip(records, texts, ids, strict=True)
-        ]
+        both = self.region == "prompt"
+        texts = [f"{one.instruction}\n{one.input}" if both and one.input else one.instruction for one in records]
+        return _texts(texts, records, tokenizer, self.max_length)
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return _SentenceEmbeddingModule(backbone.model)

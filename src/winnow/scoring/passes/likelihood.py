@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
-from winnow.backbone.likelihood import token_nll
+from winnow.backbone.likelihood import token_nll, token_nll_entropy
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
@@ -31,21 +31,21 @@ class Likelihood(Pass):
 
     Columns per record: `nll`, one float per scored answer token, in nats; `skipped`, leading answer tokens that
     have no predecessor and so no likelihood (1 for a bare answer under a tokenizer without BOS, else 0);
-    `prompt_vector`, the mean over the prompt's tokens of the final hidden states, which this forward has at hand
-    (rounded to 16 bits; none in the direct view); `prompt_tokens`; `answer_tokens`, before any cut; `flag`. Single
-    losses are kept, not their mean: a method can average the same answer tokens in every term of its ratio, whatever
-    each view's window had room for, and a formula can change without a new pass.
+    `instruction_vector`, the mean over the instruction's tokens of the final hidden states, which this forward has at
+    hand (rounded to 16 bits; none in the direct view and without an instruction); `prompt_tokens`; `answer_tokens`,
+    before any cut; `flag`. Single losses are kept, not their mean: a method can average the same answer tokens in every
+    term of its ratio, whatever each view's window had room for, and a formula can change without a new pass.
     """
 
     view: str = "clean"
     attack: PromptAttack | None = None
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("id", pa.string()),
             ("nll", pa.list_(pa.float32())),
             ("skipped", pa.int32()),
-            ("prompt_vector", pa.list_(pa.float16())),
+            ("instruction_vector", pa.list_(pa.float16())),
             ("prompt_tokens", pa.int32()),
             ("answer_tokens", pa.int32()),
             ("flag", pa.string()),
@@ -66,8 +66,34 @@ class Likelihood(Pass):
         return answer_batch(batch)
 
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        none = dict.fromkeys(("prompt_vector", "prompt_tokens"))
+        none = dict.fromkeys(("instruction_vector", "prompt_tokens"))
         return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
+
+
+@dataclass(frozen=True)
+class LikelihoodEntropy(Likelihood):
+    """`Likelihood`, and how open the model was at each answer token: the entropy of what it expected there.
+
+        H_t = - sum over the vocabulary v of p(v | tokens before t) log p(v | tokens before t)
+
+    A class of its own, so that who does not ask for entropies neither computes nor stores them. Besides the columns of
+    `Likelihood`: `entropy`, H_t of each scored answer token in nats, and `openness`, H_t / log V, from 0 to 1.
+    """
+
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.unify_schemas(
+        [Likelihood.schema, pa.schema([(name, pa.list_(pa.float32())) for name in ("entropy", "openness")])]
+    )
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} with entropy"
+
+    def module(self, backbone: Backbone) -> pl.LightningModule:
+        return LikelihoodModule(backbone.model, vectors=self.view != "direct", entropy=True)
+
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return super().flagged(encoded) | {"entropy": [], "openness": []}
 
 
 def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
@@ -91,6 +117,7 @@ def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
                 "skipped": first - record.answer_start,
                 "prompt_tokens": record.answer_start,
                 "answer_tokens": record.answer_total,
+                "instruction": record.spans.get("instruction"),
                 "scored": len(record.ids) - first,
             }
         )
@@ -104,24 +131,32 @@ def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
 
 
 class LikelihoodModule(pl.LightningModule):
-    def __init__(self, model, vectors: bool = False) -> None:
+    def __init__(self, model, vectors: bool = False, entropy: bool = False) -> None:
         super().__init__()
-        self.model, self.vectors = model, vectors
+        self.model, self.vectors, self.entropy = model, vectors, entropy
         self.prefix = SharedPrefix(model)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
         # Only rows that predict an answer token ever meet the head.
         rows = hidden[batch["row"], batch["position"]]
-        nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
-        losses = nll.split([record["scored"] for record in batch["columns"]])
+        if self.entropy:
+            nll, *more = token_nll_entropy(rows, self.prefix.causal.logits, batch["target"])
+        else:
+            nll, more = token_nll(rows, self.prefix.causal.logits, batch["target"]), []
+        counts = [record["scored"] for record in batch["columns"]]
+        losses = nll.cpu().split(counts)
         names = ("id", "skipped", "prompt_tokens", "answer_tokens")
         columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
         columns["nll"] = [loss.tolist() for loss in losses]
-        columns["prompt_vector"] = [None] * len(losses)
+        for name, values in zip(("entropy", "openness"), more, strict=False):
+            columns[name] = [part.tolist() for part in values.cpu().split(counts)]
+        columns["instruction_vector"] = [None] * len(losses)
         if self.vectors:
             vectors = self.prefix.causal.vectors(hidden)
-            means = [vectors[i, :length].float().mean(0) for i, length in enumerate(columns["prompt_tokens"])]
-            columns["prompt_vector"] = list(torch.stack(means).half().cpu().numpy())
+            for i, span in enumerate(record["instruction"] for record in batch["columns"]):
+                if span is not None:
+                    mean = vectors[i, slice(*span)].float().mean(0)
+                    columns["instruction_vector"][i] = mean.half().cpu().numpy()
         columns["flag"] = [None] * len(losses)
         return columns

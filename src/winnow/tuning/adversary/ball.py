@@ -36,8 +36,8 @@ def project(delta: Tensor, epsilon: float) -> Tensor:
 def uniform_start(loss_of: LossOf, mask: Tensor, magnitude: float) -> Tensor:
     """magnitude / sqrt(N) * U(-1, 1) at every entry of the region, 0 elsewhere; (batch, length, width) in fp32.
 
-    N = l * h: tokens of the sample's own region times width; padding does not count (ours: published code counts the
-    padded length). The norm comes to about magnitude / sqrt(3), whatever the length.
+    N = l * h: tokens of the sample's own region times width; padding does not count, as in the published code of
+    NEFTune and FreeLB. The norm comes to about magnitude / sqrt(3), whatever the length.
     """
     draw = loss_of.uniform().masked_fill(~mask[..., None], 0.0)
     entries = mask.sum(1).clamp(min=1) * draw.shape[-1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from winnow.errors import UserError
 
-REGIONS = ("sample", "instruction")
+REGIONS = ("input", "sample", "instruction")
 
 
 class Kept(Protocol):
@@ -63,8 +63,9 @@ class LossOf(Protocol):
 class Adversary:
     """Turns the loss of a micro-batch into the loss that is trained on.
 
-    region: where a perturbation may lie: `sample`, every token of prompt and answer; or `instruction`, the tokens of
-    the record's instruction only. The tuner makes `mask` from it.
+    region: where a perturbation may lie: `input`, the tokens of the record's instruction and input, without the
+    template's words and the answer; `sample`, every token of prompt and answer; `instruction`, those of the instruction
+    only. The tuner makes `mask` from it.
 
     What an implementation may rely on, and must keep to:
     - every forward pass has a dropout draw of its own, unless `loss_of.same_dropout()` asks for the first one again.
@@ -93,10 +94,9 @@ class Adversary:
         """
         raise NotImplementedError
 
-    def prepare(self, distortion: float | None) -> None:
-        """Called once before training with the distortion beta in [0, 1] of the data set's noising; with None where
-        instructions are not noised, or where none is needed. What is kept of it must be an argument of the constructor,
-        because it changes the weights."""
+    def prepare(self, distortion: float) -> None:
+        """Called when an epoch begins with the distortion beta in [0, 1] of its noised instructions; never where
+        instructions are not noised, or where none is needed."""
 
 
 def check_settings(region: str, rounds: int = 1, share_batch: bool | str = "auto", **numbers: float) -> None:

@@ -19,7 +19,8 @@ class FreeLB(Adversary):
     K forward and K backward passes, each of which yields both gradients; one graph is in memory at a time, plus one
     more copy of the trained weights' gradients. All rounds share one dropout draw (its section 3.3).
 
-    epsilon: radius. alpha: step length. rounds: K. region: see Adversary.
+    epsilon: radius. alpha: step length. rounds: K. N counts the sample's own tokens, without padding [code].
+    region: see Adversary.
     """
 
     def __init__(self, epsilon: float, alpha: float, rounds: int, region: str) -> None:

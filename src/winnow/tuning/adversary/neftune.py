@@ -11,8 +11,8 @@ from winnow.tuning.adversary.base import Adversary, LossOf, check_settings
 class NEFTune(Adversary):
     """L = L(f(X + alpha / sqrt(L d) * U(-1, 1)), y): one forward pass, no clean term, no search (Algorithm 1).
 
-    alpha: noise strength. L is the number of perturbed tokens of the sample itself; the authors' code takes the padded
-    length instead, which makes the noise depend on the batch (ours). d is the width. region: see Adversary.
+    alpha: noise strength. L is the number of perturbed tokens of the sample itself, without padding [code]. d is the
+    width. region: see Adversary.
     """
 
     def __init__(self, alpha: float, region: str) -> None:

@@ -1,0 +1,68 @@
+"""T-SHIRT: S-IFD averaged over draws of noise on the input embeddings.
+
+    score = 1/N sum over draws i of S-IFD_i;   spread = standard deviation of S-IFD_i over the draws
+
+S-IFD: see `winnow.scoring.token_selection`. High is wanted. `selection=tshirt` takes the 2 B best records and of these
+the B of smallest spread. Source: NeurIPS 2025, arXiv 2506.01317; code: Dynamite321/T-SHIRT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from winnow.data.records import Record
+from winnow.scoring.filters import Range
+from winnow.scoring.passes.noised_likelihood import NoisedLikelihood
+from winnow.scoring.protocols import Method
+from winnow.scoring.runner import PassTable
+from winnow.scoring.scores import Scores, first_reason
+from winnow.scoring.token_selection import NO_INFORMATIVE_TOKEN, selective_ifd, token_differences, token_threshold
+from winnow.store.describe import ForSelection
+
+
+class TShirt(Method):
+    """draws: N. alpha: strength of the NEFTune noise. kept: k, the share of tokens that is informative, of all tokens,
+    draws and records together. max_ifd: records whose IFD, the mean of the draws' ratios of perplexities, is at least
+    this are not eligible; None keeps them. seed: of the draws, with record and draw.
+
+    A draw in which a record has no informative token counts as exp(0) = 1 [code]; without any the score is null (ours).
+    """
+
+    def __init__(
+        self, name: str, draws: int, alpha: float, kept: float, max_ifd: ForSelection[float | None], seed: int
+    ) -> None:
+        self.name, self.draws, self.alpha, self.kept, self.seed = name, draws, alpha, kept, seed
+        self.max_ifd = max_ifd
+        views = {"conditioned": "clean", "direct": "direct"}
+        self.passes = {key: NoisedLikelihood(view, draws, alpha, seed) for key, view in views.items()}
+        self.filters = (
+            [] if max_ifd is None else [Range("ifd", max=max_ifd, open=True, reason=f"ifd_at_least_{max_ifd:g}")]
+        )
+
+    def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
+        differences, reasons = token_differences(tables["conditioned"], tables["direct"], self.draws)
+        threshold = token_threshold(differences, self.kept)
+        values = np.array([selective_ifd(one, threshold) for one in differences]).reshape(-1, self.draws)
+        silent = np.isnan(values)
+        values = np.where(silent, np.where(silent.all(1, keepdims=True), np.nan, 1.0), values)
+        score = values.mean(1)
+        return Scores(
+            score=score,
+            flag=first_reason(reasons, [NO_INFORMATIVE_TOKEN if np.isnan(value) else None for value in score]),
+            components={
+                "sifd_spread": values.std(1),
+                "ifd": np.array([np.exp(one.mean(1)).mean() if one.size else np.nan for one in differences]),
+                "answer_tokens": np.array([one.shape[1] or np.nan for one in differences]),
+                "prompt_tokens": tables["conditioned"].numbers("prompt_tokens"),
+            },
+            higher_is_better=True,
+            descriptions={
+                "score": f"mean S-IFD over {self.draws} draws; tokens with |d_t| above {threshold:.4g} nats",
+                "sifd_spread": "standard deviation of S-IFD over the draws (population); low is wanted",
+                "ifd": "mean over the draws of exp(mean d_t) over all answer tokens",
+                "answer_tokens": "answer tokens that both texts cover",
+                "prompt_tokens": "tokens of the whole prompt",
+            },
+        )

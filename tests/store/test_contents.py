@@ -1,0 +1,59 @@
+"""`winnow store`: what a store holds, and what it gives back."""
+
+from __future__ import annotations
+
+import pytest
+from filelock import FileLock
+from run_folders import run_folder
+
+from winnow.errors import UserError
+from winnow.store.contents import free, show_size, summary_lines
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two passes of 100 bytes, one of which a run has used, and attacked prompts of 10 bytes."""
+    for kind, name, size in (("passes", "a" * 16, 100), ("passes", "b" * 16, 100), ("prompts", "c" * 16, 10)):
+        folder = tmp_path / "store" / kind / name
+        folder.mkdir(parents=True)
+        (folder / "part").write_bytes(b"x" * size)
+    card = run_folder(tmp_path / "runs" / "1", seconds={"score": (1, "computed")}) / "run_card.json"
+    card.write_text(card.read_text().replace('"fingerprint": null', f'"fingerprint": "{"a" * 16}"', 1))
+    return tmp_path / "store"
+
+
+def test_what_a_store_holds(store, tmp_path):
+    """Two passes make 200 bytes; one of them is used. Prompts are not counted as unused."""
+    lines = summary_lines(store, tmp_path / "runs")
+    assert lines[2].split()[:5] == ["passes", "2", "200", "B", "1"]
+    assert lines[-2].split()[:4] == ["prompts", "1", "10", "B"] and lines[-1].split() == ["together", "210", "B"]
+
+
+def test_what_no_run_used_is_freed_and_the_rest_stays(store, tmp_path):
+    assert free(store, ["unused"], tmp_path / "runs") == ["Freed 100 B: 1 of passes."]
+    assert {path.name[0] for path in store.glob("*/*")} == {"a", "c"}
+    assert free(store, ["prompts", "a" * 16], tmp_path / "runs") == [
+        "Freed 100 B: 1 of passes.",
+        "Freed 10 B: 1 of prompts.",
+    ]
+
+
+def test_what_another_process_writes_stays(store, tmp_path):
+    with FileLock(store / "passes" / ("b" * 16) / "lock"):
+        (line,) = free(store, ["b" * 16], tmp_path)
+    assert line.startswith("Left: ") and (store / "passes" / ("b" * 16) / "part").is_file()
+
+
+def test_what_cannot_be_freed_is_one_sentence(store, tmp_path):
+    """A name that is none, runs that are not there, a folder that is no store."""
+    with pytest.raises(UserError, match="no such artifact"):
+        free(store, ["pases"], tmp_path)
+    with pytest.raises(UserError, match="everything would count as unused"):
+        free(store, ["unused"], tmp_path / "none")
+    with pytest.raises(UserError, match="is no store"):
+        free(tmp_path / "none", [], tmp_path)
+
+
+def test_sizes_have_a_unit():
+    """3.5 MiB are 3.5 * 1024^2 = 3,670,016 bytes."""
+    assert (show_size(999), show_size(3_670_016), show_size(2**41)) == ("999 B", "3.5 MiB", "2.0 TiB")
