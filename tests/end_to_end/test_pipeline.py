@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 
 import pyarrow.parquet as pq
 import pytest
 from composed import build, config
+from trials import context
 
 from winnow import pipeline
 from winnow.commands import compare
 from winnow.errors import UserError
+from winnow.store.files import write_sum
 from winnow.store.run_folder import folder_lock
 
 SMALL = [
@@ -214,6 +215,9 @@ def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
 def test_a_broken_selection_is_one_sentence(run):
     _, folder = run("stages=[score,select]")
     (folder / "selection.json").write_text("{")
+    with pytest.raises(UserError, match="selection.json is damaged: selection.json.sha256 has another checksum"):
+        run("stages=[tune]")
+    write_sum(folder / "selection.json")  # whoever edits the file says so
     with pytest.raises(UserError, match="selection.json cannot be read"):
         run("stages=[tune]")
 
@@ -241,9 +245,8 @@ def _hold(folder, ready):
 
 
 def test_a_killed_run_holds_nothing(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_hold, args=(tmp_path, ready))
+    ready = context().Event()
+    process = context().Process(target=_hold, args=(tmp_path, ready))
     process.start()
     assert ready.wait(60)
     with pytest.raises(UserError, match="Another run"), folder_lock(tmp_path):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +11,7 @@ from peft import PeftModel
 from test_resume import Stopped, stopping
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from transformers import AutoModelForCausalLM
+from trials import call
 
 from winnow import pipeline
 from winnow.errors import UserError
@@ -301,10 +299,8 @@ def test_table_4_of_anit(tiny_folder, tmp_path):
         *("trainer=cpu", "tracking=none", f"paths.store={tmp_path / 'store'}"),
         *(f"hydra.sweep.dir={tmp_path / 'sweep'}", f"table.folder={tmp_path / 'table'}"),
     ]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "winnow", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    code, output = call(arguments, tmp_path / "log")
+    assert code == 0, output[-3000:]
     assert len(list((tmp_path / "store" / "models").iterdir())) == 2
     lines = [line.split(",") for line in (tmp_path / "table" / "results-smoke.csv").read_text().splitlines()]
     (found,) = [line for line in lines if line[3:5] == ["ontonotes", "anit"] and line[6:8] == ["0.1", "micro_f1"]]

@@ -15,6 +15,7 @@ from winnow.pages.attack_page import write_attacks
 from winnow.scoring.protocols import Method, Preparation
 from winnow.scoring.runner import PassRunner
 from winnow.store.describe import describe
+from winnow.store.files import write_sum
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
 
@@ -60,6 +61,7 @@ def score(
     drop_outputs_from(folder, "score")
     about = {"method": method.name, "passes": runner.used, "made_with": identity}
     scores.write(scores.table(records, about), folder / "scores.parquet")
+    write_sum(folder / "scores.parquet")
     if prompts:
         write_attacks(folder, prompts, records)
     method.write_outputs(tables, records, folder)
