@@ -47,13 +47,14 @@ def test_jaccard_by_hand(folder):
 
 
 def test_other_pools_and_suites_are_lists_of_their_own(folder):
-    """a is of another pool. Of b and c, which share one, c was not evaluated: it stands with b."""
+    """a is of another pool. Of b and c, which share one, c was not evaluated: it stands with b. a on that pool with
+    another limit, is a list of its own again; c then stands with the first of the two."""
     runs = read_runs(folder)
     runs[0].fingerprint = "another"
     assert [[run.name for run in some] for some in alike(runs)] == [["b", "c"], ["a"]]
     runs[0].fingerprint = "f"
     runs[0].results["settings"] = {"limit": 5}
-    assert [[run.name for run in some] for some in alike(runs)] == [["b", "c"], ["a"]]
+    assert [[run.name for run in some] for some in alike(runs)] == [["a", "c"], ["b"]]
     assert runs[0].suite == "s, 5 items a task"
 
 

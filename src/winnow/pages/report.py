@@ -98,17 +98,15 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     return content
 
 
-def _wandb(folder: Path, tracking: Mapping[str, Any]) -> dict[str, str] | None:
+def _wandb(folder: Path, tracking: Mapping[str, Any]) -> dict[str, str | None]:
     """What leads to the W&B run: `url` where it is online and its team is known, `sync` where it is offline."""
-    file = folder / "wandb" / "run_id"
-    if not file.is_file():
-        return None
+    file, links = folder / "wandb" / "run_id", {"url": None, "sync": None}
     if any(file.parent.glob("offline-run-*")):
-        return {"sync": f"wandb sync {file.parent}/offline-run-*"}
-    if tracking.get("entity") is None:
-        return None
+        return links | {"sync": f"wandb sync {file.parent}/offline-run-*"}
+    if not file.is_file() or tracking.get("entity") is None:
+        return links
     run_id = file.read_text(encoding="utf-8").strip()
-    return {"url": f"https://wandb.ai/{tracking['entity']}/{tracking['project']}/runs/{run_id}"}
+    return links | {"url": f"https://wandb.ai/{tracking['entity']}/{tracking['project']}/runs/{run_id}"}
 
 
 def _tuning_section(tuning: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +200,7 @@ def _scores_section(
 
 
 def _filters(selection: Mapping[str, Any] | None) -> tuple[set[str], dict[str, float]]:
-    """The reasons of the filters that took part in a selection, and {what it is: limit} of those on the score itself."""
+    """The reasons of a selection's filters, and {what it is: limit} of those on the score itself."""
     made = (selection or {}).get("made_with") or {}
     filters = [*(made.get("filters") or []), *(made.get("selection", {}).get("filters") or [])]
     limits = {}
