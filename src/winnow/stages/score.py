@@ -60,10 +60,11 @@ def score(
         print(f"{len(pool.quarantined)} bad rows are listed in {folder / 'quarantine.jsonl'}")
     drop_outputs_from(folder, "score")
     about = {"method": method.name, "passes": runner.used, "made_with": identity}
-    scores.write(scores.table(records, about), folder / "scores.parquet")
+    table = scores.table(records, about)
+    scores.write(table, folder / "scores.parquet")
     write_sum(folder / "scores.parquet")
     if prompts:
-        write_attacks(folder, prompts, records)
+        write_attacks(folder, prompts, records, table)
     method.write_outputs(tables, records, folder)
     return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
