@@ -48,7 +48,9 @@ class TunedSource(Identified):
     def load(self) -> Backbone:
         from winnow.tuning.saving import load_tuned
 
-        return load_tuned(self.base.backbone, self.folder)
+        # Adapters share the weights of the base; a full model wants no second one beside it.
+        adapters = (self.folder / "adapter_config.json").is_file()
+        return load_tuned(self.base.backbone if adapters else self.base.release(), self.folder)
 
 
 class PreExperience:
@@ -135,9 +137,8 @@ class PreExperience:
             if is_leader():
                 print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
             examples = template.encode(picked, runner.source.tokenizer, eos=True)
-            told = self.tuner.fit(
-                runner.backbone, examples, artifact.path, trainer_args=trainer_args, template=template
-            )
+            backbone = runner.release() if self.tuner.mode == "full" else runner.backbone
+            told = self.tuner.fit(backbone, examples, artifact.path, trainer_args=trainer_args, template=template)
             runner.origin[artifact.fingerprint] = "computed" if told["resumed_from"] is None else "resumed"
 
         if compute_once(artifact, tune):
