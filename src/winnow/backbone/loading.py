@@ -106,19 +106,29 @@ class BackboneSource(Identified):
         """`attn_implementation`, or `eager` for a model that has no SDPA."""
         if self.attn_implementation != "sdpa" or self.is_packaged:
             return self.attn_implementation
-        from transformers import AutoModelForCausalLM
-
         try:
-            with torch.device("meta"):
-                AutoModelForCausalLM.from_config(
-                    self._config, attn_implementation="sdpa", trust_remote_code=self.trust_remote_code
-                )
+            self._on_meta("sdpa")
         except ValueError as error:
             if "scaled_dot_product_attention" not in str(error):
+                from transformers import AutoModelForCausalLM
+
                 raise self._refusal(AutoModelForCausalLM, error) from error
             print(f"backbone.name={self.name} has no SDPA attention: attn_implementation=eager is used.", flush=True)
             return "eager"
         return "sdpa"
+
+    @cached_property
+    def skeleton(self) -> Any:
+        """The model's modules on the meta device: shapes without weights."""
+        return self._on_meta("eager")
+
+    def _on_meta(self, attention: str) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                self._config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
+            )
 
     def check_markers(self) -> None:
         """Raises UserError if the tokenizer's chat template writes tokens that have no embedding."""

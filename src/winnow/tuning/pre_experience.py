@@ -50,7 +50,9 @@ class TunedSource(Identified):
     def load(self) -> Backbone:
         from winnow.tuning.saving import load_tuned
 
-        return load_tuned(self.base.backbone, self.folder)
+        # Adapters share the weights of the base; a full model wants no second one beside it.
+        adapters = (self.folder / "adapter_config.json").is_file()
+        return load_tuned(self.base.backbone if adapters else self.base.release(), self.folder)
 
 
 def tune_once(
@@ -69,7 +71,8 @@ def tune_once(
         if is_leader():
             print(f"{name}: one short tuning on {len(records)} records.", flush=True)
         examples = template.encode(records, runner.source.tokenizer, eos=True)
-        report = tuner.fit(runner.backbone, examples, artifact.path, trainer_args=trainer_args, template=template)
+        backbone = runner.release() if tuner.mode == "full" else runner.backbone
+        report = tuner.fit(backbone, examples, artifact.path, trainer_args=trainer_args, template=template)
         runner.origin[artifact.fingerprint] = "computed" if report["resumed_from"] is None else "resumed"
 
     if compute_once(artifact, tune):
