@@ -18,10 +18,10 @@ def check_tuning(
     """Raises UserError if tuning the backbone `name` cannot fit, and names the settings that would. dtype: of the
     backbone. tokens: of the largest micro-batch, 0 where the records are not known yet."""
     space, arithmetic = room(trainer), dtype if tuner.dtype == "auto" else tuner.dtype
-    lora = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
+    lora: Mapping[str, Any] = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
     adapters = sum(lora["r"] * one for one in _adapted(size, lora["target_modules"]))
     one = max(tokens // tuner.micro_batch_size, 1)
-    now = {
+    now: dict[str, Any] = {
         "dtype": dtype,
         "arithmetic": arithmetic,
         "trained": adapters if tuner.mode == "lora" else None,

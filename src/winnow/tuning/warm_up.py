@@ -162,7 +162,7 @@ class EpochFiles(pl.Callback):
         if not trainer.is_global_zero:
             return
         state = trainer.optimizers[0].state
-        tensors = {}
+        tensors: dict[str, Any] = {}
         for name, weight in pl_module.trained():
             name = name.removeprefix("model.")
             found = {"weight": weight, "first": state[weight]["exp_avg"], "second": state[weight]["exp_avg_sq"]}
