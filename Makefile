@@ -14,7 +14,7 @@ run: $(VENV)/.run
 # Tests run in two processes of one thread each; WORKERS=0 runs them in this one.
 WORKERS ?= 2
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 check: PYTEST = -m "not slow"
 check: lint test

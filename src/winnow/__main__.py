@@ -136,7 +136,7 @@ def main() -> None:
         else:
             _run(sentences)
     except KeyboardInterrupt as interrupt:
-        sentence = str(interrupt) or "Interrupted."
+        sentence = " ".join([str(interrupt) or "Interrupted.", *(sweep.finished() for sweep in SWEEPS)])
         sys.exit(f"{sentence} The store holds the finished results; the same command continues from there.")
     except Exception as error:
         sentence = user_sentence(error)

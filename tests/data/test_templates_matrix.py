@@ -153,7 +153,7 @@ def _control(tokenizer, plain) -> set[int]:
     promise="spans hold the text, no control token appears",
     trials="600 cases in CI, more with WINNOW_FUZZ_CASES",
 )
-def test_fuzz():
+def test_fuzz(record_property):
     """Seeded records of hostile text through every kind, with a chat template and with a text template.
 
     Control ids: those of a chat prompt are those of the same chat of the words `x`, in that order, so that none came
@@ -161,6 +161,7 @@ def test_fuzz():
     library's. An answer of a tokenizer that loses nothing decodes to itself. Llama-2's rules strip the blank line after
     the system text away when the turn that follows is blank: such a record is flagged.
     """
+    record_property("trials", FUZZ_CASES)
     draws, same, flagged = random.Random(20240726), 0, 0
     forms = {name: template(name, max_length=100_000) for name in ("chat", *TEXTS)}
     for case in range(FUZZ_CASES):

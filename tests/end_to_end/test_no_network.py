@@ -22,25 +22,41 @@ def hook(event, arguments):
             print("ASKED FOR", event, host, flush=True)
             raise PermissionError(f"no network: {host}")
 sys.addaudithook(hook)
+import json
 from winnow.__main__ import main
-main()
+ends = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["winnow", *words]
+    try:
+        ends.append(main())
+    except SystemExit as ended:
+        ends.append(ended.code)
+print(json.dumps(ends))
 """
 
 
-@pytest.fixture
-def guarded(tiny_folder, tmp_path):
-    """Calls `main()` under the hook with a home that holds no caches."""
-
-    def call(*overrides: str) -> subprocess.CompletedProcess:
-        settings = ["backbone=hub", f"backbone.name={tiny_folder}", "template.max_length=1500", "trainer=cpu"]
-        settings += [f"paths.run={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}", "data.limit=12"]
-        settings += ["selection.ratio=0.5", "tuning.max_steps=1", "tuning.batch_size=4", "evaluation.limit=2"]
-        inherited = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
-        environment = inherited | {"HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", GUARDED, *settings, *overrides]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-    return call
+@pytest.fixture(scope="module")
+def guarded(tiny_folder, tmp_path_factory):
+    """(folder, [what ended each command], output) of three commands in one process, under the hook and with a home that
+    holds no caches: five stages, the same with `offline=true`, and one whose evaluation asks for data of the hub."""
+    folder = tmp_path_factory.mktemp("guarded")
+    settings = ["backbone=hub", f"backbone.name={tiny_folder}", "template.max_length=1500", "trainer=cpu"]
+    settings += ["data.limit=12", "selection.ratio=0.5", "tuning.max_steps=1", "tuning.batch_size=4"]
+    settings += ["evaluation.limit=2"]
+    commands = [
+        [*settings, f"paths.run={folder / name / 'run'}", f"paths.store={folder / name / 'store'}", *words]
+        for name, words in (
+            ("false", ["offline=false"]),
+            ("true", ["offline=true"]),
+            ("missed", ["offline=true", "evaluation=hellaswag_arc_easy"]),
+        )
+    ]
+    inherited = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
+    environment = inherited | {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    python = [sys.executable, "-c", GUARDED, json.dumps(commands)]
+    done = subprocess.run(python, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder, json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
 
 @pytest.mark.fault(
@@ -49,25 +65,24 @@ def guarded(tiny_folder, tmp_path):
     trials="with and without `offline=true`",
 )
 @pytest.mark.slow
-@pytest.mark.parametrize("offline", ["false", "true"])
-def test_five_stages_open_no_internet_socket(guarded, tmp_path, offline):
+def test_five_stages_open_no_internet_socket(guarded):
     """The embedded defaults, W&B without a key among them, ask for nothing, whether `offline` is said or not."""
-    done = guarded(f"offline={offline}")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "ASKED FOR" not in done.stdout + done.stderr
-    stages = json.loads((tmp_path / "run" / "run_card.json").read_text())["stages"]
-    assert [stage["status"] for stage in stages.values()] == ["computed"] * 5
+    folder, ends, output = guarded
+    assert ends[:2] == [None, None] and "ASKED FOR" not in output, output[-2000:]
+    for name in ("false", "true"):
+        stages = json.loads((folder / name / "run" / "run_card.json").read_text())["stages"]
+        assert [stage["status"] for stage in stages.values()] == ["computed"] * 5
 
 
 @pytest.mark.fault("data of the evaluation cannot be had", promise="one sentence before the first stage", trials="1")
 @pytest.mark.slow
-def test_data_of_a_later_stage_is_missed_before_the_first(guarded, tmp_path):
-    """HellaSwag is neither in the empty cache nor to be had offline: one sentence, and no pass has begun."""
-    done = guarded("offline=true", "evaluation=hellaswag_arc_easy")
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and len(lines) == 1 and "ASKED FOR" not in done.stdout, done.stderr
-    assert lines[0].startswith("error: The data of hellaswag cannot be fetched from the Hugging Face hub")
-    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").rglob("*.parquet"))
+def test_data_of_a_later_stage_is_missed_before_the_first(guarded):
+    """HellaSwag is neither in the empty cache nor to be had offline: one sentence with the way out, and no pass has
+    begun."""
+    folder, ends, output = guarded
+    assert ends[2].startswith("error: The data of hellaswag cannot be fetched from the Hugging Face hub")
+    assert "evaluation.mirror=<folder>" in ends[2] and "\n" not in ends[2] and "Traceback" not in output
+    assert not list((folder / "missed").rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(

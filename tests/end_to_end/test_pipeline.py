@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 
 import pyarrow.parquet as pq
 import pytest
 from composed import build, config
+from trials import context
 
 from winnow import pipeline
 from winnow.commands import compare
 from winnow.errors import UserError
+from winnow.store.files import write_sum
 from winnow.store.run_folder import folder_lock
 
 SMALL = [
@@ -214,6 +215,9 @@ def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
 def test_a_broken_selection_is_one_sentence(run):
     _, folder = run("stages=[score,select]")
     (folder / "selection.json").write_text("{")
+    with pytest.raises(UserError, match="selection.json is damaged: selection.json.sha256 has another checksum"):
+        run("stages=[tune]")
+    write_sum(folder / "selection.json")  # whoever edits the file says so
     with pytest.raises(UserError, match="selection.json cannot be read"):
         run("stages=[tune]")
 
@@ -241,9 +245,8 @@ def _hold(folder, ready):
 
 
 def test_a_killed_run_holds_nothing(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_hold, args=(tmp_path, ready))
+    ready = context().Event()
+    process = context().Process(target=_hold, args=(tmp_path, ready))
     process.start()
     assert ready.wait(60)
     with pytest.raises(UserError, match="Another run"), folder_lock(tmp_path):
@@ -308,6 +311,22 @@ def test_pre_experience_changes_the_scorer(run):
     _, again = run(*small, folder="again")
     assert counts(tuned, "score") == ("computed", 0, 0)
     assert counts(again, "score") == ("reused", 4, 0)  # the vectors, the scorer, two passes
+
+
+def test_less_scores_at_each_epoch_of_its_warm_up(run):
+    """Two epochs: the store keeps the warm-up, and for each epoch the gradients of the pool and of the target. A method
+    that prepares its model takes no pre-experience."""
+    small = [
+        *("method=less", "data@target=embedded", "target.limit=4", "method.dimensions=64", "stages=[score]"),
+        *("method.preparation.share=0.2", "method.preparation.tuner.epochs=2", "method.preparation.tuner.lora_r=2"),
+    ]
+    _, folder = run(*small)
+    scores = pq.read_table(folder / "scores.parquet")["score"].to_pylist()
+    assert len({one for one in scores if one is not None}) > 20 and all(abs(one) <= 1.001 for one in scores if one)
+    _, again = run(*small, folder="again")
+    assert counts(folder, "score") == ("computed", 0, 0) and counts(again, "score") == ("reused", 5, 0)
+    with pytest.raises(UserError, match="method=less prepares its own model; set pre_experience=none"):
+        run(*small, "pre_experience=ifd", folder="both")
 
 
 def test_tracked_offline(run, tmp_path):

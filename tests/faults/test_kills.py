@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from trials import call, start
+from trials import call, start, without_privileges
 
 STAGES = ["score", "select", "tune", "evaluate", "report"]
 TRIALS = int(os.environ.get("WINNOW_KILL_TRIALS", "2"))  # for each stage
@@ -167,6 +167,33 @@ def test_runs_share_a_store(settings, undisturbed, tmp_path):
         process.join(500)
         assert process.exitcode == 0, (tmp_path / f"{name}.log").read_text()
         assert same(numbers(tmp_path / name / "run"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "a folder is read-only: the run's, the whole store, one kind of artifact, a folder of a pass",
+    promise="one sentence that names the folder, exit 1; writable again, the same command ends at the same numbers",
+    trials="4 places",
+)
+@pytest.mark.parametrize("place", ["run", "store", "store/evaluations", "store/passes/*/parts"])
+def test_a_read_only_folder_is_one_sentence(settings, undisturbed, tmp_path, place):
+    """It is made so after half of the records were scored; the same pass then asks for all of them."""
+    expected, _ = undisturbed
+    command = [*settings, *paths(tmp_path)]
+    (tmp_path / "store" / "evaluations").mkdir(parents=True)
+    code, output = call([*command, "data.limit=8", "stages=[score,select]"], tmp_path / "log")
+    assert code == 0, output
+    folders = list(tmp_path.glob(place))
+    for folder in folders:
+        folder.chmod(0o555)
+    code, output = without_privileges(command, tmp_path / "log")
+    last = output.splitlines()[-1]
+    assert code == 1 and last.startswith("error: ") and "cannot be written" in last, output
+    assert "Traceback" not in output and any(str(folder) in last for folder in folders), output
+    for folder in folders:
+        folder.chmod(0o755)
+    code, output = call(command, tmp_path / "log")
+    assert code == 0 and same(numbers(tmp_path / "run"), expected), output
 
 
 LEADER = """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from subprocess import CompletedProcess
 
 import matplotlib
 import numpy as np
@@ -64,9 +66,10 @@ def test_number_of_records_is_checked(given, monkeypatch):
         notebook.begin(120)
 
 
-@pytest.mark.slow
-def test_failed_sweep_says_why(words):
+def test_failed_sweep_says_why(words, monkeypatch):
     """A sweep that fails ends the notebook with what the command said, not with an empty folder."""
+    said = partial(CompletedProcess, returncode=1, stdout="", stderr="error: method=magic is no option\n")
+    monkeypatch.setattr("subprocess.run", lambda command, **_: said(command))
     with pytest.raises(UserError, match="(?s)sweep of method=magic .* status 1: error: method=magic is no option"):
         notebook.sweep("method=magic", *words)
 

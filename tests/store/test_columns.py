@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from trials import context
 
 from winnow.errors import UserError
 from winnow.store import columns as module
@@ -91,8 +92,9 @@ def test_a_part_of_an_older_store_is_not_read(tmp_path, capsys):
     promise="the part is not used, its records are computed again",
     trials="20 in CI, 300 with WINNOW_TRIALS=300",
 )
-def test_no_flipped_bit_is_used(tmp_path, capsys):
+def test_no_flipped_bit_is_used(tmp_path, capsys, record_property):
     """A bit of a byte drawn at random in one of two parts: its records are missing, the other's are there."""
+    record_property("trials", TRIALS)
     draw = random.Random(0)
     for trial in range(TRIALS):
         columns = columns_in(tmp_path / str(trial))
@@ -226,10 +228,9 @@ def _compute(root, ids, log, pause):
 
 def test_two_processes_compute_each_record_once(tmp_path):
     """Pools that share 20 of their 40 records, asked for at once: 60 records are computed, none twice."""
-    context = multiprocessing.get_context("spawn")
-    log = context.Queue()
+    log = context().Queue()
     pools = [[str(i) for i in range(start, start + 40)] for start in (0, 20)]
-    workers = [context.Process(target=_compute, args=(tmp_path, pool, log, 0.01)) for pool in pools]
+    workers = [context().Process(target=_compute, args=(tmp_path, pool, log, 0.01)) for pool in pools]
     for worker in workers:
         worker.start()
     computed = [log.get(timeout=60) for _ in range(60)]
@@ -245,10 +246,10 @@ def test_two_processes_compute_each_record_once(tmp_path):
 def test_killed_processes_cost_only_what_they_had_in_hand(tmp_path):
     """Five processes one after the other, each killed at a moment drawn at random, then one that is not: every record
     is there, and the numbers are right."""
-    context, draw = multiprocessing.get_context("fork"), random.Random(0)
-    log, ids = context.Queue(), [str(i) for i in range(150)]
+    here, draw = multiprocessing.get_context("fork"), random.Random(0)
+    log, ids = here.Queue(), [str(i) for i in range(150)]
     for _ in range(5):
-        worker = context.Process(target=_compute, args=(tmp_path, ids, log, 0.001))
+        worker = here.Process(target=_compute, args=(tmp_path, ids, log, 0.001))
         worker.start()
         time.sleep(draw.uniform(0.02, 0.15))
         worker.kill()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
+import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from trials import context
 
 from winnow.backbone import packaged
 from winnow.errors import UserError
 from winnow.store import files
 from winnow.store.artifacts import Store, fingerprint
-from winnow.store.files import replacing, seal
+from winnow.store.files import SUM, replacing, seal, write_json, write_sum
+from winnow.store.run_folder import earlier_output
 
 TRIALS = int(os.environ.get("WINNOW_TRIALS", "20"))  # of each kind of damage
 
@@ -95,9 +99,8 @@ def _compute_slowly(root, log):
 @pytest.mark.fault("two processes ask for the same artifact", promise="one computes, the other waits", trials="1")
 def test_two_processes_compute_once(tmp_path):
     """Both ask at once; one computes, the other waits and finds it done."""
-    context = multiprocessing.get_context("spawn")
-    log = context.Queue()
-    workers = [context.Process(target=_compute_slowly, args=(tmp_path, log)) for _ in range(2)]
+    log = context().Queue()
+    workers = [context().Process(target=_compute_slowly, args=(tmp_path, log)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -144,7 +147,7 @@ def test_a_damaged_artifact_is_computed_anew(tmp_path, damage, capsys):
     trials="20 in CI, 300 with WINNOW_TRIALS=300",
 )
 @pytest.mark.parametrize("name", ["result.json", "samples.jsonl", "model/adapter_model.safetensors", "DONE"])
-def test_no_flipped_bit_is_used(tmp_path, name):
+def test_no_flipped_bit_is_used(tmp_path, name, record_property):
     """A bit of a byte drawn at random, in a result, a list of answers, an adapter, the checksums. The artifact is then
     not finished, unless the flip left the very same checksums (it hit a blank)."""
     artifact = Store(tmp_path).artifact("models", {"a": 1})
@@ -154,6 +157,7 @@ def test_no_flipped_bit_is_used(tmp_path, name):
         (artifact.path / "samples.jsonl").write_text('{"task": "copa"}\n' * 20)
         (artifact.path / "model" / "adapter_model.safetensors").write_bytes(random.Random(1).randbytes(4000))
         artifact.finish()
+    record_property("trials", TRIALS)
     draw, file, used = random.Random(0), artifact.path / name, 0
     whole, sums = file.read_bytes(), json.loads((artifact.path / "DONE").read_text())
     for _ in range(TRIALS):
@@ -165,10 +169,42 @@ def test_no_flipped_bit_is_used(tmp_path, name):
     assert used == 0 and artifact.finished
 
 
-@pytest.mark.fault("the unpacked backbone in the cache is damaged", promise="it is unpacked again", trials="1")
-def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, monkeypatch, capsys):
+@pytest.mark.fault(
+    "a flipped bit in the scores or the selection of an earlier stage, or in their checksums",
+    promise="one sentence, and the file is not used",
+    trials="20 of each file in CI, 300 with WINNOW_TRIALS=300",
+)
+@pytest.mark.parametrize("file", ["scores.parquet", "selection.json"])
+@pytest.mark.parametrize("damaged", ["", SUM])
+def test_no_flipped_bit_of_a_run_folder_is_used(tmp_path, file, damaged, record_property):
+    """A bit of a byte drawn at random, the footer of the Parquet file among them."""
+    path = tmp_path / file
+    if file == "scores.parquet":
+        pq.write_table(pa.table({"id": ["a", "b"], "score": [0.5, 1.5]}), path)
+    else:
+        write_json(path, {"decisions": [{"id": "a", "row": 0, "selected": True}]})
+    write_sum(path)
+    record_property("trials", TRIALS)
+    draw, flipped = random.Random(0), tmp_path / (file + damaged)
+    whole = flipped.read_bytes()
+    for _ in range(TRIALS):
+        flip(flipped, draw)
+        with pytest.raises(UserError, match=f"{file} is damaged: {file}.sha256 has another checksum; run the stage"):
+            earlier_output(tmp_path, file, "score")
+        flipped.write_bytes(whole)
+    assert earlier_output(tmp_path, file, "score") == path
+    assert subprocess.run(["sha256sum", "--check", "--quiet", file + SUM], cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.fault(
+    "a flipped bit in the unpacked backbone in the cache",
+    promise="it is unpacked again",
+    trials="20 in CI, 300 with WINNOW_TRIALS=300",
+)
+def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, monkeypatch, capsys, record_property):
     """Unpacked, found, and unpacked anew after each flip of a bit; also a folder of a version that wrote no checksums.
     Nothing is left beside it."""
+    record_property("trials", TRIALS)
     made = []
 
     def convert(gguf, folder):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from composed import CONF
+from trials import call
 
 TABLE = "experiment=consistency/table3"
 
@@ -34,14 +35,20 @@ def command(tiny_folder, tmp_path):
             f"paths.store={tmp_path / 'store'}",
             f"hydra.sweep.dir={tmp_path / 'sweep'}",
         ]
-        return [sys.executable, "-m", "winnow", *own, *overrides]
+        return [*own, *overrides]
 
     return build
 
 
-def call(arguments, more=None):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | (more or {})
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
+def joblib(arguments, path) -> tuple[int, str]:
+    """(exit code, what it says on stderr) of `python -m winnow <arguments>` with two jobs at a time, in processes of
+    their own; joblib's wait forever for one another if their parent is forked. `path` is searched for modules."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    places = os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
+    words = [sys.executable, "-m", "winnow", *arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+    return done.returncode, done.stderr
 
 
 def statuses(tmp_path) -> dict[str, tuple[str, str]]:
@@ -56,36 +63,37 @@ def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tm
     named with their reason, the other three finish, the exit status is 1, the table is written all the same. With
     the ratio mended, the same folders: what was scored before comes from the store, nothing fails."""
     table = f"table.folder={tmp_path / 'table'}"
-    first = call(command(TABLE, table, "selection.ratio=0.5,0.01"))
-    assert first.returncode == 1, first.stderr
-    assert first.stderr.count("is no record at all") == 1 and "3 jobs of the sweep failed" in first.stderr
+    code, first = call(command(TABLE, table, "selection.ratio=0.5,0.01"), tmp_path / "log")
+    assert code == 1, first
+    told = first.splitlines()[-1]
+    assert told.count("is no record at all") == 1 and "3 jobs of the sweep failed" in told
     found = statuses(tmp_path)
     assert sorted(status for status, _ in found.values()) == ["failed"] * 3 + ["finished"] * 3
-    assert "scale=smoke changes" in first.stdout and "The table has" in first.stdout
+    assert "scale=smoke changes" in first and "The table has" in first
     assert "is no record at all" in (tmp_path / "table" / "results-smoke.md").read_text()
-    again = call(command(TABLE, table, "selection.ratio=0.5,0.25"))
-    assert again.returncode == 0, again.stderr
+    code, again = call(command(TABLE, table, "selection.ratio=0.5,0.25"), tmp_path / "log")
+    assert code == 0, again
     noise = {job: how for job, how in statuses(tmp_path).items() if job.startswith("consistency") and "0.01" not in job}
     assert len(noise) == 4 and set(noise.values()) == {("finished", "reused")}
 
 
 @pytest.mark.slow
 def test_joblib_runs_the_same_jobs(command, tmp_path):
-    """Two jobs at a time in processes of their own, one of which fails: it is named, the others finish."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"table.folder={tmp_path / 'table'}"]
-    done = call(command(TABLE, "method=random", "selection.ratio=0.5,0.25,0.01", *parallel))
-    assert done.returncode == 1 and "is no record at all" in done.stderr, done.stderr
-    assert sorted(status for status, _ in statuses(tmp_path).values()) == ["failed"] * 3 + ["finished"] * 6
+    """Jobs of which half fail: these are named, the others finish."""
+    words = ["method=random", "selection.ratio=0.5,0.01", f"table.folder={tmp_path / 'table'}"]
+    code, output = joblib(command(TABLE, *words), tmp_path)
+    assert code == 1 and "is no record at all" in output, output
+    assert sorted(status for status, _ in statuses(tmp_path).values()) == ["failed"] * 3 + ["finished"] * 3
 
 
 @pytest.mark.slow
 def test_submitit_runs_the_same_jobs(command, tmp_path):
     """The way to a cluster, without one: each job is a process of its own that submitit starts."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    done = call(command(TABLE, "hydra/launcher=submitit_local", f"table.folder={tmp_path / 'table'}", "seed=0"))
-    assert done.returncode == 0, done.stderr
-    assert [status for status, _ in statuses(tmp_path).values()] == ["finished"] * 3
+    two = ["hydra.sweeper.only={method: consistency}", "seed=0", f"table.folder={tmp_path / 'table'}"]
+    code, output = call(command(TABLE, "hydra/launcher=submitit_local", *two), tmp_path / "log")
+    assert code == 0, output
+    assert [status for status, _ in statuses(tmp_path).values()] == ["finished"] * 2
 
 
 @pytest.mark.slow
@@ -99,8 +107,8 @@ def test_optuna_minimises_an_objective(command, tmp_path):
         "hydra.sweeper.direction=maximize",
         "hydra.sweeper.n_trials=2",
     ]
-    done = call(command(*search, "data.limit=60"))
-    assert done.returncode == 0, done.stderr
+    code, output = call(command(*search, "data.limit=60"), tmp_path / "log")
+    assert code == 0, output
     found = [
         json.loads(path.read_text())["results"]["detection_auc"]
         for path in (tmp_path / "sweep").glob("*/run_card.json")
@@ -124,14 +132,12 @@ class Killer(Callback):
 def test_a_killed_job_is_named_and_the_table_has_what_there_is(command, tmp_path):
     """Under joblib a process ends as if the system had killed it: the launcher's error is a sentence, the job is
     named."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "killer.py").write_text(KILLER)
-    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+hydra.callbacks.killer._target_=killer.Killer"]
-    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    done = call(command(TABLE, *words, f"table.folder={tmp_path / 'table'}"), environment)
-    assert done.returncode == 1, done.stderr
-    assert "consistency-bottom" in done.stderr and ": not finished: it was killed" in done.stderr
-    assert "ended early: TerminatedWorkerError" in done.stderr and "sweep_error.txt" in done.stderr
+    words = ["+hydra.callbacks.killer._target_=killer.Killer", f"table.folder={tmp_path / 'table'}"]
+    code, output = joblib(command(TABLE, *words), tmp_path)
+    assert code == 1, output
+    assert "consistency-bottom" in output and ": not finished: it was killed" in output
+    assert "ended early: TerminatedWorkerError" in output and "sweep_error.txt" in output
     assert (tmp_path / "table" / "results-smoke.md").is_file() and (tmp_path / "sweep" / "sweep_error.txt").is_file()
 
 

@@ -183,6 +183,24 @@ def test_a_folder_named_after_the_overrides(call, tmp_path):
     assert "File name too long; give shorter names (a sweep: hydra.sweep.subdir=...)" in seen.told
 
 
+@pytest.mark.fault("Ctrl-C in a sweep", promise="one sentence with the number of jobs that finished", trials="1")
+def test_an_interrupted_sweep_counts_its_jobs(call):
+    """In the third of three jobs, of which one finished and one failed: one. There is no table; the next sweep of the
+    process starts with none."""
+
+    def interrupted(cfg):
+        if cfg.method.name == "random":
+            return job(cfg)
+        if cfg.row.order == "high":
+            raise UserError("no ratio")
+        raise KeyboardInterrupt
+
+    seen = call(TABLE, "scale=smoke", run_job=interrupted)
+    assert len(seen.jobs) == 3 and not seen.tables
+    told = "Interrupted. 1 job of the sweep finished. The store holds the finished results; the same command continues"
+    assert seen.told == f"{told} from there."
+
+
 def test_no_table_without_a_job_of_its_scale(call):
     """Rows that set the scale themselves: the table of the command's scale would be an empty one."""
     seen = call(TABLE, "hydra.sweeper.rows=['scale=smoke', 'scale=smoke method=random']")

@@ -1,12 +1,11 @@
-"""Run by test_resume.py in a process of its own: `killed_run.py FOLDER MODE KILL_AT` tunes the tiny model and
-sends SIGKILL to itself at forward pass KILL_AT of this process (never, when 0)."""
+"""What test_resume.py runs in a process of its own, and the settings of it and of its undisturbed twin."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from itertools import count
+from pathlib import Path
 
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
@@ -36,6 +35,6 @@ def killer(kill_at: int) -> NoAdversary:
     return adversary
 
 
-if __name__ == "__main__":
-    target, chosen_mode, at = sys.argv[1:]
-    tuner(mode=chosen_mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), target, killer(int(at)), trainer_args=CPU)
+def tune(folder: Path, mode: str, kill_at: int) -> None:
+    """Tunes the tiny model; the process sends SIGKILL to itself at its forward pass `kill_at`, never when it is 0."""
+    tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, killer(kill_at), trainer_args=CPU)

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import ddp_run
 import pytest
 from killed_run import SETTINGS
 from test_adversaries import ALL
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from trials import two
 
 from winnow.tuning.checkpoints import checkpoints
-
-HERE = Path(__file__).parent
-
-
-def two_processes(folder: Path, mode: str, stop: int, *adversary: str) -> subprocess.CompletedProcess:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [*torchrun, str(HERE / "ddp_run.py"), str(folder), mode, str(stop), *adversary]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
@@ -30,8 +19,8 @@ def two_processes(folder: Path, mode: str, stop: int, *adversary: str) -> subpro
 def test_two_processes_equal_one(mode, tmp_path):
     """Batches of 8, 8 and 6 records in micro-batches of 2: each process takes 2 per step, and one of them has
     an empty one in step 3. Dropout is drawn by record, so only the order of additions differs."""
-    finished = two_processes(tmp_path / "two", mode, stop=0)
-    assert finished.returncode == 0, finished.stderr
+    codes, output = two(ddp_run.tune, tmp_path / "two", mode, log=tmp_path / "log")
+    assert codes == [0, 0], output
     expected = tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
     reports = [json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2)]
     assert reports[0]["train_loss"] == reports[1]["train_loss"]
@@ -44,11 +33,11 @@ def test_two_processes_equal_one(mode, tmp_path):
 def test_two_processes_resume(tmp_path):
     """Stopped in step 4 (2 + 2 + 2 or 1 forward passes for steps 1 to 3), continued: the uninterrupted
     run."""
-    stopped = two_processes(tmp_path / "two", "lora", stop=6)
-    assert stopped.returncode != 0 and "Stopped" in stopped.stderr
+    codes, output = two(ddp_run.tune, tmp_path / "two", "lora", 6, log=tmp_path / "log")
+    assert codes == [1, 1] and "Stopped" in output
     assert checkpoints(tmp_path / "two" / "checkpoints")
-    finished = two_processes(tmp_path / "two", "lora", stop=0)
-    assert finished.returncode == 0, finished.stderr
+    codes, output = two(ddp_run.tune, tmp_path / "two", "lora", log=tmp_path / "log")
+    assert codes == [0, 0], output
     report = json.loads((tmp_path / "two" / "rank_0.json").read_text())
     assert report["resumed_from"] == 3
     tuner(mode="lora", **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
@@ -62,7 +51,7 @@ def test_two_processes_equal_one_with_an_adversary(mode, name, tmp_path):
 
     Rounding is amplified where a gradient is brought to unit length and by Adam's division: differences of 5e-5 were
     seen. Adam takes steps of up to 5e-3 here, so that a gradient that is not averaged would change far more."""
-    finished = two_processes(tmp_path / "two", mode, 0, name)
-    assert finished.returncode == 0, finished.stderr
+    codes, output = two(ddp_run.tune, tmp_path / "two", mode, None, name, log=tmp_path / "log")
+    assert codes == [0, 0], output
     tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", ALL[name], trainer_args=CPU)
     assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 2e-4

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
+import killed_run
 import pytest
 import torch
 from killed_run import SETTINGS
 from pytorch_lightning.loggers.logger import DummyLogger
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from trials import fork
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import checkpoints, newest
-
-HERE = Path(__file__).parent
 
 
 class Stopped(Exception):
@@ -60,12 +56,12 @@ def test_killed_and_started_again(mode, tmp_path):
     and again ten calls after the resume, inside step 5. Steps 1-2 and 3-4 come from checkpoints; weights and
     the whole loss history equal those of an uninterrupted run, dropout included.
     """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     for kill_at in (10, 10, 0):
-        command = [sys.executable, str(HERE / "killed_run.py"), str(tmp_path / "killed"), mode, str(kill_at)]
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert finished.returncode == (-signal.SIGKILL if kill_at else 0), finished.stderr
-        assert not any(chatter in finished.stdout + finished.stderr for chatter in ("GPU", "Tip", "Warning"))
+        process = fork(killed_run.tune, tmp_path / "killed", mode, kill_at, log=tmp_path / "log")
+        process.join()
+        output = (tmp_path / "log").read_text()
+        assert process.exitcode == (-signal.SIGKILL if kill_at else 0), output
+        assert not any(chatter in output for chatter in ("GPU", "Tip", "Warning"))
     expected = tune(tmp_path / "whole", mode=mode)
     report = json.loads((tmp_path / "killed" / "tuning.json").read_text())
     assert report["resumed_from"] == 4 and expected["resumed_from"] is None

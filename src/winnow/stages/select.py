@@ -23,7 +23,7 @@ from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.store.describe import describe
 from winnow.store.differences import difference_summary, differences
-from winnow.store.files import read_json, write_json
+from winnow.store.files import read_json, write_json, write_sum
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 
@@ -52,6 +52,7 @@ def select(
     manifest |= {"categories": categories(pool.records, chosen.chosen)}
     drop_outputs_from(folder, "select")
     write_json(folder / "selection.json", manifest)
+    write_sum(folder / "selection.json")
     write_subset(pool, chosen.chosen, folder)
     for sentence in filter(None, (chosen.filtered(), chosen.shortfall())):
         print(sentence, flush=True)

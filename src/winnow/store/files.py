@@ -16,6 +16,7 @@ from filelock import FileLock
 from winnow.errors import UserError
 
 SEAL = "DONE"  # in a sealed folder: {relative file: [SHA-256, bytes]}
+SUM = ".sha256"  # behind a file's name: its SHA-256 and its name, as `sha256sum -c` reads them
 _sound: set[tuple[Path, str]] = set()  # (folder, its seal): what this process has checked
 
 
@@ -54,9 +55,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Write a value to `path` as JSON, as `write_atomically` does. Raises ValueError for a number that is not finite:
-    JSON has none, and what cannot be computed is null beside a reason."""
-    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a value to `path` as JSON, as `write_atomically` does, without the whole text in memory. Raises ValueError
+    for a number that is not finite: JSON has none, and what cannot be computed is null beside a reason."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        json.dump(value, file, indent=indent, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
 
 
 def read_json(path: Path, *keys: str, cure: str = "delete it and run the stage that writes it again") -> dict[str, Any]:
@@ -138,6 +141,21 @@ def damage(folder: Path) -> str | None:
         return f"{folder / SEAL} cannot be read ({error})"
     _sound.add((folder, text))
     return None
+
+
+def write_sum(file: Path) -> None:
+    """Write the checksum of a file beside it."""
+    write_atomically(file.with_name(file.name + SUM), _sum(file))
+
+
+def has_sum(file: Path) -> bool:
+    """Whether a file is the one whose checksum lies beside it."""
+    beside = file.with_name(file.name + SUM)
+    return beside.is_file() and beside.read_bytes() == _sum(file).encode()
+
+
+def _sum(file: Path) -> str:
+    return f"{_checksum(file)}  {file.name}\n"
 
 
 def _checksum(file: Path) -> str:

@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from winnow.errors import UserError
-from winnow.store.files import remove_partials
+from winnow.store.files import SUM, has_sum, remove_partials
 
 # Stage -> what it writes into the run folder.
 OUTPUTS = {
-    "score": ("scores.parquet", "attacks.*", "answers.parquet"),
-    "select": ("selection.json", "subset.*", "detection.json", "diversity.json"),
+    "score": ("scores.parquet*", "attacks.*", "answers.parquet"),
+    "select": ("selection.json*", "subset.*", "detection.json", "diversity.json"),
     "tune": ("tuning.json", "model", "start"),
     "evaluate": ("results.json",),
     "report": ("report.html",),
@@ -63,12 +63,18 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def earlier_output(folder: Path, file: str, stage: str) -> Path:
-    """The path of what an earlier stage left. Raises UserError if it is not there."""
+    """The path of what an earlier stage left: a file, or a folder of the store, which has checksums of its own. Raises
+    UserError if it is not there, or its checksum is not the one beside it."""
     path = folder / file
     if not path.exists():
         raise UserError(
             f"{path} is missing: the stage `{stage}` makes it; add it to stages, or name the folder of an "
             f"earlier run with paths.run=..."
+        )
+    if path.is_file() and not has_sum(path):
+        raise UserError(
+            f"{path} is damaged: {path.name}{SUM} has another checksum; run the stage `{stage}` again with this run "
+            f"folder, or, if you changed the file, `sha256sum {path.name} > {path.name}{SUM}` there."
         )
     return path
 

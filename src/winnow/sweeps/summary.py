@@ -94,6 +94,11 @@ class Sweep:
         message = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
         return f"{number} job{'s' if number > 1 else ''} of the sweep failed: {message}"
 
+    def finished(self) -> str:
+        """A sentence with the number of finished jobs."""
+        number = sum(_reason(job) is None for job in self.jobs())
+        return f"{number} job{'s' if number != 1 else ''} of the sweep finished."
+
     def trouble(self, error: Exception) -> str:
         """One sentence on the error of the launcher or sweeper; a traceback goes into the sweep's folder."""
         sentence = user_sentence(error)
