@@ -187,6 +187,7 @@ WORDS += ["vector", "linear", "bf16", "instruction", "other"]
 UNASKED = {
     "Opposite": {"omega"},
     "EmbeddingDistortion": {"name", "revision"},
+    "SentenceEmbedding": {"name", "revision"},
     "BackboneSource": {"name", "revision", "trust_remote_code"},
     "Suite": {"mirror"},
     **{get_object(path).__name__: {"query_budget"} for path in NAMED if ".attacks." in path},  # search=random
