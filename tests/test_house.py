@@ -14,7 +14,7 @@ FLOORS = [
     *("errors", "draws", "quiet", "network", "store", "distributed", "trainer", "config", "messages"),
     *("data", "backbone", "perturb", "scoring", "selection", "tuning", "evaluation"),
     *("pages", "tracking", "stages", "sweeps", "reproduce", "compare"),
-    *("console", "pipeline", "commands", "notebook", "__main__"),
+    *("console", "pipeline", "hub", "commands", "notebook", "__main__"),
 ]
 
 

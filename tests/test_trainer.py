@@ -29,6 +29,11 @@ def test_every_argument_of_lightning_is_taken_or_refused_with_a_reason():
         check_trainer({"profilr": "simple"})
     with pytest.raises(UserError, match="cannot be used on this machine: .*limit_predict_batches"):
         make_trainer({"accelerator": "cpu", "limit_predict_batches": -3})
+    for strategy in ("fsdp", "deepspeed_stage_3", "model_parallel"):
+        with pytest.raises(
+            UserError, match=rf"trainer.strategy={strategy} is not supported: take ddp, one whole model"
+        ):
+            check_trainer({"strategy": strategy})
 
 
 def test_the_configured_settings_and_callbacks_make_a_trainer():

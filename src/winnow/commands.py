@@ -160,6 +160,19 @@ def store(words: Sequence[str]) -> None:
     )
 
 
+def publish(words: Sequence[str]) -> None:
+    """`winnow publish RUN [--push OWNER/NAME]`: the subset and the tuned model of a run as folders for the Hugging Face
+    hub, in RUN/publish; nothing is sent without `--push`."""
+    from winnow.hub import publish as publish_run
+
+    parser = _parser(publish)
+    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="send them to the hub, as a private data set and model")
+    given = parser.parse_args(words)
+    for folder in publish_run(given.run, given.push):
+        print(f"{folder} is ready{'' if given.push is None else f' and was sent as {given.push}'}.")
+
+
 def _parser(command: Callable) -> argparse.ArgumentParser:
     """A parser whose help is the docstring of the command."""
     return argparse.ArgumentParser(

@@ -30,7 +30,7 @@ KEYS = {
     "attack.query_budget": int,
     "attack.seed": int,
     "attack.processes": int,
-    "scoring.tokens_per_batch": int,
+    "scoring.tokens_per_batch": int | str,
     "scoring.flush_seconds": float,
 }
 SHARES = ("selection.ratio", "attack.share")  # above 0, at most 1
@@ -39,7 +39,7 @@ POSITIVE = (  # above 0
     *("tuning.epochs", "tuning.max_steps", "tuning.batch_size", "tuning.micro_batch_size", "tuning.learning_rate"),
     *("evaluation.limit", "evaluation.batch_size"),
 )
-COMMANDS = ("compare", "dashboard", "table", "card", "lds", "store", "audit", "answer")  # functions of winnow.commands
+COMMANDS = ("compare", "dashboard", "table", "card", "lds", "store", "audit", "answer", "publish")  # of winnow.commands
 LARGEST_SEED = 2**32 - 1  # scikit-learn's k-means takes none above it, and none below 0
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "keys"}
 

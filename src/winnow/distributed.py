@@ -8,9 +8,9 @@ and joins the leader at the computation for which it was started.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from winnow.store.artifacts import Artifact
     from winnow.store.columns import Columns
 
+Item = TypeVar("Item")
 
 # How long a process may wait for the others (ours). The leader evaluates alone, and may wait for another job's
 # artifact, while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on CPUs, would end the run. A
@@ -51,11 +52,34 @@ def is_leader() -> bool:
 
 
 def join() -> None:
-    """Form the process group early if torchrun started this process, so that the leader's decisions can be heard."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    """Form the process group early if torchrun, or srun with several tasks, started this process, so that the leader's
+    decisions can be heard."""
+    if dist.is_initialized():
+        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _take_gpu(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group(timeout=PATIENCE)
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # which a batch script outside of srun does not have
+        from lightning_fabric.plugins.environments import SLURMEnvironment
+
+        job = SLURMEnvironment()
+        _take_gpu(job.local_rank())
+        place = f"tcp://{job.main_address}:{job.main_port}"
+        dist.init_process_group(
+            init_method=place, rank=job.global_rank(), world_size=job.world_size(), timeout=PATIENCE
+        )
+
+
+def _take_gpu(number: int) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number)
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """The items that this process works on: every n-th in a group of n, all where there is no group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return items
+    return items[dist.get_rank() :: dist.get_world_size()]
 
 
 def compute_once(folder: Artifact | Columns, work: Callable[[Any], None], *asked: Any) -> Any:

@@ -42,13 +42,20 @@ KNOWN = [name for name in inspect.signature(pl.Trainer).parameters if name not i
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
-    """Raises UserError for a setting that the Trainer does not have, or that Winnow sets itself."""
+    """Raises UserError for a setting that the Trainer does not have or that Winnow sets itself, and for a strategy that
+    shards a model."""
     for key in settings:
         if key in REFUSED:
             raise UserError(f"trainer.{key} is set by Winnow itself; leave it out and give {REFUSED[key]}.")
         if key not in KNOWN:
             close = [f"did you mean trainer.{one}? " for one in get_close_matches(key, KNOWN, 1)]
             raise UserError(f"trainer.{key} is no setting; {''.join(close)}Known are {', '.join(KNOWN)}.")
+    strategy = str(settings.get("strategy", "auto"))
+    if strategy != "auto" and not strategy.startswith("ddp"):
+        raise UserError(
+            f"trainer.strategy={strategy} is not supported: take ddp, one whole model per device, or auto; for a model "
+            f"that one device cannot hold, take a smaller backbone or a larger device."
+        )
 
 
 def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:

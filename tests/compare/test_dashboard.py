@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 from run_folders import run_folder
 
-from winnow.compare.dashboard import content, jaccard, read_runs, spearman, write_dashboard
+from winnow.compare.dashboard import alike, content, jaccard, read_runs, share_name, spearman, write_dashboard
+from winnow.compare.plots import looks
 from winnow.errors import UserError
 from winnow.sweeps.summary import note_failure
 
@@ -44,10 +46,16 @@ def test_jaccard_by_hand(folder):
     assert np.allclose(jaccard(read_runs(folder)), wanted)
 
 
-def test_other_pools_are_not_compared(folder):
+def test_other_pools_and_suites_are_lists_of_their_own(folder):
+    """a is of another pool. Of b and c, which share one, c was not evaluated: it stands with b. a on that pool with
+    another limit, is a list of its own again; c then stands with the first of the two."""
     runs = read_runs(folder)
     runs[0].fingerprint = "another"
-    assert np.isnan(jaccard(runs)[0, 1]) and jaccard(runs)[1, 2] == 1 / 4
+    assert [[run.name for run in some] for some in alike(runs)] == [["b", "c"], ["a"]]
+    runs[0].fingerprint = "f"
+    runs[0].results["settings"] = {"limit": 5}
+    assert [[run.name for run in some] for some in alike(runs)] == [["a", "c"], ["b"]]
+    assert runs[0].suite == "s, 5 items a task"
 
 
 def test_spearman_by_hand(folder):
@@ -64,16 +72,73 @@ def test_constant_scores_have_no_rank(folder):
 
 def test_leaderboard_order_and_cost(folder):
     """0.7 before 0.6 before the run that was not evaluated; the failed run is not there; cost is 3 + 1 s, or unknown
-    where the pass came from the store."""
-    page = content(read_runs(folder), folder)
-    assert [run.name for run in page["runs"]] == ["b", "a", "c"] and page["best"] == {"t/acc": 0.7}
-    assert page["total"] == {"a": 4.0, "b": 0, "c": 0}
-    assert [run.ratio for run in page["runs"]] == [0.75, 0.75, 0.5]
+    where the pass came from the store and no ledger says what it took."""
+    (found,) = content(read_runs(folder), folder)["lists"]
+    rows = {row.runs[0].name: row for row in found["rows"]}
+    assert list(rows) == ["b", "a", "c"] and found["best"] == {"t/acc": 0.7}
+    assert {name: row.cost for name, row in rows.items()} == {"b": None, "a": 4.0, "c": None}
+    assert [row.ratio for row in found["rows"]] == [0.75, 0.75, 0.5]
+
+
+def test_a_pass_from_the_store_costs_what_its_ledger_says(folder):
+    """b took its passes from the store: the card's price of 7 s counts, and 5 s of tuning by another run."""
+    card = json.loads((folder / "b" / "run_card.json").read_text())
+    card["stages"]["tune"] = {"seconds": 0.1, "status": "reused", "reused": 1, "resumed": 0}
+    (folder / "b" / "run_card.json").write_text(json.dumps(card | {"price": {"seconds": 7.0}}))
+    (folder / "b" / "tuning.json").write_text(json.dumps({"steps": 1, "train_loss": [], "seconds": 5.0}))
+    run = next(run for run in read_runs(folder) if run.name == "b")
+    assert run.cost == 7.0 and run.seconds == {"score": 7.0, "select": 0.0, "tune": 5.0}
+
+
+def test_seeds_are_one_row_that_leads_to_their_reports(tmp_path):
+    """Two seeds at 10%, 0.4 and 0.6, and one at 30%: rows `ifd, 10%` of 0.5 and `ifd, 30%`, in one colour."""
+    for name, ratio, seed, value in (("a", 0.1, 0, 0.4), ("b", 0.1, 1, 0.6), ("c", 0.3, 0, 0.7)):
+        path = run_folder(
+            tmp_path / name,
+            choices={"method": "ifd"},
+            config={"selection.ratio": ratio},
+            seed=seed,
+            metrics={"t/acc": value},
+            table=None,
+        )
+        (path / "report.html").touch()
+    page = content(read_runs(tmp_path), tmp_path)
+    rows = page["lists"][0]["rows"]
+    assert [(row.name, row.values["t/acc"]) for row in rows] == [("ifd, 30%", 0.7), ("ifd, 10%", pytest.approx(0.5))]
+    assert page["links"]["b"] == "b/report.html" and list(page["colours"]) == ["ifd"]
+    assert [share_name(one) for one in ("count=500", "")] == ["500 records", "all"]
+
+
+def test_error_bars_are_the_paired_interval(tmp_path):
+    """Ten of 40 items are right for ifd alone: 0.25 more than random, between 0.11 and 0.39 (t(39) = 2.0227 times the
+    standard error 0.0693). The bar is as long around the mean, and the point says so."""
+    for name, method, side in (("a", "ifd", [1] * 10 + [0] * 30), ("b", "random", [0] * 40)):
+        run_folder(
+            tmp_path / name,
+            choices={"method": method},
+            metrics={"t/acc": sum(side) / 40},
+            items={"tuned": {"t/acc": side}},
+            table=None,
+        )
+    first, second = content(read_runs(tmp_path), tmp_path)["lists"][0]["rows"]
+    assert first.error("t/acc") == [[pytest.approx(0.1402, abs=1e-4)], [pytest.approx(0.1402, abs=1e-4)]]
+    assert first.title("t/acc") == "ifd, all: 0.25, 1 seed; +0.25 [+0.11, +0.39] against random: win"
+    assert second.error("t/acc") is None
+    page = write_dashboard(tmp_path).read_text()
+    assert "<title>ifd, all: 0.25, 1 seed; +0.25 [+0.11, +0.39] against random: win</title>" in page
+
+
+def test_a_method_has_one_colour_and_mark():
+    """17 methods on 8 colours: all pairs differ, and the order of the runs plays no part."""
+    names = [f"m{i:02}" for i in range(17)]
+    pairs = looks(names[::-1])
+    assert len(set(pairs.values())) == 17 and pairs == looks(names * 2)
 
 
 def test_the_page_stands_alone(folder):
+    """One script of its own and nothing from elsewhere; a plot of the measure, two matrices, cost, and stages."""
     page = write_dashboard(folder).read_text()
-    assert "<script" not in page and 'src="http' not in page and "url(http" not in page and page.count("<svg") == 5
+    assert page.count("<script") == 1 and 'src="' not in page and "url(http" not in page and page.count("<svg") == 5
     assert "0.80" in page and "0.67" in page
 
 
@@ -142,19 +207,20 @@ def test_runs_of_no_experiment_are_told_apart_by_their_settings(tmp_path):
 
 
 def test_unlike_runs_are_curves_of_their_own(tmp_path):
-    """Strengths 3 and 10 of the noise at one share, two seeds of 10: the plot's legend has two lines."""
+    """Strengths 3 and 10 of the noise at two shares, two seeds of 10: the plot's legend has two lines."""
     for name, beta, seed in (("a", 3, 0), ("b", 10, 0), ("c", 10, 1)):
         run_folder(
             tmp_path / name,
             choices={"method": "consistency"},
             row={"beta": beta},
+            config={"selection.ratio": beta / 20},
             seed=seed,
             metrics={"t/acc": 0.5},
             scores=[1.0, 2.0],
             selected=[0],
             table="consistency/table8",
         )
-    plot = str(content(read_runs(tmp_path), tmp_path)["ratio_plots"][0])
+    plot = str(content(read_runs(tmp_path), tmp_path)["lists"][0]["curves"][0])
     assert plot.count("noise_consistency, beta=3<") == 1 and plot.count("noise_consistency, beta=10<") == 1
 
 

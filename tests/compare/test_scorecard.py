@@ -59,11 +59,27 @@ def test_each_run_is_compared_with_the_one_that_differs_least(sweep):
     assert (found["records"], found["defect_auc"]) == (20, 0.75)
 
 
+def test_another_share_says_nothing_of_the_score(sweep):
+    """The same scores at another share are no second run, and their larger subset is no change of the selection."""
+    run_folder(
+        sweep / "more",
+        choices={"method": "ifd"},
+        scores=WORTH,
+        selected=[0, 1, 2, 3],
+        config={"template.name": "alpaca", "method.seed": 0, "selection.ratio": 0.2},
+        table=None,
+    )
+    (found,) = scorecards(read_runs(sweep), ["ifd"])
+    assert [one["differs"] for one in found["agreement"]] == ["seed=1", "template.name=plain"]
+
+
 def test_the_command_writes_page_and_json(sweep, tmp_path, capsys):
     command(["ifd", "--runs", str(sweep), "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "scorecards.md").read_text()
     assert "Planted defects: AUC 0.750" in page and "| again, seed=1 | +1.000 | 50.0% |" in page
     assert [one["method"] for one in json.loads((tmp_path / "out" / "scorecards.json").read_text())] == ["ifd"]
+    html = (tmp_path / "out" / "scorecards.html").read_text()
+    assert "75% of the time" in html and 'data-value="0.5">50%' in html
     assert page.strip() in capsys.readouterr().out
     with pytest.raises(UserError, match="winnow card adg: no finished run of it has scores; there are ifd, length"):
         command(["adg", "--runs", str(sweep)])

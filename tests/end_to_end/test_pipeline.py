@@ -313,6 +313,22 @@ def test_pre_experience_changes_the_scorer(run):
     assert counts(again, "score") == ("reused", 4, 0)  # the vectors, the scorer, two passes
 
 
+def test_less_scores_at_each_epoch_of_its_warm_up(run):
+    """Two epochs: the store keeps the warm-up, and for each epoch the gradients of the pool and of the target. A method
+    that prepares its model takes no pre-experience."""
+    small = [
+        *("method=less", "data@target=embedded", "target.limit=4", "method.dimensions=64", "stages=[score]"),
+        *("method.preparation.share=0.2", "method.preparation.tuner.epochs=2", "method.preparation.tuner.lora_r=2"),
+    ]
+    _, folder = run(*small)
+    scores = pq.read_table(folder / "scores.parquet")["score"].to_pylist()
+    assert len({one for one in scores if one is not None}) > 20 and all(abs(one) <= 1.001 for one in scores if one)
+    _, again = run(*small, folder="again")
+    assert counts(folder, "score") == ("computed", 0, 0) and counts(again, "score") == ("reused", 5, 0)
+    with pytest.raises(UserError, match="method=less prepares its own model; set pre_experience=none"):
+        run(*small, "pre_experience=ifd", folder="both")
+
+
 def test_tracked_offline(run, tmp_path):
     """W&B without a key: offline files in the run folder, whatever the length of the backbone's path (W&B refuses tags
     of more than 64 characters, and a pytest folder is longer)."""

@@ -54,7 +54,7 @@ def test_plots_of_degenerate_data(case: str) -> None:
     assert root.tag.endswith("svg") and root.get("role") == "img" and root.get("aria-label")
     assert "width" not in root.attrib and root.get("viewBox")
     assert expected in " ".join(root.itertext())
-    assert not re.search(r'id="(figure|axes|patch|text)_', svg)
+    assert not re.search(r"<g [^>]*id=", svg)
     assert not re.search(r"\bnan\b", svg)
 
 
@@ -65,6 +65,29 @@ def test_far_outliers_are_counted_not_lost() -> None:
     scores = [i / 100 for i in range(101)]
     assert "1 farther out, counted in the outermost bars" in plots.score_histogram([*scores, 1000.0])
     assert "farther out" not in plots.score_histogram([*scores, 1.5])
+
+
+def test_what_a_filter_took_is_drawn() -> None:
+    """Of four scores the filter `at most 1` took one and two are selected: three groups in the legend, the limit as a
+    line in both plots, and a title for each bar and point."""
+    scores, selected, filtered = [0.5, 0.9, 1.0, 1.4], [False, True, True, False], [False, False, False, True]
+    shown = {"filtered": filtered, "limits": {"filter: max 1": 1.0}}
+    points = plots.score_against_length(scores, [1, 2, 3, 4], selected, titles=["a", "b", "c", "d"], **shown)
+    for svg in (plots.score_histogram(scores, selected, 0.9, **shown), points):
+        for words in ("selected (2)", "not selected (1)", "filtered (1)", "filter: max 1"):
+            assert svg.count(f">{words}<") == 1
+    assert [one.text for one in ElementTree.fromstring(points).iter("{http://www.w3.org/2000/svg}title")] == list(
+        "adbc"
+    )
+
+
+def test_metrics_keep_their_order_and_share_an_axis_with_neighbours_of_their_unit() -> None:
+    """acc, bits, acc_norm: three axes, as the second stands between; acc, acc_norm, bits: two."""
+    model = {"metrics": {name: {"value": 0.5} for name in ("a/acc", "b/bits_per_byte", "c/acc_norm")}}
+    for order, axes in (("abc", 3), ("acb", 2)):
+        svg = plots.base_against_tuned({"base": model}, sorted(model["metrics"], key=lambda name: order.index(name[0])))
+        assert svg.count("is better)<") == axes
+        assert svg.index(">a/acc<") < svg.index(">b/bits" if order == "abc" else ">c/acc")
 
 
 @pytest.mark.parametrize(

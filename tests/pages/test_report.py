@@ -206,7 +206,7 @@ def test_complete_page(tmp_path: Path) -> None:
         "+0.1 not tested",
         "Not tested: held/mcc (the samples do not hold it item by item).",
         "75% of the time",
-        "training loss 2.000 at first, 1.500 at last",
+        "mean training loss 1.750",
         "python -m winnow method=ifd",
         "feedfacefeedface",
         "1 bad row set aside",
@@ -224,14 +224,55 @@ def test_complete_page(tmp_path: Path) -> None:
 
 
 def test_page_needs_nothing_from_outside(tmp_path: Path) -> None:
-    """No element loads or links to anything but an anchor of the page itself, and the styles fetch
+    """No element loads anything, links lead to the page itself and to files beside it, styles and script fetch
     nothing."""
     source = write_report(tmp_path, fill(tmp_path)).read_text(encoding="utf-8")
     for tag, attributes in Page(source).elements:
-        assert tag not in ("script", "link", "iframe", "object", "img")
+        assert tag not in ("link", "iframe", "object", "img")
+        own = () if tag != "a" else (".", "selection.json", "scores.parquet", "results.json", "run_card.md")
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/png;base64,")) or value in own
+    assert source.count("<script>") == 1 and not re.search(r"fetch\(|XMLHttp|import\(", source)
     assert not re.search(r"@import|url\((?!#)", source)
+
+
+def test_results_stand_before_records_and_most_records_are_folded(tmp_path: Path) -> None:
+    """Of ten best and ten worst records three each are open; the other seven are in a fold."""
+    source = write_report(tmp_path, fill(tmp_path)).read_text(encoding="utf-8")
+    assert source.index('id="results"') < source.index('id="training"') < source.index('id="records"')
+    assert source.count("<summary>7 more</summary>") == 2
+    best = source.split("<h3>Best</h3>")[1]
+    assert best.index("Answer 36.") < best.index("<summary>7 more</summary>") < best.index("Answer 35.")
+
+
+def test_epochs_have_their_mean_loss(tmp_path: Path) -> None:
+    """Four steps of two epochs, losses 4 2 3 1: means 3 and 2."""
+    fill(tmp_path)
+    tuning = json.loads((tmp_path / "tuning.json").read_text())
+    losses = [{"step": i + 1, "loss": loss, "lr": 0.0} for i, loss in enumerate((4.0, 2.0, 3.0, 1.0))]
+    (tmp_path / "tuning.json").write_text(json.dumps(tuning | {"steps": 4, "epochs": 2.0, "train_loss": losses}))
+    assert report_content(tmp_path)["tuning"]["epoch_means"] == [(1, 3.0), (2, 2.0)]
+    assert (
+        "mean training loss 3.000 in the first epoch, 2.000 in the last"
+        in Page(write_report(tmp_path).read_text()).text
+    )
+
+
+def test_links_to_the_files_of_the_run_and_to_wandb(tmp_path: Path) -> None:
+    """A subset and an offline W&B run: the one is linked, the other has the command that sends it. Online and with a
+    team, W&B's page is linked."""
+    fill(tmp_path)
+    (tmp_path / "subset.jsonl").touch()
+    (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)
+    (tmp_path / "wandb" / "run_id").write_text("abc\n")
+    source = write_report(tmp_path).read_text()
+    assert '<a href="subset.jsonl">' in source and f"wandb sync {tmp_path}/wandb/offline-run-*" in source
+    (tmp_path / "wandb" / "offline-run-1").rmdir()
+    card = json.loads((tmp_path / "run_card.json").read_text())
+    card["config"]["tracking"] = {"entity": "team", "project": "winnow"}
+    (tmp_path / "run_card.json").write_text(json.dumps(card))
+    assert '<a href="https://wandb.ai/team/winnow/runs/abc">' in write_report(tmp_path).read_text()
 
 
 def test_same_input_same_page(tmp_path: Path) -> None:
@@ -247,7 +288,7 @@ def test_hostile_text_is_only_text(tmp_path: Path) -> None:
     records[38] = Rec(records[38].id, 38, evil, evil, "word " * 100_000, (("user", evil),), {"defect": "<b>x</b>"})
     source = write_report(tmp_path, records).read_text(encoding="utf-8")
     page = Page(source)
-    assert {"script", "img", "b"} & {tag for tag, _ in page.elements} == {"b"}
+    assert [tag for tag, _ in page.elements].count("script") == 1 and "img" not in {tag for tag, _ in page.elements}
     assert "<script>alert(1)</script><img src=x onerror=alert(2)>&amp;" in "".join(page.texts)
     assert "planted defect: <b>x</b>" in page.text
     assert "492,000 characters left out" in page.text

@@ -101,7 +101,7 @@ def test_an_experiment_has_the_last_word():
     """It stands behind config.yaml's own keys: its folder, its batches and its sweeper are those that count."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=["experiment=ifd/main"], return_hydra_config=True)
-    assert cfg.scoring.tokens_per_batch == 16384 and cfg.hydra.sweep.dir == "outputs/experiments/ifd/main/paper"
+    assert cfg.scoring.tokens_per_batch == "auto" and cfg.hydra.sweep.dir == "outputs/experiments/ifd/main/paper"
 
 
 def jobs_of(name: str, *given: str):

@@ -160,13 +160,14 @@ def test_a_record_is_selected_once():
 
 
 def test_a_ratio_that_filters_shrink_is_said():
-    """Scores 0 to 19, those of 8 and more filtered: half of the 8 valid ones is 4, and of the pool would be 10. Where
-    a filter takes one record of 20, 5%, or the budget is a number, there is nothing to say."""
+    """Scores 0 to 19, those of 8 and more filtered: half of the 8 valid ones is 4, and of the pool would be 10. Where a
+    filter takes one record of 20, 5%, or the budget is a number or a share of the pool, there is nothing to say."""
     values = table([float(i) for i in range(20)])
-    got = top(ratio=0.5, filters=[Range("score", max=7, reason="too_high")]).select(values, True)
+    got = top(ratio=0.5, budget="valid", filters=[Range("score", max=7, reason="too_high")]).select(values, True)
     assert got.filtered().startswith(
         "Selection: selection.ratio=0.5 counts the 8 valid records of 20, so that it selects 4 and not 10: too_high "
         "took 12."
     )
-    assert top(ratio=0.5, filters=[Range("score", max=18)]).select(values, True).filtered() is None
+    assert top(ratio=0.5, budget="valid", filters=[Range("score", max=18)]).select(values, True).filtered() is None
     assert top(count=4, filters=[Range("score", max=7)]).select(values, True).filtered() is None
+    assert top(ratio=0.2, filters=[Range("score", max=7)]).select(values, True).filtered() is None

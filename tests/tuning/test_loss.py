@@ -9,13 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from winnow.tuning.dropout import again
 from winnow.tuning.loss import MicroBatchLoss
-from winnow.tuning.trainable import full_copy, with_adapters
+from winnow.tuning.trainable import with_adapters
 
 
 def model_of(mode: str, dropout: float = 0.0, tied: bool = True):
     """The tiny model as the tuner trains it. B of the adapters is no longer 0, so that A has a gradient too."""
     if mode == "full":
-        return full_copy(tiny_model(tied)).train()
+        return tiny_model(tied).requires_grad_(True).train()
     model = with_adapters(tiny_model(tied), 2, 4, dropout, "all-linear", seed=0).get_base_model().train()
     for number, (name, weight) in enumerate(model.named_parameters()):
         if "lora_B" in name:

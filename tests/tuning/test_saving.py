@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,7 +67,8 @@ def test_two_lines_of_ordinary_code_load_what_was_tuned(mode, tied, tmp_path):
     backbone = tiny_backbone(tied)
     backbone.model.save_pretrained(tmp_path / "base")
     backbone.model.config._name_or_path = str(tmp_path / "base")
-    result = tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    own = replace(backbone, model=copy.deepcopy(backbone.model))  # full tuning trains the weights that it is given
+    result = tuner(mode=mode, **SMALL).fit(own, tiny_records(), tmp_path, trainer_args=CPU)
     saved = tmp_path / "model"
     assert result["path"] == str(saved)
     if mode == "lora":
@@ -83,8 +85,19 @@ def test_two_lines_of_ordinary_code_load_what_was_tuned(mode, tied, tmp_path):
     assert "- base: base (a local folder" in (saved / "README.md").read_text()
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_the_backbone_is_not_altered(mode, tmp_path):
+def test_full_tuning_holds_the_backbone_once(tmp_path):
+    """The weights of an fp32 backbone are trained where they lie, so there is no second copy of them; an adapter's
+    backbone keeps its values."""
+    for mode in ("full", "lora"):
+        backbone = tiny_backbone()
+        before = {name: (p.data_ptr(), p.detach().clone()) for name, p in backbone.model.named_parameters()}
+        tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path / mode, trainer_args=CPU)
+        after = dict(backbone.model.named_parameters())
+        assert all(after[name].data_ptr() == place for name, (place, _) in before.items())
+        assert all(torch.equal(after[name], value) for name, (_, value) in before.items()) == (mode == "lora")
+
+
+def test_adapters_do_not_alter_the_backbone(tmp_path):
     """Weights, flags, modes, module types and logits are those of before, after tuning and after loading."""
 
     def look(model):
@@ -95,7 +108,7 @@ def test_the_backbone_is_not_altered(mode, tmp_path):
     backbone = tiny_backbone()
     before, weights = look(backbone.model), copy.deepcopy(backbone.model.state_dict())
     first = logits(backbone.model)
-    tuner(mode=mode, gradient_checkpointing=True, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
+    tuner(mode="lora", gradient_checkpointing=True, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU)
     tuned = load_tuned(backbone, tmp_path / "model")
     logits(tuned.model)
     assert look(backbone.model) == before

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +28,8 @@ IDS = torch.tensor([[5, 9, 2, 30, 1]])
 
 
 def tune(folder, start=None, backbone=None, adversary=None, **settings):
-    given = backbone or tiny_backbone()
+    # Full tuning trains the weights that it is given.
+    given = replace(backbone, model=copy.deepcopy(backbone.model)) if backbone else tiny_backbone()
     return tuner(**{**SMALL, **settings}).fit(given, tiny_records(), folder, adversary, trainer_args=CPU, start=start)
 
 

@@ -129,6 +129,14 @@ class CausalModel:
             return self.head(rows)
         return self._tail(rows) if self._found.readout == "tail" else rows[..., self._width :]
 
+    def block(self, layer: int) -> nn.Module:
+        """The block that puts out hidden state `layer`, 1 for the first. Raises UserError if there is none."""
+        blocks = self.config.num_hidden_layers
+        lists = [one for one in self.body.modules() if isinstance(one, nn.ModuleList) and len(one) == blocks]
+        if not lists or not 1 <= layer <= blocks:
+            raise UserError(f"layer={layer} does not exist: backbone.name={self.name} has the blocks 1 to {blocks}.")
+        return lists[0][layer - 1]
+
     @property
     def window(self) -> int | None:
         """Tokens that the narrowest layer looks back over; None: all."""

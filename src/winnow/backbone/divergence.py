@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from winnow.backbone.likelihood import Logits
 
@@ -42,6 +43,24 @@ def kl_rows(clean: Tensor, noisy: Tensor, logits: Logits, chunk: int = CHUNK_ROW
         parts.append(torch.stack([(p * (log_p - _log_softmax(rows, logits))).sum(-1) for rows in q_rows]))
     divergence = torch.cat(parts, dim=1).clamp(min=0.0)
     return divergence[0] if noisy.dim() == 2 else divergence
+
+
+def symmetric_kl(rows: Tensor, others: Tensor, logits: Logits, chunk: int = CHUNK_ROWS) -> Tensor:
+    """KL(P || Q) + KL(Q || P) = sum over the vocabulary of (P - Q) (log P - log Q) of each row, in nats.
+
+    rows, others: (rows, width) final hidden states. Returns (rows,) in fp32. Under autograd each chunk is computed
+    again in the backward pass instead of being kept.
+    """
+    parts = [
+        checkpoint(_symmetric_rows, one, other, logits, use_reentrant=False)
+        for one, other in zip(rows.split(chunk), others.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _symmetric_rows(rows: Tensor, others: Tensor, logits: Logits) -> Tensor:
+    log_p, log_q = _log_softmax(rows, logits), _log_softmax(others, logits)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
 
 def _log_softmax(rows: Tensor, logits: Logits) -> Tensor:

@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from winnow.backbone import packaged
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
@@ -22,17 +23,28 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 REASON = 1000  # characters of a library's own message; some list every model there is
 
 
+class OptimizerState(NamedTuple):
+    """Adam at the end of an epoch. rate: mean learning rate of its steps. first, second: by the name of a trained
+    weight, the moving means of its gradient and of the gradient's square."""
+
+    rate: float
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+
+
 @dataclass
 class Backbone:
     """A loaded causal language model in evaluation mode, its fast tokenizer, and what identifies them.
 
-    identity goes into the fingerprint of everything that is computed with the backbone.
+    identity goes into the fingerprint of everything that is computed with the backbone. optimizer: of a model in the
+    midst of its tuning.
     """
 
     model: Any
     tokenizer: Any
     identity: dict
     name: str
+    optimizer: OptimizerState | None = None
 
 
 @dataclass
@@ -94,19 +106,29 @@ class BackboneSource(Identified):
         """`attn_implementation`, or `eager` for a model that has no SDPA."""
         if self.attn_implementation != "sdpa" or self.is_packaged:
             return self.attn_implementation
-        from transformers import AutoModelForCausalLM
-
         try:
-            with torch.device("meta"):
-                AutoModelForCausalLM.from_config(
-                    self._config, attn_implementation="sdpa", trust_remote_code=self.trust_remote_code
-                )
+            self._on_meta("sdpa")
         except ValueError as error:
             if "scaled_dot_product_attention" not in str(error):
+                from transformers import AutoModelForCausalLM
+
                 raise self._refusal(AutoModelForCausalLM, error) from error
             print(f"backbone.name={self.name} has no SDPA attention: attn_implementation=eager is used.", flush=True)
             return "eager"
         return "sdpa"
+
+    @cached_property
+    def skeleton(self) -> Any:
+        """The model's modules on the meta device: shapes without weights."""
+        return self._on_meta("eager")
+
+    def _on_meta(self, attention: str) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                self._config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
+            )
 
     def check_markers(self) -> None:
         """Raises UserError if the tokenizer's chat template writes tokens that have no embedding."""

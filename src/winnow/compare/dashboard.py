@@ -1,26 +1,79 @@
 """A page that compares all runs below a folder: leaderboard, budget, overlap of subsets, agreement of scores, cost.
 
-It reads run folders only (`run_card.json`, `results.json`, `selection.json`, `scores.parquet`), opens offline, and
-has no scripts.
+Only runs of the same backbone, pool and evaluation stand in one list. The page reads run folders only
+(`run_card.json`, `results.json`, `selection.json`, `scores.parquet`, `tuning.json`) and opens offline.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from winnow.compare import plots
-from winnow.compare.runs import STAGES, ComparedRun, read_runs
-from winnow.compare.verdicts import marks_of_runs
+from winnow.compare.runs import STAGES, ComparedRun, label, read_runs
+from winnow.compare.verdicts import marks_of_runs, seeds_by_method
 from winnow.errors import UserError
+from winnow.pages.card import show_change, show_number
 from winnow.pages.files import render
 from winnow.pages.plots import lower_is_better
-from winnow.pages.svg import rank_correlation
+from winnow.pages.svg import CSS, rank_correlation
 from winnow.store.files import write_atomically
+
+LETTERS = 12  # rows up to which the letters of groups can be read
+COLUMNS = 6  # metrics side by side; more would leave the page
+
+
+@dataclass(kw_only=True)
+class Row:
+    """One method and share: the mean over its seeds.
+
+    name: label and share. values: metric -> mean over the seeds; each: its values; base: of the base model. marks:
+    metric -> its standing, see `compare.verdicts`. cost, seconds: means over the runs whose time is known."""
+
+    name: str
+    label: str
+    share: str
+    runs: list[ComparedRun]
+    values: dict[str, float]
+    each: dict[str, list[float]]
+    base: dict[str, float]
+    marks: dict[str, dict[str, Any]]
+    cost: float | None
+    seconds: dict[str, float]
+
+    @property
+    def ratio(self) -> float | None:
+        return self.runs[0].ratio
+
+    @property
+    def subset(self) -> frozenset[str]:
+        return self.runs[0].subset
+
+    def test(self, metric: str) -> dict[str, Any] | None:
+        """The paired test of this row against the reference; None without one."""
+        mark = self.marks.get(metric)
+        return mark if mark and mark["against"] is not None else None
+
+    def error(self, metric: str) -> list[list[float]] | None:
+        """The interval of the difference around the mean, as the lengths of an error bar: (2, 1)."""
+        test = self.test(metric)
+        return test and [[test["difference"] - test["low"]], [test["high"] - test["difference"]]]
+
+    def title(self, metric: str) -> str:
+        """What a plot says of a point."""
+        words = f"{self.name}: {show_number(self.values[metric])}, {len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+        test = self.test(metric)
+        if test is None:
+            return words
+        low, difference, high = (show_change(test[key]) for key in ("low", "difference", "high"))
+        return f"{words}; {difference} [{low}, {high}] against {test['against']}: {test['verdict']}"
 
 
 def write_dashboard(folder: Path, to: str | None = None) -> Path:
@@ -31,53 +84,126 @@ def write_dashboard(folder: Path, to: str | None = None) -> Path:
     if not runs:
         raise UserError(f"{folder} holds no finished run (no run_card.json); name the folder of a sweep.")
     path = Path(to) if to else folder / "dashboard.html"
-    write_atomically(path, render("compare/dashboard.html.j2", content(runs, folder)))
+    page = render("compare/dashboard.html.j2", content(runs, folder, path.parent), share=share_name)
+    write_atomically(path, page)
     return path
 
 
-def content(runs: Sequence[ComparedRun], folder: Path) -> dict[str, Any]:
-    """The values of the template."""
+def content(runs: Sequence[ComparedRun], folder: Path, place: Path | None = None) -> dict[str, Any]:
+    """The values of the template. place: the folder of the page, from which its links lead."""
+    several = alike(runs)
+    for members in several:
+        label(members)
+    colours = plots.looks([run.label for run in runs])
+    lists = [_list(members, colours) for members in several]
+    links = {}
+    for run in runs:
+        page = next(
+            (page for name in ("report.html", "run_card.md") if (page := run.folder / name).is_file()), run.folder
+        )
+        links[run.name] = Path(os.path.relpath(page, place or folder)).as_posix()
+    return {
+        "folder": folder.resolve().name,
+        "n_runs": len(runs),
+        "lists": lists,
+        "links": links,
+        "columns": COLUMNS,
+        "colours": {label: CSS.get(colour, colour) for label, (colour, _) in colours.items()},
+    }
+
+
+def alike(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """The runs of one backbone, pool and evaluation, the longest list first. A run without an evaluation stands in the
+    longest list of its backbone and pool."""
+    lists: dict[tuple, list[ComparedRun]] = {}
+    for run in runs:
+        lists.setdefault((run.backbone, run.pool, run.fingerprint, run.suite), []).append(run)
+    longest = sorted(lists, key=lambda key: -len(lists[key]))
+    for key in longest:
+        home = next((one for one in longest if one[:3] == key[:3] and one[3]), None)
+        if not key[3] and home is not None:
+            lists[home] += lists.pop(key)
+    return sorted(lists.values(), key=len, reverse=True)
+
+
+def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
+    """The values of one list: its rows, best first, and its plots."""
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.headline))
     low = {
         metric: lower_is_better(metric, next((run.metrics[metric] for run in runs if metric in run.metrics), None))
         for metric in metrics
     }
-    first = metrics[0] if metrics else None
-    ranked = sorted(runs, key=lambda run: _place(run, first, low))
-    selecting = [run for run in ranked if run.subset][: plots.MOST]
-    scoring = _distinct_scores(ranked)[: plots.MOST]
     marks, against, why = marks_of_runs(runs)
+    rows = [_row(name, seeds, metrics, marks) for name, seeds in seeds_by_method(runs).items()]
+    first = metrics[0] if metrics else None
+    rows.sort(key=lambda row: _place(row, first, low))
+    selecting = [row for row in rows if row.subset][: plots.MOST]
+    scoring = _distinct_scores([row.runs[0] for row in rows])[: plots.MOST]
+    curves = [plots.against_ratio(rows, metric, low[metric], colours) for metric in metrics]
+    about = runs[0]
     return {
-        "folder": folder.name,
-        "n_runs": len(runs),
+        "title": f"{about.backbone} on {about.pool}",
+        "suite": next((run.suite for run in runs if run.suite), None),
+        "records": max(len(run.scores) for run in runs),
         "metrics": metrics,
         "low": low,
-        "marks": {(run.name, metric): marks.get((str(run.folder), metric)) for run in runs for metric in metrics},
         "against": against,
+        "letters": len(rows) <= LETTERS,
         "no_verdicts": why,
-        "best": {metric: _best(runs, metric, low[metric]) for metric in metrics},
-        "runs": ranked,
-        "total": {run.name: sum(run.seconds.values()) for run in runs},
-        "n_seeds": len({run.seed for run in runs}),
-        "ratio_plots": [Markup(plots.against_ratio(runs, metric, low[metric])) for metric in metrics],
+        "best": {metric: _best(rows, metric, low[metric]) for metric in metrics},
+        "rows": rows,
+        "runs": sorted(runs, key=lambda run: (run.label, run.share, run.seed)),
+        "commands": list(dict.fromkeys(run.command for run in sorted(runs, key=lambda run: run.started))),
+        "standings": [Markup(plots.standings(rows, metric, low[metric], colours)) for metric in metrics],
+        "curves": [Markup(curve) for curve in curves if curve is not None],
         "overlap": Markup(
-            plots.matrix("Overlap of the subsets (Jaccard)", [run.name for run in selecting], jaccard(selecting))
+            plots.matrix("Overlap of the subsets (Jaccard)", [row.name for row in selecting], jaccard(selecting))
         ),
         "agreement": Markup(
-            plots.matrix("Agreement of the scores (Spearman)", [run.name for run in scoring], spearman(scoring))
+            plots.matrix("Agreement of the scores (Spearman)", [run.label for run in scoring], spearman(scoring))
         ),
-        "cost": Markup(plots.cost_against_gain(runs, first, low.get(first, False))) if first else None,
-        "stages": Markup(plots.seconds_per_stage(ranked, STAGES)),
+        "cost": Markup(plots.cost_against_gain(rows, first, low[first], colours)) if first else None,
+        "stages": Markup(plots.seconds_per_stage(rows, STAGES, colours)),
     }
 
 
-def jaccard(runs: Sequence[ComparedRun]) -> np.ndarray:
-    """(runs, runs): |A and B| / |A or B| of the subsets' record ids; NaN where the pools differ."""
+def _row(
+    name: str, seeds: list[ComparedRun], metrics: Sequence[str], marks: Mapping[tuple[str, str], dict[str, Any]]
+) -> Row:
+    each = {
+        metric: [run.metrics[metric]["value"] for run in seeds]
+        for metric in metrics
+        if all(metric in run.metrics for run in seeds)
+    }
+    costs = [run.cost for run in seeds if run.cost is not None]
+    times = {stage: [run.seconds[stage] for run in seeds if stage in run.seconds] for stage in STAGES}
+    own = str(seeds[0].folder)
+    return Row(
+        name=f"{seeds[0].label}, {share_name(seeds[0].share)}",
+        label=seeds[0].label,
+        share=share_name(seeds[0].share),
+        runs=seeds,
+        values={metric: fmean(values) for metric, values in each.items()},
+        each=each,
+        base=seeds[0].base,
+        marks={metric: marks[own, metric] for metric in metrics if (own, metric) in marks},
+        cost=fmean(costs) if costs else None,
+        seconds={stage: fmean(some) for stage, some in times.items() if some},
+    )
+
+
+def share_name(share: str) -> str:
+    """`10%`, `500 records` or `all`, for a budget of the configuration."""
+    key, _, value = share.partition("=")
+    return f"{100 * float(value):g}%" if key == "ratio" else f"{value} records" if key == "count" else "all"
+
+
+def jaccard(runs: Sequence[ComparedRun | Row]) -> np.ndarray:
+    """(runs, runs): |A and B| / |A or B| of the subsets' record ids."""
     values = np.full((len(runs), len(runs)), np.nan)
     for i, one in enumerate(runs):
         for j, other in enumerate(runs):
-            if one.fingerprint == other.fingerprint:
-                values[i, j] = len(one.subset & other.subset) / len(one.subset | other.subset)
+            values[i, j] = len(one.subset & other.subset) / len(one.subset | other.subset)
     return values
 
 
@@ -98,17 +224,16 @@ def _distinct_scores(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     distinct: dict[tuple, ComparedRun] = {}
     for run in runs:
         if len(set(run.scores.values())) > 1:
-            distinct.setdefault((run.method, run.fingerprint, tuple(run.scores.values())), run)
+            distinct.setdefault((run.method, tuple(run.scores.values())), run)
     return list(distinct.values())
 
 
-def _place(run: ComparedRun, metric: str | None, low: Mapping[str, bool]) -> tuple:
-    if metric is None or metric not in run.metrics:
-        return (1, 0.0, run.name)
-    value = run.metrics[metric]["value"]
-    return (0, value if low[metric] else -value, run.name)
+def _place(row: Row, metric: str | None, low: Mapping[str, bool]) -> tuple:
+    if metric is None or metric not in row.values:
+        return (1, 0.0, row.name)
+    return (0, row.values[metric] * (1 if low[metric] else -1), row.name)
 
 
-def _best(runs: Sequence[ComparedRun], metric: str, low: bool) -> float | None:
-    values = [run.metrics[metric]["value"] for run in runs if metric in run.metrics]
+def _best(rows: Sequence[Row], metric: str, low: bool) -> float | None:
+    values = [row.values[metric] for row in rows if metric in row.values]
     return (min(values) if low else max(values)) if values else None

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from omegaconf import OmegaConf
 
 from winnow.pages.files import read_json, run_cards
 from winnow.reproduce.collect import Run, facts, hydra_of, whole
 from winnow.reproduce.settings import differences, shorten
 from winnow.sweeps.summary import FAILURE
-from winnow.tracking.job import share
-from winnow.tracking.names import AROUND, CONTROLS, control, identity
+from winnow.tracking.names import AROUND, CONTROLS, control, identity, share
 
 STAGES = ("score", "select", "tune", "evaluate")
 SHARES = ("ratio", "budget", "selection.ratio", "selection.count")  # the selected share has an axis of its own
@@ -27,8 +27,9 @@ class ComparedRun(Run):
 
     label: the method, and all that distinguishes the run from other runs of the page that do not repeat it. metrics: of
     the tuned model, else of the base model; base: of the base model. ratio: selected records / valid records. share:
-    the budget in the configuration. seconds: by stage, for stages that were computed. cost: seconds of scoring and
-    selection, None where a part came from the store. subset, scores: by record id."""
+    the budget in the configuration. seconds: by stage, of the work of whichever run did it: of passes and tuning that
+    came from the store as well, without an evaluation that did. cost: seconds of scoring and selection, None where they
+    are unknown. subset, scores: by record id. overrides: of its command line, or of its job of a sweep."""
 
     name: str
     method: str
@@ -42,9 +43,17 @@ class ComparedRun(Run):
     seconds: dict[str, float]
     cost: float | None
     share: str
+    command: str = ""
+    overrides: tuple[str, ...] = ()
     label: str = ""
     subset: frozenset[str] = frozenset()
     scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def suite(self) -> str:
+        """What its evaluation asked: the suite, and its limit; empty without an evaluation."""
+        limit = (self.results.get("settings") or {}).get("limit")
+        return f"{self.results['suite']}, {limit:g} items a task" if limit else str(self.results.get("suite", ""))
 
 
 def read_runs(*folders: Path) -> list[ComparedRun]:
@@ -55,17 +64,16 @@ def read_runs(*folders: Path) -> list[ComparedRun]:
             card = read_json(path)
             if card["status"] == "finished" and not (path.parent / FAILURE).is_file():
                 runs.setdefault(path.resolve(), _read(path.parent, folder, card))
-    _label(list(runs.values()))
+    label(list(runs.values()))
     return list(runs.values())
 
 
 def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
-    config, stages = card["config"], card["stages"]
+    config = card["config"]
     selection = read_json(folder / "selection.json") or {"decisions": [], "n_valid": 0}
     subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
     choices, _ = hydra_of(folder) or ({}, ())
     pool, backbone = Path(str(card["data"].get("source", ""))).stem, Path(str(config["backbone"]["name"])).name
-    selecting = [stages.get(stage) for stage in ("score", "select")]
     run = ComparedRun(
         **facts(folder, card),
         name=folder.relative_to(root).as_posix() if folder != root else folder.name,
@@ -79,12 +87,16 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         metrics={},
         base={},
         headline=[],
-        seconds={name: stages[name]["seconds"] for name in STAGES if stages.get(name, {}).get("status") == "computed"},
-        cost=sum(one["seconds"] for one in selecting) if all(one and whole(one) for one in selecting) else None,
+        seconds=_seconds(folder, card),
+        cost=None,
         share="" if config["method"]["name"] == "full" else ", ".join(map("=".join, share(config).items())),
         subset=subset,
         scores=_scores(folder / "scores.parquet"),
+        command=card["command"],
+        overrides=_overrides(folder),
     )
+    if {"score", "select"} <= run.seconds.keys():
+        run.cost = run.seconds["score"] + run.seconds["select"]
     run.settings = {key: value for key, value in run.settings.items() if key not in SHARES}
     if run.results:
         run.headline, run.metrics = list(run.results["headline"]), run.model.get("metrics", {})
@@ -108,8 +120,8 @@ def _identity(config: Mapping[str, Any], choices: Mapping[str, str], backbone: s
     return {"method": method, "backbone": backbone, "pool": pool} | robust
 
 
-def _label(runs: Sequence[ComparedRun]) -> None:
-    """Give each run its label. It names the method; pool and backbone where the page has several; all else in which
+def label(runs: Sequence[ComparedRun]) -> None:
+    """Give each run its label. It names the method; pool and backbone where the runs have several; all else in which
     runs of the method differ. Runs with the same label differ in share and seed alone."""
     alike: dict[tuple, list[ComparedRun]] = {}
     for run in runs:
@@ -124,6 +136,26 @@ def _label(runs: Sequence[ComparedRun]) -> None:
     for group in alike.values():
         for run, settings in zip(group, differences(group), strict=True):
             run.label = ", ".join([run.label, *(f"{key}={shorten(value)}" for key, value in settings.items())])
+
+
+def _seconds(folder: Path, card: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by stage. Passes cost what their ledgers say, a tuning what tuning.json says, also where another run made
+    them; the rest counts where this run did all of it."""
+    stages, price, tuning = card["stages"], card.get("price"), read_json(folder / "tuning.json")
+    seconds = {name: stages[name]["seconds"] for name in STAGES if name in stages and whole(stages[name])}
+    if stages.get("evaluate", {}).get("status") == "computed":  # nothing is counted there
+        seconds["evaluate"] = stages["evaluate"]["seconds"]
+    if price:
+        seconds |= {"score": price["seconds"], "select": 0.0}
+    if tuning and "tune" in stages:
+        seconds["tune"] = tuning["seconds"]
+    return {name: seconds[name] for name in STAGES if name in seconds}
+
+
+def _overrides(folder: Path) -> tuple[str, ...]:
+    """What the command line of a run set, or the job of its sweep."""
+    path = folder / ".hydra" / "overrides.yaml"
+    return tuple(map(str, OmegaConf.load(path))) if path.is_file() else ()
 
 
 def _scores(path: Path) -> dict[str, float]:

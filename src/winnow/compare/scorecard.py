@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from winnow.compare.runs import ComparedRun, read_runs
 from winnow.errors import UserError
-from winnow.pages.files import read_json
+from winnow.pages.files import read_json, render
 from winnow.reproduce.settings import SEED
 from winnow.store.files import write_atomically, write_json
 
@@ -55,7 +55,7 @@ def scorecards(runs: Sequence[ComparedRun], methods: Collection[str] = ()) -> li
                 "method": method,
                 "pool": pool,
                 "records": len(own.scores),
-                "agreement": [_agreement(own, run) for run in members if run is not own],
+                "agreement": _agreements(own, members),
                 "lengths": _lengths(own, [run for key, some in groups.items() if key[0] == pool for run in some]),
                 "others": {
                     name: {"rho": rho(own.scores, one.scores), "overlap": overlap(own.scores, one.scores)}
@@ -113,13 +113,20 @@ def _differing(one: ComparedRun, other: ComparedRun) -> dict[str, str]:
     return values
 
 
-def _agreement(own: ComparedRun, other: ComparedRun) -> dict[str, Any]:
-    what = _differing(own, other) or ({"seed": str(other.seed)} if own.seed != other.seed else {})
-    return {
-        "differs": ", ".join(f"{key}={value}" for key, value in what.items()) or "nothing",
-        "rho": rho(own.scores, other.scores),
-        "changed": changed(own.subset, other.subset, own.scores),
-    }
+def _agreements(own: ComparedRun, members: Sequence[ComparedRun]) -> list[dict[str, Any]]:
+    """What the other runs of a method differ in, and how far they agree. A run with another share has the scores of its
+    twin with the same share, and another subset: it counts only where it has no twin, and then for its scores alone."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in sorted(members, key=lambda run: run.share != own.share):
+        what = _differing(own, run) or ({"seed": str(run.seed)} if own.seed != run.seed else {})
+        differs, alike = ", ".join(f"{key}={value}" for key, value in what.items()), run.share == own.share
+        if run is not own and differs not in found and (differs or alike):
+            found[differs] = {
+                "differs": differs or "nothing",
+                "rho": rho(own.scores, run.scores),
+                "changed": changed(own.subset, run.subset, own.scores) if alike else None,
+            }
+    return list(found.values())
 
 
 def _lengths(own: ComparedRun, runs: Sequence[ComparedRun]) -> dict[str, float | None]:
@@ -142,7 +149,7 @@ def _auc(run: ComparedRun) -> float | None:
 
 
 def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Path) -> str:
-    """Write `scorecards.json` and `scorecards.md` of the runs below the folders; returns the latter's content."""
+    """Write `scorecards.json`, `.md` and `.html` of the runs below the folders; returns the Markdown."""
     cards = scorecards(read_runs(*folders), methods)
     if not cards:
         raise UserError(
@@ -151,6 +158,7 @@ def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Pat
     write_json(out / "scorecards.json", cards)
     page = "\n\n".join(map(_page, cards)) + "\n"
     write_atomically(out / "scorecards.md", page)
+    write_atomically(out / "scorecards.html", render("compare/scorecard.html.j2", {"cards": cards}))
     return page
 
 

@@ -65,7 +65,7 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
     untested: dict[str, str] = {}
     comparisons = []
     for (backbone, pool), members in arenas.items():
-        groups = _groups(members)
+        groups = seeds_by_method(members)
         items = {name: [_items(run, "tuned", untested) for run in group] for name, group in groups.items()}
         base = _items(members[0], BASE, untested) if against == BASE else {}
         for metric in dict.fromkeys(metric for run in members for metric in run.headline):
@@ -85,7 +85,7 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
 def _prices(runs: Sequence[ComparedRun]) -> dict[str, dict[str, Any]]:
     """{method: what the selection of one of its runs costs, and `marginal`, what it adds where the passes of the
     others are there}, without methods of which the store no longer has all passes."""
-    cards = {name: read_json(group[0].folder / "run_card.json") for name, group in _groups(runs).items()}
+    cards = {name: read_json(group[0].folder / "run_card.json") for name, group in seeds_by_method(runs).items()}
     added = marginal(cards)
     return {name: own | {"marginal": added[name]} for name, card in cards.items() if (own := price(card)) is not None}
 
@@ -95,7 +95,7 @@ def _controls(wanted: str, method: str) -> bool:
     return method == wanted or method.startswith(f"{wanted}(")
 
 
-def _groups(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
+def seeds_by_method(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
     """{method, settings and share: its runs, one for each seed}. A later run replaces an earlier one of its seed."""
     shares = len({run.share for run in runs if run.share}) > 1
     groups: dict[str, dict[int, ComparedRun]] = {}

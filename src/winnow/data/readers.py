@@ -12,6 +12,7 @@ from typing import Any
 
 from winnow import draws
 from winnow.data.formats import FORMATS, SourceRow, Table, file_format, read_table
+from winnow.data.overlap import REASON, excluded
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.data.schemas import (
     NO_COLUMNS,
@@ -50,6 +51,7 @@ def read_pool(
     duplicates: str,
     sample: int | None,
     seed: int,
+    exclude: str | Path | None,
 ) -> Pool:
     """The pool of a source.
 
@@ -62,7 +64,8 @@ def read_pool(
     record, or every one that follows a user turn, each with the turns before it. duplicates: records with the same
     texts, which have the same id, are all in the pool and counted in `Pool.duplicates`; keep: a selection may hold
     them all, drop: only the first, fail: there must be none. sample: at most so many of the records that limit leaves,
-    drawn by (seed, record id), in the order of the source; a smaller sample is a part of a larger one.
+    drawn by (seed, record id), in the order of the source; a smaller sample is a part of a larger one. exclude: a file
+    of texts, such as the items of a benchmark; a record that shares 13 words in a row with one is quarantined.
 
     Raises UserError for settings out of range, a source that cannot be read, an unknown or mixed schema, a
     source without one good row, with on_error=fail for the first bad row, and with duplicates=fail for a repeat.
@@ -90,6 +93,12 @@ def read_pool(
             f"{place} holds no readable record: all {len(quarantined)} rows are bad, the first one "
             f"({_where(quarantined[0])}): {quarantined[0].reason}."
         )
+    if exclude is not None:
+        shared = excluded(records, exclude)
+        quarantined += [Quarantined(place, None, one.row, REASON, one.raw) for one in records if one.row in shared]
+        records = [record for record in records if record.row not in shared]
+        if not records:
+            raise UserError(f"{place}: every record {REASON}={exclude}; nothing is left to score.")
     if sample is not None:
         first = sorted(records, key=lambda record: (draws.key("sample", seed, record.id), record.row))[:sample]
         records = sorted(first, key=lambda record: record.row)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from winnow.errors import UserError
-from winnow.pages.svg import BLUE, GREY, RED, STYLE, message, new_figure, rank_correlation, scatter, to_svg
+from winnow.pages.svg import BLUE, GREY, RED, STYLE, legend, message, new_figure, rank_correlation, scatter, to_svg
 
 SHOWN = 5  # records at each end
 
@@ -74,10 +74,10 @@ def divergence_plane(
         if same.any():
             label = f"all answers the same ({same.sum():,})"
             axes.plot([0], [0], "x", color=RED, markersize=7, clip_on=False, label=label, linestyle="none")
-        axes.set(title=title, xlabel="dispersion D: how far apart", ylabel="anisotropy I: in how many directions")
+        axes.set(xlabel="dispersion D: how far apart", ylabel="anisotropy I: in how many directions")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend(axes)
         return to_svg(figure, title)
 
 

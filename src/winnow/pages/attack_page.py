@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +23,18 @@ BEFORE_CHANGE = 500  # of them, before the first change
 _PIECES = re.compile(r"\s+|[^\W_]+|[\W_]", re.UNICODE)
 
 
-def write_attacks(folder: Path, tables: Mapping[str, PromptTable], records: Sequence[Record]) -> dict:
-    """Write the three files into a run folder and return the audit. Tables and records line up."""
-    numbers = audit(tables)
+def write_attacks(folder: Path, tables: Mapping[str, PromptTable], records: Sequence[Record], scores: pa.Table) -> dict:
+    """Write the three files into a run folder and return the audit, with the mean change of the loss under each attack
+    (`loss_change`) and the share of answers that became less likely (`harder`), over the prompts that changed; None
+    where the method does not measure it. Tables, records and scores line up."""
+    numbers, changes = audit(tables), loss_changes(tables, scores)
+    for name, row in numbers["attacks"].items():
+        known = [one for one in changes[name] if one is not None]
+        row["loss_change"] = round(fmean(known), 4) if known else None
+        row["harder"] = round(fmean(one > 0 for one in known), 4) if known else None
     _write_table(folder / "attacks.parquet", tables, records)
     write_json(folder / "attacks.json", numbers)
-    write_atomically(folder / "attacks.html", attack_page(tables, records, numbers))
+    write_atomically(folder / "attacks.html", attack_page(tables, records, numbers, changes))
     return numbers
 
 
@@ -45,17 +52,40 @@ def _write_table(path: Path, tables: Mapping[str, PromptTable], records: Sequenc
         pq.write_table(rows, partial)
 
 
-def attack_page(tables: Mapping[str, PromptTable], records: Sequence[Record], numbers: dict) -> str:
-    """The HTML page: the audit, and attacked prompts side by side with their originals, changed words marked."""
+def loss_changes(tables: Mapping[str, PromptTable], scores: pa.Table) -> dict[str, list[float | None]]:
+    """{attack: for each record, its answer's loss after the attacked prompt minus that after its own, nats per token};
+    None where the prompt did not change or a loss is missing."""
+    columns = {name: scores[name].to_pylist() for name in scores.column_names if name.startswith("nll_")}
+    clean = columns.get("nll_conditioned", [None] * len(scores))
+    changes = {}
+    for name, table in tables.items():
+        attacked = columns.get(f"nll_{name}", [None] * len(scores))
+        changes[name] = [
+            after - before if changed and after is not None and before is not None else None
+            for changed, after, before in zip(table.table["success"].to_pylist(), attacked, clean, strict=True)
+        ]
+    return changes
+
+
+def attack_page(
+    tables: Mapping[str, PromptTable],
+    records: Sequence[Record],
+    numbers: dict,
+    changes: Mapping[str, Sequence[float | None]],
+) -> str:
+    """The HTML page: the audit, and attacked prompts side by side with their originals, changed words marked. changes:
+    of the losses, as in `loss_changes`."""
     return render(
         "pages/attack_page.html.j2",
-        {"numbers": numbers, "groups": _groups(tables, records), "pool": len(records)},
+        {"numbers": numbers, "groups": _groups(tables, records, changes), "pool": len(records)},
         share=lambda value: "–" if value is None else f"{value:.1%}",
         decimals=lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
     )
 
 
-def _groups(tables: Mapping[str, PromptTable], records: Sequence[Record]) -> list[dict]:
+def _groups(
+    tables: Mapping[str, PromptTable], records: Sequence[Record], changes: Mapping[str, Sequence[float | None]]
+) -> list[dict]:
     """Evenly spaced records with their attacked prompts, 50 prompts in total."""
     count = min(-(-PROMPTS_SHOWN // max(len(tables), 1)), len(records))
     chosen = [i * len(records) // count for i in range(count)] if count else []
@@ -66,7 +96,8 @@ def _groups(tables: Mapping[str, PromptTable], records: Sequence[Record]) -> lis
         for name in list(tables)[: PROMPTS_SHOWN - shown]:
             row = rows[name][place]
             before, after = marked(records[i].instruction, row["prompt"] or "")
-            variants.append(row | {"attack": name, "before": before, "after": after})
+            sides = {"before": before, "after": after}
+            variants.append(row | {"attack": name, "loss_change": changes[name][i]} | sides)
         shown += len(variants)
         groups.append({"row": records[i].row, "id": records[i].id, "variants": variants})
     return groups

@@ -30,6 +30,11 @@ def show_measure(value: float | None) -> str:
     return f"{float(value):#.4g}".rstrip(".").replace("-", "−", 1)
 
 
+def show_change(value: float) -> str:
+    """A difference with its sign and two significant digits: an interval says no more."""
+    return f"{value:+.2g}".replace("-", "−") if value else "0"
+
+
 def show_seconds(seconds: float) -> str:
     """A duration: `0.4 s`, `38 s`, `2 min 05 s`, `3 h 12 min`."""
     if seconds < 9.95:

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from winnow.pages.svg import BLUE, GREY, INK, RED, STYLE, message, new_figure, scatter, to_svg
+from winnow.pages.svg import BLUE, GREY, INK, RED, STYLE, legend, message, new_figure, scatter, to_svg
 
 
 def diversity_section(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,21 +39,23 @@ def class_shares(by_class: list[Mapping[str, Any]]) -> str:
         figure, axes = new_figure(3.0)
         places = np.arange(len(share))
         bars = axes.bar(places, share, width=0.8, color=BLUE, label="of the class")
-        label = f"of the pool: {100 * overall:.3g}%"
-        line = axes.axhline(overall, color=INK, linestyle="--", linewidth=1.2, label=label)
-        legend = [bars, line]
+        axes.axhline(overall, color=INK, linestyle="--", linewidth=1.2, label=f"of the pool: {100 * overall:.3g}%")
         none = places[(selected == 0) & (valid > 0)]
         if len(none):
             label = f"nothing selected ({len(none)})"
-            legend += axes.plot(none, np.zeros(len(none)), "x", color=RED, markersize=5, clip_on=False, label=label)
+            axes.plot(none, np.zeros(len(none)), "x", color=RED, markersize=5, clip_on=False, label=label)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-        axes.set(title=title, xlabel="class, largest first", ylabel="selected of its eligible records")
+        axes.set(xlabel="class, largest first", ylabel="selected of its eligible records")
         axes.set_xlim(-0.6, len(share) - 0.4)
         axes.set_ylim(top=max(share.max(), overall) * 1.08 or 1)
         axes.grid(axis="x", visible=False)
-        axes.legend(handles=legend, loc="upper left", bbox_to_anchor=(1.01, 1))
-        return to_svg(figure, title)
+        legend(axes)
+        titles = [
+            (bar, [f"class {place}: {chosen:.0f} of {records:.0f} records"])
+            for bar, place, chosen, records in zip(bars, places, selected, valid, strict=True)
+        ]
+        return to_svg(figure, title, titles)
 
 
 def neighbour_histogram(neighbours: Mapping[str, Any] | None) -> str:
@@ -70,10 +72,10 @@ def neighbour_histogram(neighbours: Mapping[str, Any] | None) -> str:
         label = f"random subsets of equal size\n(median {neighbours['random_median']:.3f})"
         axes.stairs(neighbours["random"], edges, color=INK, linewidth=1.6, label=label)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-        axes.set(title=title, xlabel="cosine with the nearest other record of the subset", ylabel="records")
+        axes.set(xlabel="cosine with the nearest other record of the subset", ylabel="records")
         axes.set_xlim(edges[0], edges[-1])
         axes.grid(axis="x", visible=False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend(axes)
         return to_svg(figure, title)
 
 
@@ -90,10 +92,9 @@ def pool_map(content: Mapping[str, Any] | None) -> str:
         scatter(axes, x, y, groups, [7, 13] if len(x) > 1000 else [14, 26])
         first, second = content["explained"]
         axes.set(
-            title=title,
             xlabel=f"first principal component ({100 * first:.3g}% of the variance)",
             ylabel=f"second ({100 * second:.3g}%)",
         )
         axes.set_aspect("equal", adjustable="datalim")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend(axes)
         return to_svg(figure, title)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.pages.card import show_change, show_measure, show_number, show_seconds
 from winnow.store import files
 
 KEYS = {  # that each file has, whatever the settings
@@ -43,7 +43,8 @@ def render(template: str, content: Mapping[str, Any], **filters: Callable) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=show_number, measure=show_measure, seconds=show_seconds, words=_words)
+    formats = {"number": show_number, "measure": show_measure, "change": show_change, "seconds": show_seconds}
+    environment.filters.update(formats, words=_words)
     environment.filters.update(filters)
     return environment.get_template(template).render(content)
 

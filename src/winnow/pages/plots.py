@@ -7,15 +7,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from winnow.pages.card import show_number
-from winnow.pages.svg import AMBER, BLUE, GREY, GRID, INK, RED, STYLE, WIDTH, message, new_figure, scatter, to_svg
+from winnow.pages.svg import (
+    AMBER,
+    BLUE,
+    GREY,
+    GRID,
+    INK,
+    RED,
+    STYLE,
+    height_for,
+    legend,
+    message,
+    new_figure,
+    new_panels,
+    scatter,
+    to_svg,
+)
 
 LOWER_IS_BETTER = re.compile(r"bits_per_byte|perplexity|(^|[/_])(loss|nll|bpb|ppl)([,_/]|$)")
 
@@ -33,41 +48,58 @@ def score_histogram(
     selected: Sequence[bool] | None = None,
     cut: float | None = None,
     name: str = "score",
+    filtered: Sequence[bool] | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> str:
-    """Histogram of the scores that are not null, the selected part in blue and the cut as a line. When a few
-    scores lie far out, they are counted in the outermost bars and the axis says so. `selected` is aligned
-    with `scores`; None before selection."""
+    """Histogram of the scores that are not null: selected records in blue, those that a filter took out in amber, the
+    cut and the limits of filters on the score as lines. When a few scores lie far out, they are counted in the
+    outermost bars and the axis says so. selected and filtered are aligned with the scores; selected is None before
+    selection. limits: {what the line is: score}."""
     values, chosen = _valid(scores, selected)
+    _, out = _valid(scores, filtered)
     title = "Distribution of the scores"
     if not len(values):
         return message(title, "No record has a score.")
-    low, high, outside = _range(values, cut)
+    lines = [] if cut is None else [(cut, f"cut at {show_number(cut)}", RED)]
+    lines += [(value, words, AMBER) for words, value in (limits or {}).items()]
+    low, high, outside = _range(values, [value for value, _, _ in lines])
     shown = np.clip(values, low, high)
     width = (high - low) / np.clip(round(2 * np.sqrt(len(shown))), 10, 60)
     # Bars begin at the cut, so that no bar mixes the two sides of it.
     start = low if cut is None else cut - width * np.ceil((cut - low) / width)
     bins = start + width * np.arange(np.ceil((high - start) / width) + 1)
     bins[-1] = max(bins[-1], high)
+    parts = [
+        (mask, colour, f"{words} ({mask.sum():,})")
+        for mask, colour, words in (
+            (chosen, BLUE, "selected"),
+            (~chosen & ~out, GREY, "scored" if selected is None else "not selected"),
+            (out & ~chosen, AMBER, "filtered"),
+        )
+        if mask.any()
+    ]
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.4)
-        if selected is None:
-            axes.hist(shown, bins, color=GREY, label=f"scored ({len(values):,})")
-        else:
-            axes.hist(
-                [shown[chosen], shown[~chosen]],
-                bins,
-                stacked=True,
-                color=[BLUE, GREY],
-                label=[f"selected ({chosen.sum():,})", f"not selected ({(~chosen).sum():,})"],
-            )
-        if cut is not None:
-            axes.axvline(cut, color=RED, linestyle="--", linewidth=1.5, label=f"cut at {show_number(cut)}")
-        edge = f"; {outside:,} farther out, counted in the outermost bars" if outside else ""
-        axes.set(title=title, xlabel=name + edge, ylabel="records")
+        figure, axes = new_figure(height_for([""] * (len(parts) + len(lines)), 2.8))
+        masks, colours, labels = zip(*parts, strict=True)
+        counts, edges, bars = axes.hist(
+            [shown[mask] for mask in masks], bins, stacked=True, color=list(colours), label=list(labels)
+        )
+        for value, words, colour in lines:
+            axes.axvline(value, color=colour, linestyle="--", linewidth=1.5, label=words)
+        edge = f"\n({outside:,} farther out, counted in the outermost bars)" if outside else ""
+        axes.set(xlabel=name + edge, ylabel="records")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.grid(axis="x", visible=False)
-        axes.legend()
-        return to_svg(figure, title)
+        legend(axes)
+        stacks = bars if len(parts) > 1 else [bars]
+        tops = np.vstack([np.zeros(len(edges) - 1), np.atleast_2d(counts)])
+        titles = [
+            (bar, [f"{show_number(float(edges[i]))} to {show_number(float(edges[i + 1]))}: {words}: {number:,.0f}"])
+            for stack, words, numbers in zip(stacks, labels, np.diff(tops, axis=0), strict=True)
+            for i, (bar, number) in enumerate(zip(stack, numbers, strict=True))
+            if number
+        ]
+        return to_svg(figure, title, titles)
 
 
 def score_against_length(
@@ -75,20 +107,33 @@ def score_against_length(
     lengths: Sequence[int | None],
     selected: Sequence[bool] | None = None,
     name: str = "score",
+    filtered: Sequence[bool] | None = None,
+    limits: Mapping[str, float] | None = None,
+    titles: Sequence[str] | None = None,
 ) -> str:
-    """Score against answer length in tokens (log axis), selected records in blue, with the median score in
-    ten groups of equal size by length when there are 100 records or more. The three sequences are aligned."""
+    """Score against answer length in tokens (log axis), selected records in blue, those that a filter took out in amber
+    and the filters' limits as lines, with the median score in ten groups of equal size by length when there are 100
+    records or more. All sequences are aligned. titles: of the points."""
     title = "Score against answer length"
     known = [score if length else None for score, length in zip(scores, lengths, strict=True)]
     values, chosen = _valid(known, selected)
+    _, out = _valid(known, filtered)
     tokens = np.array([length for score, length in zip(known, lengths, strict=True) if score is not None], dtype=float)
     if not len(values):
         return message(title, "No record has both a score and an answer length.")
-    low, high, outside = _range(values, None)
+    low, high, outside = _range(values, list((limits or {}).values()))
+    names = titles and [one for score, one in zip(known, titles, strict=True) if score is not None]
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.8)
-        groups = [(~chosen, GREY, "scored" if selected is None else "not selected"), (chosen, BLUE, "selected")]
-        scatter(axes, tokens, np.clip(values, low, high), groups, [14 if len(values) <= 1000 else 6] * 2)
+        figure, axes = new_figure(height_for([""] * 5, 2.8))
+        groups = [
+            (~chosen & ~out, GREY, "scored" if selected is None else "not selected"),
+            (out & ~chosen, AMBER, "filtered"),
+            (chosen, BLUE, "selected"),
+        ]
+        size = 14 if len(values) <= 1000 else 6
+        drawn = scatter(axes, tokens, np.clip(values, low, high), groups, [size] * 3, names)
+        for words, value in (limits or {}).items():
+            axes.axhline(value, color=AMBER, linestyle="--", linewidth=1.5, label=words)
         if len(values) >= 100:
             groups = np.array_split(np.argsort(tokens, kind="stable"), 10)
             middle = [(np.median(tokens[group]), np.median(values[group])) for group in groups]
@@ -100,41 +145,48 @@ def score_against_length(
         if tokens.min() == tokens.max():  # a log axis cannot choose limits for one value
             axes.set_xlim(tokens[0] / 2, tokens[0] * 2)
         edge = f"\n({outside:,} farther out, drawn at the edge)" if outside else ""
-        axes.set(title=title, xlabel="answer length (tokens)", ylabel=name + edge)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
-        return to_svg(figure, title)
+        axes.set(xlabel="answer length (tokens)", ylabel=name + edge)
+        legend(axes)
+        return to_svg(figure, title, drawn)
+
+
+def unit(metric: str) -> str:
+    """The unit of `<task>/<metric>`, for an axis."""
+    name = metric.rpartition("/")[2].split(",")[0].split("@")[0]
+    if re.fullmatch(r"(.*_)?acc(_norm)?|exact_match|pass", name):
+        return "share of items right"
+    return name.replace("_", " ").replace("f1", "F1")
 
 
 def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> str:
-    """A row per metric with the base model's value (grey, open) and the tuned model's (blue, filled) and one
-    standard error to either side. Metrics where more is better share an axis; every other one has its own.
-    `models` is `results.json`'s: name -> {"metrics": {metric: {"value", "stderr"}}}; one of the two models
-    may be missing."""
-    title = "Base against tuned"
+    """A row per metric, in their order, with the base model's value (grey, open) and the tuned model's (blue, filled)
+    and one standard error to either side. Neighbours with the same unit and direction share an axis. `models` is
+    `results.json`'s: name -> {"metrics": {metric: {"value", "stderr"}}}; one of the two models may be missing."""
+    title = "Base against tuned (bars: one standard error)"
     tables = {name: models[name]["metrics"] for name in ("base", "tuned") if name in models}
     metrics = [metric for metric in metrics if any(_value(table, metric) is not None for table in tables.values())]
     low = {
         metric: lower_is_better(metric, next(table[metric] for table in tables.values() if metric in table))
         for metric in metrics
     }
-    panels = [[metric for metric in metrics if not low[metric]]]
-    panels = [panel for panel in panels if panel] + [[metric] for metric in metrics if low[metric]]
+    panels = [list(same) for _, same in groupby(metrics, lambda metric: (low[metric], unit(metric)))]
     if not panels:
         return message(title, "There is no metric to compare.")
     heights = [len(panel) + 1.2 for panel in panels]
+    titles = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.6 + 0.36 * sum(heights)))
-        rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        figure, rows = new_panels(0.8 + 0.36 * sum(heights), heights)
         for axes, panel in zip(rows, panels, strict=True):
             for place, metric in enumerate(panel):
                 ends = [value for table in tables.values() if (value := _value(table, metric)) is not None]
                 axes.plot(ends, [place] * len(ends), color=GRID, linewidth=2.5, zorder=1)
                 for model, colour, shift in (("base", GREY, -0.13), ("tuned", BLUE, 0.13)):
                     if (value := _value(tables.get(model, {}), metric)) is not None:
-                        axes.errorbar(
+                        error = tables[model][metric].get("stderr") or 0
+                        line, _, _ = axes.errorbar(
                             value,
                             place + shift,
-                            xerr=tables[model][metric].get("stderr") or 0,
+                            xerr=error,
                             fmt="o",
                             color=colour,
                             markerfacecolor="none" if model == "base" else colour,
@@ -142,14 +194,14 @@ def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequenc
                             elinewidth=1.6,
                             label=model if place == 0 else None,
                         )
+                        titles.append((line, [f"{metric}, {model}: {show_number(value)} ± {error:.2g}"]))
             axes.set_yticks(range(len(panel)), panel)
             axes.set_ylim(len(panel) - 0.4, -0.6)
             axes.margins(x=0.12)
             axes.grid(axis="y", visible=False)
-            axes.set_xlabel("lower is better" if low[panel[0]] else "higher is better")
-        rows[0].set_title(f"{title} (bars: one standard error)")
-        rows[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
-        return to_svg(figure, title)
+            axes.set_xlabel(f"{unit(panel[0])} ({'lower' if low[panel[0]] else 'higher'} is better)")
+        legend(rows[0])
+        return to_svg(figure, title, titles)
 
 
 def training_curve(train_loss: Sequence[Mapping[str, float]]) -> str:
@@ -163,7 +215,7 @@ def training_curve(train_loss: Sequence[Mapping[str, float]]) -> str:
     rates = [point.get("lr") for point in train_loss]
     mark = "o" if len(steps) <= 40 else None
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.2)
+        figure, axes = new_figure(3.0)
         window = len(steps) // 10
         smooth = window >= 3
         style = {"color": BLUE, "alpha": 0.4 if smooth else 1, "linewidth": 1.2, "marker": mark, "markersize": 3.5}
@@ -181,15 +233,15 @@ def training_curve(train_loss: Sequence[Mapping[str, float]]) -> str:
             right.grid(visible=False)
             right.spines["right"].set_visible(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(title=title, xlabel="optimiser step", ylabel="loss (nats per answer token)")
-        axes.legend()
+        axes.set(xlabel="optimiser step", ylabel="loss (nats per answer token)")
+        legend(axes)
         return to_svg(figure, title)
 
 
 def detection_bars(detection: Mapping[str, Any]) -> str:
     """AUC of each kind of planted defect as a bar from chance (0.5): to the right the method ranks clean
     records above defective ones, to the left below. `detection` is detection.json's content."""
-    title = "Planted defects: how often a clean record outranks a defective one"
+    title = "A clean record outranks a defective one"
     overall = detection["overall"]
     rows = [("all kinds", overall["auc"], overall["n_defect"])]
     kinds = [(kind.replace("_", " "), one["auc"], one["n"]) for kind, one in detection["by_kind"].items()]
@@ -207,9 +259,8 @@ def detection_bars(detection: Mapping[str, Any]) -> str:
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.get_yticklabels()[0].set_fontweight("bold")
         axes.set(
-            title=title,
-            xlabel="AUC (0.5 = chance, 1 = every clean record outranks every defective one)",
-            xlim=(-0.02, 1.14),
+            xlabel="AUC (0.5: by chance; 1: always)",
+            xlim=(-0.02, 1.3),
         )
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -228,9 +279,9 @@ def _valid(scores: Sequence[float | None], selected: Sequence[bool] | None) -> t
     return np.array([score for score, _ in pairs], dtype=float), np.array([flag for _, flag in pairs], dtype=bool)
 
 
-def _range(values: np.ndarray, cut: float | None) -> tuple[float, float, int]:
-    """Axis limits and the number of values beyond them. An end of the axis that would lie farther from the
-    inner 99% of the values than these are wide is drawn in to them."""
+def _range(values: np.ndarray, lines: Sequence[float]) -> tuple[float, float, int]:
+    """Axis limits that hold the lines, and the number of values beyond them. An end of the axis that would lie farther
+    from the inner 99% of the values than these are wide is drawn in to them."""
     low, high = float(values.min()), float(values.max())
     inner_low = float(np.quantile(values, 0.005, method="higher"))
     inner_high = float(np.quantile(values, 0.995, method="lower"))
@@ -238,8 +289,7 @@ def _range(values: np.ndarray, cut: float | None) -> tuple[float, float, int]:
     if width > 0:
         low = inner_low if inner_low - low > width else low
         high = inner_high if high - inner_high > width else high
-    if cut is not None:
-        low, high = min(low, cut), max(high, cut)
+    low, high = min(low, *lines, low), max(high, *lines, high)
     if low == high:
         margin = 0.05 * abs(low) or 0.5
         low, high = low - margin, high + margin

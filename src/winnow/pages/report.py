@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
@@ -19,7 +20,7 @@ from markupsafe import Markup
 from winnow.errors import UserError
 from winnow.pages import plots
 from winnow.pages.answers import answers_section
-from winnow.pages.card import git_phrase
+from winnow.pages.card import git_phrase, show_number
 from winnow.pages.diversity import diversity_section
 from winnow.pages.files import read_json, render
 from winnow.pages.robustness import robustness_curves, robustness_table
@@ -32,9 +33,18 @@ if TYPE_CHECKING:
     from winnow.data.records import Record
 
 SHOWN_RECORDS = 10
+OPEN_RECORDS = 3  # of them, above the fold
 FOLD = 600  # characters of a text that stay open on the page
 LONGEST = 8000  # characters of a text on the page: one record of 100,000 tokens must not swell it
 MOST_METRICS = 16  # rows of the base-against-tuned plot
+LINKS = {  # files of the run folder beside the page
+    "attacks.html": "attacked prompts",
+    "subset.*": "the subset",
+    "scores.parquet": "scores",
+    "selection.json": "selection",
+    "results.json": "results",
+    "run_card.md": "run card",
+}
 NOT_COMPONENTS = ("id", "row", "score", "flag")
 
 
@@ -67,13 +77,16 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "selection": selection,
         "scores": None if rows is None else _scores_section(rows, about, selection, records),
         "results": None if results is None else _results_section(results),
-        "tuning": None if tuning is None else {**tuning, "plot": Markup(plots.training_curve(tuning["train_loss"]))},
+        "tuning": None if tuning is None else _tuning_section(tuning),
         "detection": None if detection is None else {**detection, "plot": Markup(plots.detection_bars(detection))},
         "diversity": None if diversity is None else diversity_section(diversity),
         "asked": asked_section(records, selection),
         "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
         "price": None,
         "has_texts": records is not None,
+        "open_records": OPEN_RECORDS,
+        "links": [(path.name, words) for name, words in LINKS.items() for path in sorted(folder.glob(name))],
+        "wandb": _wandb(folder, (card or {}).get("config", {}).get("tracking") or {}),
     }
     content["names"] = _names(card, about, selection)
     if card is not None:
@@ -83,6 +96,28 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         content["data"] = list(flatten(card["data"]))
         content["longest_stage"] = max((stage["seconds"] for stage in card["stages"].values()), default=0) or 1
     return content
+
+
+def _wandb(folder: Path, tracking: Mapping[str, Any]) -> dict[str, str | None]:
+    """What leads to the W&B run: `url` where it is online and its team is known, `sync` where it is offline."""
+    file, links = folder / "wandb" / "run_id", {"url": None, "sync": None}
+    if any(file.parent.glob("offline-run-*")):
+        return links | {"sync": f"wandb sync {file.parent}/offline-run-*"}
+    if not file.is_file() or tracking.get("entity") is None:
+        return links
+    run_id = file.read_text(encoding="utf-8").strip()
+    return links | {"url": f"https://wandb.ai/{tracking['entity']}/{tracking['project']}/runs/{run_id}"}
+
+
+def _tuning_section(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of tuning.json, its curve, and the mean loss of each epoch."""
+    points = tuning["train_loss"]
+    epochs: dict[int, list[float]] = {}
+    for point in points:
+        place = (point["step"] - 1) * tuning["epochs"] / tuning["steps"]
+        epochs.setdefault(int(place) + 1, []).append(point["loss"])
+    means = [(epoch, fmean(losses)) for epoch, losses in sorted(epochs.items())]
+    return {**tuning, "plot": Markup(plots.training_curve(points)), "epoch_means": means}
 
 
 def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | None:
@@ -132,19 +167,25 @@ def _scores_section(
     name = f"score ({about['method']})"
     decisions = {} if selection is None else {one["row"]: one for one in selection["decisions"]}
     selected = None if selection is None else [decisions.get(row["row"], {}).get("selected", False) for row in rows]
+    filters, limits = _filters(selection)
+    filtered = [decisions.get(row["row"], {}).get("reason") in filters for row in rows]
     section: dict[str, Any] = {
         "n": len(rows),
         "n_scored": sum(score is not None for score in scores),
         "higher_is_better": about["higher_is_better"],
         "columns": about.get("columns", {}),
-        "histogram": Markup(plots.score_histogram(scores, selected, (selection or {}).get("cut"), name)),
+        "histogram": Markup(
+            plots.score_histogram(scores, selected, (selection or {}).get("cut"), name, filtered, limits)
+        ),
         "flags": Counter(row["flag"] or "no reason given" for row in rows if row["score"] is None).most_common(),
         "against_length": None,
         "correlation": None,
     }
     if rows and "answer_tokens" in rows[0]:
         lengths = [row["answer_tokens"] for row in rows]
-        section["against_length"] = Markup(plots.score_against_length(scores, lengths, selected, name))
+        titles = [f"row {row['row']}: {show_number(row['score'])}, {row['answer_tokens']} tokens" for row in rows]
+        plot = plots.score_against_length(scores, lengths, selected, name, filtered, limits, titles)
+        section["against_length"] = Markup(plot)
         section["correlation"] = _rank_correlation(scores, lengths)
     ranked = [row for row in rows if row["score"] is not None]
     if any(one.get("rank") is not None for one in decisions.values()):
@@ -156,6 +197,18 @@ def _scores_section(
     section["worst"] = cards[SHOWN_RECORDS:]
     section["n_ranked"] = len(ranked)
     return section
+
+
+def _filters(selection: Mapping[str, Any] | None) -> tuple[set[str], dict[str, float]]:
+    """The reasons of a selection's filters, and {what it is: limit} of those on the score itself."""
+    made = (selection or {}).get("made_with") or {}
+    filters = [*(made.get("filters") or []), *(made.get("selection", {}).get("filters") or [])]
+    limits = {}
+    for one in filters:
+        if one["column"] == "score":
+            ends = {"min": one["min"], "max": one["max"]}
+            limits |= {f"filter: {end} {show_number(value)}": value for end, value in ends.items() if value is not None}
+    return set((selection or {}).get("filters") or []), limits
 
 
 def _ends(ranked: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.ticker import FuncFormatter
 
-from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, message, new_figure, to_svg
+from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, legend, message, new_figure, to_svg
 
 _KEY = re.compile(r"(?P<dataset>[^/]+)/(?P<noise>[a-z_]+)(?:@(?P<omega>[\d.]+))?/(?P<metric>[a-z0-9_]+)")
 _CLEAN = "clean"
@@ -68,7 +68,7 @@ def robustness_curves(results: Mapping[str, Any], dataset: str, model: str, metr
                 elinewidth=0.7,
                 label=noise,
             )
-        axes.set(title=title, xlabel="omega, share of noised words", ylabel=metric.replace("_", " "))
+        axes.set(xlabel="omega, share of noised words", ylabel=metric.replace("_", " "))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend(axes)
         return to_svg(figure, title)

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter
 
 from winnow.data.records import Record
-from winnow.pages.svg import BLUE, GREY, STYLE, message, new_figure, to_svg
+from winnow.pages.svg import BLUE, GREY, STYLE, legend, message, new_figure, to_svg
 
 SHOWN = 20  # pairs in the plot
 _POLITE = re.compile(r"^(?:(?:please|kindly|(?:can|could|would|will) you)[ ,]+)+", re.I)
@@ -95,7 +95,7 @@ def pairs_plot(rows: Sequence[tuple[str, float, float]]) -> str:
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-        axes.set(title=title, xlabel="share of the instructions with a verb and an object")
+        axes.set(xlabel="share of the instructions with a verb and an object")
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend(axes)
         return to_svg(figure, title)

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 
-from winnow.pages.svg import COLOURS, MARKS, STYLE, height_for, message, new_figure, to_svg
+from winnow.pages.svg import COLOURS, MARKS, STYLE, height_for, legend, message, new_figure, to_svg
 from winnow.reproduce.tables import Row, Table
 
 
@@ -34,11 +34,11 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
         if (points := _points(rows, figure, None if numeric else places, printed))
     ]
     with matplotlib.rc_context(STYLE):
-        plot, axes = new_figure(height_for(len(curves), 3.6))
-        for number, label, printed, points in curves:
+        names = [f"{label}, {'paper' if printed else 'ours'}".strip(", ") for _, label, printed, _ in curves]
+        plot, axes = new_figure(height_for(names, 3.2))
+        for name, (number, _, printed, points) in zip(names, curves, strict=True):
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 6}
             xs, ys, spreads = zip(*sorted(points), strict=True)
-            name = f"{label}, {'paper' if printed else 'ours'}".strip(", ")
             fill = {"markerfacecolor": "none", "linestyle": "--"} if printed else {"linestyle": "-"}
             axes.errorbar(xs, ys, yerr=None if printed else spreads, label=name, linewidth=1.4, **style, **fill)
         for row in table.rows:
@@ -49,9 +49,9 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
                 axes.axhline(level, color=colour, linestyle=":", linewidth=1.2, label=f"{label}, baseline".strip(", "))
         if not numeric:
             axes.set_xticks(range(len(places)), [str(place) for place in places])
-        axes.set(title=title, xlabel=figure["x"].replace("_", " "), ylabel=figure["y"].replace("_", " "))
+        axes.set(xlabel=figure["x"].replace("_", " "), ylabel=figure["y"].replace("_", " "))
         axes.margins(x=0.06, y=0.12)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend(axes)
         return to_svg(plot, title)
 
 

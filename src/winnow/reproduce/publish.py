@@ -6,11 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from omegaconf import OmegaConf
 
+from winnow.config import CONF
 from winnow.pages.files import render
 from winnow.reproduce.collect import read_jobs
 from winnow.reproduce.figures import draw
@@ -18,7 +21,7 @@ from winnow.reproduce.provenance import changes, commands, commits, stand_ins, u
 from winnow.reproduce.tables import COLUMNS, Cell, Row, Table, build, read_paper
 from winnow.store.files import write_atomically
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+TABLES = Path(__file__).resolve().parents[3] / "experiments"
 CSV_COLUMNS = [
     "paper", "table", *COLUMNS[:3], "setting", "ratio", "metric", "printed", "expected", "ours", "std", "seeds",
     "difference", "n", "scale", "commit", "low", "high", "verdict",
@@ -33,7 +36,7 @@ def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
     """
     stem = f"results-{scale}"
     folder = Path(settings["folder"]).expanduser()
-    printed = read_paper(REPOSITORY / "experiments" / settings["paper"] / settings["name"] / "paper.csv")
+    printed = read_paper(TABLES / settings["paper"] / settings["name"] / "paper.csv")
     table = build(settings, printed, read_jobs(runs, settings, scale))
     page = content(table, settings, scale)
     filters = {"ours": show_cell, "printed": show_printed, "difference": show_difference}
@@ -44,9 +47,75 @@ def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
     write_atomically(folder / f"{stem}.md", render("reproduce/table.md.j2", page, **filters))
     page["figures"] = [Markup(svg) for svg in figures.values()]
     write_atomically(folder / f"{stem}.html", render("reproduce/table.html.j2", page, **filters))
-    measured = sum(any(cell.mean is not None for cell in row.cells.values()) for row in table.rows)
-    print(f"The table has {measured} of {len(table.rows)} rows measured: {folder / stem}.html, .md, .csv")
+    if page["rows"]:
+        print(as_text(page))
+    print(f"The table has {len(page['rows'])} of {len(table.rows)} rows measured: {folder / stem}.html, .md, .csv")
+    if folder.resolve() == TABLES / table.paper / table.name:
+        write_index()
     return folder / f"{stem}.html"
+
+
+def as_text(page: Mapping[str, Any]) -> str:
+    """The measured rows and columns of a table for a terminal, from its `content`: ours, with the paper's number in
+    brackets."""
+    metrics = page["metrics"][: page["n_measured"]]
+    lines = [[*page["keys"], *(metric.replace("_", " ") for metric in metrics)]]
+    for row in page["rows"]:
+        cells = [
+            f"{show_cell(cell)} ({show_printed(cell)})" if cell.paper else show_cell(cell) for cell in row["cells"]
+        ]
+        lines.append([*row["names"], *cells[: len(metrics)]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    n = len(page["keys"])
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < n else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def write_index() -> Path:
+    """Write experiments/README.md: every table with what is measured of it; returns its path."""
+    path = TABLES / "README.md"
+    write_atomically(path, index())
+    return path
+
+
+def index() -> str:
+    """All experiments, each with what it is, and with the rows that its tables in the repository have measured."""
+    lines = [
+        "# Tables",
+        "",
+        "Every table and figure, and what is measured of it. `winnow experiment=<name> scale=<scale>` runs one,",
+        "`winnow table <name> scale=<scale>` writes it; [sweeps.md](../docs/sweeps.md) has the details. Numbers below",
+        "`scale=paper` say that the code runs, and nothing about a paper. A new table writes this page, and so does",
+        "`python -m winnow.reproduce.publish`.",
+        "",
+        "| table | what it is | measured |",
+        "|---|---|---|",
+    ]
+    for file in sorted((CONF / "experiment").glob("*/*.yaml")):
+        name = f"{file.parent.name}/{file.stem}"
+        if "table" not in OmegaConf.load(file):
+            continue
+        comment = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines()[1:])
+        about = re.split(r"\. |\.$", " ".join(line.lstrip("# ") for line in comment))[0]
+        states = [_state(path) for path in sorted((TABLES / name).glob("results-*.csv"))]
+        lines.append(f"| `{name}` | {about.replace('|', '/')} | {'; '.join(states) or 'not yet'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _state(path: Path) -> str:
+    """`11 of 14 rows at scale=smoke`, with a link, from the CSV file of a table."""
+    rows: dict[tuple[str, ...], bool] = {}
+    for line in csv.DictReader(path.open(encoding="utf-8")):
+        key = tuple(line[column] for column in (*COLUMNS[:3], "setting", "ratio"))
+        rows[key] = rows.get(key, False) or bool(line["ours"])
+    scale = path.stem.removeprefix("results-")
+    page = path.with_suffix(".md").relative_to(TABLES).as_posix()
+    return f"[{sum(rows.values())} of {len(rows)} rows at scale={scale}]({page})"
 
 
 def as_csv(table: Table, scale: str) -> str:
@@ -71,7 +140,7 @@ def as_csv(table: Table, scale: str) -> str:
                 "ours": _plain(cell.mean),
                 "std": _plain(cell.std),
                 "seeds": len(cell.ours) or "",
-                "difference": _plain(cell.difference),
+                "difference": _plain(cell.difference if scale == "paper" else None),
                 "n": " ".join(map(str, sorted(cell.n))),
                 "scale": scale,
                 "commit": " ".join(sorted(cell.commits)),
@@ -92,32 +161,33 @@ def inert(value: Any) -> Any:
 def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, Any]:
     """The values of the Markdown and the HTML template."""
     finished = [job for job in table.jobs if job.status == "finished"]
-    settings_of_rows = dict.fromkeys(key for row in table.rows for key in row.identity if key not in COLUMNS)
-    varying = [key for key in (*COLUMNS, *settings_of_rows) if len({row.identity.get(key) for row in table.rows}) > 1]
+    names = [_names(row) for row in table.rows]
+    keys = dict.fromkeys([*COLUMNS, *(key for one in names for key in one)])
+    varying = [key for key in keys if len({one.get(key) for one in names}) > 1]
     metrics = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
+    measured = [metric for metric in metrics if any(_mean(row, metric) is not None for row in table.rows)]
+    metrics = [*measured, *(metric for metric in metrics if metric not in measured)]
     command_lines = commands(finished, f"winnow experiment={table.paper}/{table.name} scale={scale}")
+    rows = [
+        {
+            "names": [one.get(key, "") for key in varying],
+            "cells": [row.cells.get(metric, Cell()) for metric in metrics],
+            "why": _why(row, settings["not_run"]),
+            "measured": any(cell.mean is not None for cell in row.cells.values()),
+        }
+        for row, one in zip(table.rows, names, strict=True)
+    ]
     return {
         "paper": table.paper,
         "name": table.name,
         "scale": scale,
-        "constant": {
-            key: table.rows[0].identity[key]
-            for key in (*COLUMNS, *settings_of_rows)
-            if table.rows and key not in varying and table.rows[0].identity.get(key)
-        },
+        "constant": {key: names[0][key] for key in keys if names and key not in varying and names[0].get(key)},
         "keys": varying,
         "metrics": metrics,
         "compared": any(row.printed for row in table.rows),
-        "rows": [
-            {
-                "names": [row.identity.get(key, "") for key in varying],
-                "cells": [row.cells.get(metric, Cell()) for metric in metrics],
-                "printed": row.printed,
-                "why": _why(row, settings["not_run"]),
-                "measured": any(cell.mean is not None for cell in row.cells.values()),
-            }
-            for row in table.rows
-        ],
+        "n_measured": len(measured),
+        "rows": [one for one in rows if one["measured"]],
+        "absent": [one for one in rows if not one["measured"]],
         "reasons": _reasons(table.rows, settings["not_run"]),
         "footnotes": [*stand_ins(finished), *table.footnotes, *settings["notes"]],
         "failed": [{"job": job.folder.name, "error": unfinished(job)} for job in table.failed],
@@ -128,6 +198,16 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
         "seeds": sorted({job.seed for job in finished}),
         "n_jobs": len(finished),
     }
+
+
+def _names(row: Row) -> dict[str, str]:
+    """The identity of a row, with the backbone that ran where a scale put another in place of the paper's."""
+    jobs = [job for cell in row.cells.values() for job, _ in cell.runs]
+    ran = dict.fromkeys(str(job.changes["backbone.name"][1]) for job in jobs if "backbone.name" in job.changes)
+    if not ran or "backbone" not in row.identity:
+        return row.identity
+    names = ", ".join(name.rpartition(":")[2].rpartition("/")[2] for name in ran)
+    return row.identity | {"backbone": f"{names} (for {row.identity['backbone']})"}
 
 
 def _why(row: Row, not_run: list[Mapping[str, Any]]) -> str | None:
@@ -149,6 +229,10 @@ def _reasons(rows: list[Row], not_run: list[Mapping[str, Any]]) -> list[str]:
 
 def _has(row: Row, metric: str) -> bool:
     return metric in row.cells and (bool(row.cells[metric].paper) or row.cells[metric].mean is not None)
+
+
+def _mean(row: Row, metric: str) -> float | None:
+    return row.cells[metric].mean if metric in row.cells else None
 
 
 def _plain(value: float | None) -> str:
@@ -178,3 +262,7 @@ def show_printed(cell: Cell) -> str:
 
 def show_difference(cell: Cell) -> str:
     return "" if cell.difference is None else f"{cell.difference:+.2f}".replace("-", "−")
+
+
+if __name__ == "__main__":
+    print(write_index())

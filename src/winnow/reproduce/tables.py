@@ -18,6 +18,7 @@ from winnow.tracking.names import text
 
 COLUMNS = ("backbone", "pool", "method", "ratio")
 ROUNDING = 0.01  # a printed mean may differ by this from the mean of its cells, which have two decimals
+PARTIAL = "mean of the measured"  # of the tasks of the paper's average
 ON_REQUEST = ("selection_hours", "examples_per_second", "tuning_seconds", "selected")  # only where `also` names them
 
 
@@ -153,6 +154,9 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
                 key: value for key, value in sorted(shared) if key not in (*one.identity, *(table.get("theirs") or []))
             }
             one.printed = True
+    members = table.get("members") or []
+    for row in rows:
+        _average_of_the_measured(row, members)
     metrics = list(dict.fromkeys(metric for row in printed for metric in row.cells))
     extra = dict.fromkeys(metric for row in rows for metric in row.cells if metric not in (*metrics, *ON_REQUEST))
     metrics += [*extra, *(metric for metric in table.get("also") or [] if metric not in metrics)]
@@ -264,6 +268,22 @@ def _check_averages(rows: Sequence[Row], members: Sequence[str]) -> list[str]:
                 f"ours is compared with {mean:.2f}."
             )
     return notes
+
+
+def _average_of_the_measured(row: Row, members: Sequence[str]) -> None:
+    """Where only some of the tasks behind the paper's average are measured, add the mean of these beside the mean of
+    the paper's numbers for the same tasks, if it has one number for each."""
+    ran = [name for name in members if name in row.cells and row.cells[name].mean is not None]
+    if not 1 < len(ran) < len(members):
+        return
+    cells = [row.cells[name] for name in ran]
+    theirs = [cell.expected for cell in cells]
+    row.cells[PARTIAL] = Cell(
+        paper=[] if None in theirs else [statistics.fmean(theirs)],
+        derived=statistics.fmean(cell.mean for cell in cells),
+        commits=set.union(*(cell.commits for cell in cells)),
+        runs=[run for cell in cells for run in cell.runs],
+    )
 
 
 def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:

@@ -9,6 +9,7 @@ import torch
 
 from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone
+from winnow.backbone.memory import Halves
 from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right, token_budget_batches
 from winnow.data.records import Record
@@ -17,6 +18,12 @@ from winnow.data.templates import Encoded, Template
 # Room that is kept free for instructions longer than the record's own: this many tokens, or this part of the
 # instruction's, whichever is more (ours). StressTest's longest option is 15 words.
 MARGIN_TOKENS, MARGIN_SHARE = 48, 0.5
+
+
+def _tell(prompts: int, tokens: int) -> None:
+    print(
+        f"{prompts} attacked prompts ({tokens} tokens) are more than memory holds; they are run in parts.", flush=True
+    )
 
 
 class AnswerLoss:
@@ -31,6 +38,7 @@ class AnswerLoss:
     def __init__(self, backbone: Backbone, template: Template, tokens_per_batch: int = 512) -> None:
         self.backbone, self.template, self.tokens_per_batch = backbone, template, tokens_per_batch
         self._prefix = SharedPrefix(backbone.model)
+        self._halves = Halves(_tell)
         self._answer: tuple[Record, int] | None = None  # the record asked about last, and its n
 
     @torch.inference_mode()
@@ -41,9 +49,16 @@ class AnswerLoss:
         fitting = [i for i, v in enumerate(variants) if v.flag is None and 0 < n <= len(v.ids) - v.answer_start]
         rows = [variants[i].ids[: variants[i].answer_start + n] for i in fitting]
         shared = self._shared([variants[i] for i in fitting])
-        for batch in token_budget_batches([len(row) - shared for row in rows], self.tokens_per_batch):
+
+        def size(batch: Sequence[int]) -> int:
+            return len(batch) * max(len(rows[i]) - shared for i in batch)
+
+        def work(batch: Sequence[int]) -> None:
             for i, loss in zip(batch, self._means([rows[i] for i in batch], shared, n), strict=True):
                 losses[fitting[i]] = loss
+
+        for batch in token_budget_batches([len(row) - shared for row in rows], self.tokens_per_batch):
+            self._halves(batch, size, work)
         return losses
 
     def _answer_tokens(self, record: Record) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from winnow.backbone.memory import Halves, out_of_memory
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.templates import Encoded
 from winnow.distributed import is_leader
@@ -45,7 +47,8 @@ class Pending(pl.LightningDataModule):
             self.budget,
             [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
         )
-        dataset = _Batches([([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches], self.pass_)
+        self.batches = [([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches]
+        dataset = _Batches(self.batches, self.pass_)
         # Dealt out like cards: neighbours are of about equal size, so every process has about equal work.
         assert self.trainer is not None  # Lightning asks for batches from inside a Trainer
         mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
@@ -63,7 +66,38 @@ class _Batches(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         records, shared = self.batches[index]
-        return self.pass_.collate(records) | {"shared": shared}
+        return self.pass_.collate(records) | {"shared": shared, "number": index}
+
+
+class InHalves(pl.LightningModule):
+    """A pass's module; where memory ends, its batch is run in parts, which changes no number: see `Halves`."""
+
+    def __init__(self, module: pl.LightningModule, data: Pending) -> None:
+        super().__init__()
+        self.module, self.data = module, data
+        self.halves = Halves(self._tell)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        records, shared = self.data.batches[batch["number"]]
+        pass_ = self.data.pass_
+
+        def size(part: Sequence[Encoded]) -> int:
+            return len(part) * max(pass_.cost(record, shared) for record in part)
+
+        def work(part: Sequence[Encoded]) -> dict[str, list]:
+            if len(part) == len(records):
+                return self.module.predict_step(batch, batch_idx)
+            own = self.transfer_batch_to_device(pass_.collate(part) | {"shared": shared}, self.device, 0)
+            return self.module.predict_step(own, batch_idx)
+
+        parts = self.halves(records, size, work)
+        return {name: [value for part in parts for value in part[name]] for name in parts[0]}
+
+    def _tell(self, records: int, tokens: int) -> None:
+        tqdm.write(
+            f"Pass {self.data.label}: a batch of {records} records ({tokens} tokens) is more than memory holds. Its "
+            f"halves are run one after the other, and so is every batch of that size; nothing is lost."
+        )
 
 
 class PartWriter(BasePredictionWriter):
@@ -80,6 +114,8 @@ class PartWriter(BasePredictionWriter):
         self.meter.open()
 
     def on_exception(self, trainer, module, exception) -> None:
+        if out_of_memory(exception):
+            self._flush()
         self.meter.close()
 
     def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, loader_idx) -> None:

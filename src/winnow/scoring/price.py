@@ -7,6 +7,8 @@ but the mean price of a record in its ledger, times the records. Passes that nee
 
     FLOPs of the forwards = 2 * parameters * tokens,   padding included
 
+A backward pass through frozen weights takes as long as its forward, and counts as another one.
+
 (a multiplication and an addition for each weight and token; attention over the length, small here, is left out).
 """
 
@@ -27,12 +29,14 @@ SUMS = ("forwards", "tokens", "flops", "seconds")
 
 
 class Meter:
-    """Counts what runs through a model while it is open. counts: forwards (rows of its batches) and tokens."""
+    """Counts what runs through a model while it is open. counts: forwards (rows of its batches) and tokens. backward:
+    whether each forward pass has a backward one."""
 
-    def __init__(self, model: nn.Module, encoder: bool) -> None:
+    def __init__(self, model: nn.Module, encoder: bool, backward: bool = False) -> None:
         from winnow.backbone.causal_model import CausalModel
 
         self.body = model if encoder else CausalModel(model).body
+        self.passes = 2 if backward else 1
         self.parameters = sum(one.numel() for one in model.parameters())
         self.counts: Counter[str] = Counter()
         self._handle: RemovableHandle | None = None
@@ -48,7 +52,7 @@ class Meter:
     def _count(self, module: nn.Module, args: tuple, given: Mapping[str, Any]) -> None:
         inputs = [*args[:1], given.get("input_ids"), given.get("inputs_embeds")]
         rows, length = next(one for one in inputs if one is not None).shape[:2]
-        self.counts += Counter(forwards=rows, tokens=rows * length)
+        self.counts += Counter(forwards=self.passes * rows, tokens=self.passes * rows * length)
 
     def entry(self, label: str, records: int, seconds: float) -> dict[str, Any]:
         """The line of a part, of what was counted since the last one."""

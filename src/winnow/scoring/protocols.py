@@ -26,7 +26,7 @@ from winnow.store.describe import describe
 if TYPE_CHECKING:
     from winnow.backbone.loading import Backbone
     from winnow.perturb.attacks.base import PromptAttack
-    from winnow.scoring.runner import PassTable
+    from winnow.scoring.runner import PassRunner, PassTable
     from winnow.scoring.scores import Scores
 
 
@@ -39,6 +39,7 @@ class Pass:
     attack: records come with the instruction that the attack has written. encoder: source of the model that is run in
     place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's.
     max_new_tokens: that it adds to a prompt at most. needs_gradients: `predict_step` may use `torch.enable_grad()`.
+    checkpoint: which of the models of the preparation it runs.
     """
 
     schema: ClassVar[pa.Schema]
@@ -47,6 +48,7 @@ class Pass:
     encoder: Any = None
     tokens_per_batch: int | None = None
     max_new_tokens: int = 0
+    checkpoint: int = 0
     needs_gradients: ClassVar[bool] = False
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
@@ -105,13 +107,26 @@ def padded(batch: Sequence[Encoded]) -> dict[str, Any]:
     return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
 
 
+class Preparation:
+    """Makes the models that score in place of the backbone. checkpoints: how many."""
+
+    checkpoints: int = 1
+
+    def prepare(
+        self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Their sources, from the store if they are there; see `PassRunner`. runner: over the backbone."""
+        raise NotImplementedError
+
+
 class Method:
     """A formula over the columns of passes.
 
     name: under which it is kept and shown. passes: by name, computed in their order. target_passes: by name, over the
     records of the target, a second pool of what the model should get better at; a method with such passes needs one.
     filters: which scored records may be selected. attacks: whose prompts are made first and shown with the scores.
-    takes_all: every eligible record is selected.
+    takes_all: every eligible record is selected. preparation: of the models that the passes run, None for the
+    backbone.
     """
 
     name: str
@@ -121,6 +136,7 @@ class Method:
     filters: Sequence[Range] = ()
     attacks: Mapping[str, PromptAttack] = MappingProxyType({})
     takes_all: ClassVar[bool] = False
+    preparation: Preparation | None = None
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         """The scores of the records. tables: the columns of each pass, in the order of the records; of each target
@@ -148,6 +164,8 @@ def check_method(method: Any) -> None:
         check_pass(f"method={method.name}, pass {name}", pass_)
     if both := method.passes.keys() & method.target_passes.keys():
         raise UserError(f"method={method.name}: {min(both)} is a pass and a target pass; give one another name.")
+    if method.preparation is not None:
+        check_kind(f"method={method.name}, preparation", method.preparation, Preparation, "prepare")
     for name, attack in method.attacks.items():
         check_kind(f"method={method.name}, attack {name}", attack, PromptAttack, "attack")
     for rule in method.filters:

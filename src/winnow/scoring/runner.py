@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 import pytorch_lightning as pl
 
 from winnow.backbone.loading import Backbone
+from winnow.backbone.memory import fitting_tokens
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
-from winnow.distributed import barrier, compute_once, is_leader
+from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.scoring.answer_loss import AnswerLoss
-from winnow.scoring.pass_loop import PartWriter, Pending, RecordProgress
+from winnow.scoring.pass_loop import InHalves, PartWriter, Pending, RecordProgress
 from winnow.scoring.price import Meter
 from winnow.scoring.protocols import Pass
 from winnow.store.artifacts import Store
@@ -36,8 +37,9 @@ class PassRunner:
     """Computes passes for one backbone, or takes them from the store.
 
     source: a BackboneSource (or another `Identified` with `tokenizer` and `load()`); its weights are loaded
-    when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch; it changes the speed,
-    not the numbers, and is no part of any fingerprint. flush_seconds: how much work a kill may cost.
+    when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch, or `auto` for
+    what suits the device; it changes the speed, not the numbers, and is no part of any fingerprint. flush_seconds: how
+    much work a kill may cost.
     attack_processes: how many make attacked prompts at once.
     trainer: arguments of Lightning's Trainer.
 
@@ -50,10 +52,14 @@ class PassRunner:
         source,
         store: Store,
         trainer: dict[str, Any],
-        tokens_per_batch: int = 512,
+        tokens_per_batch: int | str = 512,
         flush_seconds: float = 10.0,
         attack_processes: int = 1,
     ) -> None:
+        if not (tokens_per_batch == "auto" or (isinstance(tokens_per_batch, int) and tokens_per_batch > 0)):
+            raise UserError(
+                f"scoring.tokens_per_batch={tokens_per_batch} must be a whole number of at least 1, or auto."
+            )
         self.source, self.store, self.trainer = source, store, trainer
         self.tokens_per_batch, self.flush_seconds = tokens_per_batch, flush_seconds
         self.attack_processes = attack_processes
@@ -68,6 +74,17 @@ class PassRunner:
         if self._backbone is None:
             self._backbone = self.source.load()
         return self._backbone
+
+    def release(self) -> Backbone:
+        """The backbone, which the runner forgets: for one who changes its weights. The next use loads it again."""
+        backbone, self._backbone = self.backbone, None
+        return backbone
+
+    def _budget(self, model) -> int:
+        """Padded tokens per batch."""
+        if self.tokens_per_batch == "auto":
+            return fitting_tokens(model, self.trainer)
+        return int(self.tokens_per_batch)
 
     def over(self, source) -> PassRunner:
         """A runner over another backbone with the same settings and the same counts."""
@@ -123,12 +140,12 @@ class PassRunner:
     def prompts(
         self, attacks: Mapping[str, PromptAttack], records: Sequence[Record], template: Template
     ) -> dict[str, PromptTable]:
-        """The instructions of all records under each attack: from the store, or made now by the leader."""
+        """The instructions of all records under each attack: from the store, or made now by all processes."""
         from winnow.perturb.attacks.prompts import attacked_prompts, worker_pool
 
         @cache  # one model for all attacks, loaded when the first loss is asked
         def measure() -> AnswerLoss:
-            return AnswerLoss(self.backbone, template, self.tokens_per_batch)
+            return AnswerLoss(self.backbone, template, self._budget(self.backbone.model))
 
         def loss(record: Record, instructions: Sequence[str]) -> list[float]:
             return measure()(record, instructions)
@@ -137,16 +154,13 @@ class PassRunner:
         identity = {"backbone": describe(self.source), "template": describe(template)}
         shown = self.trainer.get("enable_progress_bar", True)
         tables = {}
-        for leads in (True, False):  # the others find finished artifacts
-            if leads == is_leader():
-                with worker_pool(self.attack_processes if leads else 1) as pool:
-                    for name, attack in attacks.items():
-                        led, by = (loss, identity) if attack.search == "greedy" else (None, None)
-                        tables[name] = attacked_prompts(
-                            attack, records, self.store, led, by, self.attack_processes, shown, pool
-                        )
-                        self.origin.setdefault(tables[name].fingerprint, tables[name].origin)
-            barrier()
+        with worker_pool(self.attack_processes) as pool:
+            for name, attack in attacks.items():
+                led, by = (loss, identity) if attack.search == "greedy" else (None, None)
+                tables[name] = attacked_prompts(
+                    attack, records, self.store, led, by, self.attack_processes, shown, pool
+                )
+                self.origin.setdefault(tables[name].fingerprint, tables[name].origin)
         return tables
 
     def _encoded(self, pass_: Pass, records: Sequence[Record], template: Template) -> list[Encoded]:
@@ -165,10 +179,10 @@ class PassRunner:
         ]
 
     def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
-        budget = pass_.tokens_per_batch or self.tokens_per_batch
-        data = Pending(pass_, encoded, columns, budget, pass_.label, there)
         model = self.backbone if pass_.encoder is None else pass_.encoder.load()
-        meter = Meter(model.model, encoder=pass_.encoder is not None)
+        budget = pass_.tokens_per_batch or self._budget(model.model)
+        data = Pending(pass_, encoded, columns, budget, pass_.label, there)
+        meter = Meter(model.model, encoder=pass_.encoder is not None, backward=pass_.needs_gradients)
         callbacks: list[pl.Callback] = [PartWriter(columns, self.flush_seconds, meter, pass_.label)]
         if self.trainer.get("enable_progress_bar", True):
             callbacks.append(RecordProgress())
@@ -176,7 +190,7 @@ class PassRunner:
         quiet = {"enable_progress_bar": False, "callbacks": callbacks, "logger": False}
         trainer = make_trainer(self.trainer, **quiet, inference_mode=not pass_.needs_gradients)
         with interruptible(trainer):
-            trainer.predict(pass_.module(model), datamodule=data, return_predictions=False)
+            trainer.predict(InHalves(pass_.module(model), data), datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
 
 

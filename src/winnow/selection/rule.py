@@ -104,17 +104,17 @@ class Selection:
         }
 
     def filtered(self) -> str | None:
-        """A sentence if a ratio selects far fewer records than it is of the pool, because filters and flags took some;
-        else None."""
+        """A sentence if a ratio of the valid records selects far fewer than it is of the pool, because filters and
+        flags took some; else None."""
         ratio, number = self.settings.get("ratio"), len(self.decisions)
-        if ratio is None or number - self.n_valid < FILTERED * number:
+        if ratio is None or self.settings["budget_in"] != "valid" or number - self.n_valid < FILTERED * number:
             return None
         reasons = Counter(decision["reason"] for decision in self.decisions if decision["rank"] is None)
         named = ", ".join(f"{reason} took {count}" for reason, count in reasons.most_common(REASONS_SHOWN))
         return (
             f"Selection: selection.ratio={ratio:g} counts the {self.n_valid} valid records of {number}, so that it "
             f"selects {self.budget} and not {int(number * ratio)}: {named}. Loosen that filter, or give "
-            f"selection.count."
+            f"selection.count or selection.budget=records."
         )
 
     def shortfall(self) -> str | None:

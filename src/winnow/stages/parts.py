@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.backbone.memory import check_scoring, room, shapes
 from winnow.data.records import Pool
 from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.perturb.noising import Noising
-from winnow.scoring.protocols import Method, Pass, check_kind, check_method, check_pass
+from winnow.scoring.protocols import Method, Pass, Preparation, check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.selection.budget import Budget
 from winnow.stages.tune import Recipe, recipe_of
@@ -22,10 +23,10 @@ from winnow.store.artifacts import Store
 from winnow.store.run_folder import STAGES, run_folder
 from winnow.trainer import check_trainer
 from winnow.tuning.adversary.base import Adversary
+from winnow.tuning.memory import check_tuning
 
 if TYPE_CHECKING:
     from winnow.evaluation.suite import Suite
-    from winnow.tuning.pre_experience import PreExperience
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Parts:
     template: Template
     scoring_template: Template
     method: Method
-    pre_experience: PreExperience | None
+    pre_experience: Preparation | None
     selection: Budget
     suite: Suite
     runner: PassRunner
@@ -65,6 +66,8 @@ def build_parts(cfg: DictConfig) -> Parts:
     method = instantiate({key: settings[key] for key in settings if key != "template"})
     check_method(method)
     pre_experience = instantiate(cfg.pre_experience)
+    if pre_experience is not None and method.preparation is not None:
+        raise UserError(f"method={method.name} prepares its own model; set pre_experience=none.")
     selection = instantiate(cfg.selection)
     check_kind("selection", selection, Budget)
     for name, pass_ in selection.passes.items():
@@ -96,6 +99,7 @@ def build_parts(cfg: DictConfig) -> Parts:
             f"method={method.name} needs a target, records of what the model should get better at; give "
             f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
         )
+    _check_memory(stages, {**method.passes, **selection.passes}, scorer, recipe, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
     target = instantiate(cfg.target) if method.target_passes else None
     parts = (stages, folder, pool, target, template, scoring_template, method, pre_experience, selection, suite)
@@ -107,6 +111,20 @@ def _stages(cfg: DictConfig) -> list[str]:
     if not names or not set(names) <= set(STAGES):
         raise UserError(f"stages={names} must name some of {', '.join(STAGES)}.")
     return [stage for stage in STAGES if stage in names]
+
+
+def _check_memory(
+    stages: list[str], passes: Mapping[str, Pass], scorer: PassRunner, recipe: Recipe | None, tokens: int
+) -> None:
+    """Raises UserError if no device here holds what the stages ask of the backbone."""
+    models = [pass_ for pass_ in passes.values() if pass_.runs_model and pass_.encoder is None]
+    if models and {"score", "select"} & set(stages):
+        cached = max((pass_.tokens_per_batch or 0) if pass_.max_new_tokens else 0 for pass_ in models)
+        source = scorer.source
+        check_scoring(source.name, shapes(source.skeleton), source.dtype, room(scorer.trainer), tokens, cached)
+    if recipe is not None and "tune" in stages:
+        source, trainer = recipe.runner.source, recipe.runner.trainer
+        check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)
 
 
 def _check_texts(passes: Mapping[str, Pass], scorer: PassRunner, template: Template) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from winnow.data.records import Pool
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine
 from winnow.distributed import is_leader
 from winnow.pages.attack_page import write_attacks
-from winnow.scoring.protocols import Method
+from winnow.scoring.protocols import Method, Preparation
 from winnow.scoring.runner import PassRunner
 from winnow.store.describe import describe
 from winnow.store.files import write_sum
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
-
-if TYPE_CHECKING:
-    from winnow.tuning.pre_experience import PreExperience
 
 REASONS_SHOWN = 5
 
@@ -32,21 +29,25 @@ def score(
     method: Method,
     runner: PassRunner,
     template: Template,
-    pre_experience: PreExperience | None,
+    pre_experience: Preparation | None,
     target: Pool | None,
     identity: dict[str, Any],
 ) -> dict[str, Any]:
     """Write `scores.parquet`, and what the method shows besides. target: the pool of the method's target passes.
     identity: of the scores, kept in that file."""
-    records, tables = pool.records, {}
-    if pre_experience is not None and method.passes:
-        runner = runner.over(pre_experience.prepare(runner, records, template, runner.trainer))
+    records, tables, runners = pool.records, {}, [runner]
+    preparation = method.preparation or pre_experience
+    if preparation is not None and method.passes:
+        sources = preparation.prepare(runner, records, template, runner.trainer)
+        runners = [runner.over(source) for source in sources]
+        runner = runners[0]
     prompts = runner.prompts(method.attacks, records, template) if method.attacks else {}
     for name, pass_ in method.passes.items():
-        tables[name] = runner.compute(pass_, method.records_for(name, tables, records), template)
+        own = method.records_for(name, tables, records)
+        tables[name] = runners[pass_.checkpoint].compute(pass_, own, template)
     for name, pass_ in method.target_passes.items():
         assert target is not None  # `build_parts` refuses a method with target passes otherwise
-        tables[name] = runner.compute(pass_, target.records, template)
+        tables[name] = runners[pass_.checkpoint].compute(pass_, target.records, template)
     record.status = "computed" if runner.computed or not runner.used else "reused"
     record.fingerprint = " ".join(runner.used) or None
     record.reused, record.resumed = runner.counts()
@@ -59,10 +60,11 @@ def score(
         print(f"{len(pool.quarantined)} bad rows are listed in {folder / 'quarantine.jsonl'}")
     drop_outputs_from(folder, "score")
     about = {"method": method.name, "passes": runner.used, "made_with": identity}
-    scores.write(scores.table(records, about), folder / "scores.parquet")
+    table = scores.table(records, about)
+    scores.write(table, folder / "scores.parquet")
     write_sum(folder / "scores.parquet")
     if prompts:
-        write_attacks(folder, prompts, records)
+        write_attacks(folder, prompts, records, table)
     method.write_outputs(tables, records, folder)
     return {"scored": sum(reason is None for reason in scores.flag), "records": len(scores.flag)}
 
@@ -79,7 +81,7 @@ def unscored(flags: Sequence[str | None]) -> str | None:
 
 
 def scores_identity(
-    method: Method, pre_experience: PreExperience | None, target: Pool | None, runner: PassRunner, template: Template
+    method: Method, pre_experience: Preparation | None, target: Pool | None, runner: PassRunner, template: Template
 ) -> dict[str, Any]:
     """All that the scores depend on besides the records: nothing is computed for it."""
     passes = {**method.passes, **method.target_passes}

@@ -24,9 +24,7 @@ from winnow.tuning.tuner import TUNED_VERSION
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
-    from torch import nn
 
-    from winnow.backbone.loading import BackboneSource
     from winnow.data.templates import Template
     from winnow.perturb.noising.base import Noising
     from winnow.scoring.runner import PassRunner
@@ -84,25 +82,11 @@ def recipe_of(tuner: Tuner | None, start: Start | None, runner: PassRunner, *par
         if start is not None:
             raise UserError("tuning=none tunes nothing, but start=... says where tuning starts; take start=backbone.")
         return None
-    strategy = str(runner.trainer.get("strategy", "auto"))
-    if strategy != "auto" and not strategy.startswith("ddp"):
-        raise UserError(f"trainer.strategy={strategy} is not supported: take ddp, one whole model per device, or auto.")
     if tuner.mode == "lora" and tuner.lora["target_modules"] != "all-linear":
-        check_targets(_skeleton(runner.source), tuner.lora["target_modules"])
+        check_targets(runner.source.skeleton, tuner.lora["target_modules"])
     if isinstance(start, ModelStart):
         check_start(start.path, tuner.mode, runner.source.identity)
     return Recipe(tuner, start, runner, *parts)
-
-
-def _skeleton(source: BackboneSource) -> nn.Module:
-    """The backbone's modules, without weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    own = {"trust_remote_code": source.trust_remote_code}
-    config = AutoConfig.from_pretrained(source.folder, revision=source.revision, **own)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, **own)
 
 
 def tune(
@@ -153,7 +137,7 @@ def _model(recipe: Recipe, records: Sequence[Record], start: Path | None, logger
 
     def fit(_: bool) -> None:
         recipe.tuner.fit(
-            runner.backbone,
+            runner.release() if recipe.tuner.mode == "full" else runner.backbone,
             examples_of(records, recipe.template, runner.source.tokenizer, noising),
             artifact.path,
             recipe.adversary,

@@ -37,7 +37,7 @@ DESCRIBED = (
     *("perturb/distortion.py", "perturb/attacks/*.py", "perturb/noising/*.py"),
     *("scoring/filters.py", "scoring/protocols.py", "scoring/methods/*.py", "scoring/passes/*.py"),
     *("selection/around.py", "selection/budget.py", "selection/rules/*.py"),
-    *("tuning/adversary/*.py", "tuning/pre_experience.py", "tuning/start.py", "tuning/tuner.py"),
+    *("tuning/adversary/*.py", "tuning/pre_experience.py", "tuning/start.py", "tuning/tuner.py", "tuning/warm_up.py"),
 )
 # Classes of these libraries are told by their releases, which the run card names.
 _LIBRARIES = {"torch", "pytorch_lightning", "lightning", "lightning_utilities", "lightning_fabric"}

@@ -13,7 +13,7 @@ from winnow.config import nothing
 from winnow.data.records import Pool
 from winnow.scoring.scores import Scores
 from winnow.store.files import read_json
-from winnow.tracking.names import control, identity, text
+from winnow.tracking.names import control, identity, share
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 
@@ -68,13 +68,6 @@ def logged(config: Mapping[str, Any], attacks: bool, distortion: bool) -> dict[s
     choices = {} if hydra is None else hydra.runtime.choices
     own = {f"choices/{group}": choice for group, choice in choices.items() if not str(group).startswith("hydra/")}
     return {key: node for key, node in config.items() if key not in unused} | own
-
-
-def share(config: Mapping[str, Any]) -> dict[str, str]:
-    """What is selected: `count` or `ratio`, as the budget takes them."""
-    selection = config.get("selection") or {}
-    key = "count" if selection.get("count") is not None else "ratio"
-    return {} if selection.get(key) is None else {key: text(selection[key])}
 
 
 def track_start(tracker: Tracker, card: RunCard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 # Column `metric` of paper.csv -> key of results.json. `average` has another key in each table (`table.average`), and
 # the key of micro_f1 begins with the data set.
@@ -86,6 +87,13 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
 def control(method: str, choices: Mapping[str, str]) -> str:
     """`length_matched(ifd)` for the control of a selection by `ifd`; the method itself without a control."""
     return f"{choices['selection']}({method})" if choices.get("selection") in CONTROLS else method
+
+
+def share(config: Mapping[str, Any]) -> dict[str, str]:
+    """What is selected: `count` or `ratio`, as the budget takes them."""
+    selection = config.get("selection") or {}
+    key = "count" if selection.get("count") is not None else "ratio"
+    return {} if selection.get(key) is None else {key: text(selection[key])}
 
 
 def text(value: object) -> str:

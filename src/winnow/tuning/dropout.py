@@ -90,6 +90,33 @@ class RecordDropout(TorchFunctionMode):
         return (drawn >= min(round(p * 2**32), 2**32 - 1) - 2**31).view(shape)
 
 
+class Shift(RecordDropout):
+    """While it is entered, what a block puts out has `offset` (batch, length, width) added to it. Dropout stays that of
+    the mode around it; computing activations again, which enters this one, meets the same offset."""
+
+    def __init__(self, block: nn.Module, offset: Tensor) -> None:
+        around = _ENTERED.get()
+        assert around is not None  # a loss is computed under its dropout
+        super().__init__(around.keys, around.length)
+        self.block, self.offset = block, offset
+
+    def __enter__(self) -> Shift:
+        self._hook = self.block.register_forward_hook(self._add)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self._hook.remove()
+
+    def _add(self, module: nn.Module, args: tuple, out: Any) -> Any:
+        if isinstance(out, tuple):
+            return self._add(module, args, out[0]), *out[1:]
+        moved = out + self.offset
+        # As perturbed embeddings: in fp32 where autocast brings it to the layers' dtype.
+        return moved if torch.is_autocast_enabled(out.device.type) else moved.to(out.dtype)
+
+
 _ENTERED: ContextVar[RecordDropout | None] = ContextVar("record_dropout", default=None)
 
 

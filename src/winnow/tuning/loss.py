@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from winnow import draws
 from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.divergence import symmetric_kl
 from winnow.backbone.likelihood import CHUNK_ROWS, Logits, token_nll
 from winnow.tuning.data import MicroBatch
-from winnow.tuning.dropout import RecordDropout
+from winnow.tuning.dropout import RecordDropout, Shift
 
 
 class MicroBatchLoss:
@@ -30,9 +31,20 @@ class MicroBatchLoss:
         self.weights = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, embeds: Tensor) -> Tensor:
+        return self.nll(self.states(embeds))
+
+    def states(self, embeds: Tensor) -> Tensor:
         with self._dropout():
-            predicting = self._predicting(embeds, self.batch.rows)
-        return token_nll(predicting, self.causal.logits, self.batch.targets).mean()
+            return self._predicting(embeds, self.batch.rows)
+
+    def nll(self, states: Tensor) -> Tensor:
+        return token_nll(states, self.causal.logits, self.batch.targets).mean()
+
+    def divergence(self, states: Tensor, others: Tensor) -> Tensor:
+        return symmetric_kl(states, others, self.causal.logits).mean()
+
+    def at(self, layer: int) -> LayerLoss:
+        return LayerLoss(self, layer)
 
     def copies(self, embeds: Tensor) -> Tensor:
         count, batch, length, _ = embeds.shape
@@ -78,6 +90,19 @@ class MicroBatchLoss:
             # Perturbed embeddings are fp32. Where no autocast does it, they must be brought to the backbone's dtype.
             embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
         return self.causal.hidden(inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
+
+
+class LayerLoss(MicroBatchLoss):
+    """The losses as functions of what is added to the output of a block; see `LossOf.at`."""
+
+    def __init__(self, loss_of: MicroBatchLoss, layer: int) -> None:
+        super().__init__(loss_of.model, loss_of.batch, loss_of.seed)
+        self.block = self.causal.block(layer)
+
+    def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
+        ids = self.batch.ids.repeat(len(embeds) // len(self.batch.ids), 1)
+        with Shift(self.block, embeds):
+            return self.causal.hidden(input_ids=ids).flatten(0, 1).index_select(0, rows)
 
 
 class KeptGradients:

@@ -24,7 +24,9 @@ from winnow.data.templates import Template
 from winnow.distributed import compute_once, is_leader
 from winnow.errors import UserError
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
+from winnow.scoring.protocols import Preparation
 from winnow.scoring.runner import PassRunner
+from winnow.store.artifacts import Artifact
 from winnow.store.describe import Identified, describe
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
 
@@ -48,10 +50,37 @@ class TunedSource(Identified):
     def load(self) -> Backbone:
         from winnow.tuning.saving import load_tuned
 
-        return load_tuned(self.base.backbone, self.folder)
+        # Adapters share the weights of the base; a full model wants no second one beside it.
+        adapters = (self.folder / "adapter_config.json").is_file()
+        return load_tuned(self.base.backbone if adapters else self.base.release(), self.folder)
 
 
-class PreExperience:
+def tune_once(
+    runner: PassRunner,
+    artifact: Artifact,
+    tuner: Tuner,
+    records: Sequence[Record],
+    template: Template,
+    trainer_args: Mapping[str, Any],
+    name: str,
+) -> None:
+    """Tunes the runner's backbone on the records, unless the artifact is finished. name: of the tuning, to the user."""
+    runner.used.append(artifact.fingerprint)
+
+    def tune(_: bool) -> None:
+        if is_leader():
+            print(f"{name}: one short tuning on {len(records)} records.", flush=True)
+        examples = template.encode(records, runner.source.tokenizer, eos=True)
+        backbone = runner.release() if tuner.mode == "full" else runner.backbone
+        report = tuner.fit(backbone, examples, artifact.path, trainer_args=trainer_args, template=template)
+        runner.origin[artifact.fingerprint] = "computed" if report["resumed_from"] is None else "resumed"
+
+    if compute_once(artifact, tune):
+        runner.computed.append(artifact.fingerprint)
+    runner.origin.setdefault(artifact.fingerprint, "reused")
+
+
+class PreExperience(Preparation):
     """Chooses the sample and tunes on it.
 
     clusters: k of k-means. per_cluster: records taken from each. low, high: percentiles of the prompt perplexity
@@ -104,7 +133,7 @@ class PreExperience:
         records: Sequence[Record],
         template: Template,
         trainer_args: Mapping[str, Any],
-    ) -> TunedSource:
+    ) -> list[TunedSource]:
         """The pre-experienced backbone, from the store if it is there."""
         table = runner.compute(PromptEmbedding(), records, template)
         usable = [i for i, flag in enumerate(table.flags()) if flag is None]
@@ -129,18 +158,5 @@ class PreExperience:
                 "template": describe(template),
             },
         )
-        runner.used.append(artifact.fingerprint)
-
-        def tune(_: bool) -> None:
-            if is_leader():
-                print(f"Pre-experience: one short tuning on {len(picked)} records.", flush=True)
-            examples = template.encode(picked, runner.source.tokenizer, eos=True)
-            told = self.tuner.fit(
-                runner.backbone, examples, artifact.path, trainer_args=trainer_args, template=template
-            )
-            runner.origin[artifact.fingerprint] = "computed" if told["resumed_from"] is None else "resumed"
-
-        if compute_once(artifact, tune):
-            runner.computed.append(artifact.fingerprint)
-        runner.origin.setdefault(artifact.fingerprint, "reused")
-        return TunedSource(runner, artifact.path / "model")
+        tune_once(runner, artifact, self.tuner, picked, template, trainer_args, "Pre-experience")
+        return [TunedSource(runner, artifact.path / "model")]

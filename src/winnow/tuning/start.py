@@ -16,7 +16,7 @@ from winnow.errors import UserError
 from winnow.store.describe import Identified
 from winnow.store.files import read_json
 from winnow.tuning.saving import AGAIN, BACKBONE_FILE, load_tuned, weight_files, weights_digest, whole
-from winnow.tuning.trainable import full_copy, with_adapters
+from winnow.tuning.trainable import with_adapters
 
 TuneOn = Callable[[list[Record]], Path]  # records -> the folder of the backbone tuned on them
 
@@ -68,7 +68,9 @@ class PoolStart:
 
 
 def trainable_model(backbone: Backbone, mode: str, lora: dict[str, Any], seed: int, start: Path | None) -> Any:
-    """What is trained and saved: the backbone with adapters, or a copy of it; with `start`, as that model ended.
+    """What is trained and saved: adapters on the backbone, or its own weights; with `start`, as that model ended.
+
+    Weights are trained in fp32: bf16 is too coarse for small updates.
 
     mode, lora, seed: of the tuner. start: a saved adapter (`lora`) or full model (`full`) of the same backbone. An
     adapter goes on being trained as the one adapter that it is, so that the result again sits on the backbone itself;
@@ -77,11 +79,11 @@ def trainable_model(backbone: Backbone, mode: str, lora: dict[str, Any], seed: i
     if start is not None:
         check_start(start, mode, backbone.identity)
     if mode == "full":
-        if start is None:
-            return full_copy(backbone.model)
-        model = load_tuned(backbone, start).model
-        _check_shapes(start, _shapes(model.state_dict()), _shapes(backbone.model.state_dict()))
-        return model.float().requires_grad_(True)  # as full_copy, but it is a copy already
+        if start is not None:
+            began = load_tuned(backbone, start).model.state_dict()
+            _check_shapes(start, _shapes(began), _shapes(backbone.model.state_dict()))
+            backbone.model.load_state_dict(began)
+        return backbone.model.float().requires_grad_(True)
     fresh = with_adapters(backbone.model, **lora, seed=seed)
     if start is not None:
         _take_adapter(fresh, start)

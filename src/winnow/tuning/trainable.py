@@ -1,4 +1,4 @@
-"""What is trained: adapters beside a shared backbone, or a copy. The backbone itself is never altered."""
+"""Adapters beside a shared backbone, which they never alter, and what is checked of trained weights."""
 
 from __future__ import annotations
 
@@ -111,12 +111,6 @@ def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
             f"tuning.lora_target_modules: the backbone has no module {', '.join(absent)} that LoRA adapts; its linear "
             f"layers are [{','.join(sorted(linear - {'lm_head', *barred}))}]."
         )
-
-
-def full_copy(model: nn.Module) -> nn.Module:
-    """A copy of the whole model with fp32 weights, all trained: bf16 is too coarse for small updates."""
-    copied = copy.deepcopy(model).float()
-    return copied.requires_grad_(True)
 
 
 def check_finite(model: nn.Module, learning_rate: float) -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
 from winnow.backbone.loading import Backbone
+from winnow.backbone.memory import out_of_memory, shapes
 from winnow.errors import UserError
 from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import write_json
@@ -34,6 +34,7 @@ from winnow.tuning.data import (
 )
 from winnow.tuning.dropout import again, check_attention
 from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
+from winnow.tuning.memory import check_tuning
 from winnow.tuning.module import SCHEDULES, InstructionTuner
 from winnow.tuning.saving import Prompt, prompt_of, save_tuned, weights_digest
 from winnow.tuning.start import trainable_model
@@ -140,7 +141,8 @@ class Tuner:
         trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
         start: folder of a model that was tuned before from the same backbone, in the same mode; training goes on from
         its weights. template: of the examples, for the model card. distortion: epoch -> beta, see `InstructionTuner`.
-        The backbone is not altered, nor is torch's random state on the CPU.
+        Adapters do not alter the backbone; full tuning trains its own weights, so that there is no second copy of them,
+        and the caller has to load it again for anything else. torch's random state on the CPU is not altered.
 
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
@@ -150,7 +152,7 @@ class Tuner:
         started from, None for the backbone), path. Under several processes the first one writes; all return
         the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
-        not fit, or the folder holds checkpoints of another run.
+        not fit, the folder holds checkpoints of another run, or memory cannot hold the training.
         """
         started = time.monotonic()
         folder, adversary = Path(folder), adversary or NoAdversary()
@@ -167,7 +169,10 @@ class Tuner:
                 f"behind a prompt ({reasons or 'the selection is empty'}); select others or more, raise "
                 f"template.max_length, or take another template."
             )
-        dtype, began = self._dtype(backbone.model), None if start is None else weights_digest(start)
+        own = next(backbone.model.parameters()).dtype  # in which the backbone is evaluated
+        kind = "bf16" if own == torch.bfloat16 else "fp32"
+        dtype = kind if self.dtype == "auto" else self.dtype
+        began = None if start is None else weights_digest(start)
         with quiet_lightning(), torch.random.fork_rng(devices=[]):
             trainer = self._trainer(dtype, folder, loggers, trainer_args or {})
             check_sizes(self.batch_size, self.micro_batch_size, trainer.world_size)
@@ -179,6 +184,10 @@ class Tuner:
                 self.epochs,
                 self.max_steps,
             )
+            largest = max(
+                len(micro) * max(len(records[i].ids) for i in micro) for step in steps for micro in step.micro_batches
+            )
+            check_tuning(backbone.name, shapes(backbone.model), self, kind, trainer_args or {}, largest)
             data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank)
             trainer.accumulate_grad_batches = data.per_step
             saved, causal = self._trainable(backbone, start)
@@ -227,8 +236,7 @@ class Tuner:
         if trainer.is_global_zero:
             facts = {"records": len(records), **arguments(self), "adversary": type(adversary).__name__}
             facts |= {key: told for key, told in (("noising", noising), ("start", began)) if told is not None}
-            # Trained in fp32; saved in the dtype in which the backbone is evaluated.
-            kept = saved if self.mode == "lora" else saved.to(next(backbone.model.parameters()).dtype)
+            kept = saved if self.mode == "lora" else saved.to(own)
             prompt = prompt_of(template, backbone.tokenizer) if template else Prompt("{instruction}", True)
             facts |= {} if template is None else {"template": template.name}
             save_tuned(kept, backbone, folder / "model", facts, prompt)
@@ -242,18 +250,12 @@ class Tuner:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            # On a CPU torch has no class of its own for it.
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            if not out_of_memory(error):
                 raise
             raise UserError(
                 f"Tuning ran out of memory: lower tuning.micro_batch_size (now {self.micro_batch_size}; it changes no "
                 f"result), set tuning.gradient_checkpointing=true, or lower template.max_length."
             ) from error
-
-    def _dtype(self, model: nn.Module) -> str:
-        if self.dtype != "auto":
-            return self.dtype
-        return "bf16" if next(model.parameters()).dtype == torch.bfloat16 else "fp32"
 
     def _trainable(self, backbone: Backbone, start: Path | None) -> tuple[Any, Any]:
         """(what is saved, the causal language model that is trained)."""

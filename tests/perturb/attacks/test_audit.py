@@ -32,6 +32,25 @@ def table(name: str) -> PromptTable:
     return PromptTable(pa.table(columns, schema=SCHEMA), [r.id for r in RECORDS], "f")
 
 
+def scores(n: int, **columns) -> pa.Table:
+    """A score table of n records with these columns."""
+    return pa.table({"score": [0.0] * n} | columns)
+
+
+def test_what_an_attack_did_to_the_loss(tmp_path):
+    """Clean losses 1, 2, 3; under the attack 1.5 and 1.8, and 9 where the prompt did not change: changes +0.5 and -0.2,
+    mean 0.15, one of two harder. The other attack has no losses."""
+    tables = {"deepwordbug": table("deepwordbug"), "textbugger": table("textbugger")}
+    losses = scores(3, nll_conditioned=[1.0, 2.0, 3.0], nll_deepwordbug=[1.5, 1.8, 9.0])
+    found = write_attacks(tmp_path, tables, RECORDS, losses)["attacks"]
+    assert (found["deepwordbug"]["loss_change"], found["deepwordbug"]["harder"]) == (0.15, 0.5)
+    assert (found["textbugger"]["loss_change"], found["textbugger"]["harder"]) == (None, None)
+    page = (tmp_path / "attacks.html").read_text()
+    assert (
+        "loss change <b>+0.5</b>" in page and "loss change <b>−0.2</b>" in page and page.count("loss change <b>") == 2
+    )
+
+
 def test_numbers():
     """Changed 2 of 3; similarity (0.9 + 0.6) / 2; edits (2 + 5) / 2; words 3 / 2; one of two at 0.8 or above."""
     assert audit({"deepwordbug": table("deepwordbug")})["attacks"]["deepwordbug"] == {
@@ -61,7 +80,7 @@ def test_changed_words_are_marked():
 def test_three_files(tmp_path):
     """Six rows in the table; a page that shows each record once, escaped, with the reason for a failure."""
     tables = {"deepwordbug": table("deepwordbug"), "textbugger": table("textbugger")}
-    numbers = write_attacks(tmp_path, tables, RECORDS)
+    numbers = write_attacks(tmp_path, tables, RECORDS, scores(len(RECORDS)))
     assert json.loads((tmp_path / "attacks.json").read_text()) == numbers
     rows = pq.read_table(tmp_path / "attacks.parquet").to_pylist()
     assert [(r["row"], r["attack"]) for r in rows] == [(i, a) for i in range(3) for a in tables]
@@ -72,18 +91,19 @@ def test_three_files(tmp_path):
     assert "no attacked prompt: empty instruction" in page
 
 
-def test_fifty_prompts_are_shown():
+def test_fifty_prompts_are_shown(tmp_path):
     """100 records under six attacks: 9 records, the last of them with two attacks, 8 * 6 + 2 = 50."""
     records = [record(f"Name river {i}.", i) for i in range(100)]
     row = table("x").table.slice(0, 1).to_pylist()[0]
     whole = pa.Table.from_pylist([row | {"id": r.id} for r in records], schema=SCHEMA)
     tables = {f"a{k}": PromptTable(whole, [r.id for r in records], "f") for k in range(6)}
-    page = attack_page(tables, records, audit(tables))
+    write_attacks(tmp_path, tables, records, scores(100))
+    page = (tmp_path / "attacks.html").read_text()
     assert page.count('class="variant"') == 50 and page.count("<article") == 9
 
 
 def test_no_records():
-    assert "There are no records" in attack_page({}, [], audit({}))
+    assert "There are no records" in attack_page({}, [], audit({}), {})
 
 
 def test_long_texts_are_cut_before_they_are_compared(monkeypatch):

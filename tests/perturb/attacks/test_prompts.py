@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import editdistance
 import pytest
@@ -127,3 +132,23 @@ class Deadly(KINDS["stresstest"]):
 def test_greedy_needs_someone_to_ask(tmp_path):
     with pytest.raises(ValueError, match="answer_loss"):
         attacked_prompts(attack_of("checklist", search="greedy"), RECORDS, Store(tmp_path), progress=False)
+
+
+@pytest.mark.slow
+def test_every_task_of_a_slurm_job_makes_its_share(tmp_path):
+    """Two processes with the variables of `srun --ntasks=2`: each record is made by one of them, half by each, and both
+    then have all prompts, the same as one process makes."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NAME": "winnow", "SLURM_NODELIST": "127.0.0.1"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
+    environment = os.environ | job | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(Path(__file__).with_name("two_prompt_processes.py")), str(tmp_path)]
+    own = [{"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(2)]
+    tasks = [subprocess.Popen(script, env=environment | one, stderr=subprocess.PIPE, text=True) for one in own]
+    errors = [task.communicate()[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], errors
+    one, two = (json.loads((tmp_path / f"rank_{task}.json").read_text()) for task in range(2))
+    unique = {record.id for record in RECORDS}
+    assert not set(one["made"]) & set(two["made"]) and set(one["made"]) | set(two["made"]) == unique
+    assert abs(len(one["made"]) - len(two["made"])) <= 1
+    alone = attacked_prompts(attack_of("checklist"), RECORDS, Store(tmp_path / "alone"), progress=False)
+    assert one["prompts"] == two["prompts"] == alone.prompts()

@@ -117,7 +117,7 @@ def test_as_a_user_writes_it(rule):
     words = (f"selection={rule}", "selection@selection.around=consistency", "selection.count=7")
     other = instantiate(config(*words).selection)
     assert other.around.name == "diverse" and other.around.count == 7 and other.needs_vectors
-    assert list(other.passes) == ["embedding", "count"]
+    assert list(other.passes) == ["embedding", "instructions", "count"]
 
 
 def test_names_say_what_is_controlled():

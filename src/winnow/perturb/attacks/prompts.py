@@ -24,6 +24,7 @@ from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from winnow.data.records import Record
+from winnow.distributed import barrier, compute_once, is_leader, share
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import ATTACK_FAILS, Losses, Outcome, PromptAttack
 from winnow.store.artifacts import Store
@@ -91,7 +92,7 @@ def attacked_prompts(
 ) -> PromptTable:
     """The attacked instructions of all records: taken from the store, or made now.
 
-    To be called by one process (the leader); others may call it afterwards and find all records there. answer_loss:
+    Every process of a group calls it at once and makes its share. answer_loss:
     for search=greedy, the losses of a record's answer under several instructions; loss_identity: what they depend on.
     processes: how many make prompts, each on one thread, for search=random; search=greedy works in this process, where
     the backbone is. pool: workers that several attacks share, see `worker_pool`. None of these changes a prompt.
@@ -102,18 +103,19 @@ def attacked_prompts(
     unique = {record.id: record for record in records}
     meta = {"attack": describe(attack), "loss": loss_identity if greedy else None, "version": VERSION}
     columns = Columns(store, "prompts", meta, SCHEMA)
-    missing = columns.missing(unique)
-    if missing:
-        with columns.claim(unique) as missing:
-            there = len(unique) - len(missing)
-            if there and missing:
-                known = f"{there} of {len(unique)} records are in the store"
-                print(f"Attack {attack.name}: {known}, {len(missing)} to make.", flush=True)
-            pending = [unique[record_id] for record_id in missing]
-            name, off = f"Attack {attack.name}", not (progress and missing)
-            with tqdm(total=len(unique), initial=there, desc=name, unit="rec", disable=off) as bar:
-                _make(attack, pending, columns, answer_loss, processes, pool, bar)
-            columns.finish()
+
+    def work(missing: list[str]) -> None:
+        there = len(unique) - len(missing)
+        if there and is_leader():
+            known = f"{there} of {len(unique)} records are in the store"
+            print(f"Attack {attack.name}: {known}, {len(missing)} to make.", flush=True)
+        pending = [unique[record_id] for record_id in share(missing)]
+        name, off = f"Attack {attack.name}", not (progress and is_leader())
+        with tqdm(total=there + len(pending), initial=there, desc=name, unit="rec", disable=off) as bar:
+            _make(attack, pending, columns, answer_loss, processes, pool, bar)
+        barrier()
+
+    missing = compute_once(columns, work, unique)
     return PromptTable(
         columns.read(unique),
         [record.id for record in records],

@@ -109,13 +109,14 @@ class Column(Method, Identified):
 
     def _rows(self) -> dict[str | int, Any]:
         """Key -> what the column holds, of the file's rows."""
-        place, found = str(self.path), {}
+        place = str(self.path)
+        found: dict[str | int, Any] = {}
         if self.by == "text":
-            pool = read_pool(None, place, "auto", "train", None, "quarantine", None, "last", "keep", None, 0)
+            pool = read_pool(None, place, "auto", "train", None, "quarantine", None, "last", "keep", None, 0, None)
             _check_column(place, self.column, (one.raw for one in pool.records))
             keyed: list[tuple[str | int | None, Any]] = [(one.id, one.raw.get(self.column)) for one in pool.records]
         else:
-            rows = [one for one in read_table(self.path, file_format(self.path)).rows if one.problem is None]
+            rows = [one for one in read_table(Path(place), file_format(Path(place))).rows if one.problem is None]
             objects = [(one.number, one.value) for one in rows if isinstance(one.value, Mapping)]
             for name in [self.column] + ([] if self.by == "order" else [self.key]):
                 _check_column(place, name, (value for _, value in objects))

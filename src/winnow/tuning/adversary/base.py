@@ -50,6 +50,23 @@ class LossOf(Protocol):
         """An empty sum of losses around `embeds`; see Kept."""
         ...
 
+    def states(self, embeds: Tensor) -> Tensor:
+        """(answer tokens, width): what the predictions of the answer tokens are made of. One forward pass; a graph."""
+        ...
+
+    def nll(self, states: Tensor) -> Tensor:
+        """The loss of such states: loss_of(embeds) = nll(states(embeds))."""
+        ...
+
+    def divergence(self, states: Tensor, others: Tensor) -> Tensor:
+        """KL(P || Q) + KL(Q || P) of the predictions P and Q of two such tables, mean over the answer tokens, nats."""
+        ...
+
+    def at(self, layer: int) -> LossOf:
+        """The same losses as functions of what is added to the output of block `layer`, counted from 1, in place of the
+        input embeddings; at 0 it is the clean loss. Raises UserError for a block that the model does not have."""
+        ...
+
     def uniform(self) -> Tensor:
         """(batch, length, width) in fp32 from U(-1, 1), 0 at padding; for each record a function of
         (seed, step, record id) alone."""

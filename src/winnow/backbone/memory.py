@@ -1,0 +1,213 @@
+"""Memory, reckoned before a model is loaded: what a model needs, what the device has, and the refusal where the first
+is more than the second. Where a batch does not fit all the same, `Halves` runs it in parts.
+
+For N weights of b bytes, a of them trained, and the numbers per token that a pass through all layers makes,
+
+    E = sum over the linear layers of (their inputs + their outputs)
+
+    scoring   N b  +  tokens of a batch * E / layers * b  +  tokens held by a cache * 2 * layers * width of keys * b
+    tuning    4 (weights, fp32) + 4 (gradients) + 8 (AdamW's two moments) bytes for each of the a trained weights,
+              2 more where bf16 arithmetic keeps a copy, 4 more where processes exchange gradients,
+              N b for frozen weights beside adapters,
+              tokens of a micro-batch * E * (2 in bf16, 4 in fp32), or with gradient checkpointing
+              tokens * (width * layers + E / layers) * the same
+
+E is less than what the backward pass keeps, in a Llama by a fifth at most (a test counts the tensors); the experts of a
+mixture are left out, because a token meets few of them. So these are lower bounds: what is refused cannot fit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import psutil
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from winnow.errors import UserError
+from winnow.trainer import device_of
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+GB = 10**9
+BYTES = {"fp32": 4, "bf16": 2}
+LARGEST_BATCH, SMALLEST_BATCH = 65536, 512  # tokens; larger ones run no faster, and 512 keep a CPU busy (ours)
+
+
+class Room(NamedTuple):
+    """Bytes of a device for one process: in all, and free now. device: cpu or cuda."""
+
+    total: int
+    free: int
+    device: str
+
+
+class Shapes(NamedTuple):
+    """What of a model decides its memory; see the module for E. cache: keys and values of a token, all layers."""
+
+    weights: int
+    linear: dict[str, int]  # name of a linear layer -> inputs + outputs
+    layers: int
+    width: int
+    cache: int
+
+    @property
+    def per_token(self) -> int:
+        return sum(size for name, size in self.linear.items() if ".experts." not in name)
+
+
+def shapes(model: Any) -> Shapes:
+    """Of a transformers model, which may lie on the meta device."""
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    linear = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and module is not head:
+            linear[name] = sum(module.weight.shape)
+    heads = getattr(config, "num_attention_heads", None) or 0  # a recurrent model has none
+    own = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    keys = (getattr(config, "num_key_value_heads", None) or heads) * own
+    layers = config.num_hidden_layers
+    weights = sum(weight.numel() for weight in model.parameters())
+    return Shapes(weights, linear, layers, config.hidden_size, 2 * layers * keys)
+
+
+def room(trainer: Mapping[str, Any]) -> Room:
+    """The memory that these settings of Lightning's Trainer give one process: of its GPU, or its share of the
+    machine's, as far as the process may use it (a container's or a job's limit)."""
+    if device_of(trainer) == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return Room(total, free, "cuda")
+    memory, devices = psutil.virtual_memory(), trainer.get("devices", 1)
+    share = devices if isinstance(devices, int) and devices > 1 else 1
+    limit = min([memory.total, *_limits()])
+    return Room(limit // share, min(limit, memory.available) // share, "cpu")
+
+
+def _limits() -> Iterable[int]:
+    """Limits of the control groups that this process is in (Linux), in bytes."""
+    groups = Path("/proc/self/cgroup")
+    for line in groups.read_text(encoding="utf-8").splitlines() if groups.is_file() else ():
+        _, kinds, own = line.split(":", 2)
+        root, name = Path("/sys/fs/cgroup"), "memory.max"
+        if kinds:
+            root, name = root / "memory", "memory.limit_in_bytes"
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        folder = root / own.lstrip("/")
+        for file in (one / name for one in (folder, *folder.parents) if one.is_relative_to(root)):
+            text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+            if text.isdigit():  # "max": none
+                yield int(text)
+
+
+def scoring_bytes(size: Shapes, dtype: str, tokens: int, cached: int = 0) -> int:
+    """Of a model that reads batches of `tokens` and holds keys and values of `cached` tokens."""
+    return BYTES[dtype] * (size.weights + tokens * size.per_token // size.layers + cached * size.cache)
+
+
+def tuning_bytes(
+    size: Shapes,
+    dtype: str,
+    arithmetic: str,
+    trained: int | None = None,
+    tokens: int = 1,
+    checkpointing: bool = False,
+    processes: int = 1,
+) -> int:
+    """Of a training step. dtype: of frozen weights. trained: weights of the adapters; None: all of the model's.
+    tokens: of a micro-batch."""
+    states = 16 + (2 if arithmetic == "bf16" and trained is None else 0) + (4 if processes > 1 else 0)
+    kept = size.width * size.layers + size.per_token // size.layers if checkpointing else size.per_token
+    frozen = 0 if trained is None else size.weights * BYTES[dtype]
+    return frozen + states * (size.weights if trained is None else trained) + tokens * kept * BYTES[arithmetic]
+
+
+def check_scoring(name: str, size: Shapes, dtype: str, space: Room, tokens: int, cached: int = 0) -> None:
+    """Raises UserError if scoring with the backbone `name` cannot fit. tokens: of the longest text, below which no
+    batch can be. cached: of answers that are sampled at once."""
+    needed = scoring_bytes(size, dtype, tokens, cached)
+    if needed <= space.total:
+        return
+    cures = []
+    if dtype != "bf16" and scoring_bytes(size, "bf16", tokens, cached) <= space.total:
+        cures.append("give backbone.dtype=bf16")
+    spare = space.total - scoring_bytes(size, dtype, tokens)
+    if cached and spare > size.cache * BYTES[dtype]:
+        cures.append(f"lower method.tokens_per_batch to {spare // (size.cache * BYTES[dtype])}")
+    raise UserError(
+        f"backbone.name={name} needs at least {gb(needed)} to read a text of {tokens} tokens in {dtype} "
+        f"({billion(size.weights)} weights), but {place(space)}: {', or '.join([*cures, SMALLER])}."
+    )
+
+
+SMALLER = "take a smaller backbone, or a machine with more memory"
+
+
+def place(space: Room) -> str:
+    """What has how much, for a sentence."""
+    return f"{'the GPU' if space.device == 'cuda' else 'one process here'} has {gb(space.total)}"
+
+
+def gb(size: int) -> str:
+    return f"{size / GB:.3g} GB"
+
+
+def billion(count: int) -> str:
+    return f"{count / 1e9:.3g} billion"
+
+
+def fitting_tokens(model: Any, trainer: Mapping[str, Any]) -> int:
+    """Tokens of a batch for `model`, which is loaded: on a CPU 512, on a GPU the power of two with which a forward
+    pass takes at most half of what is free beside the weights."""
+    space, size = room(trainer), shapes(model)
+    if space.device == "cpu":
+        return SMALLEST_BATCH
+    width = model.dtype.itemsize
+    here = 0 if next(model.parameters()).is_cuda else width * size.weights  # Lightning moves it there later
+    tokens = (space.free - here) // 2 // (width * max(size.per_token // size.layers, 1))
+    power = 1 << max(tokens.bit_length() - 1, 0)
+    return min(max(power, SMALLEST_BATCH), LARGEST_BATCH)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ended. On a CPU torch has no class of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+class Halves:
+    """Runs work on a batch, and where memory ends on its halves, one after the other. Nothing is lost: what a record
+    gets does not depend on its batch. A size that was too large is not tried again.
+
+    told: where a halving is told: gets the items of the batch and its size.
+    """
+
+    def __init__(self, told: Callable[[int, int], None]) -> None:
+        self.told, self.too_large = told, float("inf")
+
+    def __call__(
+        self, items: Sequence[Item], size: Callable[[Sequence[Item]], int], work: Callable[[Sequence[Item]], Result]
+    ) -> list[Result]:
+        """The results of all parts, in order. size: of a batch, the more the larger. Raises the error of a lack of
+        memory where a single item is too large."""
+        waiting, results = deque([items]), []
+        while waiting:
+            part = waiting.popleft()
+            if len(part) == 1 or size(part) < self.too_large:
+                try:
+                    results.append(work(part))
+                    continue
+                except (MemoryError, RuntimeError) as error:
+                    if len(part) == 1 or not out_of_memory(error):
+                        raise
+                # Outside of the handler: until there the error holds the tensors of the failed batch.
+                self.too_large = size(part)
+                self.told(len(part), self.too_large)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+            waiting.extendleft([part[len(part) // 2 :], part[: len(part) // 2]])
+        return results

@@ -1,0 +1,218 @@
+"""`winnow publish`: the subset and the tuned model of a run as folders for the Hugging Face hub.
+
+    <run>/publish/dataset/   README.md, data/train.parquet, scores.parquet, messages.jsonl, dataset_info.json
+    <run>/publish/model/     README.md, and links to the files of the tuned model
+
+`messages.jsonl` is the chat form that TRL, Axolotl and LLaMA-Factory all read; the card gives the lines that each
+needs. Nothing leaves the machine without `push`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from winnow.data.readers import read_pool
+from winnow.data.records import Record
+from winnow.data.schemas import SCHEMAS
+from winnow.errors import UserError, login
+from winnow.store.files import read_json, replacing, write_json
+from winnow.store.run_folder import earlier_output
+
+FILE = "messages.jsonl"
+ROLES = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
+}
+LINES = f"""\
+TRL:
+
+```python
+dataset = load_dataset("json", data_files="{FILE}", split="train")
+SFTTrainer(model, train_dataset=dataset).train()
+```
+
+Axolotl:
+
+```yaml
+datasets:
+  - {{path: {FILE}, ds_type: json, type: chat_template}}
+```
+
+LLaMA-Factory, with this folder as it is:
+
+```yaml
+dataset_dir: path/to/this/folder
+dataset: subset
+```
+"""
+
+
+def publish(run: Path, push: str | None) -> list[Path]:
+    """Write the folders of a run: of its subset, and of its tuned model, if it has one.
+
+    push: `owner/name` on the hub, to which they are sent as a private data set and a private model. Raises UserError
+    for a run without a subset, and for what the hub refuses.
+    """
+    card = read_json(earlier_output(run, "run_card.json", "report"), "command", "config", "data", "stages")
+    folders = {"dataset": _dataset(run, card)}
+    if (run / "model").exists():
+        folders["model"] = _model(run, card)
+    if push is not None:
+        for kind, folder in folders.items():
+            _push(folder, push, kind)
+    return list(folders.values())
+
+
+def messages(record: Record) -> list[dict[str, str]]:
+    """A record as turns; instruction and input become one, with a blank line between, as under template=chat."""
+    asked = "\n\n".join(text for text in (record.instruction, record.input) if text)
+    turns = [*record.turns, ("user", asked), ("assistant", record.output)]
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def _dataset(run: Path, card: Mapping[str, Any]) -> Path:
+    manifest = read_json(earlier_output(run, "selection.json", "select"), "decisions", "method", "n_records", "n_valid")
+    decisions = {one["id"]: one for one in manifest["decisions"] if one["selected"]}
+    records = _subset(run, card)
+    if {record.id for record in records} != set(decisions):
+        raise UserError(f"{run}: its subset does not hold the records that selection.json takes; run the stage select.")
+    chats = [messages(record) for record in records]
+    table = pa.table(
+        {
+            "id": [record.id for record in records],
+            "score": [decisions[record.id]["score"] for record in records],
+            "rank": [decisions[record.id]["rank"] for record in records],
+            "instruction": [record.instruction for record in records],
+            "input": [record.input for record in records],
+            "output": [record.output for record in records],
+            "messages": chats,
+        }
+    )
+    folder = run / "publish" / "dataset"
+    with replacing(folder) as partial:
+        (partial / "data").mkdir(parents=True)
+        pa.parquet.write_table(table, partial / "data" / "train.parquet")
+        shutil.copyfile(earlier_output(run, "scores.parquet", "score"), partial / "scores.parquet")
+        with (partial / FILE).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"messages": chat}, ensure_ascii=False) + "\n" for chat in chats)
+        write_json(partial / "dataset_info.json", {"subset": {"file_name": FILE, **ROLES}})
+        (partial / "README.md").write_text(_dataset_card(card, manifest, len(records)), encoding="utf-8")
+    return folder
+
+
+def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
+    """The selected records, read from the subset in the way the pool was read."""
+    files = sorted(run.glob("subset.*"))
+    if not files:
+        raise UserError(f"{run} holds no subset; run the stage select in this folder first.")
+    schema, columns = card["data"]["schema"], card["config"]["data"].get("columns")
+    pool = read_pool(
+        source=card["data"]["source"],
+        path=files[0],
+        schema=schema if schema in SCHEMAS else "auto",
+        split="train",
+        limit=None,
+        on_error="fail",
+        columns=columns,
+        turns="last",  # rows of data.turns=every were cut when they were written
+        duplicates="keep",
+        sample=None,
+        seed=0,
+        exclude=None,
+    )
+    return pool.records
+
+
+def _dataset_card(card: Mapping[str, Any], manifest: Mapping[str, Any], count: int) -> str:
+    backbone, pool = card["config"]["backbone"]["name"], _pool_name(card)
+    front = [
+        "---",
+        "tags: [winnow, instruction-tuning]",
+        "configs:",
+        "- {config_name: default, data_files: data/train.parquet}",
+        "---",
+    ]
+    facts = [
+        f"- pool: {pool}, {manifest['n_records']} records, fingerprint {card['data']['fingerprint']}",
+        f"- method: {manifest['method']}; backbone: {backbone}; scored: {manifest['n_valid']}; selected: {count}",
+        "- `data/train.parquet`: id, score, rank (1 is the best), texts and messages of the selected records",
+        "- `scores.parquet`: score and components of every record of the pool, without its texts",
+        f"- `{FILE}`: the selected records as chats",
+    ]
+    parts = [
+        "\n".join(front),
+        f"# {count} records of {pool}, selected by {manifest['method']}",
+        "The texts are those of the pool, whose licence holds for them: name it here before you share them.",
+        "\n".join(facts),
+        f"Made with Winnow:\n\n    {card['command']}",
+        "## Train on it",
+        LINES.rstrip(),
+        *_results(card),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _model(run: Path, card: Mapping[str, Any]) -> Path:
+    """The folder of the tuned model, whose weights stay where they are."""
+    source, folder = (run / "model").resolve(), run / "publish" / "model"
+    with replacing(folder) as partial:
+        partial.mkdir()
+        for file in sorted(source.iterdir()):
+            if file.name != "README.md":
+                (partial / file.name).symlink_to(file)
+        own = (source / "README.md").read_text(encoding="utf-8").rstrip()
+        selected = f"- selection: {card['config']['method']['name']}, of {_pool_name(card)}"
+        more = [own, "## Where it comes from", f"{selected}\n- command: `{card['command']}`", *_results(card)]
+        (partial / "README.md").write_text("\n\n".join(more) + "\n", encoding="utf-8")
+    return folder
+
+
+def _pool_name(card: Mapping[str, Any]) -> str:
+    """The pool's name on the hub, or the name of its file: where that lay says nothing to others."""
+    source = str(card["data"]["source"])
+    return Path(source).name if source.startswith(("/", "~", ".")) else source
+
+
+def _results(card: Mapping[str, Any]) -> Sequence[str]:
+    """The table of headline numbers, if the run has evaluated."""
+    metrics = {key: value for key, value in card.get("results", {}).items() if key.startswith(("base/", "tuned/"))}
+    if not metrics:
+        return []
+    names = dict.fromkeys(key.partition("/")[2] for key in metrics)
+    rows = [
+        f"| {name} | " + " | ".join(_number(metrics.get(f"{model}/{name}")) for model in ("base", "tuned")) + " |"
+        for name in names
+    ]
+    return ["## Results", "\n".join(["| metric | base | tuned |", "|---|---|---|", *rows])]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _push(folder: Path, name: str, kind: str) -> None:
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    try:
+        hub.create_repo(name, repo_type=kind, private=True, exist_ok=True)
+        hub.upload_folder(folder_path=str(folder), repo_id=name, repo_type=kind)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise UserError(
+            f"The hub did not take {folder} as {name} ({reason}); {login(error)}check the name and the network."
+        ) from error

@@ -1,0 +1,109 @@
+"""Tracking by TensorBoard or MLflow, through Lightning's loggers, under the same keys as W&B.
+
+Numbers go to the logger, and the configuration as its hyper-parameters. Tables, histograms, pages and artifacts stay in
+the run folder, where the report shows them. Each start of a run is a run of its own there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from winnow.errors import UserError
+from winnow.tracking.run_card import masked
+from winnow.tracking.wandb_run import Tracker
+
+PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # `to`: the package that it needs
+
+
+class LoggerTracker(Tracker):
+    """A tracked run that writes to one of Lightning's loggers."""
+
+    def __init__(self, logger: Logger, folder: Path, csv: bool) -> None:
+        super().__init__(None, "disabled", folder, csv, variables=())
+        self.logger = logger
+        self._loggers.insert(0, logger)
+        self._step = 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.logger.finalize("success" if error is None else "failed")
+        super().__exit__(kind, error, trace)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(metrics, step)
+        self._step = self._step if step is None else step
+        self._log(metrics)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """The numbers among the run's final values; words are in the run card."""
+        self._log(values)
+
+    def update_config(self, values: Mapping[str, Any]) -> None:
+        self.logger.log_hyperparams(masked(values))
+
+    def log_scores(self, scores: Sequence[float | None], name: str = "scores") -> None:
+        """Mean of the scores and number of nulls."""
+        numbers = [score for score in scores if score is not None and math.isfinite(score)]
+        means = {f"{name}/mean": math.fsum(numbers) / len(numbers)} if numbers else {}
+        self._log({f"{name}/null": len(scores) - len(numbers)} | means)
+
+    def _log(self, values: Mapping[str, Any]) -> None:
+        numbers = {
+            # MLflow takes no comma in a name (`exact_match,strict-match`).
+            key.replace(",", " ") if isinstance(self.logger, MLFlowLogger) else key: float(value)
+            for key, value in values.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        }
+        if numbers:
+            self.logger.log_metrics(numbers, step=self._step)
+
+
+def track(
+    *,
+    folder: str | Path,
+    config: Any = None,
+    to: str,
+    csv: bool,
+    project: str,
+    uri: str | None,
+    name: str | None,
+    group: str | None,
+    job_type: str | None,
+    tags: Sequence[str],
+) -> Tracker:
+    """Start tracking a run; use the result as a context manager. Only the process of rank 0 tracks.
+
+    to: tensorboard, with its files in the run folder, or mlflow. project, uri: MLflow's experiment, and where it lies.
+    The others as for W&B. Raises UserError for a package that is not installed and a place that cannot be used.
+    """
+    if to not in PACKAGES:
+        raise UserError(f"tracking.to={to} is unknown; choose one of {', '.join(PACKAGES)}.")
+    folder = Path(folder).resolve()
+    if rank_zero_only.rank != 0:
+        return Tracker(None, "disabled", folder, csv=False, variables=())
+    about = {"name": name, "group": group, "job_type": job_type, "tags": ", ".join(map(str, tags))}
+    try:
+        if to == "tensorboard":
+            logger: Logger = TensorBoardLogger(str(folder), name="tensorboard", default_hp_metric=False)
+        else:
+            words = {key: str(value) for key, value in about.items() if value}
+            logger = MLFlowLogger(experiment_name=project, run_name=name, tracking_uri=uri, tags=words)
+        logger.log_hyperparams(masked(config if config is not None else {}) | about)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"tracking={to} needs the package {PACKAGES[to]} (`pip install {PACKAGES[to]}`), or use tracking=csv."
+        ) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"tracking=mlflow: {uri} cannot be used ({reason}); give another tracking.uri.") from error
+    return LoggerTracker(logger, folder, csv)

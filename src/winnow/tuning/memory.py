@@ -1,0 +1,60 @@
+"""The refusal of a training that memory cannot hold, with the settings that would fit; see `winnow.backbone.memory`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from winnow.backbone.memory import SMALLER, Shapes, billion, gb, place, room, tuning_bytes
+from winnow.errors import UserError
+
+if TYPE_CHECKING:
+    from winnow.tuning.tuner import Tuner
+
+
+def check_tuning(
+    name: str, size: Shapes, tuner: Tuner, dtype: str, trainer: Mapping[str, Any], tokens: int = 0
+) -> None:
+    """Raises UserError if tuning the backbone `name` cannot fit, and names the settings that would. dtype: of the
+    backbone. tokens: of the largest micro-batch, 0 where the records are not known yet."""
+    space, arithmetic = room(trainer), dtype if tuner.dtype == "auto" else tuner.dtype
+    lora: Mapping[str, Any] = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
+    adapters = sum(lora["r"] * one for one in _adapted(size, lora["target_modules"]))
+    one = max(tokens // tuner.micro_batch_size, 1)
+    now: dict[str, Any] = {
+        "dtype": dtype,
+        "arithmetic": arithmetic,
+        "trained": adapters if tuner.mode == "lora" else None,
+        "tokens": max(tokens, 1),
+        "checkpointing": tuner.gradient_checkpointing,
+        "processes": 1 if str(trainer.get("strategy", "auto")) == "auto" else 2,
+    }
+    needed = tuning_bytes(size, **now)
+    if needed <= space.total:
+        return
+    changes: dict[str, dict[str, Any]] = {
+        "tuning.gradient_checkpointing=true": {"checkpointing": True},
+        "tuning.micro_batch_size=1": {"tokens": one},
+        "backbone.dtype=bf16": {"dtype": "bf16", "arithmetic": "bf16" if tuner.dtype == "auto" else arithmetic},
+        "tuning=lora": {"trained": adapters},
+    }
+
+    def fitting(*several: str) -> list[str]:
+        need = tuning_bytes(size, **now | {key: value for way in several for key, value in changes[way].items()})
+        return [f"{' '.join(several)} ({gb(need)})"] if need < needed and need <= space.total else []
+
+    ways = [way for one_change in changes for way in fitting(one_change)]
+    for count in range(2, len(changes) + 1):
+        ways = ways or fitting(*list(changes)[:count])
+    states = tuning_bytes(size, **{**now, "tokens": 0})
+    raise UserError(
+        f"tuning.mode={tuner.mode} of backbone.name={name} needs at least {gb(needed)}, {gb(states)} of it for "
+        f"{billion(size.weights)} weights and what trains them, but {place(space)}: "
+        f"{'give ' + ', or '.join(ways) if ways else SMALLER}."
+    )
+
+
+def _adapted(size: Shapes, targets: str | Sequence[str]) -> list[int]:
+    """Inputs + outputs of the adapted layers; of all, where an expression says which."""
+    names = [] if isinstance(targets, str) else targets
+    return [one for name, one in size.linear.items() if not names or name.rpartition(".")[2] in names]

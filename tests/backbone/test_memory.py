@@ -1,0 +1,229 @@
+"""Memory is reckoned before it is met, and a batch that meets its end is run in halves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from composed import build, config, template
+from tiny import tiny_model
+from tiny_passes import TRAINER, Loaded, make_records
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from winnow.backbone import memory
+from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.memory import GB, Halves, Room, check_scoring, shapes, tuning_bytes
+from winnow.errors import UserError
+from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.runner import PassRunner
+from winnow.stages.parts import build_parts
+from winnow.store.artifacts import Store
+from winnow.tuning import memory as tuning_memory
+from winnow.tuning.memory import check_tuning
+
+NO_CPU_MEMORY = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+
+
+@pytest.fixture(scope="module")
+def llama_8b():
+    """Llama-3-8B's shape on the meta device: 8.03 billion weights."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=128256,
+                hidden_size=4096,
+                intermediate_size=14336,
+                num_hidden_layers=32,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                tie_word_embeddings=False,
+            )
+        )
+
+
+def test_the_shapes_of_llama_3_8b(llama_8b):
+    """By hand: embeddings and head 2 * 128256 * 4096; a layer 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 2 norms; one
+    last norm. Inputs + outputs of a layer: q and o 2 * 8192, k and v 2 * 5120, gate, up and down 3 * 18432. Keys and
+    values: 2 * 1024 numbers in each of 32 layers."""
+    size = shapes(llama_8b)
+    layer = 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 2 * 4096
+    assert size.weights == 2 * 128256 * 4096 + 32 * layer + 4096 == 8_030_261_248
+    assert size.per_token == 32 * (2 * 8192 + 2 * 5120 + 3 * 18432)
+    assert (size.layers, size.width, size.cache) == (32, 4096, 65536)
+    assert tuning_bytes(size, "bf16", "fp32", tokens=0) == 16 * size.weights
+    assert tuning_bytes(size, "bf16", "bf16", trained=0, tokens=0) == 2 * size.weights
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=160, num_hidden_layers=3)),
+        GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=48, n_layer=3, n_head=4, attn_pdrop=0, resid_pdrop=0)),
+    ],
+    ids=["llama", "gpt2"],
+)
+def test_activations_are_what_the_backward_pass_keeps(model):
+    """The tensors that autograd saves in the body for 2 x 32 tokens, each storage once, weights left out: E is below
+    their sum, by a fifth at most in a Llama; GPT-2's activation is made of several steps that keep a tensor each."""
+    kept: dict[int, torch.UntypedStorage] = {}
+    own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+
+    def save(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        model.base_model(torch.zeros(2, 32, dtype=torch.long), use_cache=False)
+    counted = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
+    reckoned = 64 * 4 * shapes(model).per_token
+    assert (0.8 if isinstance(model, LlamaForCausalLM) else 0.5) < reckoned / counted <= 1
+
+
+def test_full_tuning_of_8b_on_80_gb_names_what_fits(llama_8b, monkeypatch):
+    """18 bytes a weight in bf16 are 145 GB. Adapters of rank 16 on all linear layers: 16 * 32 * 81920 = 42 million
+    weights, 0.7 GB beside 16.1 GB of frozen ones. No setting of full tuning fits, so none is named."""
+    monkeypatch.setattr(tuning_memory, "room", lambda trainer: Room(80 * GB, 80 * GB, "cuda"))
+    with pytest.raises(UserError) as caught:
+        check_tuning("llama", shapes(llama_8b), build("tuning/ifd"), "bf16", {}, tokens=512)
+    assert str(caught.value) == (
+        "tuning.mode=full of backbone.name=llama needs at least 145 GB, 145 GB of it for 8.03 billion weights and what "
+        "trains them, but the GPU has 80 GB: give tuning=lora (16.9 GB)."
+    )
+    check_tuning("llama", shapes(llama_8b), build("tuning/lora"), "bf16", {}, tokens=512)
+
+
+def test_a_large_micro_batch_names_checkpointing(llama_8b, monkeypatch):
+    """LoRA with 16 texts of 2048 tokens: E = 2,621,440 numbers of 2 bytes a token are 172 GB. With checkpointing 32
+    layers keep 4096 numbers each and one its 81,920: 14 GB."""
+    monkeypatch.setattr(tuning_memory, "room", lambda trainer: Room(80 * GB, 80 * GB, "cuda"))
+    lora = build("tuning/lora", batch_size=16, micro_batch_size=16)
+    with pytest.raises(
+        UserError, match=r"needs at least 189 GB, .*: give tuning.gradient_checkpointing=true \(30.7 GB"
+    ):
+        check_tuning("llama", shapes(llama_8b), lora, "bf16", {}, tokens=16 * 2048)
+
+
+def test_scoring_that_cannot_fit_names_the_dtype_or_the_cache(llama_8b):
+    """fp32 weights are 32.1 GB and bf16 ones 16.1 GB; 200,000 cached tokens of 65,536 numbers are 26.2 GB more."""
+    gpu = Room(24 * GB, 24 * GB, "cuda")
+    with pytest.raises(UserError, match=r"needs at least 32\.\d GB .* has 24 GB: give backbone.dtype=bf16, or take a"):
+        check_scoring("llama", shapes(llama_8b), "fp32", gpu, 512)
+    check_scoring("llama", shapes(llama_8b), "bf16", gpu, 512)
+    with pytest.raises(UserError, match=r"lower method.tokens_per_batch to 59\d\d\d, or take a smaller backbone"):
+        check_scoring("llama", shapes(llama_8b), "bf16", gpu, 512, cached=200_000)
+    with pytest.raises(UserError, match="one process here has 8 GB: take a smaller backbone, or a machine with more"):
+        check_scoring("llama", shapes(llama_8b), "bf16", Room(8 * GB, 8 * GB, "cpu"), 512)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(tiny_folder, tmp_path, monkeypatch):
+    """The tiny model has 35,168 weights: 0.14 MB in fp32, and 0.56 MB in full tuning. A text of 64 tokens takes
+    64 * 512 numbers in one of its two layers, 0.13 MB. So half a megabyte is enough for scoring and not for tuning."""
+    over = [f"backbone.name={tiny_folder}", "backbone.dtype=fp32", f"paths.store={tmp_path}", f"paths.run={tmp_path}"]
+    cfg = config("tuning=full", "tracking=none", "template.max_length=64", *over)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=1_000_000, available=1))
+    build_parts(cfg)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=500_000, available=1))
+    with pytest.raises(UserError, match=r"tuning.mode=full of backbone.name=.* needs at least 0.000567 GB"):
+        build_parts(cfg)
+
+
+def test_processes_of_one_machine_share_its_memory_and_a_job_has_its_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GB, available=6 * GB))
+    monkeypatch.setattr(memory, "_limits", list)
+    assert memory.room({"accelerator": "cpu", "devices": 1}) == Room(8 * GB, 6 * GB, "cpu")
+    assert memory.room({"accelerator": "cpu", "devices": 2}) == Room(4 * GB, 3 * GB, "cpu")
+    monkeypatch.setattr(memory, "_limits", lambda: [2 * GB])
+    assert memory.room({"accelerator": "cpu", "devices": 1}) == Room(2 * GB, 2 * GB, "cpu")
+
+
+def test_auto_is_512_on_a_cpu_and_what_fits_on_a_gpu(monkeypatch):
+    """The tiny model: a layer's linear layers have 576 inputs and outputs, 2304 bytes a token in fp32. Half of a
+    gigabyte less the weights holds 216,974 such tokens, so 65,536, the most; a hundredth of it 2,131, so 2,048."""
+    model = tiny_model()
+    assert shapes(model).per_token == 2 * (2 * 64 + 2 * 48 + 3 * 96) == 2 * 512
+    assert memory.fitting_tokens(model, TRAINER) == 512
+    for free, tokens in ((GB, 65536), (10**7, 2048), (1, 512)):
+        monkeypatch.setattr(memory, "room", lambda trainer, free=free: Room(GB, free, "cuda"))
+        assert memory.fitting_tokens(model, {}) == tokens
+
+
+def test_halves_lose_nothing_and_try_no_size_twice():
+    """Memory for 3 items. Of 8, 8 and 4 fail, then parts of 2 run; a second batch of 5 fails no more: it is above 4,
+    so it is cut at once."""
+    tried, told = [], []
+
+    def work(part):
+        tried.append(len(part))
+        if len(part) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return list(part)
+
+    halves = Halves(lambda items, size: told.append((items, size)))
+    assert [one for part in halves(range(8), len, work) for one in part] == list(range(8))
+    assert tried == [8, 4, 2, 2, 2, 2] and told == [(8, 8), (4, 4)]
+    assert [one for part in halves(range(5), len, work) for one in part] == list(range(5))
+    assert tried[6:] == [2, 3]
+    with pytest.raises(ValueError, match="another"):
+        halves([1, 2], len, lambda part: (_ for _ in ()).throw(ValueError("another")))
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError(NO_CPU_MEMORY)])
+def test_a_pass_goes_on_in_halves(error, backbone, tmp_path, capsys):
+    """A model that has no memory for batches above 2 rows: the same columns for every record, and one notice a size."""
+    records, alpaca = make_records(), template("alpaca")
+    whole = PassRunner(Loaded(backbone), Store(tmp_path / "a"), TRAINER, 4096).compute(
+        Likelihood("clean"), records, alpaca
+    )
+    body, rows = backbone.model.model.forward, []
+
+    def forward(*given, **options):
+        batch = options["input_ids"].shape[0]
+        if batch > 2:
+            raise error
+        rows.append(batch)
+        return body(*given, **options)
+
+    runner = PassRunner(Loaded(backbone), Store(tmp_path / "b"), TRAINER, 4096)
+    assert runner.backbone.model is backbone.model
+    backbone.model.model.forward = forward
+    halved = runner.compute(Likelihood("clean"), records, alpaca)
+    assert max(rows) == 2
+    assert halved.flags() == whole.flags()
+    assert np.allclose(halved.ragged("nll")[0], whole.ragged("nll")[0], atol=1e-5)
+    assert "is more than memory holds. Its halves are run one after the other" in capsys.readouterr().out
+
+
+def test_a_single_text_that_does_not_fit_ends_the_pass_and_keeps_the_others(backbone, tmp_path):
+    """Longest first, a record a batch: the store keeps what ran before the failure, whatever `flush_seconds`."""
+    records, alpaca, body, seen = make_records(), template("alpaca"), backbone.model.model.forward, []
+    CausalModel(backbone.model)  # whose trials run the model too
+
+    def forward(*given, **options):
+        seen.append(1)
+        if len(seen) > 5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return body(*given, **options)
+
+    runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER, 1, flush_seconds=1000)
+    assert runner.backbone.model is backbone.model
+    backbone.model.model.forward = forward
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        runner.compute(Likelihood("clean"), records, alpaca)
+    columns = runner.columns(Likelihood("clean"), alpaca)
+    flagged = sum(one.flag is not None for one in alpaca.encode(records, backbone.tokenizer))
+    assert len(records) - len(columns.missing([one.id for one in records])) > flagged
+
+
+def test_a_backbone_that_was_released_is_loaded_again(backbone, tmp_path):
+    source = Loaded(backbone)
+    runner = PassRunner(source, Store(tmp_path), TRAINER)
+    assert runner.backbone is runner.release() and source.loads == 1
+    assert runner.backbone.model is backbone.model and source.loads == 2
+
+
+def test_a_batch_size_that_is_none_is_one_sentence(backbone, tmp_path):
+    for wrong in ("much", 0):
+        with pytest.raises(UserError, match=f"scoring.tokens_per_batch={wrong} must be a whole number of at least 1"):
+            PassRunner(Loaded(backbone), Store(tmp_path), TRAINER, wrong)

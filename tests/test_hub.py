@@ -1,0 +1,122 @@
+"""What `winnow publish` writes, and that it sends nothing unless it is asked to."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from composed import config
+from datasets import load_dataset
+
+from winnow import commands, pipeline
+from winnow.errors import UserError
+
+ROWS = [
+    {"instruction": "Name a fruit.", "input": "", "output": "A pear."},
+    {"instruction": "Add.", "input": "1 + 1", "output": "The sum is two."},
+    {"instruction": "Name a bird.", "input": "", "output": "No."},
+]
+
+
+@pytest.fixture
+def run(tmp_path, tiny_folder):
+    """method=length keeps the two longest answers of three records."""
+    (tmp_path / "pool.json").write_text(json.dumps(ROWS))
+    over = ["method=length", "selection.count=2", "tracking=none", "data=file", f"data.path={tmp_path}/pool.json"]
+    places = [f"paths.run={tmp_path}/run", f"paths.store={tmp_path}/store", f"backbone.name={tiny_folder}"]
+    pipeline.run(config("stages=[score,select,report]", *over, *places))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    calls = []
+
+    class Hub:
+        def create_repo(self, name, **given):
+            calls.append(("create", name, given["repo_type"], given["private"]))
+
+        def upload_folder(self, **given):
+            calls.append(("upload", given["repo_id"], given["repo_type"], given["folder_path"]))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    return calls
+
+
+def test_the_subset_as_parquet_and_as_the_chats_that_trainers_read(run, sent, capsys):
+    """Two of three records, by hand: the sum has 15 bytes, the pear 7, `No.` 3; an input follows its instruction after
+    a blank line. Nothing is sent. `load_dataset` reads the folder as the hub would, and the chats as TRL does."""
+    commands.publish([str(run)])
+    folder = run / "publish" / "dataset"
+    assert f"{folder} is ready." in capsys.readouterr().out and not sent
+    chats = [json.loads(line)["messages"] for line in (folder / "messages.jsonl").read_text().splitlines()]
+    assert chats == [
+        [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "A pear."}],
+        [{"role": "user", "content": "Add.\n\n1 + 1"}, {"role": "assistant", "content": "The sum is two."}],
+    ]
+    table = pq.read_table(folder / "data" / "train.parquet").to_pylist()
+    assert [row["rank"] for row in table] == [2, 1] and [row["score"] for row in table] == [7.0, 15.0]
+    assert [row["messages"] for row in table] == chats and table[1]["input"] == "1 + 1"
+    assert len(pq.read_table(folder / "scores.parquet")) == 3
+    assert load_dataset("json", data_files=str(folder / "messages.jsonl"), split="train")["messages"][:] == chats
+    assert load_dataset(str(folder), split="train")["id"][:] == [row["id"] for row in table]
+    info = json.loads((folder / "dataset_info.json").read_text())["subset"]
+    assert (folder / info["file_name"]).is_file()
+    assert set(chats[0][0]) == {info["tags"]["role_tag"], info["tags"]["content_tag"]}
+    assert {turn["role"] for turn in chats[0]} == {info["tags"]["user_tag"], info["tags"]["assistant_tag"]}
+
+
+def test_the_card_says_what_it_is(run):
+    commands.publish([str(run)])
+    card = (run / "publish" / "dataset" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["configs"] == [{"config_name": "default", "data_files": "data/train.parquet"}]
+    assert "# 2 records of pool.json, selected by length" in card and "## Results" not in card
+    assert "whose licence holds for them" in card
+    lines = card.split("```yaml\n")
+    assert yaml.safe_load(lines[1].split("```")[0])["datasets"][0]["type"] == "chat_template"
+    assert yaml.safe_load(lines[2].split("```")[0])["dataset"] == "subset"
+
+
+def test_a_model_goes_with_its_card_and_results(run, sent):
+    """The weights are links to where they are, so that nothing is copied; published twice it is the same folder."""
+    store = run.parent / "store" / "models" / "x" / "model"
+    store.mkdir(parents=True)
+    (store / "adapter_model.safetensors").write_bytes(b"weights")
+    (store / "README.md").write_text("---\nlibrary_name: peft\n---\n\n# tiny, tuned\n")
+    (run / "model").symlink_to(store, target_is_directory=True)
+    card = json.loads((run / "run_card.json").read_text())
+    card["results"] |= {"base/arc/acc": 0.25, "tuned/arc/acc": 0.5}
+    (run / "run_card.json").write_text(json.dumps(card))
+    for _ in range(2):
+        commands.publish([str(run), "--push", "me/subset"])
+    folder = run / "publish" / "model"
+    assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: peft\n---") and "| arc/acc | 0.2500 | 0.5000 |" in text
+    assert "selection: length" in text and (store / "README.md").read_text().endswith("# tiny, tuned\n")
+    assert sent[:4] == [
+        ("create", "me/subset", "dataset", True),
+        ("upload", "me/subset", "dataset", str(run / "publish" / "dataset")),
+        ("create", "me/subset", "model", True),
+        ("upload", "me/subset", "model", str(folder)),
+    ]
+
+
+def test_what_cannot_be_published_is_one_sentence(run, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="run_card.json is missing"):
+        commands.publish([str(tmp_path)])
+
+    class Hub:
+        def create_repo(self, name, **given):
+            raise OSError("401 Client Error: Unauthorized")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(UserError, match="did not take .* as me/x .*run `hf auth login`, or check the name"):
+        commands.publish([str(run), "--push", "me/x"])
+    for file in run.glob("subset.*"):
+        file.unlink()
+    with pytest.raises(UserError, match="holds no subset; run the stage select"):
+        commands.publish([str(run)])

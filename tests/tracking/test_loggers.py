@@ -1,0 +1,72 @@
+"""TensorBoard and MLflow get the numbers that W&B gets, under its keys."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from composed import build, config
+from pytorch_lightning.loggers import CSVLogger
+
+from winnow.errors import UserError
+from winnow.tracking.loggers import LoggerTracker
+
+KEYS = {"train/loss", "scores/mean", "scores/null", "delta/ifeval/exact_match,strict-match", "stages/score/seconds"}
+
+
+def fill(tracker) -> None:
+    """As a run does: a curve, a score column with a null, and final values, words among them."""
+    with tracker:
+        tracker.log_metrics({"train/loss": 1.5}, step=3)
+        tracker.log_scores([1.0, None, 2.0])
+        tracker.log_table("best", ["id"], [["a"]])
+        tracker.summary({"stages/score/seconds": 2, "stages/score/status": "computed"})
+        tracker.summary({"delta/ifeval/exact_match,strict-match": 0.25, "verdict/ifeval": "tie", "nothing": None})
+        tracker.update_config({"git": {"commit": "c0ffee"}})
+
+
+def test_numbers_keep_their_keys_and_words_stay_out(tmp_path):
+    """Lightning's CSV logger in the place of the others: mean of 1 and 2, one null, the last step's number."""
+    logger = CSVLogger(str(tmp_path), name="all")
+    fill(LoggerTracker(logger, tmp_path, csv=True))
+    with (tmp_path / "all" / "version_0" / "metrics.csv").open() as file:
+        logged = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
+    assert logged.keys() == KEYS | {"step"}
+    assert (logged["scores/mean"], logged["scores/null"], logged["train/loss"], logged["step"]) == (1.5, 1.0, 1.5, 3)
+    assert "c0ffee" in (tmp_path / "all" / "version_0" / "hparams.yaml").read_text()
+    assert "train/loss" in (tmp_path / "metrics" / "version_0" / "metrics.csv").read_text()
+
+
+def test_tensorboard_reads_back(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = {"api_key": "k" * 40, "seed": 1}
+    fill(build("tracking/tensorboard", folder=tmp_path, config=settings, name="n", group="g"))
+    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "version_0")).Reload()
+    assert set(found.Tags()["scalars"]) == KEYS
+    assert (found.Scalars("train/loss")[0].step, found.Scalars("scores/mean")[0].value) == (3, 1.5)
+    assert "k" * 40 not in "".join(p.read_text("latin-1") for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_mlflow_reads_back(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("alembic")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    fill(
+        build("tracking/mlflow", folder=tmp_path / "run", config={"seed": 1}, uri=uri, name="n", group="g", tags=["t"])
+    )
+    (run,) = mlflow.MlflowClient(uri).search_runs(["1"])
+    assert set(run.data.metrics) == {key.replace(",", " ") for key in KEYS} and run.info.status == "FINISHED"
+    assert run.data.tags["group"] == "g" and run.data.params["seed"] == "1"
+
+
+def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", False)
+    with pytest.raises(UserError, match=r"tracking=mlflow needs the package mlflow \(`pip install mlflow`\), or use"):
+        build("tracking/mlflow", folder=tmp_path, uri="sqlite://")
+    with pytest.raises(UserError, match="tracking.to=paper is unknown; choose one of tensorboard, mlflow"):
+        build("tracking/mlflow", folder=tmp_path, to="paper", uri=None)
+
+
+def test_the_choices_compose():
+    for choice in ("tensorboard", "mlflow"):
+        assert config(f"tracking={choice}").tracking.to == choice

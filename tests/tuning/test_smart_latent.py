@@ -1,0 +1,186 @@
+"""Adversaries that look past the embeddings and the labels: SMART and latent perturbations."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import count
+
+import pytest
+import torch
+from composed import build
+from killed_run import SETTINGS as SMALL
+from test_loss import model_of, ramp, setup, trained
+from test_resume import Stopped
+from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_records, tuner, weights
+from torch import Tensor
+
+from winnow.backbone.divergence import symmetric_kl
+from winnow.errors import UserError
+from winnow.tuning.adversary.none import NoAdversary
+from winnow.tuning.adversary.pgd import PGD
+from winnow.tuning.loss import MicroBatchLoss
+
+SMART = build("adversary/smart", epsilon=0.3, sigma=0.1, alpha=0.2, rounds=2)
+LATENT = build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2)
+each = pytest.mark.parametrize("adversary", [SMART, LATENT], ids=["smart", "latent"])
+
+
+def test_symmetric_kl_by_hand():
+    """P = (1/2, 1/2), Q = (1/4, 3/4): (1/4) log 2 + (-1/4) log(2/3) = log(3) / 4, in both orders; 0 with itself."""
+    p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    one, other, same = (float(symmetric_kl(a, b, lambda rows: rows)) for a, b in ((p, q), (q, p), (p, p)))
+    assert (one, other, same) == pytest.approx((math.log(3) / 4, math.log(3) / 4, 0))
+
+
+class Plain:
+    """States are the embeddings, L = <(3, 0, 0, 4), e>, D = |e - e'|^2, whose gradient points away; U(-1, 1) comes out
+    as (0.6, 0, 0, 0.8)."""
+
+    def states(self, embeds: Tensor) -> Tensor:
+        return embeds.flatten()
+
+    def nll(self, states: Tensor) -> Tensor:
+        return (torch.tensor([3.0, 0.0, 0.0, 4.0]) * states).sum()
+
+    def divergence(self, states: Tensor, others: Tensor) -> Tensor:
+        return (states - others).square().sum()
+
+    def uniform(self) -> Tensor:
+        return torch.tensor([[[0.6, 0.0], [0.0, 0.8]]])
+
+
+def test_smart_by_hand():
+    """sigma 0.1, N = 4: the start 0.1 / 2 (0.6, 0, 0, 0.8) has norm 0.05. Two steps of 0.04 along it would end at 0.13,
+    outside of the ball of 0.1. At X = (1, 0, 0, 1): L = 7 + 2 * 0.1^2."""
+    smart = build("adversary/smart", epsilon=0.1, sigma=0.1, alpha=0.04, rounds=2, weight=2.0)
+    embeds, everywhere = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
+    assert float(smart.loss(Plain(), embeds, everywhere)) == pytest.approx(7.02)
+    one = build("adversary/smart", epsilon=1.0, sigma=0.1, alpha=0.04, rounds=1, weight=1.0)
+    assert float(one.loss(Plain(), embeds, everywhere)) == pytest.approx(7 + 0.09**2)
+
+
+def test_smart_moves_its_region_alone(monkeypatch):
+    """Only the instruction's tokens differ from the clean embeddings, in the ascent and in the end."""
+    loss_of, embeds, _ = setup()
+    points, states = [], MicroBatchLoss.states
+    monkeypatch.setattr(MicroBatchLoss, "states", lambda self, e: points.append(e.detach()) or states(self, e))
+    SMART.loss(loss_of, embeds, loss_of.batch.regions["instruction"])
+    deltas = [point - embeds.detach() for point in points[1:]]
+    outside = ~loss_of.batch.regions["instruction"]
+    assert len(deltas) == 3 and all(delta[outside].abs().max() == 0 < delta.abs().max() for delta in deltas)
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_the_ascent_of_smart_raises_the_divergence(mode):
+    """At the tiny model's weights it is more than twice as large after two steps as at the start; the gradient of L
+    reaches every trained weight."""
+    values = []
+    for alpha in (0.0, 0.3):
+        smart = build("adversary/smart", epsilon=0.3, sigma=0.5, alpha=alpha, rounds=2)
+        model = model_of(mode)
+        loss_of = MicroBatchLoss(model, micro_batch(tiny_records(6)))
+        embeds = model.get_input_embeddings()(loss_of.batch.ids)
+        loss = smart.loss(loss_of, embeds, loss_of.batch.mask)
+        values.append(float(loss - loss_of(embeds)))
+        loss.backward()
+        assert all(p.grad is not None and bool(p.grad.abs().max() > 0) for p in trained(model))
+    assert values[1] > 2 * values[0] > 0
+
+
+def test_a_layers_loss_is_that_of_moved_states():
+    """Block 1's states moved by hand, then block 2, norm and head: the same loss, and at 0 the clean one. The gradient
+    is the slope between two points 1e-3 apart on each side."""
+    loss_of, embeds, model = setup()
+    view, offset = loss_of.at(1), ramp(embeds.detach(), 0.1)
+    body, rows = model.model, loss_of.batch.rows
+    with torch.no_grad():
+        moved = body(input_ids=loss_of.batch.ids, output_hidden_states=True).hidden_states[1] + offset
+        places = torch.arange(moved.shape[1])[None]
+        last = body.layers[1](moved, position_embeddings=body.rotary_emb(moved, places), position_ids=places)
+        logits = model.lm_head(body.norm(last)).flatten(0, 1)[rows]
+        assert float(view(offset)) == pytest.approx(
+            float(torch.nn.functional.cross_entropy(logits, loss_of.batch.targets)), abs=1e-5
+        )
+        assert float(view(0 * offset)) == pytest.approx(float(loss_of(embeds)), abs=1e-6)
+        slope = (float(view(1.01 * offset)) - float(view(0.99 * offset))) / 0.02
+        assert float(view.copies(torch.stack([offset, 0 * offset]))[0]) == pytest.approx(float(view(offset)), abs=1e-6)
+    gradient = view.gradient(offset)
+    assert float((gradient * offset).sum()) == pytest.approx(slope, rel=0.05, abs=1e-4) and gradient.abs().max() > 1e-3
+
+
+def test_a_block_that_is_not_there():
+    loss_of, *_ = setup()
+    for layer in (0, 3):
+        with pytest.raises(UserError, match=rf"layer={layer} does not exist: .* has the blocks 1 to 2"):
+            loss_of.at(layer)
+
+
+def test_latent_is_pgd_at_its_layer():
+    """The same settings, the same steps: PGD over the layer's loss from an offset of 0."""
+    loss_of, embeds, _ = setup()
+    settings = {name: value for name, value in vars(LATENT).items() if name != "layer"}
+    expected = PGD(**settings).loss(loss_of.at(1), torch.zeros_like(embeds), loss_of.batch.mask)
+    assert float(LATENT.loss(loss_of, embeds, loss_of.batch.mask)) == pytest.approx(float(expected), abs=1e-6)
+    assert float(PGD(**settings).loss(loss_of, embeds, loss_of.batch.mask)) != pytest.approx(float(expected), abs=1e-6)
+
+
+SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
+
+
+def tune(folder, adversary, **settings):
+    return tuner(**{**SETTINGS, **settings}).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
+
+
+def difference(tmp_path, one: str, other: str) -> float:
+    return largest_difference(weights(tmp_path / one / "model"), weights(tmp_path / other / "model"))
+
+
+@each
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_accumulation_changes_nothing(adversary, mode, tmp_path):
+    """8 records at once and 2 times 4 for three steps; plain tuning, which weight 0 is, ends elsewhere."""
+    settings = {"mode": mode, "lora_dropout": 0.0}
+    without = copy.copy(adversary)
+    without.weight = 0.0
+    for name, micro, own in (("8", 8, adversary), ("4", 4, adversary), ("0", 8, without), ("plain", 8, NoAdversary())):
+        tune(tmp_path / name, own, micro_batch_size=micro, **settings)
+    assert difference(tmp_path, "8", "4") < 2e-5 and difference(tmp_path, "0", "plain") < 1e-6
+    assert difference(tmp_path, "8", "plain") > 1e-4
+
+
+@each
+def test_gradient_checkpointing_changes_nothing(adversary, tmp_path):
+    """Activations are computed again with the dropout and the offset of their forward pass."""
+    for name, on in (("plain", False), ("again", True)):
+        tune(tmp_path / name, adversary, mode="lora", lora_dropout=0.1, gradient_checkpointing=on, max_steps=2)
+    assert difference(tmp_path, "plain", "again") < 1e-6
+
+
+@each
+def test_bf16_follows_fp32(adversary, tmp_path):
+    found = [
+        tune(tmp_path / dtype, adversary, mode="lora", dtype=dtype, lora_dropout=0.0, max_steps=2)["train_loss"]
+        for dtype in ("fp32", "bf16")
+    ]
+    ratios = [half["loss"] / whole["loss"] for whole, half in zip(*found, strict=True)]
+    assert all(abs(ratio - 1) < 0.01 for ratio in ratios) and any(ratio != 1 for ratio in ratios)
+
+
+@each
+def test_stopped_and_started_again(adversary, tmp_path):
+    """In the second micro-batch of step 3; the rest draws the noise and dropout of the uninterrupted run."""
+    stopped, calls = copy.copy(adversary), count()
+
+    def loss(loss_of, embeds, mask):
+        if next(calls) == 5:
+            raise Stopped
+        return adversary.loss(loss_of, embeds, mask)
+
+    stopped.loss = loss
+    settings = SMALL | {"epochs": 1, "micro_batch_size": 4}
+    with pytest.raises(Stopped):
+        tune(tmp_path / "parts", stopped, **settings)
+    report = tune(tmp_path / "parts", adversary, **settings)
+    assert report["train_loss"] == tune(tmp_path / "whole", adversary, **settings)["train_loss"]
+    assert report["resumed_from"] == 2

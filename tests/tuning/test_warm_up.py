@@ -1,0 +1,67 @@
+"""Models for passes over gradients: fresh adapters, and the epochs of a warm-up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from composed import build, template
+from tiny_passes import TRAINER, Loaded, make_records
+from tiny_tuning import tuner
+
+from winnow.errors import UserError
+from winnow.scoring.passes.gradient import LoraGradient
+from winnow.scoring.runner import PassRunner
+from winnow.store.artifacts import Store
+from winnow.tuning.saving import load_tuned
+from winnow.tuning.warm_up import Adapters, WarmUp
+
+SETTINGS = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "schedule": "linear", "warmup_ratio": 0.0}
+
+
+def runner_of(backbone, folder) -> PassRunner:
+    return PassRunner(Loaded(backbone), Store(folder), TRAINER)
+
+
+def test_fresh_adapters_change_no_output_and_have_a_gradient(backbone, tmp_path):
+    """B = 0: the model's own logits, no gradient of A, and one of B. A depends on the seed."""
+    runner = runner_of(backbone, tmp_path)
+    ids = torch.arange(12).view(2, 6)
+    norms = []
+    for seed in (0, 1):
+        (source,) = Adapters(4, seed).prepare(runner, [], template("alpaca"), TRAINER)
+        own = source.load()
+        assert torch.equal(own.model(input_ids=ids).logits, backbone.model(input_ids=ids).logits)
+        norms.append(runner.over(source).compute(LoraGradient(), make_records(2), template("alpaca")).numbers("norm"))
+    assert (norms[0] > 0).all() and (norms[0] != norms[1]).all()
+
+
+def test_the_epochs_of_a_warm_up(backbone, tmp_path):
+    """24 records, 22 that can be tuned on, a share of 0.15: the 4 that the seed draws, in one step an epoch, at the
+    learning rates 1e-2 and, linearly down to 0 after the second step, 5e-3. After one step from 0 Adam has m = 0.1 g
+    and v = 0.001 g^2, so v = 0.1 m^2. The weights of the last epoch are those that are saved. Asked again, the store
+    has it all."""
+    runner, records = runner_of(backbone, tmp_path), make_records()
+    preparation = WarmUp(tuner(**SETTINGS, learning_rate=1e-2), share=0.15, seed=0)
+    for expected in (["computed"], ["computed"]):
+        sources = preparation.prepare(runner, records, template("alpaca"), TRAINER)
+        assert list(runner.origin.values()) == expected and len(runner.computed) == 1
+    first, last = (source.load() for source in sources)
+    assert [first.optimizer.rate, last.optimizer.rate] == pytest.approx([1e-2, 5e-3])
+    for name, moment in first.optimizer.first.items():
+        assert torch.allclose(first.optimizer.second[name], 0.1 * moment**2, rtol=1e-4, atol=1e-12)
+    weights = dict(load_tuned(backbone, sources[1].folder).model.named_parameters())
+    others = dict(first.model.named_parameters())
+    for name in last.optimizer.first:
+        assert torch.equal(dict(last.model.named_parameters())[name], weights[name])
+        assert not torch.equal(others[name], weights[name])
+    assert sources[0].identity != sources[1].identity
+    table = runner.over(sources[0]).compute(LoraGradient(16, adam=True), records[:3], template("alpaca"))
+    assert table.numbers("rate") == pytest.approx([1e-2] * 3)
+
+
+def test_what_a_warm_up_refuses():
+    with pytest.raises(UserError, match="mode=lora and epochs, and max_steps=null"):
+        WarmUp(tuner(max_steps=3), share=0.5, seed=0)
+    with pytest.raises(UserError, match=r"method.preparation.share=0 must be above 0"):
+        WarmUp(tuner(), share=0, seed=0)
+    assert build("method/less").preparation.checkpoints == 4
