@@ -133,7 +133,7 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
         cells = draw_cells(axes, values, size=8.5 if len(names) <= MOST // 2 else 6)
         axes.set_yticks(range(len(names)))
         axes.set_xticks(range(len(names)), [str(number + 1) for number in range(len(names))])
-        axes.set_yticklabels([f"{name}  {number + 1}" for number, name in enumerate(short_names(names))])
+        axes.set_yticklabels([f"{name} · {number + 1}" for number, name in enumerate(short_names(names))])
         titles = [(cell, [f"{names[i]} and {names[j]}: {values[i, j]:.3f}"]) for (i, j), cell in cells.items()]
         return to_svg(figure, title, titles)
 
