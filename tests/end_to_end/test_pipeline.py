@@ -18,7 +18,7 @@ from winnow.store.run_folder import folder_lock
 
 SMALL = [
     "data.limit=40",
-    "selection.ratio=0.25",
+    "selection.ratio=0.05",
     "tuning.epochs=1",
     "tuning.batch_size=4",
     "tuning.micro_batch_size=2",
@@ -71,7 +71,7 @@ def test_five_stages_and_their_files(run):
     assert {"nll_conditioned", "nll_direct", "answer_tokens"} <= set(scores.column_names)
     assert scores["row"].to_pylist() == list(range(40))
     manifest = json.loads((folder / "selection.json").read_text())
-    assert manifest["n_selected"] == manifest["budget"] == int(40 * 0.25) == results["selected"]
+    assert manifest["n_selected"] == manifest["budget"] == int(40 * 0.05) == results["selected"]
     assert sum(manifest["reasons"].values()) + manifest["n_selected"] == manifest["n_records"] == 40
     subset = build("data/file", source=str(folder / "subset.jsonl"))
     chosen = [d["id"] for d in manifest["decisions"] if d["selected"]]
@@ -123,9 +123,9 @@ def test_methods_share_passes(run, tmp_path):
 
 @pytest.mark.parametrize("method", ["ifd", "superfilter", "perplexity", "length", "random", "full"])
 def test_every_method_scores_and_selects(run, method):
-    """A quarter of 40 records is 10 by every method; `full` takes all that is valid."""
+    """A twentieth of 40 records is 2 by every method; `full` takes all that is valid."""
     results, _ = run("stages=[score,select]", f"method={method}")
-    expected = results["valid"] if method == "full" else 10
+    expected = results["valid"] if method == "full" else 2
     assert results["selected"] == expected > 0
 
 
@@ -184,7 +184,7 @@ def test_a_selection_of_other_settings_is_not_tuned_on(run):
     """The manifest holds what it was made with, down to the passes behind its scores."""
     run("stages=[score,select]")
     for change, told, stages in (
-        ("selection.ratio=0.5", "selection.ratio: 0.25 there, 0.5 here", "select,tune"),
+        ("selection.ratio=0.5", "selection.ratio: 0.05 there, 0.5 here", "select,tune"),
         ("method.max_ifd=0.9", "filters: ", "select,tune"),
         ("method=perplexity", "method.class: ", "score,select,tune"),
         ("backbone.dtype=bf16", "backbone.dtype: fp32 there, bf16 here", "score,select,tune"),
@@ -200,7 +200,7 @@ def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
         ("tuning.learning_rate=0.001", r"tuned with other settings \(tuner.learning_rate: 0.0001 there, 0.001 here\)"),
         ("adversary=fgm", "adversary.class: .*NoAdversary there, .*FGM here"),
         ("noising=replacement", "noising.class: none there, .*Replacement here"),
-        ("selection.ratio=0.5", "selection.ratio: 0.25 there, 0.5 here"),
+        ("selection.ratio=0.5", "selection.ratio: 0.05 there, 0.5 here"),
     ):
         with pytest.raises(UserError, match=told):
             run("stages=[evaluate]", change)

@@ -200,7 +200,7 @@ RULES = ["consistency", "quality_only", "diversity_only", "k_center", "facility_
 
 
 def test_every_rule_through_the_stage(tiny_folder, tmp_path):
-    """Each shipped rule on 40 records of the embedded pool and the tiny backbone: a full budget of int(valid * 0.25), a
+    """Each shipped rule on 40 records of the embedded pool and the tiny backbone: a full budget of int(40 * 0.25), a
     class for every record, diversity.json, and a report with its section. The embedding pass is computed once for all.
     A rule without vectors in the same folder leaves no diversity.json behind."""
     small = [
@@ -229,7 +229,7 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
         assert results["classes_covered"] == covered > 1
         assert "Diversity of the subset" in (tmp_path / "run" / "report.html").read_text()
     assert len({tuple(ids) for ids in subsets.values()}) > 4
-    assert len(list((tmp_path / "store" / "passes").iterdir())) == 2  # token counts and vectors
+    assert len(list((tmp_path / "store" / "passes").iterdir())) == 3  # token counts, vectors of texts and of instructions
     pipeline.run(config(*small, "selection=top"))
     assert not (tmp_path / "run" / "diversity.json").exists()
     assert "Diversity of the subset" not in (tmp_path / "run" / "report.html").read_text()
