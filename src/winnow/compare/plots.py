@@ -90,7 +90,7 @@ def standings(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -> st
 
 
 def against_ratio(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -> str | None:
-    """The metric over the selected share of the valid records: a curve for each method, with the paired 95% interval of
+    """The metric over the selected share of the pool: a curve for each method, with the paired 95% interval of
     its difference from the reference, and a dashed line for the base model. None where all have the same share."""
     rows = [row for row in rows if row.ratio is not None and metric in row.values]
     if len({row.share for row in rows}) < 2:
@@ -116,7 +116,7 @@ def against_ratio(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -
             label = "base model" if value == bases[0] else None
             axes.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label=label)
         axes.set(
-            xlabel="selected share of the valid records (%)",
+            xlabel="selected share of the pool (%)",
             ylabel=f"{unit(metric)}\n({'lower' if low else 'higher'} is better)",
         )
         axes.margins(x=0.06, y=0.12)

@@ -26,7 +26,7 @@ class ComparedRun(Run):
     """One run of a page. The identity and the settings leave the selected share out.
 
     label: the method, and all that distinguishes the run from other runs of the page that do not repeat it. metrics: of
-    the tuned model, else of the base model; base: of the base model. ratio: selected records / valid records. share:
+    the tuned model, else of the base model; base: of the base model. ratio: selected records / records. share:
     the budget in the configuration. seconds: by stage, of the work of whichever run did it: of passes and tuning that
     came from the store as well, without an evaluation that did. cost: seconds of scoring and selection, None where they
     are unknown. subset, scores: by record id. overrides: of its command line, or of its job of a sweep."""
@@ -70,7 +70,7 @@ def read_runs(*folders: Path) -> list[ComparedRun]:
 
 def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
     config = card["config"]
-    selection = read_json(folder / "selection.json") or {"decisions": [], "n_valid": 0}
+    selection = read_json(folder / "selection.json") or {"decisions": []}
     subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
     choices, _ = hydra_of(folder) or ({}, ())
     pool, backbone = Path(str(card["data"].get("source", ""))).stem, Path(str(config["backbone"]["name"])).name
@@ -83,7 +83,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         pool=pool,
         fingerprint=card["data"].get("fingerprint"),
         backbone=backbone,
-        ratio=len(subset) / selection["n_valid"] if selection["n_valid"] else None,
+        ratio=len(subset) / len(selection["decisions"]) if selection["decisions"] else None,
         metrics={},
         base={},
         headline=[],
