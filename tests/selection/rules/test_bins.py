@@ -151,4 +151,4 @@ def test_configurations():
     )
     assert (best.classes, best.seed, best.smallest, best.centre, best.top_up) == (1000, 42, 3, False, False)
     assert (best.part, best.order, middle.part, middle.order) == ("best", "top", "middle", "top")
-    assert (bottom.part, bottom.order) == ("best", "bottom") and best.passes["embedding"].region == "prompt"
+    assert (bottom.part, bottom.order) == ("best", "bottom") and best.passes["embedding"].region == "instruction"

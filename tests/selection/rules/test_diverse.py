@@ -229,7 +229,7 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
         assert results["classes_covered"] == covered > 1
         assert "Diversity of the subset" in (tmp_path / "run" / "report.html").read_text()
     assert len({tuple(ids) for ids in subsets.values()}) > 4
-    assert len(list((tmp_path / "store" / "passes").iterdir())) == 2  # token counts and vectors
+    assert len(list((tmp_path / "store" / "passes").iterdir())) == 3  # token counts, vectors, those of instructions
     pipeline.run(config(*small, "selection=top"))
     assert not (tmp_path / "run" / "diversity.json").exists()
     assert "Diversity of the subset" not in (tmp_path / "run" / "report.html").read_text()
