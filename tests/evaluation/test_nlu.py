@@ -195,7 +195,7 @@ def test_a_question_that_the_chat_template_refuses(tokenizer):
 
 
 def test_noise_hangs_on_the_record(folder):
-    """Each record its own words, the same in another sample of the data; with draws=2 an instruction has at most two."""
+    """Each record its own words, the same in another sample; with draws=2 an instruction has at most two."""
     data = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3])
     condition = data.conditions()["sst2/replacement@0.3"]
     records = data.records("sst2")
