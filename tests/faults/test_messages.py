@@ -19,7 +19,7 @@ from winnow.config import check
 from winnow.errors import UserError, login
 from winnow.messages import user_sentence
 from winnow.pages.card import _cell
-from winnow.reproduce.publish import _inert
+from winnow.reproduce.publish import inert
 from winnow.tracking.run_card import mask_hydra
 
 
@@ -178,4 +178,4 @@ def test_names_are_escaped_in_the_card():
 )
 def test_cells_of_tables_are_no_formulas(cell, written):
     """Spreadsheets run what begins with =, +, - or @; numbers below 0 stay numbers."""
-    assert _inert(cell) == written
+    assert inert(cell) == written

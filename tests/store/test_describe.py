@@ -179,7 +179,11 @@ def named() -> dict[str, tuple[str, str]]:
 
 
 NAMED = named()
-NEEDED = {("start", "model"): ["start.path=model"], ("start", "pool"): ["data@start.pool=embedded"]}
+NEEDED = {
+    ("start", "model"): ["start.path=model"],
+    ("start", "pool"): ["data@start.pool=embedded"],
+    ("method", "column"): ["method.column=score"],
+}
 # Argument by argument, something else that it may be.
 WORDS = ["perplexity", "skip", "low", "rank", "last", "prompt", "answer", "authors", "middle", "bottom", "uniform"]
 WORDS += ["vector", "linear", "bf16", "instruction", "other"]
@@ -192,7 +196,7 @@ UNASKED = {
     "Suite": {"mirror"},
     **{get_object(path).__name__: {"query_budget"} for path in NAMED if ".attacks." in path},  # search=random
 }
-CONTENT = {"ModelStart", "PoolStart"}
+CONTENT = {"ModelStart", "PoolStart", "Column"}
 
 
 def others(value):

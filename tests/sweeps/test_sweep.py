@@ -29,6 +29,7 @@ def command(tiny_folder, tmp_path):
             "tracking=none",
             "template.max_length=1500",
             "data.limit=24",
+            "selection.count=null",
             "tuning=none",
             "evaluation=none",
             "stages=[score,select]",

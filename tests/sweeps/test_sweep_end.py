@@ -265,7 +265,7 @@ def test_a_launcher_that_does_not_begin(call, launcher):
     [
         ("{method: consistency}", 2),
         ("{method: [consistency, random], seed: 0}", 3),
-        ("{selection.ratio: 0.120}", 3),
+        ("{row.ratio: 0.120}", 3),
         ("{row.order: [high, mid], seed: [0, 1]}", 1),
     ],
 )

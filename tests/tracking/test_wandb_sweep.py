@@ -31,6 +31,8 @@ def jobs(tiny_folder, tmp_path, monkeypatch):
             "experiment=consistency/table3",
             "scale=smoke",
             "hydra.sweeper.rows=['method=random selection=top']",
+            "selection.count=null",
+            "row.ratio=null",
             "selection.ratio=0.5,0.25",
             "backbone=hub",
             f"backbone.name={tiny_folder}",

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
@@ -86,6 +87,9 @@ def _is_secret(key: str) -> bool:
 def mask_hydra(folder: Path) -> None:
     """Mask the secrets in what Hydra wrote about the job or the sweep of a folder."""
     for path in [*folder.glob(".hydra/*.yaml"), *folder.glob("multirun.yaml")]:
+        plain = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)  # ten times as fast as OmegaConf's
+        if masked(plain) == plain:
+            continue
         text = OmegaConf.to_yaml(OmegaConf.create(masked(OmegaConf.to_container(OmegaConf.load(path), resolve=False))))
         if MASK in text:
             write_atomically(path, text)
