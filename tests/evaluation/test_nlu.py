@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from composed import build, template
 from tiny import tiny_model
 
+from winnow.data.nlu.instructions import INSTRUCTIONS
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation import evaluate_model
@@ -138,7 +140,9 @@ def test_through_the_harness(tokenizer, tmp_path, folder, monkeypatch):
     assert metrics["conll03/micro_f1"]["value"] == pytest.approx(2 / 3)
     assert metrics["conll03/unreadable"]["value"] == 0 and not metrics["conll03/unreadable"]["higher_is_better"]
     assert len(asked) == 8 and all(prompt.endswith("### Response:") for prompt in asked)
-    assert all("\nText: " in prompt and "### Instruction:\nClassify" in prompt for prompt in asked if "film" in prompt)
+    heads = [f"### Instruction:\n{one}\n" for one in INSTRUCTIONS["sst2"]["concise"]]
+    films = [prompt for prompt in asked if "Text: film" in prompt]
+    assert len(films) == 6 and all(sum(head in prompt for head in heads) == 1 for prompt in films)
 
 
 def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
@@ -152,8 +156,8 @@ def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
         noises=["replacement", "opposite"],
         omegas=[0.1, 0.5],
     )
-    clean = suite.nlu.records("sst2")[0].instruction
-    asked = answering(monkeypatch, lambda doc: doc["target"] if doc["instruction"] == clean else "no")
+    clean = {record.instruction for record in suite.nlu.records("sst2")}
+    asked = answering(monkeypatch, lambda doc: doc["target"] if doc["instruction"] in clean else "no")
     found = evaluate_model(tiny_model(), tokenizer, suite, template("alpaca"), tmp_path / "out")
     values = {key: entry["value"] for key, entry in found["metrics"].items() if key.endswith("micro_f1")}
     assert values == {
@@ -163,7 +167,7 @@ def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):
         "sst2/opposite/micro_f1": 0.0,
     }
     assert found["metrics"]["average/sst2/noisy"]["value"] == 0 and set(suite.headline) <= set(found["metrics"])
-    assert len(asked) == 24 and sum(clean in prompt for prompt in asked) == 6
+    assert len(asked) == 24 and sum(any(one in prompt for one in clean) for prompt in asked) == 6
     assert all("Options: negative, positive\nText: film" in prompt for prompt in asked)
 
 
@@ -191,7 +195,7 @@ def test_a_question_that_the_chat_template_refuses(tokenizer):
 
 
 def test_noise_hangs_on_the_record(folder):
-    """Each record its own words, the same in another sample of the data; with draws=2 there are two of them."""
+    """Each record its own words, the same in another sample; with draws=2 an instruction has at most two."""
     data = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3])
     condition = data.conditions()["sst2/replacement@0.3"]
     records = data.records("sst2")
@@ -199,7 +203,8 @@ def test_noise_hangs_on_the_record(folder):
     assert len(set(noised.values())) == 6
     assert [record.instruction for record in data.noised(records[4:], condition)] == list(noised.values())[4:]
     few = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3], draws=2)
-    assert len({record.instruction for record in few.noised(records, condition)}) == 2
+    alike = [replace(record, instruction=records[0].instruction) for record in records]
+    assert len({record.instruction for record in few.noised(alike, condition)}) <= 2
 
 
 def test_settings_know_the_content_not_the_place(folder, tmp_path):

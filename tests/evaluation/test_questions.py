@@ -60,7 +60,13 @@ def test_the_command_answers_with_the_runs_backbone_and_template(tmp_path, quest
     tiny_tokenizer().save_pretrained(tmp_path / "backbone")
     run, asked = tmp_path / "run", []
     run.mkdir()
-    cfg = config(f"backbone.name={tmp_path / 'backbone'}", "backbone.dtype=fp32", "template=plain", "trainer=cpu")
+    cfg = config(
+        f"backbone.name={tmp_path / 'backbone'}",
+        "backbone.dtype=fp32",
+        "template=plain",
+        "trainer=cpu",
+        "paths.run=run",
+    )
     parts = {key: OmegaConf.to_container(cfg, resolve=True)[key] for key in ("backbone", "template", "trainer")}
     (run / "run_card.json").write_text(json.dumps({"config": parts}))
 
@@ -76,3 +82,5 @@ def test_the_command_answers_with_the_runs_backbone_and_template(tmp_path, quest
     assert len(asked) == 2 and "Hi?" in asked[0] and "Why?" in asked[1]
     with pytest.raises(UserError, match="the stage `tune` makes it"):
         answer([str(run), str(questions)])
+    with pytest.raises(UserError, match="is no folder of a run"):
+        answer([str(tmp_path), str(questions)])

@@ -72,7 +72,10 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     run card or without a tuned model.
     """
     asked = read_questions(questions)
-    config = OmegaConf.create(read_json(earlier_output(run, "run_card.json", "report"), "config")["config"])
+    card = run / "run_card.json"
+    if not card.is_file():
+        raise UserError(f"{run} is no folder of a run: it has no {card.name}; name the folder that a run wrote to.")
+    config = OmegaConf.create(read_json(card, "config", cure="run it again")["config"])
     folder = earlier_output(run, "model", "tune").resolve() if model == "tuned" else None
     source, template = instantiate(config.backbone), instantiate(config.template)
     backbone = source.load()
