@@ -64,7 +64,7 @@ def test_a_wrong_type_is_one_sentence_with_its_key(overrides, told):
         ["selection.count=10", "selection.ratio=null", "tuning.max_steps=3", "tuning.learning_rate=1", "seed=7"],
         ["method=aifd", "selection=consistency", "pre_experience=ifd", "noising=padding", "adversary=nrm"],
         ["method=consistency", "method.betas=[1,10]", "method.beta=10", "evaluation=nlu_robust"],
-        ["template.bos=auto", "data=file", "data.path=a.jsonl", "backbone=hub", "start=model"],
+        ["template.bos=auto", "data=file", f"data.path={__file__}", "backbone=hub", "start=model"],
     ],
 )
 def test_what_is_documented_passes(overrides):
@@ -78,12 +78,12 @@ def test_what_is_documented_passes(overrides):
         ("selection.cont=3", "selection.cont is no key; did you mean selection.count? Known are "),
         ("selecton.count=3", "selecton.count is no key; did you mean selection? Known are "),
         ("seeed=3", "seeed is no key; did you mean seed? Known are "),
-        ("method=ifdd", "method=ifdd is no option; did you mean method=ifd? Known are adg, aifd, aioec, consistency,"),
+        ("method=ifdd", "method=ifdd is no option; did you mean method=ifd? Known are adg, aifd, aioec, column,"),
         ("attack=[textbuger]", "attack=textbuger is no option; did you mean attack=textbugger? Known are "),
         ("experiment=ifd/mian", "experiment=ifd/mian is no option; did you mean experiment=ifd/main? Known are "),
         ("+experiment=ifd/main", "experiment is a key already: write experiment=... without the plus."),
         ("+selection.ratio=0.2", "selection.ratio is a key already: write selection.ratio=... without the plus."),
-        ("data@start.pool=alpaca", "Could not override 'data@start.pool'. Did you mean to override data?"),
+        ("data@start.pool=alpaca", "Could not override 'data@start.pool'. Did you mean to override one of data,"),
     ],
 )
 def test_an_override_that_hydra_cannot_use_is_one_sentence(override, told):
@@ -149,7 +149,7 @@ def test_help_is_quick_and_says_what_hydra_would(tmp_path):
     assert ours.returncode == 0, ours.stderr
     words = [sys.executable, "-m", "winnow", "seed=0", "--help"]
     theirs = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert ours.stdout.split() == theirs.stdout.split() and "experiment/ifd: main" in ours.stdout
+    assert ours.stdout.split() == theirs.stdout.split() and "experiment/ifd: " in ours.stdout
     assert all(f"  {name} " in ours.stdout and callable(getattr(commands, name)) for name in COMMANDS)
 
 
