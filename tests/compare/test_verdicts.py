@@ -11,7 +11,7 @@ from run_folders import run_folder
 from winnow.commands import compare
 from winnow.compare.dashboard import content, write_dashboard
 from winnow.compare.runs import read_runs
-from winnow.compare.verdicts import verdicts
+from winnow.compare.verdicts import verdicts, write_verdicts
 from winnow.errors import UserError
 from winnow.evaluation.comparison import compare_items, measurements
 
@@ -131,6 +131,33 @@ def test_the_command(sweep, tmp_path, capsys):
     assert "▲ win" in page and page.count("<script") == 1
     said = capsys.readouterr().out
     assert "against random: win" in said and "1 seed" in said and "verdicts.html" in said
+
+
+def test_the_page_has_the_price_of_each_method(tmp_path):
+    """The pass of ifd took 16 s and 2 * 5 parameters * 6e11 tokens = 6 TFLOP for 20 records: half of that for the 10 of
+    this pool, 8 s, twice the 4 s of tuning. Two shares of ifd use it, and no other method: all 8 s are its own. Random
+    has no pass and no price."""
+    line = {"pass": "likelihood", "records": 20, "forwards": 20, "tokens": 600_000_000_000, "parameters": 5}
+    (tmp_path / "store" / "passes" / "p").mkdir(parents=True)
+    (tmp_path / "store" / "passes" / "p" / "ledger.jsonl").write_text(json.dumps(line | {"seconds": 16.0}))
+    for name, method, ratio in (("a", "ifd", 0.1), ("b", "ifd", 0.3), ("c", "random", 0.1)):
+        run_folder(
+            tmp_path / "runs" / name,
+            choices={"method": method},
+            config={"selection.ratio": ratio, "paths.store": str(tmp_path / "store")},
+            seconds={"score": (9.0, "computed"), "tune": (4.0, "computed")},
+            metrics={"t/acc": 0.5},
+            items={"tuned": {"t/acc": [0, 1]}},
+            table=None,
+        )
+        card = json.loads((tmp_path / "runs" / name / "run_card.json").read_text())
+        card["stages"]["score"]["fingerprint"] = "p" if method == "ifd" else None
+        (tmp_path / "runs" / name / "run_card.json").write_text(json.dumps(card))
+    summary = write_verdicts([tmp_path / "runs"], None, tmp_path)
+    (prices,) = summary["prices"]
+    assert list(prices) == ["ifd"] and (prices["ifd"]["seconds"], prices["ifd"]["marginal"]["seconds"]) == (8.0, 8.0)
+    price = (tmp_path / "verdicts.html").read_text().split("<h2>Price</h2>")[1]
+    assert price.count(">8.0 s<") == 2 and ">3<" in price and ">2 times<" in price
 
 
 def test_bad_requests_are_one_sentence(sweep, tmp_path):

@@ -436,7 +436,7 @@ def test_matching_compares_what_both_state():
 
 
 def test_commands_tell_what_they_want(tmp_path):
-    with pytest.raises(UserError, match="choose adg/budget"):
+    with pytest.raises(UserError, match="choose adg/"):
         commands.table(["consistency/table5"])
     with pytest.raises(UserError, match="run `winnow experiment=consistency/table1 scale=small` first"):
         commands.table(["consistency/table1", "scale=small"])

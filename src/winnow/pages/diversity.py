@@ -46,7 +46,7 @@ def class_shares(by_class: list[Mapping[str, Any]]) -> str:
             axes.plot(none, np.zeros(len(none)), "x", color=RED, markersize=5, clip_on=False, label=label)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-        axes.set(xlabel="class, largest first", ylabel="selected of its eligible records")
+        axes.set(xlabel="class, largest first", ylabel="share selected")
         axes.set_xlim(-0.6, len(share) - 0.4)
         axes.set_ylim(top=max(share.max(), overall) * 1.08 or 1)
         axes.grid(axis="x", visible=False)
