@@ -103,7 +103,12 @@ CARD = {
     "results": {},
     "git": None,
     "data": {"source": "pool.jsonl"},
-    "config": {"method": {"name": "random"}, "selection": {"ratio": 0.1, "count": None}, "seed": 0},
+    "config": {
+        "method": {"name": "random"},
+        "backbone": {"name": "none"},
+        "selection": {"ratio": 0.1, "count": None},
+        "seed": 0,
+    },
 }
 
 

@@ -138,6 +138,17 @@ def test_processes_of_one_machine_share_its_memory_and_a_job_has_its_limit(monke
     assert memory.room({"accelerator": "cpu", "devices": 1}) == Room(2 * GB, 2 * GB, "cpu")
 
 
+def test_each_process_asks_its_own_gpu(monkeypatch):
+    """Two GPUs with 10 and 20 GB, of which 8 and 16 are free; the second process of a machine has LOCAL_RANK=1."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (8 * (number + 1) * GB, 10 * (number + 1) * GB))
+    assert memory.room({"accelerator": "auto"}) == Room(10 * GB, 8 * GB, "cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert memory.room({"accelerator": "gpu", "devices": 2}) == Room(20 * GB, 16 * GB, "cuda")
+    assert memory.room({"accelerator": "cpu"}).device == "cpu"
+
+
 def test_auto_is_512_on_a_cpu_and_what_fits_on_a_gpu(monkeypatch):
     """The tiny model: a layer's linear layers have 576 inputs and outputs, 2304 bytes a token in fp32. Half of a
     gigabyte less the weights holds 216,974 such tokens, so 65,536, the most; a hundredth of it 2,131, so 2,048."""

@@ -188,13 +188,13 @@ class Page(HTMLParser):
 
 
 def test_complete_page(tmp_path: Path) -> None:
-    """Headline, five plots, best and worst records, reasons, comparison, provenance: the numbers of the folder's files.
+    """Headline, six plots, best and worst records, reasons, comparison, provenance: the numbers of the folder's files.
     What the paired test calls a tie is one and has no colour; a metric without a test says why."""
     path = write_report(tmp_path, fill(tmp_path))
     source = path.read_text(encoding="utf-8")
     page = Page(source)
     assert path == tmp_path / "report.html"
-    assert [tag for tag, _ in page.elements].count("svg") == 5
+    assert [tag for tag, _ in page.elements].count("svg") == 6
     for expected in (
         "ifd on embedded",
         "smollm2_135m",

@@ -18,6 +18,7 @@ mixture are left out, because a token meets few of them. So these are lower boun
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -80,7 +81,8 @@ def room(trainer: Mapping[str, Any]) -> Room:
     """The memory that these settings of Lightning's Trainer give one process: of its GPU, or its share of the
     machine's, as far as the process may use it (a container's or a job's limit)."""
     if device_of(trainer) == "cuda":
-        free, total = torch.cuda.mem_get_info()
+        # Each process asks its own GPU: to ask another one would take memory there.
+        free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
         return Room(total, free, "cuda")
     memory, devices = psutil.virtual_memory(), trainer.get("devices", 1)
     share = devices if isinstance(devices, int) and devices > 1 else 1

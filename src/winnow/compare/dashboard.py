@@ -27,7 +27,7 @@ from winnow.pages.svg import CSS, rank_correlation
 from winnow.store.files import write_atomically
 
 LETTERS = 12  # rows up to which the letters of groups can be read
-COLUMNS = 6  # metrics side by side; more would leave the page
+COLUMNS = 4  # metrics side by side; more would leave the page
 
 
 @dataclass(kw_only=True)

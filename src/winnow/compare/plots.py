@@ -133,7 +133,7 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
         cells = draw_cells(axes, values, size=8.5 if len(names) <= MOST // 2 else 6)
         axes.set_yticks(range(len(names)))
         axes.set_xticks(range(len(names)), [str(number + 1) for number in range(len(names))])
-        axes.set_yticklabels([f"{name}  {number + 1}" for number, name in enumerate(short_names(names))])
+        axes.set_yticklabels([f"{name} · {number + 1}" for number, name in enumerate(short_names(names))])
         titles = [(cell, [f"{names[i]} and {names[j]}: {values[i, j]:.3f}"]) for (i, j), cell in cells.items()]
         return to_svg(figure, title, titles)
 
@@ -161,7 +161,7 @@ def draw_cells(axes: Axes, values: np.ndarray, size: float) -> dict[tuple[int, .
 
 def cost_against_gain(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -> str:
     """Improvement over the base model against the seconds of scoring and selection, whichever run spent them."""
-    title = f"Cost of the selection against gain in {metric}"
+    title = f"Gain over the base model in {metric}, and what the selection took"
     rows = [row for row in rows if metric in row.values and metric in row.base and row.cost is not None]
     if not rows:
         return message(title, "No run has both a known cost and a base model.")
@@ -180,7 +180,7 @@ def cost_against_gain(rows: Sequence[Row], metric: str, low: bool, colours: Look
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set(
             xlabel="scoring and selection (seconds)",
-            ylabel=f"gain in {unit(metric)}\n(above 0: better than the base model)",
+            ylabel=f"gain in {unit(metric)}",
         )
         axes.margins(x=0.08, y=0.15)
         legend(axes)

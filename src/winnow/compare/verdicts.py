@@ -84,8 +84,9 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
 
 def _prices(runs: Sequence[ComparedRun]) -> dict[str, dict[str, Any]]:
     """{method: what the selection of one of its runs costs, and `marginal`, what it adds where the passes of the
-    others are there}, without methods of which the store no longer has all passes."""
-    cards = {name: read_json(group[0].folder / "run_card.json") for name, group in seeds_by_method(runs).items()}
+    others are there}, without methods of which the store no longer has all passes. All shares of a method have the same
+    price."""
+    cards = {run.label: read_json(run.folder / "run_card.json") for run in sorted(runs, key=lambda run: run.started)}
     added = marginal(cards)
     return {name: own | {"marginal": added[name]} for name, card in cards.items() if (own := price(card)) is not None}
 

@@ -82,7 +82,7 @@ class Column(Method, Identified):
             found = [one.raw.get(self.column) for one in records]
             missing = [False] * len(records)
         else:
-            rows = self._rows()
+            rows = self._rows(self.path)
             keys = [one.id if self.by in ("text", "id") else one.row for one in records]
             found, missing = [rows.get(key) for key in keys], [key not in rows for key in keys]
             if all(missing):
@@ -107,24 +107,20 @@ class Column(Method, Identified):
             descriptions={"score": f"{self.column}, {'high' if self.higher_is_better else 'low'} is wanted"},
         )
 
-    def _rows(self) -> dict[str | int, Any]:
+    def _rows(self, path: Path) -> dict[str | int, Any]:
         """Key -> what the column holds, of the file's rows."""
-        place = str(self.path)
-        found: dict[str | int, Any] = {}
+        keyed: list[tuple[str | int | None, Any]]
         if self.by == "text":
-            pool = read_pool(None, place, "auto", "train", None, "quarantine", None, "last", "keep", None, 0, None)
-            _check_column(place, self.column, (one.raw for one in pool.records))
-            keyed: list[tuple[str | int | None, Any]] = [(one.id, one.raw.get(self.column)) for one in pool.records]
+            pool = read_pool(None, path, "auto", "train", None, "quarantine", None, "last", "keep", None, 0, None)
+            _check_column(str(path), self.column, (one.raw for one in pool.records))
+            keyed = [(one.id, one.raw.get(self.column)) for one in pool.records]
         else:
-            rows = [one for one in read_table(Path(place), file_format(Path(place))).rows if one.problem is None]
+            rows = [one for one in read_table(path, file_format(path)).rows if one.problem is None]
             objects = [(one.number, one.value) for one in rows if isinstance(one.value, Mapping)]
             for name in [self.column] + ([] if self.by == "order" else [self.key]):
-                _check_column(place, name, (value for _, value in objects))
+                _check_column(str(path), name, (value for _, value in objects))
             keyed = [(self._key(number, value), value.get(self.column)) for number, value in objects]
-        for key, value in keyed:
-            if key is not None:
-                found.setdefault(key, value)
-        return found
+        return {key: value for key, value in reversed(keyed) if key is not None}  # of equal keys the first
 
     def _key(self, number: int, row: Mapping[str, Any]) -> str | int | None:
         if self.by == "order":
