@@ -28,18 +28,18 @@ TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
 
 
 EMBEDDED = Path(__file__).with_name("ifd_smollm2_embedded.json")
-EVERY = int(os.environ.get("WINNOW_GOLDEN_EVERY", "36"))  # 1 compares all 380 and 60 records, which takes minutes
+EVERY = int(os.environ.get("WINNOW_GOLDEN_EVERY", "60"))  # 1 compares all 380 and 60 records, which takes minutes
 
 
 def alpaca() -> tuple[list[Record], list[dict]]:
-    """Every ninth of 60 Alpaca records and its published losses."""
+    """Every 15th of 60 Alpaca records and its published losses."""
     reference = json.loads(shared("reference/ifd_smollm2_alpaca.json").read_text())[:: -(-EVERY // 4)]
     rows = json.loads(shared("data/pools/alpaca_data.json").read_text())
     return [_record(i, rows[entry["alpaca_index"]]) for i, entry in enumerate(reference)], reference
 
 
 def embedded() -> tuple[list[Record], list[dict]]:
-    """Every 36th record of the embedded pool and its published losses."""
+    """Every 60th record of the embedded pool and its published losses."""
     reference = json.loads(EMBEDDED.read_text())[::EVERY]
     pool = {record.row: record for record in instantiate(config().data).records}
     return [pool[entry["row"]] for entry in reference], reference
