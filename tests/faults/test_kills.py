@@ -247,7 +247,8 @@ def test_notes_of_a_killed_sweep_are_removed(tmp_path):
     dead.mkdir(), alive.mkdir()
     cfg = config("data.limit=3")
     with open_dict(cfg):
-        cfg.hydra = {"sweep": {"dir": str(tmp_path)}, "sweeper": {"params": {}}, "overrides": {"task": []}}
+        sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": {}}
+        cfg.hydra = {"sweep": {"dir": str(tmp_path)}, "sweeper": sweeper, "overrides": {"task": []}}
     try:
         SweepSummary().on_multirun_start(cfg)
     finally:
