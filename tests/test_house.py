@@ -31,7 +31,7 @@ def imports(source: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {room(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "winnow":
-            found |= {alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "an import relative to its place"
             found.add(room(node.module))

@@ -21,7 +21,8 @@ from tiny import tiny_model
 from tiny_passes import compute, make_records
 
 from winnow import pipeline
-from winnow.evaluation import catalogue, evaluate_model
+from winnow.evaluation import catalogue
+from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.model import HarnessModel
 
 DOCS = CONF.parent / "docs"

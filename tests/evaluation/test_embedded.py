@@ -10,7 +10,6 @@ from composed import build, template
 from tiny import tiny_model
 from tokenizer_kinds import tokenizer_of
 
-from winnow.evaluation import Suite, evaluate_model
 from winnow.evaluation.embedded import (
     HELDOUT,
     answer_results,
@@ -21,6 +20,8 @@ from winnow.evaluation.embedded import (
     load_heldout,
     token_pairs,
 )
+from winnow.evaluation.harness import evaluate_model
+from winnow.evaluation.suite import Suite
 
 
 def suite(**options) -> Suite:

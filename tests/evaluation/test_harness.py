@@ -20,7 +20,7 @@ from tiny import tiny_tokenizer
 from tokenizers import processors
 
 from winnow.errors import UserError
-from winnow.evaluation import compare, evaluate_model
+from winnow.evaluation.harness import compare, evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.store.describe import describe
 
@@ -238,7 +238,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from composed import build, template
 from tiny import tiny_model, tiny_tokenizer
-from winnow.evaluation import evaluate_model
+from winnow.evaluation.harness import evaluate_model
 tasks = [{{"task": "hellaswag", "num_fewshot": 1, "metrics": ["acc"]}}]
 suite = build("evaluation/none", tasks=tasks, limit=2, mirror={mirror!r})
 result = evaluate_model(tiny_model(), tiny_tokenizer(), suite, template("plain"), Path("out"))

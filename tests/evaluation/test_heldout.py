@@ -10,7 +10,7 @@ from composed import build, template
 from tiny import tiny_model
 
 from winnow.errors import UserError
-from winnow.evaluation import evaluate_model
+from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.heldout import heldout, heldout_suite
 from winnow.store.describe import describe
 

@@ -11,9 +11,10 @@ from shared_data import shared
 from tiny import tiny_model
 
 from winnow.errors import UserError
-from winnow.evaluation import Suite, evaluate_model
 from winnow.evaluation.catalogue import leaves
+from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.mirror import data_folder, mirrored_files, write_overlay
+from winnow.evaluation.suite import Suite
 from winnow.store.describe import describe
 
 

@@ -14,7 +14,7 @@ from tiny import tiny_model
 from winnow.data.nlu.instructions import INSTRUCTIONS
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.evaluation import evaluate_model
+from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, prompt_ids, results
 from winnow.store.describe import describe

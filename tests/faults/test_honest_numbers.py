@@ -15,7 +15,7 @@ from lm_eval.api.instance import Instance
 import winnow
 from winnow.data.writers import write_subset
 from winnow.errors import UserError
-from winnow.evaluation import evaluate_model
+from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.scoring.scores import NON_FINITE_SCORE, Scores
 from winnow.store.files import read_json, write_json
