@@ -360,7 +360,7 @@ def test_the_card_counts_what_was_not_computed_as_a_whole(run, tmp_path, monkeyp
     assert counts(run(few, "method=perplexity", "data.limit=20", other, folder="h")[1], "score") == ("computed", 0, 0)
     assert counts(run(few, "method=perplexity", other, folder="d")[1], "score") == ("computed", 0, 1)
 
-    tuning = ["stages=[score,select,tune]", "method=random", "tuning.checkpoint_every_steps=1"]
+    tuning = ["stages=[score,select,tune]", "method=random", "selection.ratio=0.25", "tuning.checkpoint_every_steps=1"]
 
     def stop(*_):
         raise RuntimeError("stopped")
