@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from winnow import __version__
+import winnow
 from winnow.config import COMMANDS, CONF, check_values, help_page
 from winnow.quiet import quiet
 
@@ -113,7 +113,7 @@ def main() -> None:
         print(help_page())
         return
     if sys.argv[1:] == ["--version"]:
-        print(f"Winnow {__version__}")
+        print(f"Winnow {winnow.__version__}")
         return
     quiet()  # before the imports: then libraries begin to talk
     from winnow.messages import user_sentence
