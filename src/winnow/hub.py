@@ -108,7 +108,9 @@ def _dataset(run: Path, card: Mapping[str, Any]) -> Path:
         pa.parquet.write_table(table, partial / "data" / "train.parquet")
         shutil.copyfile(earlier_output(run, "scores.parquet", "score"), partial / "scores.parquet")
         with (partial / FILE).open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"messages": chat}, ensure_ascii=False) + "\n" for chat in chats)
+            file.writelines(
+                json.dumps({"messages": chat}, ensure_ascii=False, allow_nan=False) + "\n" for chat in chats
+            )
         write_json(partial / "dataset_info.json", {"subset": {"file_name": FILE, **ROLES}})
         (partial / "README.md").write_text(_dataset_card(card, manifest, len(records)), encoding="utf-8")
     return folder

@@ -86,5 +86,5 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     texts = greedy_answers(moved, backbone.tokenizer, prompts, [], max_tokens, batch_size)
     about = {"template": template.name, "max_tokens": max_tokens, "temperature": 0.0}
     rows = answer_rows(asked, texts, f"{run.resolve().name}/{model}", about)
-    write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomically(out, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     return out
