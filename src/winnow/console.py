@@ -158,12 +158,14 @@ def standing_lines(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def trial_lines(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The best trial of an Optuna search: its value, parameters and folder; nothing for another sweep."""
+    """The best trial of an Optuna search of one objective: its value, parameters and folder; nothing for another sweep."""
     file = folder / "optimization_results.yaml"
     if not file.is_file():
         return []
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    settings = " ".join(f"{key}={show_number(value)}" for key, value in found["best_evaluated_params"].items())
+    if "best_params" not in found:
+        return []
+    settings = " ".join(f"{key}={show_number(value)}" for key, value in found["best_params"].items())
     for job in jobs:
         path = Path(job["folder"]) / CARD
         card = read_json(path, "config", "results") if path.is_file() else {"config": {}, "results": {}}

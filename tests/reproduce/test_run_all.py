@@ -93,7 +93,7 @@ def test_given_data_takes_the_place_of_the_samples(call, tmp_path):
 
 def test_the_same_command_repeats_what_is_missing(call, tmp_path):
     """Finished: passed over. A failed job: status 1 and run again. Another command, or --again: run again."""
-    only = ("--only", "consistency/table3", "ifd")
+    only = ("--only", "consistency/table3", "ifd/main")
     assert set(call(*only)) == {"consistency/table3", "ifd/main"} and call(*only) == {}
     assert set(call(*only, "--again")) == set(call(*only, "--", "seed=1")) == {"consistency/table3", "ifd/main"}
     assert call(*only, "--", "seed=1") == {}

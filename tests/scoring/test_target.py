@@ -69,7 +69,8 @@ def test_one_name_for_two_passes_is_refused():
 
 
 def test_a_method_without_its_target_is_refused_before_anything_is_read(tmp_path):
-    cfg = config(f"paths.run={tmp_path / 'run'}", "tracking=none", "data=file", "data.path=no_such_file.jsonl")
+    (tmp_path / "pool.jsonl").write_text("not read")
+    cfg = config(f"paths.run={tmp_path / 'run'}", "tracking=none", "data=file", f"data.path={tmp_path / 'pool.jsonl'}")
     cfg.method = {"_target_": f"{__name__}.Longer"}
     with pytest.raises(UserError, match="method=longer needs a target, .*data@target=file target.path=FILE"):
         pipeline.run(cfg)

@@ -171,12 +171,12 @@ def _equal(jobs: Sequence[Job], why: str | None) -> tuple[list[Job], list[str]]:
     for job in jobs:
         if job.status == "finished" and job.budget is not None:
             share = job.identity.get("ratio") or job.budget[0]
-            groups.setdefault((job.identity["backbone"], job.identity["pool"], share), []).append(job)
+            groups.setdefault((job.identity.get("backbone"), job.identity.get("pool"), share), []).append(job)
     refused, notes = {}, []
-    for (backbone, pool, share), group in groups.items():
+    for place, group in groups.items():
         sizes = dict.fromkeys(f"{job.identity['method']} {job.budget[1]}" for job in group)
         if len({job.budget[1] for job in group}) > 1:
-            where = f"{backbone}, {pool}, {share}: unequal budgets ({', '.join(sizes)})"
+            where = f"{', '.join(str(one) for one in place if one is not None)}: unequal budgets ({', '.join(sizes)})"
             notes += [f"{where}, because {why}."] if why else []
             refused |= {} if why else {id(job): f"{where}; set selection.budget=records" for job in group}
     jobs = [replace(job, status="refused", error=refused[id(job)]) if id(job) in refused else job for job in jobs]

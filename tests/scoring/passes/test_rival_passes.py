@@ -48,7 +48,7 @@ def test_entropies_come_beside_the_same_losses(backbone, tmp_path):
         wanted += (-(log_p.exp() * log_p).sum(-1)).tolist()
     assert np.allclose(values, wanted, atol=1e-4)
     assert np.allclose(table.ragged("openness")[0], values / math.log(259), atol=1e-5)
-    assert "entropy" not in Likelihood.schema.names and describe(Likelihood("clean"))["class.version"] == 2
+    assert "entropy" not in Likelihood.schema.names and describe(Likelihood("clean"))["class.version"] == 3
 
 
 def test_noise_of_strength_zero_changes_nothing_and_draws_belong_to_the_record(backbone, tmp_path):
