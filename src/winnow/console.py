@@ -158,7 +158,7 @@ def standing_lines(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def trial_lines(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The best trial of an Optuna search of one objective: its value, parameters and folder; nothing for another sweep."""
+    """The best trial of an Optuna search of one objective: value, parameters, folder; nothing for another sweep."""
     file = folder / "optimization_results.yaml"
     if not file.is_file():
         return []

@@ -23,7 +23,7 @@ from winnow.data.records import Record
 from winnow.data.schemas import SCHEMAS
 from winnow.errors import UserError, login
 from winnow.store.files import read_json, replacing, write_json
-from winnow.store.run_folder import earlier_output
+from winnow.store.run_folder import earlier_output, present
 
 FILE = "messages.jsonl"
 ROLES = {
@@ -67,7 +67,7 @@ def publish(run: Path, push: str | None) -> list[Path]:
     push: `owner/name` on the hub, to which they are sent as a private data set and a private model. Raises UserError
     for a run without a subset, and for what the hub refuses.
     """
-    card = read_json(earlier_output(run, "run_card.json", "report"), "command", "config", "data", "stages")
+    card = read_json(present(run, "run_card.json", "report"), "command", "config", "data", "stages")
     folders = {"dataset": _dataset(run, card)}
     if (run / "model").exists():
         folders["model"] = _model(run, card)

@@ -215,7 +215,9 @@ def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
 def test_a_broken_selection_is_one_sentence(run):
     _, folder = run("stages=[score,select]")
     (folder / "selection.json").write_text("{")
-    with pytest.raises(UserError, match="selection.json is damaged: selection.json.sha256 has another checksum"):
+    with pytest.raises(
+        UserError, match="selection.json is damaged: selection.json.sha256 is missing or has another checksum"
+    ):
         run("stages=[tune]")
     write_sum(folder / "selection.json")  # whoever edits the file says so
     with pytest.raises(UserError, match="selection.json cannot be read"):

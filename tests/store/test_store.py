@@ -189,7 +189,9 @@ def test_no_flipped_bit_of_a_run_folder_is_used(tmp_path, file, damaged, record_
     whole = flipped.read_bytes()
     for _ in range(TRIALS):
         flip(flipped, draw)
-        with pytest.raises(UserError, match=f"{file} is damaged: {file}.sha256 has another checksum; run the stage"):
+        with pytest.raises(
+            UserError, match=f"{file} is damaged: {file}.sha256 is missing or has another checksum; run the stage"
+        ):
             earlier_output(tmp_path, file, "score")
         flipped.write_bytes(whole)
     assert earlier_output(tmp_path, file, "score") == path

@@ -62,19 +62,25 @@ def folder_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def earlier_output(folder: Path, file: str, stage: str) -> Path:
-    """The path of what an earlier stage left: a file, or a folder of the store, which has checksums of its own. Raises
-    UserError if it is not there, or its checksum is not the one beside it."""
+def present(folder: Path, file: str, stage: str) -> Path:
+    """The path of what a stage of the run left. Raises UserError if it is not there."""
     path = folder / file
     if not path.exists():
         raise UserError(
             f"{path} is missing: the stage `{stage}` makes it; add it to stages, or name the folder of an "
             f"earlier run with paths.run=..."
         )
+    return path
+
+
+def earlier_output(folder: Path, file: str, stage: str) -> Path:
+    """The path of what an earlier stage left: a file, or a folder of the store, which has checksums of its own. Raises
+    UserError if it is not there, or its checksum is not the one beside it."""
+    path = present(folder, file, stage)
     if path.is_file() and not has_sum(path):
         raise UserError(
-            f"{path} is damaged: {path.name}{SUM} has another checksum; run the stage `{stage}` again with this run "
-            f"folder, or, if you changed the file, `sha256sum {path.name} > {path.name}{SUM}` there."
+            f"{path} is damaged: {path.name}{SUM} is missing or has another checksum; run the stage `{stage}` again "
+            f"with this run folder, or, if you changed the file, `sha256sum {path.name} > {path.name}{SUM}` there."
         )
     return path
 
