@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def _unprivileged(arguments: list[str]) -> None:
 
 def _main(arguments: list[str]) -> None:
     sys.argv = ["winnow", *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     from winnow.__main__ import main
 
     main()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from winnow.data.records import Pool
+from winnow.errors import UserError
 from winnow.pages.card import show_number, show_seconds
 from winnow.stages.parts import Parts
 from winnow.store.files import read_json
@@ -117,13 +118,18 @@ def sweep_lines(folder: Path, jobs: Sequence[Mapping[str, Any]], table: Mapping[
     """What came out of a sweep: its settings, best first, with the difference to a reference and its paired interval;
     the best trial of a search; where everything is, and what to do next. Writes the dashboard.
 
-    jobs: the notes of those that began. table: of the experiment. Raises UserError where runs cannot be compared.
+    jobs: the notes of those that began. table: of the experiment. Runs that cannot be compared, as those of two
+    templates, are a sentence.
     """
     from winnow.compare.dashboard import write_dashboard
     from winnow.compare.runs import read_runs
 
     runs = read_runs(folder)
-    lines = [*trial_lines(folder, jobs), *standing_lines(runs), f"  folder     {folder}"]
+    try:
+        standings = standing_lines(runs)
+    except UserError as error:
+        standings = [f"  No comparison: {error}"]
+    lines = [*trial_lines(folder, jobs), *standings, f"  folder     {folder}"]
     if runs:
         lines.append(f"  dashboard  {write_dashboard(folder)}")
     if any(run.metrics for run in runs):

@@ -21,6 +21,10 @@ from winnow.store.describe import describe
 FINAL = {"region": "all", "layer": -1, "pooling": "mean"}
 
 
+def sentences(name: str, max_length: int = 256, region: str = "prompt") -> SentenceEmbedding:
+    return SentenceEmbedding(name, None, max_length, region)
+
+
 @pytest.fixture
 def records():
     return make_records()
@@ -116,7 +120,7 @@ def encoder_folder(tmp_path_factory, tokenizer) -> Path:
 def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, records, tmp_path):
     """Each text alone, without padding: mean of the last states, then length 1. Only a record without words has none;
     an empty answer or a window that is too small for the prompt is no obstacle."""
-    pass_ = SentenceEmbedding(str(encoder_folder), max_length=50)
+    pass_ = sentences(str(encoder_folder), max_length=50)
     table = compute(backbone, records, tmp_path, pass_)
     vectors = column(table, "vector")
     assert {i: flag for i, flag in enumerate(table.flags()) if flag} == {9: "empty_instruction_and_input"}
@@ -135,35 +139,35 @@ def test_sentence_embedding_of_the_instruction_leaves_the_input_out(encoder_fold
     """Two records of one instruction: one vector with region=instruction, two with region=prompt."""
     pair = [record("Name it", "a pear", "fruit"), record("Name it", "", "fruit")]
     for region, same in (("instruction", True), ("prompt", False)):
-        pass_ = SentenceEmbedding(str(encoder_folder), region=region)
+        pass_ = sentences(str(encoder_folder), region=region)
         one, other = column(compute(backbone, pair, tmp_path, pass_), "vector")
         assert np.allclose(one, other, atol=1e-6) == same
     with pytest.raises(UserError, match="selection.instructions.region=answer"):
-        SentenceEmbedding(str(encoder_folder), region="answer")
+        sentences(str(encoder_folder), region="answer")
 
 
 def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):
     """Another backbone, another template or a renamed folder changes nothing, and the backbone is never loaded;
     another encoder or window is."""
-    some, pass_ = [record("hi", "", "blue")], SentenceEmbedding(str(encoder_folder))
+    some, pass_ = [record("hi", "", "blue")], sentences(str(encoder_folder))
     source = Loaded(backbone)
     runner = PassRunner(source, Store(tmp_path), TRAINER)
     runner.compute(pass_, some, template("alpaca"))
     other = Loaded(backbone)
     other.identity = {"name": "another", "tokenizer": "bytes"}
     again = PassRunner(other, Store(tmp_path), TRAINER)
-    again.compute(SentenceEmbedding(str(encoder_folder)), some, template("plain"))
+    again.compute(sentences(str(encoder_folder)), some, template("plain"))
     assert again.computed == [] and again.used == runner.used
     assert source.loads == other.loads == 0
     copy = tmp_path / "renamed"
     copy.mkdir()
     for file in encoder_folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    again.compute(SentenceEmbedding(str(copy)), some, template("plain"))
+    again.compute(sentences(str(copy)), some, template("plain"))
     assert again.computed == []
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    runner.compute(SentenceEmbedding(str(copy)), some, template("alpaca"))
-    runner.compute(SentenceEmbedding(str(encoder_folder), max_length=7), some, template("alpaca"))
+    runner.compute(sentences(str(copy)), some, template("alpaca"))
+    runner.compute(sentences(str(encoder_folder), max_length=7), some, template("alpaca"))
     assert len(set(runner.computed)) == 3
 
 

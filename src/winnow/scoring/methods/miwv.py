@@ -41,7 +41,7 @@ class Weakness(Method):
 
     def __init__(self, name: str, encoder: str, revision: str | None) -> None:
         self.name, self.encoder, self.revision = name, encoder, revision
-        embedding = SentenceEmbedding(encoder, revision)
+        embedding = SentenceEmbedding(encoder, revision, max_length=256, region="prompt")  # window of MiniLM [its card]
         self.passes = {"neighbours": embedding, "conditioned": Likelihood("clean"), "one_shot": OneShot("clean")}
 
     def records_for(self, name: str, tables: dict[str, PassTable], records: Sequence[Record]) -> Sequence[Record]:

@@ -162,10 +162,10 @@ class SentenceEmbedding(Pass, Identified):
     Columns per record: `vector`, the encoder's width in floats, of length 1; `tokens`, read by the encoder; `flag`.
     """
 
-    name: str = "packaged:minilm"
-    revision: str | None = None
-    max_length: int = 256
-    region: str = "prompt"
+    name: str
+    revision: str | None
+    max_length: int
+    region: str
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = _SCHEMA
 
