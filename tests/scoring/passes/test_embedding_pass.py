@@ -199,7 +199,7 @@ def test_packaged_encoder(backbone, tmp_path):
     """A paraphrase lies nearer than another subject. MiniLM's card: 384 dimensions; vectors have length 1."""
     texts = ["How do I bake bread?", "What is the way to make a loaf of bread?", "Name the capital of France."]
     some = [record(text, "", "x") for text in texts]
-    vectors = column(compute(backbone, some, tmp_path, SentenceEmbedding()), "vector")
+    vectors = column(compute(backbone, some, tmp_path, sentences("packaged:minilm")), "vector")
     assert vectors.shape == (3, 384) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     cosine = vectors @ vectors.T
     assert cosine[0, 1] > 0.6 > 0.3 > cosine[0, 2]
