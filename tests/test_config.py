@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
 from composed import CONF, config
@@ -184,9 +185,10 @@ def given_keys() -> dict[str, set[str]]:
         if isinstance(node, dict) and str(node.get("_target_", "")).startswith("winnow."):
             found.setdefault(node["_target_"], set()).update(key for key in node if not HYDRAS.search(key))
 
-    for group, choice in CHOICES:
-        name = f"{group}=[{choice}]" if group == "attack" else f"{group}={choice}"
-        walk(OmegaConf.to_container(config(name, *NEEDED.get(name, []))))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for group, choice in CHOICES:
+            parts = [word for word in NEEDED.get(f"{group}={choice}", []) if "@" in word]
+            walk(OmegaConf.to_container(hydra.compose(f"{group}/{choice}", parts)))
     return found
 
 
