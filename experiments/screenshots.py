@@ -1,6 +1,6 @@
 """The pictures of the pages in docs/img, from real runs.
 
-    python experiments/screenshots.py                            # runs what it shows, about half an hour on two cores
+    python experiments/screenshots.py                            # runs first what it shows
     python experiments/screenshots.py --run RUN --sweep SWEEP    # of runs that are there
 
 RUN: a run folder of method=aifd, for the report and the attacked prompts. SWEEP: the folder of a sweep of methods, for
