@@ -9,7 +9,7 @@ import torch
 from tiny import tiny_model
 from transformers import MistralConfig, MistralForCausalLM
 
-from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_prompts
+from winnow.evaluation.shared_prompts import _texts, answer_loglikelihoods, can_share_prompts
 
 # Prompts: one token; two that share three tokens; two that share 20; lengths and answer lengths all differ.
 LONG = tuple(range(30, 50))
@@ -84,3 +84,11 @@ def test_sliding_window_takes_the_plain_way(window, shares):
         sliding_window=window,
     )
     assert can_share_prompts(MistralForCausalLM(config)) is shares
+
+
+def test_texts_of_one_answer_hold_little_padding():
+    """Texts of 100, 90, 60 and 10 tokens, at most three together. 100 and 90: 10 of 200 places are padding. With 60: 50 of
+    300, a sixth. 10 is the fourth, and stands alone. Behind 400: 100 would leave 300 of 800 places empty."""
+    texts = {(*range(k),): [(1,) * (n - k + 1)] for k, n in ((5, 60), (6, 400), (7, 90), (8, 10), (9, 100))}
+    batches = [[len(prompt) + len(answer) - 1 for prompt, answer in batch] for _, batch in _texts(texts, 3)]
+    assert batches == [[400], [100, 90, 60], [10]]

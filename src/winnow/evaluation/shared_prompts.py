@@ -2,13 +2,13 @@
 
 The harness asks for log p(answer | prompt) one pair at a time: four choices repeat the prompt four times, and the
 57 MMLU subjects repeat their examples for every question. Here a prompt's keys and values are computed once,
-and logits are made for answer positions only.
+and logits are made for answer positions only. A prompt that has one answer is run together with it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from tqdm import tqdm
@@ -17,6 +17,8 @@ from winnow.backbone.causal_model import CausalModel, gap_mask
 from winnow.backbone.prefix import SharedPrefix
 
 Ids = tuple[int, ...]
+Pair = tuple[Ids, Ids]  # prompt, answer
+Score = tuple[float, bool]
 _PREFIX_KEY = 16  # prompts that agree on so many first tokens are taken together
 
 
@@ -27,9 +29,7 @@ def can_share_prompts(model) -> bool:
 
 
 @torch.no_grad()
-def answer_loglikelihoods(
-    model, pairs: Sequence[tuple[Ids, Ids]], batch_size: int, progress: bool = True
-) -> list[tuple[float, bool]]:
+def answer_loglikelihoods(model, pairs: Sequence[Pair], batch_size: int, progress: bool = True) -> list[Score]:
     """For each (prompt ids, answer ids): (sum over the answer of log p in nats, whether each token is the argmax).
 
     Both parts must be non-empty. batch_size: answers a forward pass. The result does not depend on it beyond
@@ -39,20 +39,28 @@ def answer_loglikelihoods(
     answers: dict[Ids, list[Ids]] = {}
     for prompt, answer in dict.fromkeys((tuple(prompt), tuple(answer)) for prompt, answer in pairs):
         answers.setdefault(prompt, []).append(answer)
-    found: dict[tuple[Ids, Ids], tuple[float, bool]] = {}
+    several = {prompt: own for prompt, own in answers.items() if len(own) > 1}
+    single = {prompt: own for prompt, own in answers.items() if len(own) == 1}
+    found: dict[Pair, Score] = {}
     with tqdm(total=sum(map(len, answers.values())), desc="Scoring answers", disable=not progress) as bar:
-        for prompts in _alike(answers, batch_size):
-            shared = len(common_prefix([prompt[:-1] for prompt in prompts]))
-            for batch in _batches(prompts, answers, batch_size):
-                found |= _score(prefix, shared, batch)
+        for score, batches in ((_score_texts, _texts(single, batch_size)), (_score, _rows(several, batch_size))):
+            for shared, batch in batches:
+                found |= score(prefix, shared, batch)
                 bar.update(len(batch))
     return [found[tuple(prompt), tuple(answer)] for prompt, answer in pairs]
 
 
-def _score(
-    prefix: SharedPrefix, shared: int, batch: Sequence[tuple[Ids, Ids]]
-) -> dict[tuple[Ids, Ids], tuple[float, bool]]:
-    """Scores of (prompt, answer) pairs whose prompts all begin with the same `shared` tokens.
+def _score_texts(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> dict[Pair, Score]:
+    """Scores of pairs that begin with the same `shared` tokens, each run as one text, padded on the right."""
+    hidden = prefix.hidden(_padded([prompt + answer[:-1] for prompt, answer in batch], prefix.causal.device), shared)
+    return {
+        (prompt, answer): _sum(prefix, states[len(prompt) - 1 :], answer)
+        for (prompt, answer), states in zip(batch, hidden, strict=True)
+    }
+
+
+def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> dict[Pair, Score]:
+    """Scores of pairs whose prompts all begin with the same `shared` tokens, each prompt run once.
 
     The last prompt token goes with the answer, because its logits predict the first answer token. Rows are laid
     out as [shared | rest of the prompt, padded | last prompt token and answer, padded]; the attention mask hides
@@ -73,13 +81,15 @@ def _score(
         attention_mask=gap_mask(lengths, start, ids.shape[1], causal.model.dtype),
         position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=causal.device),
     )
-    scores = {}
-    for row, (prompt, answer) in enumerate(batch):
-        target = torch.tensor(answer, device=causal.device)
-        own = causal.logits(hidden[row, : len(answer)]).float()  # (answer length, vocabulary)
-        chosen = own.gather(1, target[:, None])[:, 0] - own.logsumexp(1)
-        scores[prompt, answer] = (chosen.double().sum().item(), bool((own.argmax(1) == target).all()))
-    return scores
+    return {pair: _sum(prefix, states, pair[1]) for pair, states in zip(batch, hidden, strict=True)}
+
+
+def _sum(prefix: SharedPrefix, states: torch.Tensor, answer: Ids) -> Score:
+    """states: (answer length or more, width), from the one that predicts the answer's first token on."""
+    target = torch.tensor(answer, device=states.device)
+    own = prefix.causal.logits(states[: len(answer)]).float()  # (answer length, vocabulary)
+    chosen = own.gather(1, target[:, None])[:, 0] - own.logsumexp(1)
+    return chosen.double().sum().item(), bool((own.argmax(1) == target).all())
 
 
 def _padded(texts: Sequence[Ids], device) -> torch.Tensor:
@@ -90,18 +100,47 @@ def _padded(texts: Sequence[Ids], device) -> torch.Tensor:
     return ids.to(device)
 
 
-def _alike(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[list[Ids]]:
-    """Prompts with the same first tokens together where they fill a batch, all others in one list.
-
-    Inside a list neighbours are alike in what costs most, the prompts' length or their answers', so that little is
-    padded; longest first, so that a batch that does not fit memory fails at once.
-    """
-    sizes = Counter(prompt[:_PREFIX_KEY] for prompt in answers)
+def _alike(prompts: Iterable[Ids], batch_size: int) -> Iterable[list[Ids]]:
+    """Prompts with the same first tokens together where they fill a batch, all others in one list."""
+    prompts = list(prompts)
+    sizes = Counter(prompt[:_PREFIX_KEY] for prompt in prompts)
     lists: dict[Ids, list[Ids]] = {}
-    for prompt in answers:
+    for prompt in prompts:
         key = prompt[:_PREFIX_KEY]
         lists.setdefault(key if sizes[key] >= batch_size else (), []).append(prompt)
-    for prompts in lists.values():
+    return lists.values()
+
+
+def _shared(prompts: Sequence[Ids]) -> int:
+    return len(common_prefix([prompt[:-1] for prompt in prompts]))
+
+
+def _texts(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[tuple[int, list[Pair]]]:
+    """Batches of texts of about one length, longest first: less than a quarter of a batch is padding."""
+    for prompts in _alike(answers, batch_size):
+        shared = _shared(prompts)
+        texts = sorted(((prompt, answers[prompt][0]) for prompt in prompts), key=_length, reverse=True)
+        lengths = [_length(pair) - shared for pair in texts]
+        start = 0
+        while start < len(texts):
+            end, tokens = start + 1, lengths[start]
+            while end < min(len(texts), start + batch_size):
+                tokens += lengths[end]
+                if 4 * tokens <= 3 * (end + 1 - start) * lengths[start]:
+                    break
+                end += 1
+            yield shared, texts[start:end]
+            start = end
+
+
+def _length(pair: Pair) -> int:
+    return len(pair[0]) + len(pair[1]) - 1
+
+
+def _rows(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[tuple[int, list[Pair]]]:
+    """Batches in which neighbours are alike in what costs most, the prompts' length or their answers'; longest first,
+    so that a batch that does not fit memory fails at once."""
+    for prompts in _alike(answers, batch_size):
         shared = len(common_prefix(prompts))
         reading = sum(len(prompt) - shared for prompt in prompts)
         answering = sum(len(answer) for prompt in prompts for answer in answers[prompt])
@@ -110,13 +149,10 @@ def _alike(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[list[Ids]
             longest = max(map(len, answers[prompt]))
             return (len(prompt), longest) if by_prompt else (longest, len(prompt))
 
-        yield sorted(prompts, key=cost, reverse=True)
-
-
-def _batches(prompts: Sequence[Ids], answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[list[tuple[Ids, Ids]]]:
-    rows = [(prompt, answer) for prompt in prompts for answer in answers[prompt]]
-    for start in range(0, len(rows), batch_size):
-        yield rows[start : start + batch_size]
+        prompts.sort(key=cost, reverse=True)
+        rows = [(prompt, answer) for prompt in prompts for answer in answers[prompt]]
+        for start in range(0, len(rows), batch_size):
+            yield _shared(prompts), rows[start : start + batch_size]
 
 
 def common_prefix(texts: Sequence[Ids]) -> Ids:
