@@ -87,8 +87,8 @@ def test_sliding_window_takes_the_plain_way(window, shares):
 
 
 def test_texts_of_one_answer_hold_little_padding():
-    """Texts of 100, 90, 60 and 10 tokens, at most three together. 100 and 90: 10 of 200 places are padding. With 60: 50 of
-    300, a sixth. 10 is the fourth, and stands alone. Behind 400: 100 would leave 300 of 800 places empty."""
+    """Texts of 100, 90, 60 and 10 tokens, at most three together. 100 and 90: 10 of 200 places are padding. With 60: 50
+    of 300, a sixth. 10 is the fourth, and stands alone. Behind 400: 100 would leave 300 of 800 places empty."""
     texts = {(*range(k),): [(1,) * (n - k + 1)] for k, n in ((5, 60), (6, 400), (7, 90), (8, 10), (9, 100))}
     batches = [[len(prompt) + len(answer) - 1 for prompt, answer in batch] for _, batch in _texts(texts, 3)]
     assert batches == [[400], [100, 90, 60], [10]]
