@@ -12,6 +12,7 @@ from datasets import load_dataset
 
 from winnow import commands, pipeline
 from winnow.errors import UserError
+from winnow.pages.model_card import tuned_model_card
 
 ROWS = [
     {"instruction": "Name a fruit.", "input": "", "output": "A pear."},
@@ -80,23 +81,37 @@ def test_the_card_says_what_it_is(run):
     assert yaml.safe_load(lines[2].split("```")[0])["dataset"] == "subset"
 
 
+RESULTS = {
+    "suite": "arc",
+    "models": {
+        "base": {"metrics": {"arc/acc": {"value": 0.25, "higher_is_better": True}}, "versions": {"lm-eval": "0.4.13"}},
+        "tuned": {"metrics": {"arc/acc": {"value": 0.5, "higher_is_better": True}}},
+    },
+    "headline": ["arc/acc"],
+    "comparison": {"arc/acc": {"difference": 0.25, "low": 0.1, "high": 0.4, "verdict": "win"}},
+}
+
+
 def test_a_model_goes_with_its_card_and_results(run, sent):
-    """The weights are links to where they are, so that nothing is copied; published twice it is the same folder."""
+    """Two of three records are 66.7%. The weights are links to where they are, so that nothing is copied; the card of
+    the store stays as it is; published twice it is the same folder."""
     store = run.parent / "store" / "models" / "x" / "model"
     store.mkdir(parents=True)
     (store / "adapter_model.safetensors").write_bytes(b"weights")
     (store / "README.md").write_text("---\nlibrary_name: peft\n---\n\n# tiny, tuned\n")
     (run / "model").symlink_to(store, target_is_directory=True)
-    card = json.loads((run / "run_card.json").read_text())
-    card["results"] |= {"base/arc/acc": 0.25, "tuned/arc/acc": 0.5}
-    (run / "run_card.json").write_text(json.dumps(card))
+    before = tuned_model_card(run)
+    assert "- method: length\n- pool: pool.json, 3 records" in before and "## Results" not in before
+    assert "- selected: 2 records, 66.7% of the pool" in before and str(run) not in before.split("- command")[0]
+    (run / "results.json").write_text(json.dumps(RESULTS))
     for _ in range(2):
         commands.publish([str(run), "--push", "me/subset"])
     folder = run / "publish" / "model"
     assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
     text = (folder / "README.md").read_text()
-    assert text.startswith("---\nlibrary_name: peft\n---") and "| arc/acc | 0.2500 | 0.5000 |" in text
-    assert "selection: length" in text and (store / "README.md").read_text().endswith("# tiny, tuned\n")
+    assert text.startswith("---\nlibrary_name: peft\n---") and text.startswith(before.rstrip())
+    assert "- arc/acc (high is good): base 0.2500, tuned 0.5000, +0.2500 [+0.1000, +0.4000], better" in text
+    assert (store / "README.md").read_text().endswith("# tiny, tuned\n")
     assert sent[:4] == [
         ("create", "me/subset", "dataset", True),
         ("upload", "me/subset", "dataset", str(run / "publish" / "dataset")),

@@ -10,7 +10,7 @@ import yaml
 
 from winnow.data.records import Pool
 from winnow.errors import UserError
-from winnow.pages.card import show_number, show_seconds
+from winnow.pages.card import JUDGED, change_lines, show_number, show_seconds
 from winnow.stages.parts import Parts
 from winnow.store.files import read_json
 from winnow.sweeps.summary import CARD, table_name
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 COMPARISONS_SHOWN = 3  # of a sweep
 UNREAD_SHOWN = 12  # names of columns that a line holds
-JUDGED = {"win": "better", "loss": "worse", "tie": "tie"}
 RESULTS = {  # what a stage reports besides the metrics of models: (how it is called, its unit)
     "final_loss": ("training loss, last step", "nats per answer token"),
     "detection_auc": ("clean records ranked above defective ones", "AUC"),
@@ -94,23 +93,6 @@ def result_lines(results: Mapping[str, Any]) -> list[str]:
     for key, (name, unit) in RESULTS.items():
         if results.get(key) is not None:
             lines.append(f"  {name}: {show_number(results[key])} {unit}".rstrip())
-    return lines
-
-
-def change_lines(results: Mapping[str, Any]) -> list[str]:
-    """A line for each metric of `results.json` that leads: base and tuned, the difference with its paired 95% interval,
-    and what the test says; a metric without a test as it is."""
-    models, lines = results.get("models", {}), []
-    for key in results.get("headline", []):
-        values = {name: model["metrics"][key] for name, model in models.items() if key in model["metrics"]}
-        if not values:
-            continue
-        good = "high" if next(iter(values.values()))["higher_is_better"] else "low"
-        line = f"  {key} ({good} is good): " + ", ".join(f"{name} {one['value']:.4f}" for name, one in values.items())
-        if key in results.get("comparison", {}):
-            one = results["comparison"][key]
-            line += f", {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}], {JUDGED[one['verdict']]}"
-        lines.append(line)
     return lines
 
 

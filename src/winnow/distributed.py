@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from winnow.errors import UserError
+
 if TYPE_CHECKING:
     from winnow.store.artifacts import Artifact
     from winnow.store.columns import Columns
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-# How long a process may wait for the others (ours). The leader evaluates alone, and may wait for another job's
-# artifact, while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on CPUs, would end the run. A
-# process that dies is noticed by what started it, not by this.
+# How long a process may wait for the others (ours). The leader computes metrics and runs the model's code alone, and
+# may wait for another job's artifact, while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on
+# CPUs, would end the run. A process that dies is noticed by what started it, not by this.
 PATIENCE = timedelta(days=7)
 
 
@@ -82,6 +85,23 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
     return items[dist.get_rank() :: dist.get_world_size()]
 
 
+def dealt(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+    """A result for each item, in their order. Every process of the group calls it with the same items, works on its
+    share of them and gets the results of all. A UserError that one of them raises is raised in all."""
+    try:
+        own: Any = work(share(items))
+    except UserError as error:
+        own = error
+    parts = from_all(own)
+    for part in parts:
+        if isinstance(part, UserError):
+            raise part
+    results: list[Any] = [None] * len(items)
+    for number, part in enumerate(parts):
+        results[number :: len(parts)] = part
+    return results
+
+
 def compute_once(folder: Artifact | Columns, work: Callable[[Any], None], *asked: Any) -> Any:
     """Call `work` with what is missing of `asked`, if anything is, and finish the folder; all processes take the same
     turn.
@@ -121,6 +141,15 @@ def from_leader(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_all(value: Item) -> list[Item]:
+    """The value of each process of the group, by rank, in every one of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    box: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(box, value)
+    return box
 
 
 def read_by_leader(read: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from winnow.data.readers import read_pool
 from winnow.data.records import Record
 from winnow.data.schemas import SCHEMAS
 from winnow.errors import UserError, login
+from winnow.pages.model_card import pool_name, result_parts, tuned_model_card
 from winnow.store.files import read_json, replacing, write_json
 from winnow.store.run_folder import earlier_output, present
 
@@ -70,7 +71,7 @@ def publish(run: Path, push: str | None) -> list[Path]:
     card = read_json(present(run, "run_card.json", "report"), "command", "config", "data", "stages")
     folders = {"dataset": _dataset(run, card)}
     if (run / "model").exists():
-        folders["model"] = _model(run, card)
+        folders["model"] = _model(run)
     if push is not None:
         for kind, folder in folders.items():
             _push(folder, push, kind)
@@ -112,7 +113,7 @@ def _dataset(run: Path, card: Mapping[str, Any]) -> Path:
                 json.dumps({"messages": chat}, ensure_ascii=False, allow_nan=False) + "\n" for chat in chats
             )
         write_json(partial / "dataset_info.json", {"subset": {"file_name": FILE, **ROLES}})
-        (partial / "README.md").write_text(_dataset_card(card, manifest, len(records)), encoding="utf-8")
+        (partial / "README.md").write_text(_dataset_card(run, card, manifest, len(records)), encoding="utf-8")
     return folder
 
 
@@ -139,8 +140,8 @@ def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
     return pool.records
 
 
-def _dataset_card(card: Mapping[str, Any], manifest: Mapping[str, Any], count: int) -> str:
-    backbone, pool = card["config"]["backbone"]["name"], _pool_name(card)
+def _dataset_card(run: Path, card: Mapping[str, Any], manifest: Mapping[str, Any], count: int) -> str:
+    backbone, pool = card["config"]["backbone"]["name"], pool_name(card)
     front = [
         "---",
         "tags: [winnow, instruction-tuning]",
@@ -163,12 +164,12 @@ def _dataset_card(card: Mapping[str, Any], manifest: Mapping[str, Any], count: i
         f"Made with Winnow:\n\n    {card['command']}",
         "## Train on it",
         LINES.rstrip(),
-        *_results(card),
+        *result_parts(run),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _model(run: Path, card: Mapping[str, Any]) -> Path:
+def _model(run: Path) -> Path:
     """The folder of the tuned model, whose weights stay where they are."""
     source, folder = (run / "model").resolve(), run / "publish" / "model"
     with replacing(folder) as partial:
@@ -176,34 +177,8 @@ def _model(run: Path, card: Mapping[str, Any]) -> Path:
         for file in sorted(source.iterdir()):
             if file.name != "README.md":
                 (partial / file.name).symlink_to(file)
-        own = (source / "README.md").read_text(encoding="utf-8").rstrip()
-        selected = f"- selection: {card['config']['method']['name']}, of {_pool_name(card)}"
-        more = [own, "## Where it comes from", f"{selected}\n- command: `{card['command']}`", *_results(card)]
-        (partial / "README.md").write_text("\n\n".join(more) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(tuned_model_card(run), encoding="utf-8")
     return folder
-
-
-def _pool_name(card: Mapping[str, Any]) -> str:
-    """The pool's name on the hub, or the name of its file: where that lay says nothing to others."""
-    source = str(card["data"]["source"])
-    return Path(source).name if source.startswith(("/", "~", ".")) else source
-
-
-def _results(card: Mapping[str, Any]) -> Sequence[str]:
-    """The table of headline numbers, if the run has evaluated."""
-    metrics = {key: value for key, value in card.get("results", {}).items() if key.startswith(("base/", "tuned/"))}
-    if not metrics:
-        return []
-    names = dict.fromkeys(key.partition("/")[2] for key in metrics)
-    rows = [
-        f"| {name} | " + " | ".join(_number(metrics.get(f"{model}/{name}")) for model in ("base", "tuned")) + " |"
-        for name in names
-    ]
-    return ["## Results", "\n".join(["| metric | base | tuned |", "|---|---|---|", *rows])]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _push(folder: Path, name: str, kind: str) -> None:

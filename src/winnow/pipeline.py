@@ -13,6 +13,7 @@ from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Record
 from winnow.distributed import is_leader, join
 from winnow.network import set_offline
+from winnow.pages.model_card import write_model_card
 from winnow.stages.evaluate import evaluate
 from winnow.stages.parts import Parts, build_parts
 from winnow.stages.report import report
@@ -38,9 +39,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     cfg = scaled(cfg)
     join()
     parts = build_parts(cfg)
-    if not is_leader():  # further processes help with passes and tuning; the first one writes
+    if not is_leader():  # further processes help with passes, tuning and evaluation; the first one writes
         stages = stages_of(parts, lambda: _tracker(cfg, parts).lightning_loggers())
-        for name in ("score", "select", "tune"):
+        for name in ("score", "select", "tune", "evaluate"):
             if name in parts.stages:
                 stages[name](StageRecord())
         return {}
@@ -63,6 +64,8 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
                 continue
             with card.stage(name) as record:
                 card.results |= stages[name](record)
+            if name in ("tune", "evaluate") and (folder / "model").exists():
+                write_model_card(folder)
             track_stage(tracker, folder, parts.pool, name, record)
         track_results(tracker, folder, card)
     if "report" in parts.stages:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from winnow.distributed import PATIENCE
 from winnow.errors import UserError
@@ -95,6 +96,26 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
+
+
+def on_all_devices(settings: Mapping[str, Any], model: nn.Module, work: Callable[[], None]) -> None:
+    """Call `work` in each process of these settings, which Lightning starts where nobody has; `model` is on the device
+    of the process meanwhile."""
+    options = {"enable_progress_bar": False, "logger": False, "inference_mode": False, "limit_predict_batches": 1}
+    trainer = make_trainer(settings, **options)
+    with interruptible(trainer):
+        trainer.predict(_Work(model, work), [0], return_predictions=False)
+    trainer.strategy.barrier()
+
+
+class _Work(pl.LightningModule):
+    def __init__(self, model: nn.Module, work: Callable[[], None]) -> None:
+        super().__init__()
+        self.model, self.work = model, work
+
+    def predict_step(self, batch: int, batch_idx: int) -> int:
+        self.work()
+        return batch  # Lightning warns of steps that return nothing
 
 
 class LimitedRun(pl.Callback):

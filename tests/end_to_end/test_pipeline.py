@@ -84,6 +84,9 @@ def test_five_stages_and_their_files(run):
     for one in told["comparisons"]:  # one seed: the same test as the run's own
         (row,), own = one["standings"], compared["comparison"][one["metric"]]
         assert [row[key] for key in ("low", "high", "verdict")] == [own[key] for key in ("low", "high", "verdict")]
+    model = (folder / "model_card.md").read_text()
+    assert "- selected: 2 records, 5.0% of the pool" in model and "```python" in model and "- winnow: " in model
+    assert all(f"- {key} (" in model for key in compared["headline"])
     page = (folder / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
 

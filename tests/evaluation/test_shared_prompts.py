@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from tiny import tiny_model
 from transformers import MistralConfig, MistralForCausalLM
 
+from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.shared_prompts import _texts, answer_loglikelihoods, can_share_prompts
 
 # Prompts: one token; two that share three tokens; two that share 20; lengths and answer lengths all differ.
@@ -40,6 +43,17 @@ def test_equals_one_plain_forward_per_pair(batch_size):
     expected = [by_definition(model, prompt, answer) for prompt, answer in PAIRS]
     found = answer_loglikelihoods(model, PAIRS, batch_size, progress=False)
     assert [value for value, _ in found] == pytest.approx(expected, abs=1e-4)
+
+
+def test_rolling_is_the_harnesss_own(tokenizer):
+    """Texts of 10, 100 and no bytes under a window of 64: one window, two, none. The harness's sums, for which it runs
+    prompt and answer whole."""
+    model = tiny_model()
+    model.config.max_position_embeddings = 64
+    requests = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in ("a text of ", "0123456789" * 10, "")]
+    plain = HFLM(model, tokenizer=tokenizer, backend="causal").loglikelihood_rolling(requests, disable_tqdm=True)
+    found = HarnessModel(model, tokenizer, 2).loglikelihood_rolling(requests, disable_tqdm=True)
+    assert found == pytest.approx(plain, abs=1e-4) and found[2] == 0
 
 
 def test_uniform_model():

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from winnow.backbone.generation import HuggingFaceEngine, Prompt, Sampling
+from winnow.distributed import dealt
 from winnow.evaluation.shared_prompts import Ids, common_prefix
 
 _ALIKE = 0.5  # neighbours that share so large a part of the shorter one are run as one group
@@ -30,7 +31,8 @@ def greedy_answers(
 
     prompts: non-empty token ids; equal ones are answered once. until: an answer ends before the first of these; one
     that stands before any word does not end it, since untuned models often begin with a line break. batch_size: answers
-    a forward pass; changes nothing beyond rounding. White space around an answer is taken off.
+    a forward pass; changes nothing beyond rounding. White space around an answer is taken off. The processes of a group
+    call it together, and each runs its share of the batches, which are those of one process.
     """
     engine = HuggingFaceEngine(model, tokenizer)
     sampling = Sampling(answers=1, temperature=0.0, max_new_tokens=max_tokens, layers=())
@@ -38,13 +40,21 @@ def greedy_answers(
     def stop(tokens: list[int]) -> bool:
         return _stopped(tokenizer.decode(tokens, skip_special_tokens=True), until)
 
-    answers: dict[Ids, str] = {}
-    with tqdm(total=len(set(prompts)), desc="Generating answers", disable=not progress) as bar:
-        for batch in _batches(list(dict.fromkeys(prompts)), batch_size):
-            shared = len(common_prefix(batch))
-            found = engine.generate([Prompt("", list(prompt)) for prompt in batch], sampling, shared, stop)
-            answers |= {prompt: _text(tokenizer, own[0].ids, until) for prompt, own in zip(batch, found, strict=True)}
-            bar.update(len(batch))
+    def answer(own: Sequence[list[Ids]]) -> list[list[str]]:
+        with tqdm(total=sum(map(len, own)), desc="Generating answers", disable=not progress) as bar:
+            texts = []
+            for batch in own:
+                shared = len(common_prefix(batch))
+                found = engine.generate([Prompt("", list(prompt)) for prompt in batch], sampling, shared, stop)
+                texts.append([_text(tokenizer, one[0].ids, until) for one in found])
+                bar.update(len(batch))
+        return texts
+
+    batches = list(_batches(list(dict.fromkeys(prompts)), batch_size))
+    texts = dealt(batches, answer)
+    answers = {
+        prompt: text for batch, own in zip(batches, texts, strict=True) for prompt, text in zip(batch, own, strict=True)
+    }
     return [answers[prompt] for prompt in prompts]
 
 

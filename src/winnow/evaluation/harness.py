@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from winnow.distributed import from_leader
 from winnow.errors import UserError
 from winnow.evaluation import embedded, nlu
 from winnow.evaluation.code_execution import confinement
@@ -82,6 +83,16 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     return result
 
 
+def help_leader(model, tokenizer, suite: Suite) -> None:
+    """What the further processes of a group do while the leader is in `evaluate_model`: their share of the forward
+    passes. The leader alone reads data, computes metrics, runs code of the model and writes."""
+    with _left_as_found(model), _quiet():
+        if runnable(suite)[0]:
+            from winnow.evaluation.model import HarnessModel
+
+            HarnessModel(model, tokenizer, suite.batch_size, prompts=from_leader(None)).follow()
+
+
 def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Suite) -> dict[str, Any]:
     """Two results of `evaluate_model` in the form of results.json; delta = tuned - base, for each shared metric."""
     models = {"base": dict(base)} | ({"tuned": dict(tuned)} if tuned is not None else {})
@@ -124,7 +135,7 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
         raise UserError("evaluation.chat_template=true, but the tokenizer has no chat template: set it to false.")
     with _fresh_folder(workdir / "tasks", keep=True) as folder, _fresh_folder(workdir / "datasets") as cache:
         loaded, pairs, prompts = load_tasks(specs, suite, template, tokenizer, folder, cache)
-        harness_model = HarnessModel(model, tokenizer, suite.batch_size, pairs, prompts)
+        harness_model = HarnessModel(model, tokenizer, suite.batch_size, pairs, from_leader(prompts))
         logging.getLogger("lm_eval").setLevel(logging.WARNING)
         raw = lm_eval.evaluate(
             harness_model,
@@ -135,7 +146,8 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
             fewshot_as_multiturn=suite.chat_template,
             confirm_run_unsafe_code=suite.allow_code_execution,
         )
-    return raw, harness_model.truncated
+        truncated = harness_model.finish()
+    return raw, truncated
 
 
 def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,13 +8,14 @@ and logits are made for answer positions only. A prompt that has one answer is r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from tqdm import tqdm
 
 from winnow.backbone.causal_model import CausalModel, gap_mask
 from winnow.backbone.prefix import SharedPrefix
+from winnow.distributed import dealt
 
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]  # prompt, answer
@@ -33,7 +34,8 @@ def answer_loglikelihoods(model, pairs: Sequence[Pair], batch_size: int, progres
     """For each (prompt ids, answer ids): (sum over the answer of log p in nats, whether each token is the argmax).
 
     Both parts must be non-empty. batch_size: answers a forward pass. The result does not depend on it beyond
-    rounding. Logits are normalised in fp32.
+    rounding. Logits are normalised in fp32. The processes of a group call it together, and each runs its share of the
+    batches, which are those of one process.
     """
     prefix = SharedPrefix(model)
     answers: dict[Ids, list[Ids]] = {}
@@ -41,25 +43,32 @@ def answer_loglikelihoods(model, pairs: Sequence[Pair], batch_size: int, progres
         answers.setdefault(prompt, []).append(answer)
     several = {prompt: own for prompt, own in answers.items() if len(own) > 1}
     single = {prompt: own for prompt, own in answers.items() if len(own) == 1}
-    found: dict[Pair, Score] = {}
-    with tqdm(total=sum(map(len, answers.values())), desc="Scoring answers", disable=not progress) as bar:
-        for score, batches in ((_score_texts, _texts(single, batch_size)), (_score, _rows(several, batch_size))):
-            for shared, batch in batches:
-                found |= score(prefix, shared, batch)
+    batches = [(_score_texts, *one) for one in _texts(single, batch_size)]
+    batches += [(_score, *one) for one in _rows(several, batch_size)]
+
+    def run(own: Sequence[tuple[Callable[..., list[Score]], int, list[Pair]]]) -> list[list[Score]]:
+        with tqdm(total=sum(len(batch) for *_, batch in own), desc="Scoring answers", disable=not progress) as bar:
+            scores = []
+            for score, shared, batch in own:
+                scores.append(score(prefix, shared, batch))
                 bar.update(len(batch))
+        return scores
+
+    found: dict[Pair, Score] = {}
+    for (*_, batch), scores in zip(batches, dealt(batches, run), strict=True):
+        found |= dict(zip(batch, scores, strict=True))
     return [found[tuple(prompt), tuple(answer)] for prompt, answer in pairs]
 
 
-def _score_texts(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> dict[Pair, Score]:
+def _score_texts(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> list[Score]:
     """Scores of pairs that begin with the same `shared` tokens, each run as one text, padded on the right."""
     hidden = prefix.hidden(_padded([prompt + answer[:-1] for prompt, answer in batch], prefix.causal.device), shared)
-    return {
-        (prompt, answer): _sum(prefix, states[len(prompt) - 1 :], answer)
-        for (prompt, answer), states in zip(batch, hidden, strict=True)
-    }
+    return [
+        _sum(prefix, states[len(prompt) - 1 :], answer) for (prompt, answer), states in zip(batch, hidden, strict=True)
+    ]
 
 
-def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> dict[Pair, Score]:
+def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> list[Score]:
     """Scores of pairs whose prompts all begin with the same `shared` tokens, each prompt run once.
 
     The last prompt token goes with the answer, because its logits predict the first answer token. Rows are laid
@@ -81,7 +90,7 @@ def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> dict[Pai
         attention_mask=gap_mask(lengths, start, ids.shape[1], causal.model.dtype),
         position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=causal.device),
     )
-    return {pair: _sum(prefix, states, pair[1]) for pair, states in zip(batch, hidden, strict=True)}
+    return [_sum(prefix, states, answer) for (_, answer), states in zip(batch, hidden, strict=True)]
 
 
 def _sum(prefix: SharedPrefix, states: torch.Tensor, answer: Ids) -> Score:
@@ -141,18 +150,19 @@ def _rows(answers: dict[Ids, list[Ids]], batch_size: int) -> Iterator[tuple[int,
     """Batches in which neighbours are alike in what costs most, the prompts' length or their answers'; longest first,
     so that a batch that does not fit memory fails at once."""
     for prompts in _alike(answers, batch_size):
-        shared = len(common_prefix(prompts))
-        reading = sum(len(prompt) - shared for prompt in prompts)
+        common = len(common_prefix(prompts))
+        reading = sum(len(prompt) - common for prompt in prompts)
         answering = sum(len(answer) for prompt in prompts for answer in answers[prompt])
 
         def cost(prompt: Ids, by_prompt: bool = reading > answering) -> tuple[int, int]:
             longest = max(map(len, answers[prompt]))
             return (len(prompt), longest) if by_prompt else (longest, len(prompt))
 
+        shared = _shared(prompts)
         prompts.sort(key=cost, reverse=True)
         rows = [(prompt, answer) for prompt in prompts for answer in answers[prompt]]
         for start in range(0, len(rows), batch_size):
-            yield _shared(prompts), rows[start : start + batch_size]
+            yield shared, rows[start : start + batch_size]
 
 
 def common_prefix(texts: Sequence[Ids]) -> Ids:

@@ -10,6 +10,8 @@ import yaml
 
 from winnow.store.differences import flatten
 
+JUDGED = {"win": "better", "loss": "worse", "tie": "tie"}  # verdict -> what pages call it
+
 
 def show_number(value: Any) -> str:
     """A value for readers: floats with four significant digits, counts with thousands separators, None as a dash."""
@@ -45,6 +47,23 @@ def show_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def change_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each metric of `results.json` that leads: base and tuned, the difference with its paired 95% interval,
+    and what the test says; a metric without a test as it is."""
+    models, lines = results.get("models", {}), []
+    for key in results.get("headline", []):
+        values = {name: model["metrics"][key] for name, model in models.items() if key in model["metrics"]}
+        if not values:
+            continue
+        good = "high" if next(iter(values.values()))["higher_is_better"] else "low"
+        line = f"  {key} ({good} is good): " + ", ".join(f"{name} {one['value']:.4f}" for name, one in values.items())
+        if key in results.get("comparison", {}):
+            one = results["comparison"][key]
+            line += f", {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}], {JUDGED[one['verdict']]}"
+        lines.append(line)
+    return lines
 
 
 def _cell(value: Any) -> str:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from winnow.data.records import Record
 from winnow.data.templates import Template
+from winnow.distributed import compute_once, is_leader, read_by_leader
 from winnow.scoring.runner import PassRunner
 from winnow.stages.tune import Recipe, check_model
+from winnow.store.artifacts import Artifact
 from winnow.store.describe import describe
 from winnow.store.files import write_json
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
-from winnow.trainer import device_of
+from winnow.trainer import on_all_devices
 
 if TYPE_CHECKING:
     from winnow.evaluation.suite import Suite
@@ -32,7 +34,7 @@ def evaluate(
     subset: Callable[[], list[Record]] | None,
 ) -> dict[str, Any]:
     """Write `results.json`: metrics of `base` and, where there are such models, of `tuned` and its `start`; the paired
-    comparison of `tuned` with `base`.
+    comparison of `tuned` with `base`. All processes take part.
 
     template: of prompts that do not bring their own. subset: gives the records that the tuned model must be made
     from; None if this very run has tuned it.
@@ -45,12 +47,15 @@ def evaluate(
 
     folders: dict[str, Path | None] = {"base": None}
     if recipe is not None:
-        tuned, start = earlier_output(folder, "model", "tune").resolve(), (folder / "start").resolve()
-        folders |= {"start": start, "tuned": tuned} if start.exists() else {"tuned": tuned}
+        made = read_by_leader(lambda: _tuned_models(folder))
+        folders |= made
         if subset is not None:
-            check_model(recipe, tuned, folders.get("start"), subset())
+            check_model(recipe, made["tuned"], made.get("start"), subset())
     record.status = "reused"
-    models = {name: _result(record, name, model, runner, suite, template) for name, model in folders.items()}
+    artifacts = {name: _evaluated(record, name, model, runner, suite, template) for name, model in folders.items()}
+    if not is_leader():
+        return {}
+    models = {name: _result(artifact) for name, artifact in artifacts.items()}
     results = compare(models["base"], models.get("tuned"), suite)
     if "tuned" in models:
         results["comparison"], results["untested"] = compare_results(models["tuned"], models["base"], suite.averages)
@@ -64,10 +69,16 @@ def evaluate(
     }
 
 
-def _result(
+def _tuned_models(folder: Path) -> dict[str, Path]:
+    """Where the run's tuned model is, after that which tuning started from, if that is a tuned one too."""
+    tuned, start = earlier_output(folder, "model", "tune").resolve(), (folder / "start").resolve()
+    return {"start": start, "tuned": tuned} if start.exists() else {"tuned": tuned}
+
+
+def _evaluated(
     record: StageRecord, name: str, folder: Path | None, runner: PassRunner, suite: Suite, template: Template
-) -> dict[str, Any]:
-    """The metrics of one model, from the store or computed now. folder: of a tuned model, None for the backbone."""
+) -> Artifact:
+    """The evaluation of one model, from the store or computed now. folder: of a tuned model, None for the backbone."""
     identity = describe(runner.source)
     if folder is not None:
         from winnow.tuning.saving import tuned_identity
@@ -81,12 +92,16 @@ def _result(
     }
     artifact = runner.store.artifact("evaluations", meta)
     record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))
-    if not artifact.finished:
-        with artifact.claim() as must_compute:  # the leader alone evaluates
-            if must_compute:
-                record.status = "computed"
-                _evaluate(artifact.path, name, folder, runner, suite, template)
-                artifact.finish()
+
+    def work(_: bool) -> None:
+        _evaluate(artifact.path, name, folder, runner, suite, template)
+
+    if compute_once(artifact, work):
+        record.status = "computed"
+    return artifact
+
+
+def _result(artifact: Artifact) -> dict[str, Any]:
     result = artifact.result("result.json", "metrics", "samples")
     if result["samples"] is not None:  # where the store is now, not where it was
         result["samples"] = str(artifact.path / "samples.jsonl")
@@ -96,15 +111,18 @@ def _result(
 def _evaluate(
     target: Path, name: str, folder: Path | None, runner: PassRunner, suite: Suite, template: Template
 ) -> None:
-    from winnow.evaluation.harness import evaluate_model
+    from winnow.evaluation.harness import evaluate_model, help_leader
     from winnow.tuning.saving import load_tuned
 
     backbone = runner.backbone if folder is None else load_tuned(runner.backbone, folder)
-    print(f"Evaluating the {name} model on the suite {suite.name}.", flush=True)
-    home = next(backbone.model.parameters()).device
-    model = backbone.model.to(device_of(runner.trainer))  # Lightning leaves models on the CPU
-    try:
-        result = evaluate_model(model, backbone.tokenizer, suite, template, target, name)
-    finally:
-        model.to(home)
-    write_json(target / "result.json", result)
+    if is_leader():
+        print(f"Evaluating the {name} model on the suite {suite.name}.", flush=True)
+
+    def work() -> None:
+        if is_leader():
+            result = evaluate_model(backbone.model, backbone.tokenizer, suite, template, target, name)
+            write_json(target / "result.json", result)
+        else:
+            help_leader(backbone.model, backbone.tokenizer, suite)
+
+    on_all_devices(runner.trainer, backbone.model, work)

@@ -14,6 +14,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+import winnow
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -115,7 +116,7 @@ def _resolved(base: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "peft")}
+    return {"winnow": winnow.__version__} | {name: version(name) for name in ("torch", "transformers", "peft")}
 
 
 def weight_files(folder: Path) -> list[Path]:
