@@ -14,7 +14,7 @@ from winnow import pipeline
 from winnow.commands import compare
 from winnow.errors import UserError
 from winnow.store.files import write_sum
-from winnow.store.run_folder import folder_lock
+from winnow.store.run_folder import STAGES, folder_lock
 
 SMALL = [
     "data.limit=40",
@@ -289,6 +289,17 @@ def test_a_folder_never_mixes_two_selections(run):
     run("stages=[select]", "selection.ratio=0.5")
     assert not (folder / "model").is_symlink() and not (folder / "report.html").exists()
     assert (folder / "scores.parquet").exists()
+
+
+def test_a_further_process_helps_with_four_stages(run, monkeypatch):
+    """In the order of the leader, for which it waits in each; the report and the run folder are the leader's."""
+    called: list[str] = []
+    stages = {name: lambda _, name=name: called.append(name) for name in STAGES}
+    monkeypatch.setattr(pipeline, "is_leader", lambda: False)
+    monkeypatch.setattr(pipeline, "stages_of", lambda *_: stages)
+    results, folder = run()
+    assert results == {} and called == ["score", "select", "tune", "evaluate"]
+    assert not (folder / "run_card.json").exists()
 
 
 def test_no_evaluation(run):

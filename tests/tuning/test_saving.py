@@ -177,7 +177,7 @@ def test_the_lines_of_the_card_generate(mode, template, tmp_path, capsys):
     backbone.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     backbone.tokenizer.chat_template = "{% for m in messages %}w7 {{ m['content'] }} {% endfor %}w9"
     backbone.model.save_pretrained(tmp_path / "base")
-    backbone.model.config._name_or_path = str(tmp_path / "base")
+    backbone.name = backbone.model.config._name_or_path = str(tmp_path / "base")
     tuner(mode=mode, **SMALL).fit(backbone, tiny_records(), tmp_path, trainer_args=CPU, template=template)
     card = (tmp_path / "model" / "README.md").read_text()
     front, code = card.split("---")[1], card.split("```python\n")[1].split("```")[0]

@@ -76,7 +76,7 @@ def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revis
         origin += f" ({name}: its weights as a package ships them, rounded; those of the hub differ a little)"
     elif public is None:
         origin += " (a local folder; give its place below)"
-    title = f"# {name}, instruction-tuned {'adapter' if adapter else 'model'}"
+    title = f"# {name if public else Path(base).name}, instruction-tuned {'adapter' if adapter else 'model'}"
     rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
     load = [
         *(["from peft import PeftModel"] if adapter else []),
