@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from composed import config, template
 from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, make_records
@@ -13,7 +14,7 @@ from winnow.errors import UserError
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
-from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer
+from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer, on_all_devices
 
 SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every_steps": 1}
 
@@ -74,3 +75,16 @@ def test_a_profiler_reports(tmp_path, caplog):
     tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "profiler": "simple"})
 
     assert "run_training_batch" in caplog.text
+
+
+@pytest.mark.parametrize("extra", [{}, {"limit_predict_batches": 0}, {"fast_dev_run": True}])
+def test_work_on_all_devices_is_done_once_and_whole(extra):
+    """Whatever the settings say of batches, without gradients and outside of inference mode, whose tensors no later
+    training can use."""
+    calls = []
+
+    def work() -> None:
+        calls.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+
+    on_all_devices({"accelerator": "cpu"} | extra, torch.nn.Linear(1, 1), work)
+    assert calls == [(False, False)]
