@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,18 @@ from winnow.quiet import quiet
 
 quiet()
 
+from composed import config  # noqa: E402  (after quiet)
 from tiny import tiny_model, tiny_tokenizer  # noqa: E402  (after quiet)
 
+import winnow.config  # noqa: E402
 from winnow.backbone.loading import Backbone  # noqa: E402
+
+winnow.config.compose = config  # what `build` takes its options from
+
+
+def pytest_collection_finish():
+    """The garbage collector passes over a million objects of the imported libraries no more."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

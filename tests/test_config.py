@@ -4,9 +4,9 @@ whole sweeps, have a test of their own."""
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
-import hydra
 import pytest
 import yaml
 from composed import CONF, config
@@ -51,13 +51,14 @@ def test_the_walk_finds_the_groups():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
 def test_choice_composes_and_builds(group, choice, tmp_path, monkeypatch):
-    """Composed as a user would name it, every interpolation resolved, and its object built. Pools are read only where
-    they come with the package: the others need the hub. Who looks for a tuned model finds one in the working folder."""
+    """Composed as a user would name it, every interpolation resolved, and its object built; what it gives, with its
+    comment and source, has no second default in the signature that takes it. Pools are read only where they come with
+    the package: the others need the hub. Who looks for a tuned model finds one in the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "adapter_model.safetensors").touch()
     cfg = config(f"{group}={choice}", *NEEDED.get(f"{group}={choice}", []), "paths.run=run")
-    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert not twice(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     part = cfg[group]
     if "_target_" not in part or (group == "data" and choice != "embedded"):
         return
@@ -82,6 +83,7 @@ HYDRAS = re.compile(r"(^|\.)(defaults|_\w+_)$")  # Hydra's own words: its docume
 SOURCE = re.compile(r"\[[^\]]+\]|\(ours|ours\)|\[ours|not stated")
 
 
+@cache
 def keys(path: Path) -> dict[str, tuple[int, int, bool]]:
     """Dotted key -> (first line, line behind it, whether numbers stand in it) of a YAML file's values. A list, and a
     mapping in braces, is one value; other mappings are made of the keys in them."""
@@ -107,6 +109,7 @@ def keys(path: Path) -> dict[str, tuple[int, int, bool]]:
     return found
 
 
+@cache
 def comments(path: Path) -> dict[str, str]:
     """Dotted key -> the comments beside and right above it, for each key that has one."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -120,6 +123,7 @@ def comments(path: Path) -> dict[str, str]:
     return found
 
 
+@cache
 def bases(path: Path) -> list[Path]:
     """The files whose keys a file overrides: those that its defaults list names, and theirs."""
     found = []
@@ -174,35 +178,20 @@ def test_the_comment_test_finds_a_bare_key(tmp_path):
     assert comments(file) == {"a": " one [paper]", "b.d": "# above", "g": " ours"}
 
 
-def given_keys() -> dict[str, set[str]]:
-    """Target of the package -> the keys that some option of conf/ gives it, shared bases included."""
-    found: dict[str, set[str]] = {}
-
-    def walk(node) -> None:
-        for value in node.values() if isinstance(node, dict) else node:
-            if isinstance(value, (dict, list)):
-                walk(value)
-        if isinstance(node, dict) and str(node.get("_target_", "")).startswith("winnow."):
-            found.setdefault(node["_target_"], set()).update(key for key in node if not HYDRAS.search(key))
-
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for group, choice in CHOICES:
-            parts = [word for word in NEEDED.get(f"{group}={choice}", []) if "@" in word]
-            walk(OmegaConf.to_container(hydra.compose(f"{group}/{choice}", parts)))
+def twice(node) -> set[str]:
+    """The arguments of the package's targets that a configuration gives and the signature gives as well."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = set().union(*map(twice, children))
+    if isinstance(node, dict) and str(node.get("_target_", "")).startswith("winnow."):
+        defaults = {name for name, (_, default) in arguments(get_object(node["_target_"])).items() if default}
+        found |= {f"{node['_target_']}: {name}" for name in defaults & node.keys()}
     return found
 
 
-def test_a_default_stands_once():
-    """What an option gives, with its comment and source, has no second default in the signature that takes it."""
-    found = given_keys()
-    assert len(found) > 40 and "epsilon" in found["winnow.tuning.adversary.nrm.NRM"]
-    twice = {
-        f"{target}: {name}"
-        for target, keys in found.items()
-        for name, (_, has_default) in arguments(get_object(target)).items()
-        if has_default and name in keys
-    }
-    assert not twice
+def test_a_second_default_is_found():
+    """`sign` has a default in the signature of `instead`, `name` has none."""
+    one = {"_target_": "winnow.config.instead", "name": "a", "sign": "."}
+    assert twice({"group": [one]}) == {"winnow.config.instead: sign"}
 
 
 def test_superfilter_scores_under_its_own_template():

@@ -10,6 +10,8 @@ from winnow.quiet import quiet
 
 quiet()
 
+import gc
+
 import hydra._internal.hydra
 import lm_eval.models.huggingface
 import matplotlib.pyplot
@@ -18,5 +20,8 @@ import peft
 import winnow.__main__
 import winnow.evaluation.loading
 import winnow.evaluation.model
+import winnow.perturb.attacks.prompts
 import winnow.pipeline
 import winnow.tuning.tuner
+
+gc.freeze()  # no collector of a forked process walks through what is imported here

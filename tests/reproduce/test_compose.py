@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
-from composed import CONF
-from hydra import compose, initialize_config_dir
+from composed import CONF, config, config_of_hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
@@ -54,25 +55,19 @@ def test_jobs_compose_at_smoke_scale_and_are_rows_of_the_paper(name):
     compositions. No job is two rows of the paper unless the paper gives a range; where all jobs are composed, every row
     of the paper has a job or a reason why not, and never both."""
     given = [f"experiment={name}", "scale=smoke"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        sweep = compose("config", overrides=given, return_hydra_config=True)
-        rows, params = list(sweep.hydra.sweeper.rows), {k: str(v) for k, v in sweep.hydra.sweeper.params.items()}
-        assert (
-            sweep.hydra.mode.name == "MULTIRUN"
-            and sweep.table.paper == name.split("/")[0]
-            and sweep.table.name == name.split("/")[1]
-        )
-        jobs = expand(rows, params, given, OverridesParser.create().parse_overrides)
-        assert len({job[-2] for job in jobs}) == len(jobs)  # folders
-        found = []
-        for job in jobs if len(jobs) <= 12 else covering(jobs):
-            cfg = compose("config", overrides=[*job, "paths.run=run"], return_hydra_config=True)
-            choices = {str(key): str(value) for key, value in cfg.hydra.runtime.choices.items()}
-            with open_dict(cfg):
-                del cfg["hydra"]
-            new, changes = rescaled(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), [])
-            assert new["backbone"]["name"].startswith("packaged:") and changes
-            found.append(identity(new["row"], choices, new["table"]["paper"]))
+    sweep = config_of_hydra(*given)
+    assert sweep.hydra.mode.name == "MULTIRUN" and f"{sweep.table.paper}/{sweep.table.name}" == name
+    jobs = jobs_of(*given)
+    assert len({job[-2] for job in jobs}) == len(jobs)  # folders
+    found = []
+    for job in jobs if len(jobs) <= 12 else covering(jobs):
+        cfg = config_of_hydra(*job, "paths.run=run")
+        choices = {str(key): str(value) for key, value in cfg.hydra.runtime.choices.items()}
+        with open_dict(cfg):
+            del cfg["hydra"]
+        new, changes = rescaled(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), [])
+        assert new["backbone"]["name"].startswith("packaged:") and changes
+        found.append(identity(new["row"], choices, new["table"]["paper"]))
     printed = read_paper(PAPER / name / "paper.csv")
     settings = commands.table_settings(name)
     for job in found:
@@ -91,40 +86,39 @@ def test_searches_compose(name):
         "consistency": ["method.beta=3.0", "selection.limit=0.8"],
         "anit": ["noising.omega=0.1", "adversary.epsilon=0.1", "adversary.alpha=0.01", "adversary.weight=1.0"],
     }[name]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[f"experiment=search/{name}", *trial], return_hydra_config=True)
+    cfg = config_of_hydra(f"experiment=search/{name}", *trial)
     assert {word.split("=")[0] for word in trial} == set(cfg.hydra.sweeper.params)
     assert cfg.objective.startswith("tuned/") and cfg.hydra.sweeper.direction in ("minimize", "maximize")
 
 
 def test_an_experiment_has_the_last_word():
     """It stands behind config.yaml's own keys: its folder, its batches and its sweeper are those that count."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=["experiment=ifd/main"], return_hydra_config=True)
+    cfg = config_of_hydra("experiment=ifd/main")
     assert cfg.scoring.tokens_per_batch == "auto" and cfg.hydra.sweep.dir == "outputs/experiments/ifd/main/paper"
 
 
-def jobs_of(name: str, *given: str):
-    """(overrides, configuration) of each job of an experiment at its paper's scale."""
-    words = [f"experiment={name}", *given]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        sweep = compose("config", overrides=words, return_hydra_config=True)
-        rows, params = list(sweep.hydra.sweeper.rows), {k: str(v) for k, v in sweep.hydra.sweeper.params.items()}
-        jobs = expand(rows, params, words, OverridesParser.create().parse_overrides)
-    for job in jobs:
-        yield dict(word.split("=", 1) for word in job), job
+@cache
+def jobs_of(*given: str) -> list[list[str]]:
+    """The overrides of each job of a sweep."""
+    sweeper = config_of_hydra(*given).hydra.sweeper
+    params = {key: str(value) for key, value in sweeper.params.items()}
+    return expand(list(sweeper.rows), params, list(given), OverridesParser.create().parse_overrides)
+
+
+def words_of(name: str) -> list[tuple[dict[str, str], list[str]]]:
+    """(key -> value, overrides) of each job of an experiment at its paper's scale."""
+    return [(dict(word.split("=", 1) for word in job), job) for job in jobs_of(f"experiment={name}")]
 
 
 def composed(job: list[str]) -> dict:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", overrides=[*job, "paths.run=run"]), resolve=True)
+    return OmegaConf.to_container(config(*job, "paths.run=run"), resolve=True)
 
 
 @pytest.mark.parametrize("name", ["headline", "levels", "layers", "audit"])
 def test_the_attacks_of_a_table_are_greedy_and_smaller_scales_substitute_them(name):
     """At the paper's scale every attack in use searches greedily with the papers' resources; at smoke it does not, and
     the two changes are among those that are printed, once each. What the command line sets stays."""
-    job = next(job for words, job in jobs_of(f"aifd/{name}") if words.get("method") != "random")
+    job = next(job for words, job in words_of(f"aifd/{name}") if words.get("method") != "random")
     cfg = composed(job)
     attacks = cfg["attack"]["use"]
     if cfg["method"].get("attacks"):
@@ -143,35 +137,35 @@ def test_the_attacks_of_a_table_are_greedy_and_smaller_scales_substitute_them(na
 
 def test_rows_of_aifd_and_ifd():
     """1%, 5% and 10% by four methods; pre-experience with 100 clusters of 1 to 20 records; a random row."""
-    rows = [words for words, _ in jobs_of("aifd/headline")]
+    rows = [words for words, _ in words_of("aifd/headline")]
     assert {(one["method"], one["selection.ratio"]) for one in rows if one["data"] == "alpaca"} == {
         (method, ratio) for method in ("random", "ifd", "aifd", "aioec") for ratio in ("0.01", "0.05", "0.1")
     }
-    cfgs = [composed(job) for words, job in jobs_of("ifd/pre_experience") if "row.pre_experience" in words]
+    cfgs = [composed(job) for words, job in words_of("ifd/pre_experience") if "row.pre_experience" in words]
     sizes = [one["pre_experience"].get("clusters", 0) * one["pre_experience"].get("per_cluster", 0) for one in cfgs]
     assert sizes == [0, 100, 300, 500, 1000, 2000] == [one["row"]["pre_experience"] for one in cfgs]
-    main = list(jobs_of("ifd/main"))
+    main = words_of("ifd/main")
     assert {words["data"] for words, _ in main if words.get("method") == "random"} == {"alpaca", "wizardlm"}
     assert {composed(job)["selection"]["budget"] for _, job in main[:2]} == {"valid"}
-    assert composed(next(iter(jobs_of("aifd/headline")))[1])["selection"]["budget"] == "records"
+    assert composed(words_of("aifd/headline")[0][1])["selection"]["budget"] == "records"
 
 
 def test_figures_of_anit():
     """2a: eight data sets, three backbones, omega 0.1 to 0.5 by five noises, and a baseline of each: 8 * 3 * (5 * 5 +
     1) jobs. 2b and c: FGSM, PGD and FreeLB at 5 rounds, ANIT with random replacement; FGM and NEFTune are ours."""
-    rows = [words for words, _ in jobs_of("anit/figure2a")]
+    rows = [words for words, _ in words_of("anit/figure2a")]
     assert len(rows) == 624 and len({(one["data"], one["backbone"]) for one in rows}) == 24
     assert sum(one["adversary"] == "none" for one in rows) == 24
     assert {one["noising.omega"] for one in rows if one["adversary"] == "nrm"} == {f"0.{n}" for n in range(1, 6)}
-    job = next(job for words, job in jobs_of("anit/figure2a") if words["adversary"] == "none")
+    job = next(job for words, job in words_of("anit/figure2a") if words["adversary"] == "none")
     assert composed(job)["row"]["omega"] is None
-    rows = {(one["adversary"], one["noising"], one.get("adversary.rounds")) for one, _ in jobs_of("anit/figure2bc")}
+    rows = {(one["adversary"], one["noising"], one.get("adversary.rounds")) for one, _ in words_of("anit/figure2bc")}
     plain = {(name, "none", None) for name in ("none", "fgsm", "fgm", "neftune")}
     assert rows == plain | {("pgd", "none", "5"), ("freelb", "none", "5"), ("nrm", "replacement", None)}
 
 
 def test_several_tasks_at_once():
     """All eight data sets in one pool, each asked with its own test set."""
-    cfg = composed(next(job for _, job in jobs_of("anit/multitask")))
+    cfg = composed(words_of("anit/multitask")[0][1])
     assert cfg["data"]["dataset"] == cfg["evaluation"]["datasets"] and len(cfg["data"]["dataset"]) == 8
     assert cfg["table"]["average"] == "average/tasks"

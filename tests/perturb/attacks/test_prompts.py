@@ -6,15 +6,15 @@ import itertools
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import editdistance
 import pytest
 from rapidfuzz.distance import Levenshtein
 from six_attacks import CACHE, INSTRUCTIONS, KINDS, attack_of, record
+from trials import context, fork
 
+from winnow.distributed import join, rank
 from winnow.errors import UserError
 from winnow.perturb.attacks import prompts
 from winnow.perturb.attacks.base import EMPTY_INSTRUCTION
@@ -98,9 +98,15 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert rows(table) == whole and table.origin == "resumed"
 
 
+@pytest.fixture
+def quick_start(monkeypatch):
+    """Workers have the imports when they start; test_workers_end_with_their_leader starts them as users do."""
+    monkeypatch.setattr(prompts, "get_context", lambda _: context())
+
+
 @pytest.mark.slow
-def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch):
-    """Two attacks in this process, and in two others that serve both and load everything anew."""
+def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch, quick_start):
+    """Two attacks in this process, and in two others that serve both and load the attacks' resources anew."""
     monkeypatch.setattr(prompts, "CHUNK", 3)
     with worker_pool(2) as pool:
         for name in ("deepwordbug", "textbugger"):
@@ -113,7 +119,7 @@ def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_dead_worker_is_one_sentence(tmp_path):
+def test_a_dead_worker_is_one_sentence(tmp_path, quick_start):
     shared = {"search": "random", "resources": "offline", "seed": 0, "query_budget": 200, "cache": CACHE}
     deadly = Deadly(name="stresstest", **shared)
     with pytest.raises(UserError, match="attack.processes=1"):
@@ -134,18 +140,29 @@ def test_greedy_needs_someone_to_ask(tmp_path):
         attacked_prompts(attack_of("checklist", search="greedy"), RECORDS, Store(tmp_path), progress=False)
 
 
+def make_share(folder: Path) -> None:
+    """What each task of a Slurm job runs; it writes down what it made."""
+    made, real = [], prompts.rows_of
+    join()
+    prompts.rows_of = lambda attack, texts, asks=None: made.extend(one for one, _ in texts) or real(attack, texts, asks)
+    table = attacked_prompts(attack_of("checklist"), RECORDS, Store(folder / "store"), progress=False)
+    (folder / f"rank_{rank()}.json").write_text(json.dumps({"made": made, "prompts": table.prompts()}))
+
+
 @pytest.mark.slow
 def test_every_task_of_a_slurm_job_makes_its_share(tmp_path):
     """Two processes with the variables of `srun --ntasks=2`: each record is made by one of them, half by each, and both
     then have all prompts, the same as one process makes."""
     job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NAME": "winnow", "SLURM_NODELIST": "127.0.0.1"}
     job |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
-    environment = os.environ | job | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(Path(__file__).with_name("two_prompt_processes.py")), str(tmp_path)]
-    own = [{"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(2)]
-    tasks = [subprocess.Popen(script, env=environment | one, stderr=subprocess.PIPE, text=True) for one in own]
-    errors = [task.communicate()[1] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], errors
+    logs = [tmp_path / f"log_{task}" for task in range(2)]
+    tasks = [
+        fork(make_share, tmp_path, log=log, SLURM_PROCID=str(task), SLURM_LOCALID=str(task), **job)
+        for task, log in enumerate(logs)
+    ]
+    for task in tasks:
+        task.join(300)
+    assert [task.exitcode for task in tasks] == [0, 0], [log.read_text() for log in logs]
     one, two = (json.loads((tmp_path / f"rank_{task}.json").read_text()) for task in range(2))
     unique = {record.id for record in RECORDS}
     assert not set(one["made"]) & set(two["made"]) and set(one["made"]) | set(two["made"]) == unique
