@@ -1,7 +1,8 @@
 """Helpers of the notebooks: runs without a command line, a table of a run's records, plots in the style of the reports.
 
-The words of `winnow` describe a run. Runs are written below WINNOW_NOTEBOOK_FOLDER (by default
-`outputs/notebooks` in the repository). All notebooks share one store there, so that no notebook repeats a pass.
+The words of `winnow` describe a run; WINNOW_NOTEBOOK_WORDS has those of all runs. They are written below
+WINNOW_NOTEBOOK_FOLDER (by default `outputs/notebooks` in the repository). All notebooks share one store there, so that
+no notebook repeats a pass.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ quiet()  # before the import of libraries that print
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars are off; no need for their widgets
 
 DOTS_PER_INCH = 96  # 9 inches wide: 864 pixels, of about 40 KB each
-QUIET = ("tracking=none", "trainer.enable_progress_bar=false")
+QUIET = ("tracking=none", "trainer.enable_progress_bar=false", *os.environ.get("WINNOW_NOTEBOOK_WORDS", "").split())
 _began = time.perf_counter()
 _stages: list[str] = []  # status of every stage since `begin`
 

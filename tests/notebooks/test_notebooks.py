@@ -1,4 +1,4 @@
-"""The notebooks: as they lie there they are complete and clean; each runs at smoke size on the packaged backbone."""
+"""The notebooks: as they lie there they are complete and clean; each runs at smoke size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from composed import build
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -84,10 +85,18 @@ def test_kept_outputs_are_a_readers(name):
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    """One kernel for all notebooks, in an empty folder that holds their store: imports and passes are paid for once."""
+    """One kernel for all notebooks, in an empty folder that holds their store: imports and passes are paid for once.
+    The backbone is the packaged one without all but four of its layers."""
     place = tmp_path_factory.mktemp("notebooks")
+    whole = build("backbone/smollm2_135m").load()
+    whole.model.model.layers = whole.model.model.layers[:4]
+    whole.model.config.num_hidden_layers = 4
+    whole.model.save_pretrained(place / "backbone")
+    whole.tokenizer.save_pretrained(place / "backbone")
+    words = f"backbone=hub backbone.dtype=fp32 backbone.name={place / 'backbone'}"
     first = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", startup_timeout=300)
-    environment = os.environ | SMOKE | {"WINNOW_NOTEBOOK_FOLDER": str(place), "IPYTHONDIR": str(place / "ipython")}
+    environment = os.environ | SMOKE | {"WINNOW_NOTEBOOK_FOLDER": str(place), "WINNOW_NOTEBOOK_WORDS": words}
+    environment |= {"IPYTHONDIR": str(place / "ipython")}
     with first.setup_kernel(cwd=str(place), env=environment):
         yield first.km
 
@@ -95,8 +104,8 @@ def kernel(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_notebook_runs(kernel, name):
-    """Every cell in order, with 8 records: no error, nothing on stderr, all plots. Variables of the notebook before are
-    gone, as they are in a kernel of its own."""
+    """Every cell in order, with 8 records and a shallow model: no error, nothing on stderr, all plots. Variables of the
+    notebook before are gone, as they are in a kernel of its own."""
     notebook = read(name)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
     NotebookClient(notebook, km=kernel, timeout=300).execute()
