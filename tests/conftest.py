@@ -1,5 +1,5 @@
-"""Small real parts for tests: a tiny Llama with fixed weights, and a byte-level tokenizer built in place. What loads torch is
-imported where it is used: of pytest-xdist's three processes one only hands out the tests."""
+"""Small real parts for tests: a tiny Llama with fixed weights, and a byte-level tokenizer built in place. What loads
+torch is imported where it is used: of pytest-xdist's three processes one only hands out the tests."""
 
 from __future__ import annotations
 

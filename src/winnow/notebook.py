@@ -37,7 +37,7 @@ quiet()  # before the import of libraries that print
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars are off; no need for their widgets
 
 DOTS_PER_INCH = 96  # 9 inches wide: 864 pixels, of about 40 KB each
-QUIET = ("tracking=none", "trainer.enable_progress_bar=false", *os.environ.get("WINNOW_NOTEBOOK_WORDS", "").split())
+QUIET = ("tracking=none", "trainer.enable_progress_bar=false")
 _began = time.perf_counter()
 _stages: list[str] = []  # status of every stage since `begin`
 
@@ -84,7 +84,7 @@ def compose(*words: str) -> DictConfig:
 
     The method and a hash of the words name the run folder, so that equal words share it.
     """
-    cfg = config.compose(*QUIET, f"paths.store={folder() / 'store'}", *words)
+    cfg = config.compose(*_own_words(), f"paths.store={folder() / 'store'}", *words)
     if not any(word.startswith("paths.run=") for word in words):
         cfg.paths.run = str(folder() / "runs" / f"{cfg.method.name}-{_hash(words)}")
     return cfg
@@ -111,7 +111,7 @@ def sweep(*words: str) -> Path:
     finished = place / "finished"
     again = finished.exists()
     if not again:
-        plain = [*QUIET, f"hydra.sweep.dir={place}", f"paths.store={place / 'store'}"]
+        plain = [*_own_words(), f"hydra.sweep.dir={place}", f"paths.store={place / 'store'}"]
         command = [sys.executable, "-m", "winnow", "-m", *plain, *words]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -182,6 +182,10 @@ def _count(run_folder: Path, again: bool = False) -> None:
     card = read_json(run_folder / "run_card.json")
     done = [stage["status"] for stage in card["stages"].values() if stage["status"] != "skipped"]
     _stages.extend(["reused"] * len(done) if again else done)
+
+
+def _own_words() -> list[str]:
+    return [*QUIET, *os.environ.get("WINNOW_NOTEBOOK_WORDS", "").split()]
 
 
 def _hash(words: Sequence[str]) -> str:

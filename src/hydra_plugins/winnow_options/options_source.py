@@ -28,7 +28,7 @@ class OptionsSource(FileConfigSource):
         return "winnow"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        changed = Path(self.path, config_path).with_suffix(".yaml").stat().st_mtime_ns
+        changed = Path(self.path, self._normalize_file_name(config_path)).stat().st_mtime_ns
         return pickle.loads(_read(self.path, config_path, changed))  # Hydra changes what it gets
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
