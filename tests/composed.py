@@ -16,9 +16,8 @@ from omegaconf import DictConfig, open_dict
 from winnow.config import build
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-VALUE = re.compile(
-    r"(?!hydra\.)(\w+(\.\w+)+|seed|stages|offline)="
-)  # any other override is a choice, or adds, or deletes
+# `key=value`; any other override chooses, adds, deletes or sweeps.
+VALUE = re.compile(r"(?!hydra\.)(\w+(\.\w+)+|seed|stages|offline)=([^,]*|\[.*\]|\{.*\})")
 
 assert defaults_list._create_interpolation_map
 defaults_list._create_interpolation_map = lambda *_: None  # a third of its time; no default is interpolated
@@ -35,7 +34,7 @@ def _chosen(words: tuple[str, ...]) -> bytes:
 def config_of_hydra(*overrides: str) -> DictConfig:
     """The configuration of `winnow <overrides>` with Hydra's own part. Hydra composes each set of choices once, which
     takes a tenth of a second or two; it sets values afterwards, which takes a hundredth: here on a copy."""
-    values = [word for word in overrides if VALUE.match(word)]
+    values = [word for word in overrides if VALUE.fullmatch(word)]
     cfg = pickle.loads(_chosen(tuple(word for word in overrides if word not in values)))
     ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), cfg)
     return cfg
