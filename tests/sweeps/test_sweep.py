@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from composed import CONF
+from composed import config_of_hydra
 from trials import call
 
 TABLE = "experiment=consistency/table3"
@@ -52,10 +52,10 @@ def joblib(arguments, path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def statuses(tmp_path) -> dict[str, tuple[str, str]]:
-    """Job -> (status, how its score stage came about)."""
-    cards = [json.loads(path.read_text()) for path in sorted((tmp_path / "sweep").glob("*/run_card.json"))]
-    return {card["config"]["row"]["job"]: (card["status"], card["stages"]["score"]["status"]) for card in cards}
+def cards(tmp_path) -> dict[str, dict]:
+    """Job -> its run card."""
+    found = [json.loads(path.read_text()) for path in sorted((tmp_path / "sweep").glob("*/run_card.json"))]
+    return {card["config"]["row"]["job"]: card for card in found}
 
 
 @pytest.mark.slow
@@ -68,23 +68,13 @@ def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tm
     assert code == 1, first
     told = first.splitlines()[-1]
     assert told.count("is no record at all") == 1 and "3 jobs of the sweep failed" in told
-    found = statuses(tmp_path)
-    assert sorted(status for status, _ in found.values()) == ["failed"] * 3 + ["finished"] * 3
+    assert sorted(card["status"] for card in cards(tmp_path).values()) == ["failed"] * 3 + ["finished"] * 3
     assert "scale=smoke changes" in first and "The table has" in first
     assert "is no record at all" in (tmp_path / "table" / "results-smoke.md").read_text()
     code, again = call(command(TABLE, table, "selection.ratio=0.5,0.25"), tmp_path / "log")
     assert code == 0, again
-    noise = {job: how for job, how in statuses(tmp_path).items() if job.startswith("consistency") and "0.01" not in job}
-    assert len(noise) == 4 and set(noise.values()) == {("finished", "reused")}
-
-
-@pytest.mark.slow
-def test_joblib_runs_the_same_jobs(command, tmp_path):
-    """Jobs of which half fail: these are named, the others finish."""
-    words = ["method=random", "selection.ratio=0.5,0.01", f"table.folder={tmp_path / 'table'}"]
-    code, output = joblib(command(TABLE, *words), tmp_path)
-    assert code == 1 and "is no record at all" in output, output
-    assert sorted(status for status, _ in statuses(tmp_path).values()) == ["failed"] * 3 + ["finished"] * 3
+    noise = [one for job, one in cards(tmp_path).items() if job.startswith("consistency") and "0.01" not in job]
+    assert [(card["status"], card["stages"]["score"]["status"]) for card in noise] == [("finished", "reused")] * 4
 
 
 @pytest.mark.slow
@@ -94,7 +84,7 @@ def test_submitit_runs_the_same_jobs(command, tmp_path):
     two = ["hydra.sweeper.only={method: consistency}", "seed=0", f"table.folder={tmp_path / 'table'}"]
     code, output = call(command(TABLE, "hydra/launcher=submitit_local", *two), tmp_path / "log")
     assert code == 0, output
-    assert [status for status, _ in statuses(tmp_path).values()] == ["finished"] * 2
+    assert [card["status"] for card in cards(tmp_path).values()] == ["finished"] * 2
 
 
 @pytest.mark.slow
@@ -120,23 +110,29 @@ def test_optuna_minimises_an_objective(command, tmp_path):
 
 
 KILLER = """
-import os
+import os, time
+from pathlib import Path
 from hydra.experimental.callback import Callback
 class Killer(Callback):
     def on_job_start(self, config, **kwargs):
         if config.row.order == "low":
+            cards = Path(config.hydra.sweep.dir).glob
+            while len([card for card in cards("random*/run_card.json") if '"running"' not in card.read_text()]) < 2:
+                time.sleep(0.1)
             os._exit(9)
 """
 
 
 @pytest.mark.slow
-def test_a_killed_job_is_named_and_the_table_has_what_there_is(command, tmp_path):
-    """Under joblib a process ends as if the system had killed it: the launcher's error is a sentence, the job is
-    named."""
+def test_joblib_runs_the_same_jobs_and_a_killed_one_is_named(command, tmp_path):
+    """Two at a time: of the two random jobs one fails late and is named, the other finishes. A later process ends as if
+    the system had killed it: the launcher's error is a sentence, its job is named, the table has what there is."""
     (tmp_path / "killer.py").write_text(KILLER)
-    words = ["+hydra.callbacks.killer._target_=killer.Killer", f"table.folder={tmp_path / 'table'}"]
-    code, output = joblib(command(TABLE, *words), tmp_path)
+    words = ["selection.ratio=0.5,0.01", "+hydra.callbacks.killer._target_=killer.Killer"]
+    code, output = joblib(command(TABLE, *words, f"table.folder={tmp_path / 'table'}"), tmp_path)
     assert code == 1, output
+    random = [card["status"] for job, card in cards(tmp_path).items() if job.startswith("random")]
+    assert sorted(random) == ["failed", "finished"] and "is no record at all" in output
     assert "consistency-bottom" in output and ": not finished: it was killed" in output
     assert "ended early: TerminatedWorkerError" in output and "sweep_error.txt" in output
     assert (tmp_path / "table" / "results-smoke.md").is_file() and (tmp_path / "sweep" / "sweep_error.txt").is_file()
@@ -144,7 +140,4 @@ def test_a_killed_job_is_named_and_the_table_has_what_there_is(command, tmp_path
 
 def test_single_runs_keep_their_mode():
     """The experiment alone makes a run a sweep; plain runs are as they were."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose("config", return_hydra_config=True).hydra.mode is None
+    assert config_of_hydra().hydra.mode is None
