@@ -78,9 +78,17 @@ def attack_page(
     return render(
         "pages/attack_page.html.j2",
         {"numbers": numbers, "groups": _groups(tables, records, changes), "pool": len(records)},
-        share=lambda value: "–" if value is None else f"{value:.1%}",
-        decimals=lambda value, digits: "–" if value is None else f"{value:,.{digits}f}",
+        share=_share,
+        decimals=_decimals,
     )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def _groups(

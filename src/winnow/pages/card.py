@@ -137,6 +137,6 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     ]
     lines += ["## Code and machine", "", *_table(("", ""), provenance), ""]
     lines += ["## Packages", "", ", ".join(f"{name} {version}" for name, version in card["packages"].items()), ""]
-    configuration = yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True)
+    configuration = yaml.dump(card["config"], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
     lines += ["## Configuration", "", *_fenced(configuration, "yaml")]
     return "\n".join(lines) + "\n"

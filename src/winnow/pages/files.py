@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,23 @@ def render(template: str, content: Mapping[str, Any], **filters: Callable) -> st
     """The template, a path below the package such as `pages/report.html.j2`, filled with `content`.
 
     HTML escapes every text; Markdown escapes none. A name that `content` lacks is an error."""
+    environment = _environment(template.endswith(".html.j2"), tuple(filters.items()))
+    return environment.get_template(template).render(content)
+
+
+@cache
+def _environment(html: bool, filters: tuple[tuple[str, Callable], ...]) -> jinja2.Environment:
+    """Kept, because it keeps the templates that it has compiled."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=html,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     formats = {"number": show_number, "measure": show_measure, "change": show_change, "seconds": show_seconds}
-    environment.filters.update(formats, words=_words)
-    environment.filters.update(filters)
-    return environment.get_template(template).render(content)
+    environment.filters.update(formats, words=_words, **dict(filters))
+    return environment
 
 
 def _words(name: str) -> str:

@@ -92,7 +92,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     if card is not None:
         content["price"] = card.get("price")
         content["git"] = git_phrase(card["git"])
-        content["config"] = yaml.safe_dump(card["config"], sort_keys=False, allow_unicode=True)
+        content["config"] = yaml.dump(card["config"], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
         content["data"] = list(flatten(card["data"]))
         content["longest_stage"] = max((stage["seconds"] for stage in card["stages"].values()), default=0) or 1
     return content
