@@ -129,8 +129,7 @@ def _check_settings(
     if schema != "auto" and columns is not None:
         raise UserError(f"data.schema={schema} and data.columns exclude each other: leave data.schema=auto.")
     for key, size in sizes.items():
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size <= 0):
-            raise UserError(f"data.{key}={size} is out of range: give a whole number above 0, or null for all.")
+        check_size(key, size)
     check_choice("on_error", on_error, ON_ERROR)
     for key, value in (("source", source), ("path", path)):
         if value is not None and not isinstance(value, (str, Path)):
@@ -138,6 +137,12 @@ def _check_settings(
                 f"data.{key}={value} is no text: put the value into quotes of its own inside those of the shell, "
                 f"\"data.{key}='...'\"."
             )
+
+
+def check_size(key: str, size: Any) -> None:
+    """Raises UserError where a setting of data is neither a number of records nor null."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size <= 0):
+        raise UserError(f"data.{key}={size} is out of range: give a whole number above 0, or null for all.")
 
 
 def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
