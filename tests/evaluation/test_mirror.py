@@ -14,6 +14,7 @@ from tiny import tiny_model
 from winnow.errors import UserError
 from winnow.evaluation.catalogue import leaves
 from winnow.evaluation.harness import evaluate_model
+from winnow.evaluation.items import asked_texts
 from winnow.evaluation.mirror import data_folder, mirrored_files, write_overlay
 from winnow.evaluation.suite import Suite
 from winnow.store.describe import describe
@@ -139,6 +140,13 @@ def test_items_that_are_not_asked_are_a_target(tmp_path):
     assert [(bad.file, bad.row, bad.reason) for bad in pool.quarantined] == [
         ("arc_easy/validation", 1, "the evaluation asks it")
     ]
+
+
+def test_the_texts_that_are_asked(tmp_path):
+    """Of ARC-Easy the texts of its test rows, and nothing of the training split."""
+    write_items(tmp_path, "arc_easy", train=[arc("Is ice cold?")], test=[arc("Is snow white?")])
+    asked = list(asked_texts(suite(tmp_path, ("arc_easy", 0, ["acc"]))))
+    assert asked == ["Is snow white?", "no", "yes", "A", "B", "B"]
 
 
 def test_fewer_items_are_drawn_and_are_a_part_of_more(tmp_path):

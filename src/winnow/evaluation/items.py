@@ -1,19 +1,23 @@
-"""The items of an evaluation task that the evaluation does not ask, as records: `data@target=suite`."""
+"""The items of evaluation tasks: those that are not asked, as records (`data@target=suite`), and the texts of the
+others."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from winnow import draws
+from winnow.data.nlu.datasets import DATASETS
+from winnow.data.overlap import texts_in
 from winnow.data.readers import check_size
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.errors import UserError
-from winnow.evaluation.embedded import HUB_NAME
-from winnow.evaluation.harness import quiet_harness
+from winnow.evaluation.embedded import HUB_NAME, load_heldout
+from winnow.evaluation.harness import quiet_harness, runnable
 from winnow.evaluation.suite import Suite
 
 
@@ -75,6 +79,39 @@ def read_items(task: str, split: str | None, path: str | Path | None, limit: int
     ids = [record.id for record in records]
     repeats, fingerprint = len(ids) - len(set(ids)), pool_fingerprint(ids)
     return Pool(records, "alpaca", "jsonl", task, quarantined, repeats, fingerprint)
+
+
+def asked_texts(suite: Suite) -> Iterator[str]:
+    """The texts of the items that a suite asks, as the data sets hold them, without what a task writes around them."""
+    specs = [spec for spec in suite.tasks if spec.task not in suite.written]
+    if any(spec.task.startswith("embedded") for spec in specs):
+        yield from texts_in([item.record.raw for item in load_heldout()])
+    for records in suite.pools.records.values() if suite.pools is not None else ():
+        yield from texts_in([record.raw for record in records])
+    for dataset in {condition.dataset for condition in suite.conditions().values()}:
+        yield from (DATASETS[dataset].read(record.raw["original"])[0] for record in suite.nlu.records(dataset))
+    if not all(spec.task.startswith("embedded") for spec in specs):
+        yield from texts_in(_asked_rows(suite))
+
+
+def _asked_rows(suite: Suite) -> Iterator[Mapping[str, Any]]:
+    """The rows of the evaluated splits of the stock tasks, of the mirror or the hub."""
+    import datasets  # these three take seconds to import
+
+    from winnow.evaluation.catalogue import leaves
+    from winnow.evaluation.mirror import mirrored_files
+
+    names = [spec.task for spec in runnable(suite)[0] if spec.task not in suite.written]
+    for leaf in (leaf for name in names for leaf in leaves(name)):
+        source, split = leaf.config["dataset_path"], leaf.evaluated_split
+        if source == HUB_NAME:
+            continue
+        if suite.mirror is None:
+            options = leaf.config.get("dataset_kwargs") or {}
+            yield from datasets.load_dataset(source, leaf.config.get("dataset_name"), split=split, **options)
+        else:
+            with mirrored_files(leaf, Path(suite.mirror).expanduser())[split].open(encoding="utf-8") as file:
+                yield from map(json.loads, file)
 
 
 def _split(task: Any, wanted: str | None) -> tuple[str, Iterable[Mapping[str, Any]]]:
