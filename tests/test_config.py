@@ -30,6 +30,7 @@ NEEDED = {
     "backbone=hub": ["backbone.name=some/model"],
     "data=file": ["data.path=x.json"],
     "data=hub": ["data.source=a/b"],
+    "data=suite": ["data.task=arc_easy"],
     "method=column": ["method.column=ifd"],
     "evaluation=heldout": [
         *(f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")),

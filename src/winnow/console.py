@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from winnow.data.overlap import near_copies, sharing
 from winnow.data.records import Pool
 from winnow.errors import UserError
+from winnow.evaluation.items import asked_texts
 from winnow.pages.card import JUDGED, change_lines, show_number, show_seconds
 from winnow.stages.parts import Parts
 from winnow.store.files import read_json
@@ -18,6 +20,7 @@ from winnow.tracking.run_card import RunCard
 
 if TYPE_CHECKING:
     from winnow.compare.runs import ComparedRun
+    from winnow.evaluation.suite import Suite
 
 COMPARISONS_SHOWN = 3  # of a sweep
 UNREAD_SHOWN = 12  # names of columns that a line holds
@@ -29,8 +32,9 @@ RESULTS = {  # what a stage reports besides the metrics of models: (how it is ca
 }
 
 
-def data_summary(pool: Pool) -> dict[str, Any]:
-    """The pool as the run card shows it."""
+def data_summary(pool: Pool, suite: Suite | None) -> dict[str, Any]:
+    """The pool as the run card shows it. suite: the one that will be asked; None or without tasks: no overlap."""
+    near = pool.near_threshold
     return {
         "source": pool.source,
         "schema": pool.schema,
@@ -38,6 +42,8 @@ def data_summary(pool: Pool) -> dict[str, Any]:
         "n_records": len(pool.records),
         "n_quarantined": len(pool.quarantined),
         "duplicates": pool.duplicates,
+        "near_duplicates": None if near is None else len(near_copies(pool.records, near)),
+        "overlap": len(sharing(pool.records, asked_texts(suite))) if suite is not None and suite.tasks else None,
         "unread": list(pool.unread),
         "fingerprint": pool.fingerprint,
     }
@@ -46,9 +52,13 @@ def data_summary(pool: Pool) -> dict[str, Any]:
 def announce(parts: Parts, data: dict[str, Any]) -> None:
     """One line that says what is about to happen."""
     source = parts.runner.source
-    extra = [
-        f"{data[key]} {word}" for key, word in (("duplicates",) * 2, ("n_quarantined", "quarantined")) if data[key]
-    ]
+    words = {
+        "duplicates": "duplicates",
+        "near_duplicates": "near copies",
+        "overlap": "that overlap with the evaluation",
+        "n_quarantined": "quarantined",
+    }
+    extra = [f"{data[key]} {word}" for key, word in words.items() if data[key]]
     note = f" ({', '.join(extra)})" if extra else ""
     aim = f" | target {data['target']['source']}, {data['target']['n_records']} records" if "target" in data else ""
     print(

@@ -133,6 +133,8 @@ def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
         columns=columns,
         turns="last",  # rows of data.turns=every were cut when they were written
         duplicates="keep",
+        near_duplicates="keep",
+        near_threshold=1.0,
         sample=None,
         seed=0,
         exclude=None,

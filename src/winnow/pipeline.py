@@ -52,9 +52,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True))
     with card.recording(folder), _tracker(cfg, parts) as tracker:
-        card.data = data_summary(parts.pool)
+        suite = parts.suite if "evaluate" in parts.stages else None
+        card.data = data_summary(parts.pool, suite)
         if parts.target is not None:
-            card.data["target"] = data_summary(parts.target)
+            card.data["target"] = data_summary(parts.target, suite)
         announce(parts, card.data)
         track_start(tracker, card)
         stages = stages_of(parts, tracker.lightning_loggers)

@@ -6,13 +6,15 @@ import json
 
 import pytest
 import yaml
-from composed import build, template
+from composed import build, config, template
+from hydra.utils import instantiate
 from shared_data import shared
 from tiny import tiny_model
 
 from winnow.errors import UserError
 from winnow.evaluation.catalogue import leaves
 from winnow.evaluation.harness import evaluate_model
+from winnow.evaluation.items import asked_texts
 from winnow.evaluation.mirror import data_folder, mirrored_files, write_overlay
 from winnow.evaluation.suite import Suite
 from winnow.store.describe import describe
@@ -108,6 +110,81 @@ def test_settings_follow_the_data_not_its_place(tmp_path):
     (tmp_path / "b" / "hellaswag").mkdir()  # which no task of the suite reads
     (tmp_path / "b" / "hellaswag" / "validation.jsonl").write_text("1\n")
     assert describe(suite(tmp_path / "b", ("arc_easy", 0, ["acc"]))) == a
+
+
+def write_items(mirror, task, **splits) -> None:
+    """{split: its rows}"""
+    (mirror / task).mkdir(parents=True)
+    for split, rows in splits.items():
+        (mirror / task / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def arc(question: str, answer: str = "B") -> dict:
+    return {"question": question, "choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": answer}
+
+
+def items(mirror, task: str, split: str | None = None, limit: int | None = None):
+    return build("data/suite", task=task, path=str(mirror), split=split, limit=limit)
+
+
+def test_items_that_are_not_asked_are_a_target(tmp_path):
+    """ARC-Easy asks test and names validation before train. Of the two validation items the second is asked in another
+    case. Its prompt is `Question: {question}\\nAnswer:` and the answer the text of the right choice."""
+    write_items(
+        tmp_path, "arc_easy", validation=[arc("Is ice cold?"), arc("is SNOW white")], test=[arc("Is snow white?")]
+    )
+    words = ("data@target=suite", "target.task=arc_easy", f"paths.eval={tmp_path}")
+    pool = instantiate(config("method=rds", *words).target)
+    assert [(one.instruction, one.output) for one in pool.records] == [("Question: Is ice cold?\nAnswer:", "yes")]
+    assert pool.records[0].raw["split"] == "validation" and pool.source == "arc_easy"
+    assert [(bad.file, bad.row, bad.reason) for bad in pool.quarantined] == [
+        ("arc_easy/validation", 1, "the evaluation asks it")
+    ]
+
+
+def test_the_texts_that_are_asked(tmp_path):
+    """Of ARC-Easy the texts of its test rows, and nothing of the training split."""
+    write_items(tmp_path, "arc_easy", train=[arc("Is ice cold?")], test=[arc("Is snow white?")])
+    asked = list(asked_texts(suite(tmp_path, ("arc_easy", 0, ["acc"]))))
+    assert asked == ["Is snow white?", "no", "yes", "A", "B", "B"]
+
+
+def test_fewer_items_are_drawn_and_are_a_part_of_more(tmp_path):
+    write_items(tmp_path, "arc_easy", train=[arc(f"Is {i} odd?") for i in range(8)], test=[arc("Is ice cold?", "A")])
+    rows = [{one.row for one in items(tmp_path, "arc_easy", limit=limit).records} for limit in (2, 5, 8)]
+    assert [len(one) for one in rows] == [2, 5, 8] and rows[0] < rows[1] < rows[2]
+
+
+def test_items_of_few_shot_examples_and_of_beginnings(tmp_path):
+    """MMLU's few-shot split `dev` is all that it does not ask: an item answered by letter.
+    Winogrande's choices are beginnings: `The cup fell, so the` + ` cup` is followed by `broke.`"""
+    subject = {"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": 1}
+    write_items(tmp_path, "mmlu/anatomy", dev=[subject], test=[subject | {"question": "2 + 2?"}])
+    pool = items(tmp_path, "mmlu_anatomy")
+    assert [one.output for one in pool.records] == ["B"] and pool.records[0].raw["split"] == "dev"
+    sentence = {"sentence": "The cup fell, so the _ broke.", "option1": "floor", "option2": "cup", "answer": "2"}
+    asked = sentence | {"sentence": "The egg fell, so the _ broke."}
+    write_items(tmp_path, "winogrande", train=[sentence], validation=[asked])
+    (record,) = items(tmp_path, "winogrande").records
+    assert (record.instruction, record.output) == ("The cup fell, so the cup", "broke.")
+
+
+def test_items_that_are_asked_are_refused_in_one_sentence(tmp_path):
+    """HellaSwag asks validation, and has no other file here; the embedded suite has its test items alone."""
+    write_items(tmp_path, "arc_easy", train=[arc("Is ice cold?")], test=[arc("Is ice cold?")])
+    own = {"ind": 1, "activity_label": "Ice", "ctx_a": "A", "ctx_b": "b", "endings": ["c", "d"], "label": "0"}
+    write_items(tmp_path, "hellaswag", validation=[own])
+    for task, split, message in (
+        ("arc_easy", None, "'arc_easy' has no item to give: of the first one, the evaluation asks it"),
+        ("arc_easy", "test", "split test of task 'arc_easy' is what the evaluation asks; choose train"),
+        ("arc_easy", "dev", "split dev of task 'arc_easy' is not there; choose train"),
+        ("hellaswag", None, "'hellaswag' has the split validation alone, which the evaluation asks"),
+        ("embedded_choice", None, "'embedded_choice' has the split test alone"),
+    ):
+        with pytest.raises(UserError, match=message):
+            items(tmp_path, task, split)
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        items(tmp_path / "nowhere", "arc_easy")
 
 
 def test_multiple_choice_equals_the_harness_model(tokenizer, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from winnow.data.nlu.instructions import INSTRUCTIONS
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation.harness import evaluate_model
+from winnow.evaluation.items import asked_texts
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.nlu import NluData, micro_f1, micro_f1_stderr, prompt_ids, results
 from winnow.store.describe import describe
@@ -143,6 +144,12 @@ def test_through_the_harness(tokenizer, tmp_path, folder, monkeypatch):
     heads = [f"### Instruction:\n{one}\n" for one in INSTRUCTIONS["sst2"]["concise"]]
     films = [prompt for prompt in asked if "Text: film" in prompt]
     assert len(films) == 6 and all(sum(head in prompt for head in heads) == 1 for prompt in films)
+
+
+def test_the_texts_that_are_asked(folder):
+    """The sentences of the test file, without the instruction around them, which the pool's records share."""
+    suite = build("evaluation/nlu", name="nlu", datasets=["sst2"], path=str(folder))
+    assert list(asked_texts(suite)) == [f"film {i}" for i in range(6)]
 
 
 def test_under_noise(tokenizer, tmp_path, folder, monkeypatch):

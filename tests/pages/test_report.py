@@ -145,6 +145,8 @@ def fill(folder: Path, n: int = N) -> list[Rec]:
         "source": "embedded",
         "n_records": n,
         "n_quarantined": 1,
+        "near_duplicates": 2,
+        "overlap": 1,
         "duplicates": 0,
         "fingerprint": "c0ffee",
     }
@@ -209,7 +211,8 @@ def test_complete_page(tmp_path: Path) -> None:
         "mean training loss 1.750",
         "python -m winnow method=ifd",
         "feedfacefeedface",
-        "1 bad row set aside",
+        "1 row set aside",
+        "2 near copies, 1 record with 13 words in a row of the evaluation",
         "below cut",
         "ratio above one",
         "c0ffee",

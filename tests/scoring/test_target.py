@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from composed import config, template
+from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, record
 
 from winnow import pipeline
@@ -74,3 +75,12 @@ def test_a_method_without_its_target_is_refused_before_anything_is_read(tmp_path
     cfg.method = {"_target_": f"{__name__}.Longer"}
     with pytest.raises(UserError, match="method=longer needs a target, .*data@target=file target.path=FILE"):
         pipeline.run(cfg)
+
+
+def test_the_train_split_of_an_nlu_data_set_is_a_target(tmp_path):
+    """AG News' class 3 is Business; the test file beside it is what an evaluation asks, and is not read."""
+    for split, title in (("train", "Shares rise"), ("test", "Shares fall")):
+        (tmp_path / f"{split}.csv").write_text(f'"3","{title}","On Friday."\n')
+    target = instantiate(config("method=rds", "data@target=agnews", f"target.path={tmp_path}").target)
+    (record,) = target.records
+    assert "Shares rise" in record.input and record.output == "Business"

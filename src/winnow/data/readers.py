@@ -12,7 +12,7 @@ from typing import Any
 
 from winnow import draws
 from winnow.data.formats import FORMATS, SourceRow, Table, file_format, read_table
-from winnow.data.overlap import REASON, excluded
+from winnow.data.overlap import REASON, excluded, near_copies
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.data.schemas import (
     NO_COLUMNS,
@@ -34,6 +34,7 @@ EMBEDDED = Path(__file__).with_name("embedded") / "pool.jsonl"
 ON_ERROR = ("quarantine", "fail")
 TURNS = ("last", "every")
 DUPLICATES = ("keep", "drop", "fail")
+NEAR_DUPLICATES = ("keep", "drop")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _DETECTION_ROWS = 20  # rows of a known schema that settle the schema
 _DETECTION_LIMIT = 1000  # objects looked at for them
@@ -49,6 +50,8 @@ def read_pool(
     columns: Mapping[str, str] | None,
     turns: str,
     duplicates: str,
+    near_duplicates: str,
+    near_threshold: float,
     sample: int | None,
     seed: int,
     exclude: str | Path | None,
@@ -63,9 +66,11 @@ def read_pool(
     columns: in place of a schema, see `column_schema`. turns: of a conversation the last assistant turn makes a
     record, or every one that follows a user turn, each with the turns before it. duplicates: records with the same
     texts, which have the same id, are all in the pool and counted in `Pool.duplicates`; keep: a selection may hold
-    them all, drop: only the first, fail: there must be none. sample: at most so many of the records that limit leaves,
-    drawn by (seed, record id), in the order of the source; a smaller sample is a part of a larger one. exclude: a file
-    of texts, such as the items of a benchmark; a record that shares 13 words in a row with one is quarantined.
+    them all, drop: only the first, fail: there must be none. near_duplicates: near copies of an earlier record, see
+    `near_copies`, are in the pool (keep) or quarantined (drop). near_threshold: from which Jaccard index, in (0, 1].
+    sample: at most so many of the records that limit leaves, drawn by (seed, record id), in the order of the source; a
+    smaller sample is a part of a larger one. exclude: a file of texts, such as the items of a benchmark; a record that
+    shares 13 words in a row with one is quarantined.
 
     Raises UserError for settings out of range, a source that cannot be read, an unknown or mixed schema, a
     source without one good row, with on_error=fail for the first bad row, and with duplicates=fail for a repeat.
@@ -73,6 +78,9 @@ def read_pool(
     _check_settings(source, path, schema, {"limit": limit, "sample": sample}, on_error, columns)
     check_choice("turns", turns, TURNS)
     check_choice("duplicates", duplicates, DUPLICATES)
+    check_choice("near_duplicates", near_duplicates, NEAR_DUPLICATES)
+    if not 0 < near_threshold <= 1:
+        raise UserError(f"data.near_threshold={near_threshold} is out of range: give a number above 0, at most 1.")
     name, format, table = _open_source(str(source or ""), path, split)
     place = str(path) if path is not None else name
     rows = iter(table.rows)
@@ -99,6 +107,14 @@ def read_pool(
         records = [record for record in records if record.row not in shared]
         if not records:
             raise UserError(f"{place}: every record {REASON}={exclude}; nothing is left to score.")
+    if near_duplicates == "drop":
+        copies = near_copies(records, near_threshold)
+        quarantined += [
+            Quarantined(place, None, one.row, f"near copy of row {copies[one.id]}", one.raw)
+            for one in records
+            if one.id in copies
+        ]
+        records = [record for record in records if record.id not in copies]
     if sample is not None:
         first = sorted(records, key=lambda record: (draws.key("sample", seed, record.id), record.row))[:sample]
         records = sorted(first, key=lambda record: record.row)
@@ -114,6 +130,7 @@ def read_pool(
         fingerprint=pool_fingerprint(ids),
         layout=table.layout.schema if format == "parquet" and turns == "every" else table.layout,
         keep_duplicates=duplicates == "keep",
+        near_threshold=near_threshold,
         # Those of the packaged pool are labels, which the detection of defects reads.
         unread=() if path is None and source == "embedded" else unread,
     )
@@ -129,8 +146,7 @@ def _check_settings(
     if schema != "auto" and columns is not None:
         raise UserError(f"data.schema={schema} and data.columns exclude each other: leave data.schema=auto.")
     for key, size in sizes.items():
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size <= 0):
-            raise UserError(f"data.{key}={size} is out of range: give a whole number above 0, or null for all.")
+        check_size(key, size)
     check_choice("on_error", on_error, ON_ERROR)
     for key, value in (("source", source), ("path", path)):
         if value is not None and not isinstance(value, (str, Path)):
@@ -138,6 +154,12 @@ def _check_settings(
                 f"data.{key}={value} is no text: put the value into quotes of its own inside those of the shell, "
                 f"\"data.{key}='...'\"."
             )
+
+
+def check_size(key: str, size: Any) -> None:
+    """Raises UserError where a setting of data is neither a number of records nor null."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size <= 0):
+        raise UserError(f"data.{key}={size} is out of range: give a whole number above 0, or null for all.")
 
 
 def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:

@@ -51,8 +51,9 @@ class Pool(Identified):
     jsonl, jsonl.gz, ndjson, csv, tsv, parquet or hub. duplicates: records whose id occurred before.
     fingerprint: `pool_fingerprint` of the records. layout: what else the source's format needs to be written
     again: the CSV header, the Parquet table (its schema, where rows were cut), the JSON object around the array;
-    otherwise None. keep_duplicates: whether a selection may hold a record twice. unread: what the rows hold and no
-    record does: columns, `column.key` of turns.
+    otherwise None. keep_duplicates: whether a selection may hold a record twice. near_threshold: the Jaccard index
+    from which two records are near copies (`overlap.near_copies`), None where nobody looks for them. unread: what the
+    rows hold and no record does: columns, `column.key` of turns.
     """
 
     records: list[Record]
@@ -64,6 +65,7 @@ class Pool(Identified):
     fingerprint: str
     layout: Any = field(default=None, repr=False, compare=False)
     keep_duplicates: bool = False
+    near_threshold: float | None = None
     unread: tuple[str, ...] = ()
 
     @property

@@ -57,7 +57,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     result["versions"] = {name: version(name) for name in ("lm-eval", "transformers", "torch", "datasets")}
     if not suite.tasks:
         return result  # without importing the harness
-    with _left_as_found(model), _quiet():
+    with _left_as_found(model), quiet_harness():
         specs, result["skipped"] = runnable(suite)
         for task, reason in result["skipped"].items():
             log.warning("Evaluation leaves out %s: %s", task, reason)
@@ -86,7 +86,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
 def help_leader(model, tokenizer, suite: Suite) -> None:
     """What the further processes of a group do while the leader is in `evaluate_model`: their share of the forward
     passes. The leader alone reads data, computes metrics, runs code of the model and writes."""
-    with _left_as_found(model), _quiet():
+    with _left_as_found(model), quiet_harness():
         if runnable(suite)[0]:
             from winnow.evaluation.model import HarnessModel
 
@@ -264,7 +264,7 @@ def _left_as_found(model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_harness() -> Iterator[None]:
     """The harness and the data libraries say little; progress bars of the evaluation itself stay.
 
     While tasks are loaded only errors show: every overlay would warn that it replaces a stock task.

@@ -57,7 +57,7 @@ def score(
     if note := unscored(scores.flag):
         print(note, flush=True)
     if write_quarantine(pool, folder):
-        print(f"{len(pool.quarantined)} bad rows are listed in {folder / 'quarantine.jsonl'}")
+        print(f"{len(pool.quarantined)} rows are set aside; {folder / 'quarantine.jsonl'} has the reason of each")
     drop_outputs_from(folder, "score")
     about = {"method": method.name, "passes": runner.used, "made_with": identity}
     table = scores.table(records, about)

@@ -12,7 +12,7 @@ from winnow import draws
 from winnow.data.formats import SourceRow
 from winnow.data.nlu.datasets import DATASETS, Dataset
 from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
-from winnow.data.readers import DUPLICATES, ON_ERROR, check_duplicates, load_from_hub
+from winnow.data.readers import DUPLICATES, ON_ERROR, check_duplicates, check_size, load_from_hub
 from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
 from winnow.data.schemas import BadRow
 from winnow.errors import UserError
@@ -123,8 +123,7 @@ def _dataset(dataset: str, style: str, split: str, limit: Any, on_error: str, du
     ):
         if value not in known:
             raise UserError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit <= 0):
-        raise UserError(f"data.limit={limit} is out of range: give a whole number above 0, or null for all.")
+    check_size("limit", limit)
     return DATASETS[dataset]
 
 

@@ -111,7 +111,8 @@ class Column(Method, Identified):
         """Key -> what the column holds, of the file's rows."""
         keyed: list[tuple[str | int | None, Any]]
         if self.by == "text":
-            pool = read_pool(None, path, "auto", "train", None, "quarantine", None, "last", "keep", None, 0, None)
+            settings = ("auto", "train", None, "quarantine", None, "last", "keep", "keep", 1.0, None, 0, None)
+            pool = read_pool(None, path, *settings)
             _check_column(str(path), self.column, (one.raw for one in pool.records))
             keyed = [(one.id, one.raw.get(self.column)) for one in pool.records]
         else:
