@@ -114,6 +114,16 @@ def composed(job: list[str]) -> dict:
     return OmegaConf.to_container(config(*job, "paths.run=run"), resolve=True)
 
 
+def test_ifd_scores_answers_of_one_token():
+    """s(A) of a one-token answer needs a token before it. The template of `verdict/noise` puts none there; the one that
+    IFD's rows bring writes "### Response:"."""
+    for words, job in words_of("verdict/noise"):
+        cfg = composed(job)
+        if words["method"] == "ifd":
+            assert (cfg["template"]["direct"], cfg["method"]["template"]["direct"]) == ("", "### Response:")
+        assert words["method"] != "superfilter"
+
+
 @pytest.mark.parametrize("name", ["headline", "levels", "layers", "audit"])
 def test_the_attacks_of_a_table_are_greedy_and_smaller_scales_substitute_them(name):
     """At the paper's scale every attack in use searches greedily with the papers' resources; at smoke it does not, and
