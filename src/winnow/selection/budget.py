@@ -216,6 +216,11 @@ class Budget:
         tokens = self.budget == "answer_tokens"
         pool, there = (np.nansum(lengths), np.nansum(lengths[valid])) if tokens else (len(reasons), len(valid))
         unit = "answer tokens" if tokens else "records"
+        if len(valid) == 0:
+            raise UserError(
+                f"There is nothing to select from: none of {len(reasons)} records is valid ({_tally(reasons)}); "
+                f"docs/outputs.md says what each reason means (`flag` of scores.parquet)."
+            )
         if self.count is not None:
             if self.count > there:
                 raise UserError(
@@ -224,7 +229,7 @@ class Budget:
                 )
             return self.count
         amount = int((there if self.budget == "valid" else pool) * self.ratio)
-        if amount == 0 or len(valid) == 0:
+        if amount == 0:
             raise UserError(
                 f"selection.ratio={self.ratio} of {len(valid)} valid records ({len(reasons)} in all; {_tally(reasons)})"
                 f" is no record at all; raise the ratio, or use selection.count."
