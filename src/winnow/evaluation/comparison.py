@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from winnow.errors import UserError
@@ -72,7 +72,8 @@ class Measurement:
 @dataclass(frozen=True)
 class Comparison:
     """The difference of two sides with its 95% interval. p: two-sided. test: `exact McNemar`, `paired t` or `seeds and
-    items`. runs: of each side. verdict: win, tie or loss of the first side."""
+    items`. runs: of each side. verdict: win, tie or loss of the first side. unpaired: how far the interval would reach
+    to each side had the two answered different items, by their own spread over items."""
 
     ours: float
     theirs: float
@@ -85,6 +86,7 @@ class Comparison:
     items: int
     runs: tuple[int, int]
     verdict: str
+    unpaired: float
 
 
 def measurements(
@@ -173,11 +175,13 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
     own = np.bincount(first.population, contribution**2)
     variances = (k / (k - 1) * np.maximum(0.0, own - extra)).tolist()
     freedom = (k - 1).tolist()
+    alone = [(k / (k - 1) * np.bincount(first.population, stack.mean(0) ** 2)).sum() for stack in stacks]
     for variance, degrees in _spread_over_seeds(values):
         variances.append(variance)
         freedom.append(degrees)
     variance = sum(variances)
     stderr = math.sqrt(variance)
+    unpaired = float(norm.isf(LEVEL / 2)) * math.sqrt(sum(alone) + sum(variances[len(k) :]))
     if variance:
         degrees = variance**2 / sum(v * v / f for v, f in zip(variances, freedom, strict=True))
         p = float(2 * student.sf(abs(difference) / stderr, degrees))
@@ -202,6 +206,7 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
         items=len(first.keys),
         runs=(len(ours), len(theirs)),
         verdict=verdict(difference, p, first.higher_is_better),
+        unpaired=unpaired,
     )
 
 
