@@ -48,6 +48,11 @@ def test_folder_of_a_task(task, folder):
     assert data_folder(leaf) == folder
 
 
+def test_a_mirror_that_no_task_reads_is_no_part_of_the_suite(tmp_path):
+    """A folder of no data set, and a suite whose only task is our own: as without a folder."""
+    assert suite(tmp_path, ("embedded_choice", 0, ["acc"])).identity["mirror"] is None
+
+
 def test_groups_have_their_leaves():
     """MMLU has 57 subjects and BIG-Bench Hard 27 tasks."""
     assert len(leaves("mmlu")) == 57 and len(leaves("bbh")) == 27

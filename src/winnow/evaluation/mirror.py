@@ -42,14 +42,17 @@ def data_folder(task: StockTask) -> str:
     return "/".join(part for part in (hub.rsplit("/", 1)[-1].lower(), configuration) if part)
 
 
-def mirror_digest(mirror: Path, names: Iterable[str]) -> str:
-    """Hash of the names and contents of all that these tasks, groups and tags read of a mirror: 16 hex digits.
+def mirror_digest(mirror: Path, names: Iterable[str]) -> str | None:
+    """Hash of the names and contents of all that these tasks, groups and tags read of a mirror, 16 hex digits; None if
+    they read nothing of it.
 
     Our own tasks read nothing of it. Raises UserError if the mirror is no folder, or a name is unknown.
     """
     _check_folder(mirror)
     stock = (leaf for name in names for leaf in leaves(name) if leaf.config["dataset_path"] != HUB_NAME)
     folders = {data_folder(leaf) for leaf in stock}
+    if not folders:
+        return None
     total = hashlib.sha256()
     for path in sorted(path for folder in folders for path in (mirror / folder).glob("*.jsonl")):
         content = hashlib.sha256(path.read_bytes()).hexdigest()

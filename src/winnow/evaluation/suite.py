@@ -118,7 +118,7 @@ class Suite(Identified):
         }
 
     @cached_property
-    def _mirror_digest(self) -> str:
+    def _mirror_digest(self) -> str | None:
         # Which folders a task reads is known from its definition; imported here because lm-eval takes seconds.
         from winnow.evaluation.mirror import mirror_digest
 
