@@ -26,8 +26,8 @@ def test_the_nlu_folder_serves_data_and_evaluation(name):
 
 
 def test_every_pool_with_a_hub_name_is_listed():
-    """A pool that is added later has to read `paths.pools` or `paths.nlu` too."""
-    assert sorted([*POOLS, *NLU, "embedded", "file", "hub", "nlu_tasks"]) == sorted(
+    """A pool that is added later has to read `paths.pools` or `paths.nlu` too; `suite` reads `paths.eval`."""
+    assert sorted([*POOLS, *NLU, "embedded", "file", "hub", "nlu_tasks", "suite"]) == sorted(
         path.stem for path in (CONF / "data").glob("[!_]*.yaml")
     )
 
