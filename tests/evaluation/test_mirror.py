@@ -154,6 +154,18 @@ def test_the_texts_that_are_asked(tmp_path):
     assert asked == ["Is snow white?", "no", "yes", "A", "B", "B"]
 
 
+def test_overlap_with_data_that_is_not_to_be_had_is_said(monkeypatch, caplog):
+    """A run whose evaluation lies in the store needs no hub, so none of its items is compared."""
+
+    def refuse(*_args, **_options):
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    own = build("evaluation/none", name="test", tasks=[{"task": "arc_easy", "metrics": ["acc"]}], mirror=None)
+    assert list(asked_texts(own)) == []
+    assert "Overlap with arc_easy is not counted" in caplog.text and "no route to the hub" in caplog.text
+
+
 def test_fewer_items_are_drawn_and_are_a_part_of_more(tmp_path):
     write_items(tmp_path, "arc_easy", train=[arc(f"Is {i} odd?") for i in range(8)], test=[arc("Is ice cold?", "A")])
     rows = [{one.row for one in items(tmp_path, "arc_easy", limit=limit).records} for limit in (2, 5, 8)]

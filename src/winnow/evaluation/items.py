@@ -4,6 +4,7 @@ others."""
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from winnow.errors import UserError
 from winnow.evaluation.embedded import HUB_NAME, load_heldout
 from winnow.evaluation.harness import quiet_harness, runnable
 from winnow.evaluation.suite import Suite
+
+log = logging.getLogger(__name__)
 
 
 def read_items(task: str, split: str | None, path: str | Path | None, limit: int | None, seed: int) -> Pool:
@@ -108,7 +111,11 @@ def _asked_rows(suite: Suite) -> Iterator[Mapping[str, Any]]:
             continue
         if suite.mirror is None:
             options = leaf.config.get("dataset_kwargs") or {}
-            yield from datasets.load_dataset(source, leaf.config.get("dataset_name"), split=split, **options)
+            try:
+                yield from datasets.load_dataset(source, leaf.config.get("dataset_name"), split=split, **options)
+            except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+                # The evaluation may lie in the store; if not, it says itself what it lacks.
+                log.warning("Overlap with %s is not counted, because its data cannot be read: %s", leaf.name, error)
         else:
             with mirrored_files(leaf, Path(suite.mirror).expanduser())[split].open(encoding="utf-8") as file:
                 yield from map(json.loads, file)
