@@ -1,6 +1,6 @@
 """The share of padding among the tokens that go through the model, in scoring and in tuning.
 
-    python experiments/benchmarks/padding.py alpaca_data.json [records]
+    python experiments/benchmarks/padding.py alpaca_data.json [records ...]
 
 Only the tokenizer is needed: batches are made as the run makes them, and counted. Scoring: the batches of the
 likelihood pass, sorted by length, under three budgets; tokens of a prefix that a batch shares run once for all records,
@@ -35,8 +35,8 @@ def counts(batches: Iterable[Sequence[int]]) -> dict[str, float]:
     return {"batches": len(batches), "tokens": real, "computed": computed, "padding": round(1 - real / computed, 4)}
 
 
-def main() -> None:
-    pool, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 500
+def padding(pool: str, count: int) -> dict:
+    """Of the first `count` records."""
     _, source, template = parts()
     records = build("data/file", source=pool, limit=count).records
     scoring = {}
@@ -59,8 +59,13 @@ def main() -> None:
                 tuning[f"batch_size={size} micro_batch_size={micro}"] = counts(
                     [lengths[i] for i in one] for step in steps for one in step.micro_batches
                 )
-    numbers = {"records": len(examples), "longest": max(lengths), "scoring": scoring, "tuning": tuning}
-    save("padding", f"python experiments/benchmarks/padding.py alpaca_data.json {count}", numbers)
+    return {"trained_on": len(examples), "longest": max(lengths), "scoring": scoring, "tuning": tuning}
+
+
+def main() -> None:
+    pool, sizes = sys.argv[1], sys.argv[2:] or ["500"]
+    numbers = {f"{size} records": padding(pool, int(size)) for size in sizes}
+    save("padding", f"python experiments/benchmarks/padding.py alpaca_data.json {' '.join(sizes)}", numbers)
 
 
 if __name__ == "__main__":
