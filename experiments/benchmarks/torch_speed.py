@@ -1,11 +1,11 @@
 """torch's fused cross-entropy and `torch.compile` against the code as it is, in one process on one thread.
 
-    OMP_NUM_THREADS=1 python experiments/benchmarks/torch_speed.py alpaca_data.json [rounds] [cross_entropy|compile]
+    OMP_NUM_THREADS=1 python experiments/benchmarks/torch_speed.py alpaca_data.json cross_entropy|compile [rounds]
 
 Seconds are those of the processor, of child processes too, so that other work on the machine counts little; the ways
 take turns in an order that changes each round. cross_entropy: `winnow.backbone.likelihood.token_nll` (256 rows of
 logits at once, computed again in the backward pass), `torch.nn.functional.linear_cross_entropy` with the same chunks,
-and all logits at once, each on 1,024 rows of hidden states of the packaged backbone: losses of single tokens without
+and all logits at once, each on 512 rows of hidden states of the packaged backbone: losses of single tokens without
 gradients, as scoring has them, and the mean with the gradient of the hidden states, as tuning adapters has it. Memory
 is the peak of a forked process above what it held before. compile: the decoder in bf16 on the likelihood pass's
 batches of 40 records (512 tokens); shapes differ from batch to batch, so `dynamic=True`.
@@ -13,7 +13,6 @@ batches of 40 records (512 tokens); shapes differ from batch to batch, so `dynam
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import statistics
@@ -33,7 +32,7 @@ from winnow.backbone.likelihood import CHUNK_ROWS, token_nll
 from winnow.config import build
 from winnow.data.batching import pad_right, token_budget_batches
 
-ROWS = 1024
+ROWS = 512
 WAYS = ("ours", "fused", "whole")
 OPTIONS = torch.nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=CHUNK_ROWS)
 
@@ -158,13 +157,11 @@ def compiled(pool: str, rounds: int) -> dict:
 
 
 def main() -> None:
-    pool, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    pool, part, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 2
     numbers: dict = {"rounds": rounds, "threads": torch.get_num_threads()}
-    for part in sys.argv[3:] or ("cross_entropy", "compile"):
-        numbers[part] = heads(rounds) if part == "cross_entropy" else compiled(pool, rounds)
-        print(json.dumps(numbers[part], indent=1), file=sys.stderr)
-    command = f"OMP_NUM_THREADS=1 python experiments/benchmarks/torch_speed.py alpaca_data.json {rounds}"
-    save("torch_speed", command, numbers)
+    numbers |= heads(rounds) if part == "cross_entropy" else compiled(pool, rounds)
+    command = f"OMP_NUM_THREADS=1 python experiments/benchmarks/torch_speed.py alpaca_data.json {part} {rounds}"
+    save(f"torch_speed_{part}", command, numbers)
 
 
 if __name__ == "__main__":
