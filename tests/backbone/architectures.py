@@ -83,6 +83,11 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, bool, bool]]] = {
     ),
 }
 
+# Texts in one row are not kept apart: a state goes on from one to the next, or the mask is not made from position ids.
+NOT_PACKED = {"stablelm", "nemotron", "qwen2_moe", "gptj", "codegen", "gpt_neo", "opt", "bloom", "mpt", "falcon"} | {
+    *("gpt_oss", "mamba", "mamba2", "rwkv", "lfm2", "jamba")
+}
+
 
 def tiny_architecture(name: str, settings: dict[str, Any], attention: str = "eager"):
     """A model with weights large enough that its predictions differ from place to place."""

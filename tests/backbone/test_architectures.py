@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, LLAMA, PLAIN, tiny_architecture
+from architectures import ARCHITECTURES, LLAMA, NOT_PACKED, PLAIN, tiny_architecture
 from torch import nn
 from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -61,6 +61,7 @@ def test_trials_find_what_the_architecture_does(case):
     model, expected = case
     causal = CausalModel(model)
     assert (causal._found.readout, causal.reuse, causal.padding) == expected
+    assert causal.packing == (model.config.model_type not in NOT_PACKED)
 
 
 def test_losses_and_vectors(case):
@@ -108,8 +109,8 @@ def test_greedy_answers_are_the_models_own(case):
 
 
 def test_tuning_loss_and_gradient(case):
-    """A padded micro-batch as a function of its embeddings: the loss of plain logits and its gradient, by both ways in
-    which adversaries ask for it."""
+    """A micro-batch as a function of its padded embeddings: the loss of plain logits and its gradient, by both ways in
+    which adversaries ask for it; and once more without padding, where the texts can stand in one row."""
     model, _ = case
     longest = max(len(one.ids) for one in TEXTS)
     ids = torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in TEXTS])
@@ -117,15 +118,16 @@ def test_tuning_loss_and_gradient(case):
     rows = [i * longest + k - 1 for i, one in enumerate(TEXTS) for k in range(one.answer_start, len(one.ids))]
     targets = torch.tensor([token for one in TEXTS for token in one.ids[one.answer_start :]])
     batch = MicroBatch(0, 0, 0, ("r0", "r1"), ids, mask, {"sample": mask}, torch.tensor(rows), targets, len(targets))
-    loss_of = MicroBatchLoss(model, batch)
     point = model.get_input_embeddings()(ids).detach()
-    leaf, plain = point.clone().requires_grad_(), point.clone().requires_grad_()
-    loss = loss_of(leaf)
+    plain = point.clone().requires_grad_()
     own = torch.cat([plain_losses(model, t.ids, t.answer_start, plain[i, : len(t.ids)]) for i, t in enumerate(TEXTS)])
-    assert torch.allclose(loss, own.mean(), rtol=1e-4)
     wanted = torch.autograd.grad(own.mean(), plain)[0]
-    for gradient in (torch.autograd.grad(loss, leaf)[0], loss_of.gradient(point)):
-        assert torch.allclose(gradient, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+    for padding_free in (False, True) if CausalModel(model).packing else (False,):
+        loss_of, leaf = MicroBatchLoss(model, batch, 0, padding_free), point.clone().requires_grad_()
+        loss = loss_of(leaf)
+        assert torch.allclose(loss, own.mean(), rtol=1e-4)
+        for gradient in (torch.autograd.grad(loss, leaf)[0], loss_of.gradient(point)):
+            assert torch.allclose(gradient, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "bloom", "mistral", "mamba"])

@@ -42,6 +42,7 @@ class _Findings:
     embeds: bool
     reuse: bool | None = None
     padding: bool | None = None
+    packing: bool | None = None
 
 
 _FINDINGS: WeakKeyDictionary[nn.Module, _Findings] = WeakKeyDictionary()
@@ -119,6 +120,17 @@ class CausalModel:
         """(batch, length, width): what `logits` reads; see `run`."""
         return self.run(past, **inputs)[0]
 
+    def packed(self, places: Tensor, **inputs: Tensor) -> Tensor:
+        """(tokens, width): what `hidden` gives at these places of a padded batch, run without padding as one row.
+
+        places: (tokens,) in the flattened (batch * length), of every token and of no padding, in order. inputs:
+        `input_ids` (batch, length) or `inputs_embeds` (batch, length, width), padded on the right. By its position ids,
+        which begin at 0 for each text, attention tells the texts apart. For models with `packing`.
+        """
+        row = {name: table.flatten(0, 1).index_select(0, places)[None] for name, table in inputs.items()}
+        length = next(iter(inputs.values())).shape[1]
+        return self.hidden(**row, position_ids=(places % length)[None])[0]
+
     def vectors(self, hidden: Tensor) -> Tensor:
         """The final hidden states, after the last norm, in what `hidden` gave."""
         return hidden[..., : self._width] if self._found.readout == "whole" else hidden
@@ -159,6 +171,15 @@ class CausalModel:
         if self._found.padding is None:
             self._found.padding = self.reuse and self._try(self._bridges)
         return self._found.padding
+
+    @property
+    def packing(self) -> bool:
+        """Whether texts that stand in one row, each with position ids from 0, have the states that they have alone."""
+        if self._found.packing is None:
+            # A chunk of attention begins at a place of the row, too far from its start for a trial.
+            chunks = getattr(self.config, "attention_chunk_size", None)
+            self._found.packing = chunks is None and self._try(self._packs)
+        return self._found.packing
 
     # -- the model's own way from states to logits -----------------------------------------------------------
 
@@ -240,6 +261,13 @@ class CausalModel:
         with grouped(self.body):
             got = self.hidden(past, input_ids=ids[:, 20:], attention_mask=mask, position_ids=places)
         return self._equal(got, self.hidden(input_ids=torch.cat([ids[:, :3], ids[:, 20:]], dim=1))[:, 3:])
+
+    def _packs(self) -> bool:
+        """Texts of 5, 24 and 11 tokens."""
+        ids = self._ids(3, 24)
+        places = torch.cat([torch.arange(5), torch.arange(24, 48), torch.arange(48, 59)]).to(self.device)
+        alone = self.hidden(input_ids=ids).flatten(0, 1).index_select(0, places)
+        return self._equal(self.packed(places, input_ids=ids), alone)
 
     def _try(self, trial) -> bool:
         with torch.no_grad(), self._quiet():

@@ -28,12 +28,13 @@ class RecordDropout(TorchFunctionMode):
     computed by its formula, since no fused kernel takes a mask.
 
     keys: (rows,) int64, one for each row of the batch; None: no dropout at all. length: of the rows, padding included.
+    places: (tokens,) in the flattened (rows * length), where the model runs these alone, as one row.
     Raises UserError where a layer does not say which tokens belong to which record.
     """
 
-    def __init__(self, keys: Tensor | None, length: int) -> None:
+    def __init__(self, keys: Tensor | None, length: int, places: Tensor | None = None) -> None:
         super().__init__()
-        self.keys, self.length = keys, length
+        self.keys, self.length, self.places = keys, length, places
         self._before: list[Token] = []
 
     def __enter__(self) -> RecordDropout:
@@ -71,11 +72,14 @@ class RecordDropout(TorchFunctionMode):
         return self._dropout(weights, dropout_p) @ value
 
     def keep(self, keys: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
-        """Bool mask, true where an entry is kept. shape: (rows, ..., channels), or (rows * length, channels)."""
-        rows = len(keys)
+        """Bool mask, true where an entry is kept. shape: (rows, ..., channels), or one list of all tokens, (tokens,
+        channels) or (1, tokens, channels)."""
+        rows, by_row = len(keys), shape
         call = int(torch.randint(2**63 - 1, ()))  # first, so that every process and size consumes as much
-        by_row = (rows, self.length, *shape[1:]) if len(shape) == 2 and shape[0] == rows * self.length else shape
-        if len(by_row) < 3 or by_row[0] != rows:
+        tokens = rows * self.length if self.places is None else len(self.places)
+        if listed := shape[:-1] in ((tokens,), (1, tokens)):
+            by_row = (rows, self.length, shape[-1])
+        if not listed and (self.places is not None or len(by_row) < 3 or by_row[0] != rows):
             raise UserError(
                 f"This backbone puts the tokens of several records into one list before a dropout (shape {shape}), as "
                 f"mixtures of experts do, so that no mask can belong to a record: set tuning.lora_dropout=0, or leave "
@@ -84,6 +88,8 @@ class RecordDropout(TorchFunctionMode):
         h = _mixed(keys ^ call)
         for size in by_row[1:-1]:
             h = _mixed(h[..., None] ^ _mixed(torch.arange(size, device=h.device)))
+        if self.places is not None:
+            h = h.flatten()[self.places]
         c = _mixed(torch.arange(by_row[-1], device=h.device) ^ _mixed(keys.new_tensor(~call)))
         a, b = h.to(torch.int32) | 1, (h >> 32).to(torch.int32)
         drawn = torch.addcmul(b[..., None], a[..., None], c.to(torch.int32))  # wraps at 2^32
@@ -91,13 +97,13 @@ class RecordDropout(TorchFunctionMode):
 
 
 class Shift(RecordDropout):
-    """While it is entered, what a block puts out has `offset` (batch, length, width) added to it. Dropout stays that of
+    """While it is entered, `offset` is added to what a block puts out; the two have one shape. Dropout stays that of
     the mode around it; computing activations again, which enters this one, meets the same offset."""
 
     def __init__(self, block: nn.Module, offset: Tensor) -> None:
         around = _ENTERED.get()
         assert around is not None  # a loss is computed under its dropout
-        super().__init__(around.keys, around.length)
+        super().__init__(around.keys, around.length, around.places)
         self.block, self.offset = block, offset
 
     def __enter__(self) -> Shift:
@@ -125,11 +131,17 @@ def again() -> tuple[AbstractContextManager, AbstractContextManager]:
     return nullcontext(), _ENTERED.get() or nullcontext()
 
 
-def check_attention(config: dict[str, Any], implementation: str) -> None:
-    """Raises UserError where dropout happens inside an attention kernel, out of reach of `RecordDropout`.
+def check_attention(config: dict[str, Any], implementation: str, padding_free: bool = False) -> None:
+    """Raises UserError where dropout happens inside an attention kernel, or among the tokens of several records in one
+    row, out of reach of `RecordDropout`.
 
-    config: of the model, as a dict. implementation: name of its attention.
+    config: of the model, as a dict. implementation: name of its attention. padding_free: records share a row.
     """
+    for name in (name for name in ATTENTION if padding_free and config.get(name)):
+        raise UserError(
+            f"The backbone has {name}={config[name]}, and the attention of records in one row has no dropout by "
+            f"record: set tuning.packing=none."
+        )
     for name in (name for name in ATTENTION if config.get(name) and implementation not in ("sdpa", "eager")):
         raise UserError(
             f"The backbone has {name}={config[name]}, which attention {implementation} draws by micro-batch: set "

@@ -21,13 +21,18 @@ class MicroBatchLoss:
     """Mean negative log-likelihood of the micro-batch's answer tokens, in nats; see `adversary.base.LossOf`.
 
     Logits exist at answer positions only. model: a causal language model. batch: with at least one record.
+    padding_free: the model runs the tokens as one row, in which there is no padding; embeddings, perturbations and
+    gradients have the shape of the padded batch all the same. Needs `CausalModel.packing`.
     """
 
     model: Any  # torch knows its methods as tensors or modules
 
-    def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0) -> None:
-        self.model, self.batch, self.seed = model, batch, seed
+    def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0, padding_free: bool = False) -> None:
+        self.model, self.batch, self.seed, self.padding_free = model, batch, seed, padding_free
         self.causal = CausalModel(model)
+        # Records of one length have no padding, and need no mask that tells them apart.
+        run_as_row = padding_free and not bool(batch.mask.all())
+        self.places = batch.mask.flatten().nonzero()[:, 0] if run_as_row else None
         self.weights = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, embeds: Tensor) -> Tensor:
@@ -47,11 +52,9 @@ class MicroBatchLoss:
         return LayerLoss(self, layer)
 
     def copies(self, embeds: Tensor) -> Tensor:
-        count, batch, length, _ = embeds.shape
-        offsets = torch.arange(count, device=embeds.device) * (batch * length)
-        rows = (offsets[:, None] + self.batch.rows).flatten()
+        count = len(embeds)
         with self._dropout(count):
-            predicting = self._predicting(embeds.flatten(0, 1), rows)
+            predicting = self._predicting(embeds.flatten(0, 1), self._of_copies(self.batch.rows, count))
         nll = token_nll(predicting, self.causal.logits, self.batch.targets.repeat(count))
         return nll.view(count, -1).mean(1)
 
@@ -82,27 +85,42 @@ class MicroBatchLoss:
 
     def _dropout(self, copies: int = 1) -> RecordDropout:
         names = [draws.key(copy, record) - 2**63 for copy in range(copies) for record in self.batch.records]
-        return RecordDropout(torch.tensor(names, device=self.batch.ids.device), self.batch.ids.shape[1])
+        places = None if self.places is None else self._of_copies(self.places, copies)
+        return RecordDropout(torch.tensor(names, device=self.batch.ids.device), self.batch.ids.shape[1], places)
+
+    def _of_copies(self, places: Tensor, count: int) -> Tensor:
+        """Places in the flattened batch, in each of `count` batches one after the other."""
+        offsets = torch.arange(count, device=places.device) * self.batch.ids.numel()
+        return (offsets[:, None] + places).flatten()
 
     def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
         """(answer tokens, width): the final hidden states that predict an answer token."""
         if not torch.is_autocast_enabled(embeds.device.type):
             # Perturbed embeddings are fp32. Where no autocast does it, they must be brought to the backbone's dtype.
             embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
-        return self.causal.hidden(inputs_embeds=embeds).flatten(0, 1).index_select(0, rows)
+        return self._states(rows, inputs_embeds=embeds)
+
+    def _states(self, rows: Tensor, **table: Tensor) -> Tensor:
+        """(answer tokens, width): the states at `rows` of what the model is given, padded."""
+        if self.places is None:
+            return self.causal.hidden(**table).flatten(0, 1).index_select(0, rows)
+        places = self._of_copies(self.places, next(iter(table.values())).shape[0] // len(self.batch.ids))
+        return self.causal.packed(places, **table).index_select(0, torch.searchsorted(places, rows))
 
 
 class LayerLoss(MicroBatchLoss):
     """The losses as functions of what is added to the output of a block; see `LossOf.at`."""
 
     def __init__(self, loss_of: MicroBatchLoss, layer: int) -> None:
-        super().__init__(loss_of.model, loss_of.batch, loss_of.seed)
+        super().__init__(loss_of.model, loss_of.batch, loss_of.seed, loss_of.padding_free)
         self.block = self.causal.block(layer)
 
     def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
-        ids = self.batch.ids.repeat(len(embeds) // len(self.batch.ids), 1)
+        copies = len(embeds) // len(self.batch.ids)
+        if self.places is not None:
+            embeds = embeds.flatten(0, 1).index_select(0, self._of_copies(self.places, copies))[None]
         with Shift(self.block, embeds):
-            return self.causal.hidden(input_ids=ids).flatten(0, 1).index_select(0, rows)
+            return self._states(rows, input_ids=self.batch.ids.repeat(copies, 1))
 
 
 class KeptGradients:

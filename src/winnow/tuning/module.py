@@ -33,6 +33,7 @@ class InstructionTuner(pl.LightningModule):
     run: what the run depends on, JSON-able; a checkpoint of another run is refused.
     distortion: epoch -> beta, the distortion of that epoch's noised instructions, which the adversary is given when the
     epoch begins; None where it asks for none. `distortions` holds those of the epochs that were begun.
+    padding_free: micro-batches run without padding; see `MicroBatchLoss`.
 
     Dropout and an adversary's noise are functions of (seed, step, record): micro-batches, processes, an interruption
     and a resume change nothing but rounding.
@@ -53,6 +54,7 @@ class InstructionTuner(pl.LightningModule):
         seed: int = 0,
         run: dict[str, Any] | None = None,
         distortion: Callable[[int], float] | None = None,
+        padding_free: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,7 +62,7 @@ class InstructionTuner(pl.LightningModule):
         self.learning_rate, self.warmup_ratio, self.weight_decay = learning_rate, warmup_ratio, weight_decay
         self.total_steps, self.schedule, self.seed = total_steps, schedule, seed
         self.run = run or {}
-        self.distortion = distortion
+        self.distortion, self.padding_free = distortion, padding_free
         self.distortions: dict[int, float] = {}
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
@@ -79,7 +81,7 @@ class InstructionTuner(pl.LightningModule):
         else:
             self._batches.append(batch)
             embeds = self.model.get_input_embeddings()(batch.ids)
-            loss_of = MicroBatchLoss(self.model, batch, self.seed)
+            loss_of = MicroBatchLoss(self.model, batch, self.seed, self.padding_free)
             loss_of.same_dropout()
             loss = self.adversary.loss(loss_of, embeds, batch.regions[self.adversary.region])
             share = loss * (len(batch.targets) / batch.step_tokens)

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import out_of_memory, shapes
 from winnow.errors import UserError
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 TUNED_VERSION = 2  # raised when the same settings would give other weights; part of every tuned model's fingerprint
 MODES = ("lora", "full")
 DTYPES = ("auto", "fp32", "bf16")
+PACKINGS = ("none", "padding_free")
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -58,6 +60,7 @@ class Tuner:
     rank, scale alpha / r, dropout on the adapter's input, module names or `all-linear`; for `lora` only.
     epochs: passes over the records; max_steps: optimizer steps, in place of epochs when given.
     batch_size: records per optimizer step over all processes; micro_batch_size: records in memory at once.
+    packing: `none` (micro-batches are padded), or `padding_free`: the records of a micro-batch run as one row.
     learning_rate: peak. warmup_ratio: share of the steps with a rising rate. schedule: cosine, linear,
     constant.
     gradient_clip: largest norm of the gradient, None for no clipping.
@@ -80,6 +83,7 @@ class Tuner:
         max_steps: int | None,
         batch_size: int,
         micro_batch_size: Free[int],
+        packing: Free[str],
         learning_rate: float,
         warmup_ratio: float,
         schedule: str,
@@ -94,6 +98,7 @@ class Tuner:
             ("mode", mode, MODES),
             ("schedule", schedule, SCHEDULES),
             ("dtype", dtype, DTYPES),
+            ("packing", packing, PACKINGS),
         ):
             if value not in known:
                 raise UserError(f"tuning.{key}={value} is unknown; choose one of {', '.join(known)}.")
@@ -114,6 +119,7 @@ class Tuner:
         self.lora = dict(zip(("r", "alpha", "dropout", "target_modules"), own, strict=True))
         self.epochs, self.max_steps = (epochs if max_steps is None else None), max_steps
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.padding_free = packing == "padding_free"
         self.learning_rate, self.warmup_ratio = learning_rate, warmup_ratio
         self.schedule, self.weight_decay = schedule, weight_decay
         self.gradient_clip, self.gradient_checkpointing = gradient_clip, gradient_checkpointing
@@ -184,9 +190,8 @@ class Tuner:
                 self.epochs,
                 self.max_steps,
             )
-            largest = max(
-                len(micro) * max(len(records[i].ids) for i in micro) for step in steps for micro in step.micro_batches
-            )
+            sizes = [[len(records[i].ids) for i in micro] for step in steps for micro in step.micro_batches]
+            largest = max(sum(size) if self.padding_free else len(size) * max(size) for size in sizes)
             check_tuning(backbone.name, shapes(backbone.model), self, kind, trainer_args or {}, largest)
             data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank)
             trainer.accumulate_grad_batches = data.per_step
@@ -208,6 +213,7 @@ class Tuner:
                     "start": began,
                 },
                 distortion=distortion,
+                padding_free=self.padding_free,
             )
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
             with self._enough_memory(), interruptible(trainer):
@@ -262,7 +268,13 @@ class Tuner:
         saved = trainable_model(backbone, self.mode, self.lora, self.seed, start)
         causal = saved.get_base_model() if self.mode == "lora" else saved
         causal.train()
-        check_attention(causal.config.to_dict(), causal.config._attn_implementation)
+        check_attention(causal.config.to_dict(), causal.config._attn_implementation, self.padding_free)
+        if self.padding_free and not CausalModel(causal).packing:
+            raise UserError(
+                f"tuning.packing=padding_free: backbone.name={backbone.name} with attention "
+                f"{causal.config._attn_implementation} does not keep records in one row apart (a trial gave other "
+                f"numbers); set tuning.packing=none."
+            )
         if self.gradient_checkpointing:
             # The non-reentrant kind works with frozen input embeddings and with torch.autograd.grad, which
             # adversaries call; the reentrant kind does neither.
