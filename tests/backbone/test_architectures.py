@@ -123,7 +123,8 @@ def test_tuning_loss_and_gradient(case):
     own = torch.cat([plain_losses(model, t.ids, t.answer_start, plain[i, : len(t.ids)]) for i, t in enumerate(TEXTS)])
     wanted = torch.autograd.grad(own.mean(), plain)[0]
     for padding_free in (False, True) if CausalModel(model).packing else (False,):
-        loss_of, leaf = MicroBatchLoss(model, batch, 0, padding_free), point.clone().requires_grad_()
+        loss_of = MicroBatchLoss(model, batch, padding_free=padding_free)
+        leaf = point.clone().requires_grad_()
         loss = loss_of(leaf)
         assert torch.allclose(loss, own.mean(), rtol=1e-4)
         for gradient in (torch.autograd.grad(loss, leaf)[0], loss_of.gradient(point)):

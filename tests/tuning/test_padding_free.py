@@ -42,7 +42,10 @@ def test_losses_and_gradients_are_those_of_the_padded_way(name, mode):
     for padding_free in (False, True):
         model = model_of(mode, dropout=0.3)
         batch = micro_batch(records)
-        loss_of, embeds = MicroBatchLoss(model, batch, 0, padding_free), model.get_input_embeddings()(batch.ids)
+        loss_of, embeds = (
+            MicroBatchLoss(model, batch, padding_free=padding_free),
+            model.get_input_embeddings()(batch.ids),
+        )
         shapes = shapes_run(model)
         with torch.random.fork_rng(devices=[]):
             loss_of.same_dropout()
@@ -64,7 +67,9 @@ def test_the_ascent_has_the_shape_of_the_batch_and_ends_before_padding():
     """dL/dembeds of the padded way; exactly 0 at padding, which the model never meets."""
     model, batch = model_of("lora"), micro_batch(tiny_records(6))
     embeds = model.get_input_embeddings()(batch.ids)
-    padded, packed = (MicroBatchLoss(model, batch, 0, way).gradient(embeds + ramp(embeds)) for way in (False, True))
+    padded, packed = (
+        MicroBatchLoss(model, batch, padding_free=way).gradient(embeds + ramp(embeds)) for way in (False, True)
+    )
     assert torch.allclose(padded, packed, atol=1e-6) and not packed[~batch.mask].any()
     assert padded.norm() > 1e-2
 
@@ -72,7 +77,7 @@ def test_the_ascent_has_the_shape_of_the_batch_and_ends_before_padding():
 def test_records_of_one_length_are_not_packed():
     """There is no padding to save, and the mask that tells records apart has a price."""
     model, batch = model_of("lora"), micro_batch([tiny_records()[3]] * 2)
-    loss_of = MicroBatchLoss(model, batch, 0, True)
+    loss_of = MicroBatchLoss(model, batch, padding_free=True)
     shapes = shapes_run(model)
     loss_of(model.get_input_embeddings()(batch.ids))
     assert shapes == [tuple(batch.ids.shape)]
@@ -85,7 +90,7 @@ def test_activations_computed_again_meet_the_same_dropout():
         model, batch = model_of("lora", dropout=0.5), micro_batch(tiny_records(6))
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
-        loss_of = MicroBatchLoss(model, batch, 0, True)
+        loss_of = MicroBatchLoss(model, batch, padding_free=True)
         with torch.random.fork_rng(devices=[]):
             loss_of.same_dropout()
             found.append(torch.autograd.grad(loss_of(model.get_input_embeddings()(batch.ids)), trained(model)))
