@@ -44,7 +44,7 @@ KNOWN = [name for name in inspect.signature(pl.Trainer).parameters if name not i
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
     """Raises UserError for a setting that the Trainer does not have or that Winnow sets itself, and for a strategy that
-    shards a model."""
+    the tuner does not know."""
     for key in settings:
         if key in REFUSED:
             raise UserError(f"trainer.{key} is set by Winnow itself; leave it out and give {REFUSED[key]}.")
@@ -52,15 +52,15 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             close = [f"did you mean trainer.{one}? " for one in get_close_matches(key, KNOWN, 1)]
             raise UserError(f"trainer.{key} is no setting; {''.join(close)}Known are {', '.join(KNOWN)}.")
     strategy = str(settings.get("strategy", "auto"))
-    if strategy != "auto" and not strategy.startswith("ddp"):
+    if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
         raise UserError(
-            f"trainer.strategy={strategy} is not supported: take ddp, one whole model per device, or auto; for a model "
-            f"that one device cannot hold, take a smaller backbone or a larger device."
+            f"trainer.strategy={strategy} is not supported: take ddp, one whole model per device, fsdp, one model over "
+            f"all devices, which tunes what one device cannot hold, or auto."
         )
 
 
 def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
-    """A Trainer that writes nothing but what its callbacks write and shards nothing by itself.
+    """A Trainer that writes nothing but what its callbacks write.
 
     settings: the `trainer` group of the configuration, and under `callbacks` the objects of that group. options: what
     the caller decides. Raises UserError for a setting that is none and for devices that are not there.
@@ -68,6 +68,10 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     settings = dict(settings)
     callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ()), LimitedRun()]
     check_trainer(settings)
+    if settings.get("strategy") == "fsdp":
+        from winnow.tuning.sharding import Sharded
+
+        settings["strategy"] = Sharded()
     defaults = {"accelerator": "auto", "devices": 1, "enable_model_summary": False, "log_every_n_steps": 1}
     fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,9 @@ def build_parts(cfg: DictConfig) -> Parts:
             f"method={method.name} needs a target, records of what the model should get better at; give "
             f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
         )
+    if trainer.get("strategy") == "fsdp":
+        scoring = [*method.passes.values(), *method.target_passes.values()]
+        _check_sharded(stages, {"score": scoring, "select": selection.passes.values()}, suite)
     _check_memory(stages, {**method.passes, **selection.passes}, scorer, recipe, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
     target = instantiate(cfg.target) if method.target_passes else None
@@ -111,6 +114,18 @@ def _stages(cfg: DictConfig) -> list[str]:
     if not names or not set(names) <= set(STAGES):
         raise UserError(f"stages={names} must name some of {', '.join(STAGES)}.")
     return [stage for stage in STAGES if stage in names]
+
+
+def _check_sharded(stages: list[str], passes: Mapping[str, Iterable[Pass]], suite: Suite) -> None:
+    """Raises UserError if a stage besides tuning would run a model: its batches differ from process to process.
+    passes: of the stages."""
+    running = {stage for stage, own in passes.items() if any(one.runs_model for one in own)}
+    busy = [stage for stage in stages if stage in running or (stage == "evaluate" and suite.tasks)]
+    if busy:
+        raise UserError(
+            f"trainer.strategy=fsdp shards a model for tuning only, but stages=[{','.join(busy)}] would run it too: "
+            f"run these with another trainer, and stages=[tune] with trainer=fsdp and the same paths.run."
+        )
 
 
 def _check_memory(
