@@ -75,6 +75,9 @@ def build_parts(cfg: DictConfig) -> Parts:
     suite = instantiate(cfg.evaluation)
     trainer: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_trainer(trainer)
+    if trainer.get("strategy") == "fsdp":
+        scoring = [*method.passes.values(), *method.target_passes.values()]
+        _check_sharded(stages, {"score": scoring, "select": selection.passes.values()}, suite)
     trainer["callbacks"] = list(instantiate(cfg.callbacks).values())
     runner = PassRunner(source, store, trainer, attack_processes=cfg.attack.processes, **cfg.scoring)
     scorer = runner if cfg.get("scorer") is None else runner.over(instantiate(cfg.scorer))
@@ -99,9 +102,6 @@ def build_parts(cfg: DictConfig) -> Parts:
             f"method={method.name} needs a target, records of what the model should get better at; give "
             f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
         )
-    if trainer.get("strategy") == "fsdp":
-        scoring = [*method.passes.values(), *method.target_passes.values()]
-        _check_sharded(stages, {"score": scoring, "select": selection.passes.values()}, suite)
     _check_memory(stages, {**method.passes, **selection.passes}, scorer, recipe, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
     target = instantiate(cfg.target) if method.target_passes else None
