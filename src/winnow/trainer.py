@@ -54,8 +54,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     strategy = str(settings.get("strategy", "auto"))
     if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
         raise UserError(
-            f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model over "
-            f"all devices, for tuning) or auto."
+            f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model "
+            f"over all devices, for tuning) or auto."
         )
 
 
