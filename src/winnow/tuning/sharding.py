@@ -108,7 +108,7 @@ def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors in whole, on the CPU of the first process; nothing on the others, which must call it too."""
     gathered = {}
     for name, tensor in tensors.items():
-        whole = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+        whole = tensor.full_tensor().detach() if isinstance(tensor, DTensor) else tensor
         if is_leader():
             gathered[name] = whole.cpu()
     return gathered
