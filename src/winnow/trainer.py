@@ -18,6 +18,7 @@ from torch import nn
 
 from winnow.distributed import PATIENCE
 from winnow.errors import UserError
+from winnow.sharding import Sharded
 
 # Arguments of the Trainer that Winnow sets itself, because numbers or the store hang on them -> what to give instead.
 REFUSED = {
@@ -69,8 +70,6 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ()), LimitedRun()]
     check_trainer(settings)
     if settings.get("strategy") == "fsdp":
-        from winnow.tuning.sharding import Sharded
-
         settings["strategy"] = Sharded()
     defaults = {"accelerator": "auto", "devices": 1, "enable_model_summary": False, "log_every_n_steps": 1}
     fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import get_scheduler
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.errors import UserError
+from winnow.sharding import Sharded, local, shard
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.data import MicroBatch
 from winnow.tuning.loss import MicroBatchLoss
-from winnow.tuning.sharding import Sharded, local, shard
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -103,7 +104,8 @@ class InstructionTuner(pl.LightningModule):
         if isinstance(self.trainer.strategy, Sharded) and not self.sharded:
             mesh = self.device_mesh
             assert mesh is not None  # the strategy has made it by now
-            shard(self, self.model, mesh["data_parallel"], bf16=self.trainer.precision == "bf16-mixed")
+            bf16 = self.trainer.precision == "bf16-mixed"
+            shard(self, CausalModel(self.model).blocks, mesh["data_parallel"], bf16)
 
     def on_after_backward(self) -> None:
         if isinstance(self, FSDPModule):

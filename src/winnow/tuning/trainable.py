@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from winnow.errors import UserError
-from winnow.tuning.sharding import local
+from winnow.sharding import local
 
 
 def shared_copy(model: nn.Module) -> nn.Module:

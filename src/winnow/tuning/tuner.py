@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import out_of_memory, shapes
 from winnow.errors import UserError
+from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import write_json
 from winnow.trainer import interruptible, make_trainer
@@ -37,7 +38,6 @@ from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.memory import check_tuning
 from winnow.tuning.module import SCHEDULES, InstructionTuner
 from winnow.tuning.saving import Prompt, prompt_of, save_tuned, weights_digest
-from winnow.tuning.sharding import Sharded, gather
 from winnow.tuning.start import trainable_model
 from winnow.tuning.trainable import check_finite, target_names
 

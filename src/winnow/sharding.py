@@ -11,7 +11,7 @@ All processes must run the same passes in the same order: each pass waits for th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,7 +22,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from winnow.backbone.causal_model import CausalModel
 from winnow.distributed import PATIENCE, is_leader
 
 
@@ -70,16 +69,12 @@ class Sharded(ModelParallelStrategy):
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
 
-def shard(module: pl.LightningModule, model: nn.Module, mesh: DeviceMesh, bf16: bool) -> None:
-    """Shards `module`, which tunes the causal language model `model` and must be called for each micro-batch, over the
-    processes of `mesh`. bf16: blocks are collected in bf16, and their gradients added up in fp32; the parts that are
-    trained stay fp32.
-
-    Raises UserError if the model is no list of blocks.
-    """
+def shard(module: pl.LightningModule, blocks: Iterable[nn.Module], mesh: DeviceMesh, bf16: bool) -> None:
+    """Shards `module`, which must be called for each micro-batch, and the blocks of its model over the processes of
+    `mesh`. bf16: blocks are collected in bf16, and their gradients added up in fp32; what is trained stays fp32."""
     # Autocast does not cast a block's weights again then, and would keep the copies until the backward pass.
     half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    for block in CausalModel(model).blocks:
+    for block in blocks:
         sharded: Any = fully_shard(block, mesh=mesh, mp_policy=half if bf16 else MixedPrecisionPolicy())
         sharded.set_reduce_scatter_unused_params(True)  # experts that no token of this process has met
     root: Any = fully_shard(module, mesh=mesh)
