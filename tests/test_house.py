@@ -11,7 +11,7 @@ import winnow
 
 HOUSE = Path(winnow.__file__).parent
 FLOORS = [
-    *("errors", "draws", "quiet", "network", "store", "distributed", "trainer", "config", "messages"),
+    *("errors", "draws", "quiet", "network", "store", "distributed", "sharding", "trainer", "config", "messages"),
     *("data", "backbone", "perturb", "scoring", "selection", "tuning", "evaluation"),
     *("pages", "tracking", "stages", "sweeps", "reproduce", "compare"),
     *("console", "pipeline", "hub", "commands", "notebook", "__main__"),

@@ -18,6 +18,7 @@ from torch import nn
 
 from winnow.distributed import PATIENCE
 from winnow.errors import UserError
+from winnow.sharding import Sharded
 
 # Arguments of the Trainer that Winnow sets itself, because numbers or the store hang on them -> what to give instead.
 REFUSED = {
@@ -44,7 +45,7 @@ KNOWN = [name for name in inspect.signature(pl.Trainer).parameters if name not i
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
     """Raises UserError for a setting that the Trainer does not have or that Winnow sets itself, and for a strategy that
-    shards a model."""
+    the tuner does not know."""
     for key in settings:
         if key in REFUSED:
             raise UserError(f"trainer.{key} is set by Winnow itself; leave it out and give {REFUSED[key]}.")
@@ -52,15 +53,15 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             close = [f"did you mean trainer.{one}? " for one in get_close_matches(key, KNOWN, 1)]
             raise UserError(f"trainer.{key} is no setting; {''.join(close)}Known are {', '.join(KNOWN)}.")
     strategy = str(settings.get("strategy", "auto"))
-    if strategy != "auto" and not strategy.startswith("ddp"):
+    if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
         raise UserError(
-            f"trainer.strategy={strategy} is not supported: take ddp, one whole model per device, or auto; for a model "
-            f"that one device cannot hold, take a smaller backbone or a larger device."
+            f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model "
+            f"over all devices, for tuning) or auto."
         )
 
 
 def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
-    """A Trainer that writes nothing but what its callbacks write and shards nothing by itself.
+    """A Trainer that writes nothing but what its callbacks write.
 
     settings: the `trainer` group of the configuration, and under `callbacks` the objects of that group. options: what
     the caller decides. Raises UserError for a setting that is none and for devices that are not there.
@@ -68,6 +69,8 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     settings = dict(settings)
     callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ()), LimitedRun()]
     check_trainer(settings)
+    if settings.get("strategy") == "fsdp":
+        settings["strategy"] = Sharded()
     defaults = {"accelerator": "auto", "devices": 1, "enable_model_summary": False, "log_every_n_steps": 1}
     fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us
     try:

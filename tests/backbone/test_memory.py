@@ -83,15 +83,21 @@ def test_activations_are_what_the_backward_pass_keeps(model):
 
 def test_full_tuning_of_8b_on_80_gb_names_what_fits(llama_8b, monkeypatch):
     """18 bytes a weight in bf16 are 145 GB. Adapters of rank 16 on all linear layers: 16 * 32 * 81920 = 42 million
-    weights, 0.7 GB beside 16.1 GB of frozen ones. No setting of full tuning fits, so none is named."""
+    weights, 0.7 GB beside 16.1 GB of frozen ones. Sharded, 16 bytes a weight are 128.5 GB, 32.1 GB on each of four,
+    below half of a card; 512 tokens of 32 * 4096 + 81,920 numbers (checkpointing) of 2 bytes are 0.2 GB."""
     monkeypatch.setattr(tuning_memory, "room", lambda trainer: Room(80 * GB, 80 * GB, "cuda"))
     with pytest.raises(UserError) as caught:
         check_tuning("llama", shapes(llama_8b), build("tuning/ifd"), "bf16", {}, tokens=512)
     assert str(caught.value) == (
         "tuning.mode=full of backbone.name=llama needs at least 145 GB, 145 GB of it for 8.03 billion weights and what "
-        "trains them, but the GPU has 80 GB: give tuning=lora (16.9 GB)."
+        "trains them, but the GPU has 80 GB: give tuning=lora (16.9 GB), or trainer=fsdp on 4 GPUs "
+        "(32.3 GB)."
     )
     check_tuning("llama", shapes(llama_8b), build("tuning/lora"), "bf16", {}, tokens=512)
+    four = {"strategy": "fsdp", "devices": 4}
+    check_tuning("llama", shapes(llama_8b), build("tuning/ifd"), "bf16", four, tokens=512)
+    with pytest.raises(UserError, match=r"needs at least 128 GB, .* or trainer=fsdp on 4 GPUs"):
+        check_tuning("llama", shapes(llama_8b), build("tuning/ifd"), "bf16", four | {"devices": 1})
 
 
 def test_a_large_micro_batch_names_checkpointing(llama_8b, monkeypatch):

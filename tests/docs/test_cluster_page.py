@@ -34,6 +34,6 @@ def test_the_command_composes(command, monkeypatch):
 
 
 def test_the_page_has_a_job_a_sweep_and_an_experiment():
-    """What the pattern of the test above must find: srun, torchrun, a sweep, an experiment."""
-    assert len(COMMANDS) == 4
+    """What the pattern of the test above must find: srun, torchrun, srun with fsdp, a sweep, an experiment."""
+    assert len(COMMANDS) == 5
     assert sum("submitit_slurm" in command for command in COMMANDS) == 2

@@ -264,7 +264,7 @@ def test_a_start_that_does_not_fit_is_refused_before_scoring(run, tmp_path):
     [
         ("tuning.lora_target_modules=[q_proj,nowhere]", r"no module nowhere that LoRA adapts; its .* \[.*q_proj"),
         ("tuning.lora_target_modules=[mlp]", "no module mlp that LoRA adapts"),
-        ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not supported: take ddp"),
+        ("trainer.strategy=deepspeed", "trainer.strategy=deepspeed is not supported: take ddp"),
     ],
 )
 def test_tuning_that_cannot_work_is_refused_before_scoring(override, message, run, tmp_path):

@@ -141,13 +141,21 @@ class CausalModel:
             return self.head(rows)
         return self._tail(rows) if self._found.readout == "tail" else rows[..., self._width :]
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The model's blocks, in order; block k puts out hidden state k + 1. Raises UserError if they are no list."""
+        count = self.config.num_hidden_layers
+        lists = [one for one in self.body.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
+        if not lists:
+            raise UserError(f"backbone.name={self.name} keeps its {count} blocks in no list, so none can be reached.")
+        return lists[0]
+
     def block(self, layer: int) -> nn.Module:
         """The block that puts out hidden state `layer`, 1 for the first. Raises UserError if there is none."""
-        blocks = self.config.num_hidden_layers
-        lists = [one for one in self.body.modules() if isinstance(one, nn.ModuleList) and len(one) == blocks]
-        if not lists or not 1 <= layer <= blocks:
-            raise UserError(f"layer={layer} does not exist: backbone.name={self.name} has the blocks 1 to {blocks}.")
-        return lists[0][layer - 1]
+        count = len(self.blocks)
+        if not 1 <= layer <= count:
+            raise UserError(f"layer={layer} does not exist: backbone.name={self.name} has the blocks 1 to {count}.")
+        return self.blocks[layer - 1]
 
     @property
     def window(self) -> int | None:

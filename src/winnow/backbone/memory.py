@@ -11,6 +11,7 @@ For N weights of b bytes, a of them trained, and the numbers per token that a pa
               N b for frozen weights beside adapters,
               tokens of a micro-batch * E * (2 in bf16, 4 in fp32), or with gradient checkpointing
               tokens * (width * layers + E / layers) * the same
+    sharded   16 bytes for each of the a trained weights and N b, divided by the processes; tokens as above
 
 E is less than what the backward pass keeps, in a Llama by a fifth at most (a test counts the tensors); the experts of a
 mixture are left out, because a token meets few of them. So these are lower bounds: what is refused cannot fit.
@@ -120,13 +121,17 @@ def tuning_bytes(
     tokens: int = 1,
     checkpointing: bool = False,
     processes: int = 1,
+    sharded: bool = False,
 ) -> int:
     """Of a training step. dtype: of frozen weights. trained: weights of the adapters; None: all of the model's.
-    tokens: of a micro-batch."""
-    states = 16 + (2 if arithmetic == "bf16" and trained is None else 0) + (4 if processes > 1 else 0)
+    tokens: of a micro-batch. sharded: over the processes."""
+    states = 16
+    if not sharded:
+        states += (2 if arithmetic == "bf16" and trained is None else 0) + (4 if processes > 1 else 0)
     kept = size.width * size.layers + size.per_token // size.layers if checkpointing else size.per_token
     frozen = 0 if trained is None else size.weights * BYTES[dtype]
-    return frozen + states * (size.weights if trained is None else trained) + tokens * kept * BYTES[arithmetic]
+    parts = frozen + states * (size.weights if trained is None else trained)
+    return parts // (processes if sharded else 1) + tokens * kept * BYTES[arithmetic]
 
 
 def check_scoring(name: str, size: Shapes, dtype: str, space: Room, tokens: int, cached: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,9 @@ def build_parts(cfg: DictConfig) -> Parts:
     suite = instantiate(cfg.evaluation)
     trainer: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_trainer(trainer)
+    if trainer.get("strategy") == "fsdp":
+        scoring = [*method.passes.values(), *method.target_passes.values()]
+        _check_sharded(stages, {"score": scoring, "select": selection.passes.values()}, suite)
     trainer["callbacks"] = list(instantiate(cfg.callbacks).values())
     runner = PassRunner(source, store, trainer, attack_processes=cfg.attack.processes, **cfg.scoring)
     scorer = runner if cfg.get("scorer") is None else runner.over(instantiate(cfg.scorer))
@@ -111,6 +114,18 @@ def _stages(cfg: DictConfig) -> list[str]:
     if not names or not set(names) <= set(STAGES):
         raise UserError(f"stages={names} must name some of {', '.join(STAGES)}.")
     return [stage for stage in STAGES if stage in names]
+
+
+def _check_sharded(stages: list[str], passes: Mapping[str, Iterable[Pass]], suite: Suite) -> None:
+    """Raises UserError if a stage besides tuning would run a model: its batches differ from process to process.
+    passes: of the stages."""
+    running = {stage for stage, own in passes.items() if any(one.runs_model for one in own)}
+    busy = [stage for stage in stages if stage in running or (stage == "evaluate" and suite.tasks)]
+    if busy:
+        raise UserError(
+            f"trainer.strategy=fsdp shards a model for tuning only, but stages=[{','.join(busy)}] would run it too: "
+            f"run these with another trainer, and stages=[tune] with trainer=fsdp and the same paths.run."
+        )
 
 
 def _check_memory(

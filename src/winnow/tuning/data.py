@@ -36,7 +36,8 @@ class MicroBatch(NamedTuple):
     regions: name -> (batch, length) bool, where an adversary may perturb; see `adversary.base.REGIONS`.
     rows: (answer tokens,) positions in the flattened (batch * length) hidden states that predict an answer
     token. targets: (answer tokens,) the tokens to be predicted.
-    A step whose global batch is too small has empty micro-batches, with batch = 0.
+    A step whose global batch is too small has empty micro-batches, with batch = 0, or spare ones. spare: a repetition
+    that counts nothing, by which a process keeps step with the others.
     """
 
     step: int
@@ -49,6 +50,7 @@ class MicroBatch(NamedTuple):
     rows: Tensor
     targets: Tensor
     step_tokens: int
+    spare: bool = False
 
 
 class Step(NamedTuple):
@@ -97,7 +99,8 @@ class MicroBatches(Dataset):
     neighbours in length run side by side. Every step has the same number of micro-batches on every process
     (`per_step`, the accumulation), empty ones included.
 
-    examples: the records that the plan counts, or a function that gives them for an epoch.
+    examples: the records that the plan counts, or a function that gives them for an epoch. spare: the step's last
+    micro-batch, its shortest, is repeated where another would be empty.
     """
 
     def __init__(
@@ -107,10 +110,11 @@ class MicroBatches(Dataset):
         pad_id: int,
         world: int = 1,
         rank: int = 0,
+        spare: bool = False,
     ) -> None:
         self.examples_of = examples if callable(examples) else lambda _epoch: examples
         self.steps, self.pad_id = steps, pad_id
-        self.world, self.rank = world, rank
+        self.world, self.rank, self.spare = world, rank, spare
         self.per_step = math.ceil(max(len(step.micro_batches) for step in steps) / world)
 
     def __len__(self) -> int:
@@ -121,11 +125,14 @@ class MicroBatches(Dataset):
         index = turn * self.world + self.rank
         epoch, micro_batches = self.steps[step]
         examples = self.examples_of(epoch)
-        chosen = [examples[i] for i in micro_batches[index]] if index < len(micro_batches) else []
+        beyond = index >= len(micro_batches)
+        own = micro_batches[index] if not beyond else micro_batches[-1] if self.spare else []
+        chosen = [examples[i] for i in own]
         tokens = sum(supervised_tokens(examples[i]) for micro in micro_batches for i in micro)
         ids, mask, rows, targets = collate(chosen, self.pad_id)
         names = tuple(example.id for example in chosen)
-        return MicroBatch(step, epoch, index, names, ids, mask, regions(chosen, mask), rows, targets, tokens)
+        where = regions(chosen, mask)
+        return MicroBatch(step, epoch, index, names, ids, mask, where, rows, targets, tokens, beyond and self.spare)
 
 
 def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

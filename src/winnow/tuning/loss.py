@@ -20,15 +20,24 @@ from winnow.tuning.dropout import RecordDropout, Shift
 class MicroBatchLoss:
     """Mean negative log-likelihood of the micro-batch's answer tokens, in nats; see `adversary.base.LossOf`.
 
-    Logits exist at answer positions only. model: a causal language model. batch: with at least one record.
+    Logits exist at answer positions only. model: a causal language model. batch: with at least one record. scale: of a
+    sharded model, by what a loss is multiplied before its gradients are averaged over the processes; None: not sharded.
     padding_free: the model runs the tokens as one row, in which there is no padding; embeddings, perturbations and
     gradients have the shape of the padded batch all the same. Needs `CausalModel.packing`.
     """
 
     model: Any  # torch knows its methods as tensors or modules
 
-    def __init__(self, model: nn.Module, batch: MicroBatch, seed: int = 0, padding_free: bool = False) -> None:
-        self.model, self.batch, self.seed, self.padding_free = model, batch, seed, padding_free
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: MicroBatch,
+        seed: int = 0,
+        scale: float | None = None,
+        padding_free: bool = False,
+    ) -> None:
+        self.model, self.batch, self.seed = model, batch, seed
+        self.scale, self.padding_free = scale, padding_free
         self.causal = CausalModel(model)
         # Records of one length have no padding, and need no mask that tells them apart.
         run_as_row = padding_free and not bool(batch.mask.all())
@@ -68,8 +77,8 @@ class MicroBatchLoss:
         assert gradient is not None  # states depend on the embeddings
         return gradient
 
-    def keep(self, embeds: Tensor) -> KeptGradients:
-        return KeptGradients(self, embeds)
+    def keep(self, embeds: Tensor) -> KeptGradients | ShardedGradients:
+        return KeptGradients(self, embeds) if self.scale is None else ShardedGradients(self, embeds, self.scale)
 
     def uniform(self) -> Tensor:
         embedding = self.model.get_input_embeddings().weight
@@ -112,7 +121,7 @@ class LayerLoss(MicroBatchLoss):
     """The losses as functions of what is added to the output of a block; see `LossOf.at`."""
 
     def __init__(self, loss_of: MicroBatchLoss, layer: int) -> None:
-        super().__init__(loss_of.model, loss_of.batch, loss_of.seed, loss_of.padding_free)
+        super().__init__(loss_of.model, loss_of.batch, loss_of.seed, loss_of.scale, loss_of.padding_free)
         self.block = self.causal.block(layer)
 
     def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
@@ -153,6 +162,31 @@ class KeptGradients:
     def loss(self) -> Tensor:
         pairs = [(x, g) for x, g in zip(self.inputs, self.sums, strict=True) if g is not None]
         return _HandOver.apply(self.value, [g.to(x.dtype) for x, g in pairs], *[x for x, _ in pairs])
+
+
+class ShardedGradients:
+    """As KeptGradients, for a sharded model: no process has the gradients of its weights together, so that each loss's
+    own backward pass adds them to the weights' gradients at once, multiplied by `scale`."""
+
+    def __init__(self, loss_of: MicroBatchLoss, embeds: Tensor, scale: float) -> None:
+        self.loss_of, self.embeds, self.scale = loss_of, embeds, scale
+        self.value, self.sum = torch.zeros((), device=embeds.device), torch.zeros_like(embeds, dtype=torch.float32)
+
+    def add(self, delta: Tensor, weight: float) -> Tensor:
+        point = (self.embeds.detach() + delta).float().requires_grad_()
+        loss = self.loss_of(point)
+        with torch.autocast(loss.device.type, enabled=False):
+            (loss * (weight * self.scale)).backward()
+        assert point.grad is not None  # the loss depends on the embeddings
+        self.value += weight * loss.detach()
+        if self.scale == 0:  # of a spare micro-batch
+            return point.grad
+        self.sum += point.grad / self.scale
+        return point.grad / (weight * self.scale)
+
+    def loss(self) -> Tensor:
+        inputs = self.embeds if self.embeds.requires_grad else torch.zeros_like(self.embeds, requires_grad=True)
+        return _HandOver.apply(self.value, [self.sum.to(inputs.dtype)], inputs)
 
 
 class _HandOver(torch.autograd.Function):

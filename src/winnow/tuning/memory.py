@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from winnow.backbone.memory import SMALLER, Shapes, billion, gb, place, room, tuning_bytes
 from winnow.errors import UserError
+from winnow.trainer import device_of
 
 if TYPE_CHECKING:
     from winnow.tuning.tuner import Tuner
@@ -17,6 +21,7 @@ def check_tuning(
 ) -> None:
     """Raises UserError if tuning the backbone `name` cannot fit, and names the settings that would. dtype: of the
     backbone. tokens: of the largest micro-batch, 0 where the records are not known yet."""
+    strategy = str(trainer.get("strategy", "auto"))
     space, arithmetic = room(trainer), dtype if tuner.dtype == "auto" else tuner.dtype
     lora: Mapping[str, Any] = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
     adapters = sum(lora["r"] * one for one in _adapted(size, lora["target_modules"]))
@@ -27,7 +32,8 @@ def check_tuning(
         "trained": adapters if tuner.mode == "lora" else None,
         "tokens": max(tokens, 1),
         "checkpointing": tuner.gradient_checkpointing,
-        "processes": 1 if str(trainer.get("strategy", "auto")) == "auto" else 2,
+        "processes": {"auto": 1, "fsdp": _processes(trainer)}.get(strategy, 2),
+        "sharded": strategy == "fsdp",
     }
     needed = tuning_bytes(size, **now)
     if needed <= space.total:
@@ -38,6 +44,10 @@ def check_tuning(
         "backbone.dtype=bf16": {"dtype": "bf16", "arithmetic": "bf16" if tuner.dtype == "auto" else arithmetic},
         "tuning=lora": {"trained": adapters},
     }
+    if space.device == "cuda":  # more processes on a CPU have no more memory
+        states = tuning_bytes(size, **now | {"tokens": 0, "processes": 1, "sharded": True})
+        count = 2 ** math.ceil(math.log2(max(states * 2 / space.total, 2)))  # half of a GPU is left for activations
+        changes[f"trainer=fsdp on {count} GPUs"] = {"processes": count, "sharded": True}
 
     def fitting(*several: str) -> list[str]:
         need = tuning_bytes(size, **now | {key: value for way in several for key, value in changes[way].items()})
@@ -52,6 +62,16 @@ def check_tuning(
         f"{billion(size.weights)} weights and what trains them, but {place(space)}: "
         f"{'give ' + ', or '.join(ways) if ways else SMALLER}."
     )
+
+
+def _processes(trainer: Mapping[str, Any]) -> int:
+    """That these settings start: one for each device of each node."""
+    devices = trainer.get("devices", 1)
+    if devices in ("auto", -1, "-1"):
+        devices = torch.cuda.device_count() if device_of(trainer) == "cuda" else 1
+    elif isinstance(devices, str):
+        devices = int(devices) if devices.isdigit() else devices.strip(",").split(",")
+    return (devices if isinstance(devices, int) else len(devices)) * trainer.get("num_nodes", 1)
 
 
 def _adapted(size: Shapes, targets: str | Sequence[str]) -> list[int]:

@@ -10,9 +10,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import get_scheduler
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.errors import UserError
+from winnow.sharding import Sharded, local, shard
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.data import MicroBatch
 from winnow.tuning.loss import MicroBatchLoss
@@ -75,20 +78,46 @@ class InstructionTuner(pl.LightningModule):
         if self.distortion is not None and batch.epoch not in self.distortions:
             self.distortions[batch.epoch] = self.distortion(batch.epoch)
             self.adversary.prepare(self.distortions[batch.epoch])
-        if batch.ids.numel() == 0:
-            # Every process must take part in every backward pass; this one adds zeros to the gradients.
-            share = torch.stack([parameter.reshape(-1)[0] for _, parameter in self.trained()]).sum() * 0.0
-        else:
-            self._batches.append(batch)
-            embeds = self.model.get_input_embeddings()(batch.ids)
-            loss_of = MicroBatchLoss(self.model, batch, self.seed, self.padding_free)
-            loss_of.same_dropout()
-            loss = self.adversary.loss(loss_of, embeds, batch.regions[self.adversary.region])
-            share = loss * (len(batch.targets) / batch.step_tokens)
+        share = self(batch)
         self._step_loss = self._step_loss + share.detach()
         # Lightning divides by the accumulation and averages gradients over processes; the shares are to be
         # summed.
         return share * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def forward(self, batch: MicroBatch) -> Tensor:
+        """The micro-batch's share of the step's loss."""
+        if batch.ids.numel() == 0:
+            # Every process must take part in every backward pass; this one adds zeros to the gradients.
+            return torch.stack([parameter.reshape(-1)[0] for _, parameter in self.trained()]).sum() * 0.0
+        self._batches.append(batch)
+        share = 0.0 if batch.spare else len(batch.targets) / batch.step_tokens
+        embeds = self.model.get_input_embeddings()(batch.ids)
+        scale = share * self.trainer.world_size if self.sharded else None
+        loss_of = MicroBatchLoss(self.model, batch, self.seed, scale, self.padding_free)
+        loss_of.same_dropout()
+        return self.adversary.loss(loss_of, embeds, batch.regions[self.adversary.region]) * share
+
+    @property
+    def sharded(self) -> bool:
+        return isinstance(self, FSDPModule)
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, Sharded) and not self.sharded:
+            mesh = self.device_mesh
+            assert mesh is not None  # the strategy has made it by now
+            bf16 = self.trainer.precision == "bf16-mixed"
+            shard(self, CausalModel(self.model).blocks, mesh["data_parallel"], bf16)
+
+    def on_after_backward(self) -> None:
+        if isinstance(self, FSDPModule):
+            self.reshard()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Nothing: Lightning calls it after the loss, whose adversary may have added to gradients already."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         loss = float(self.trainer.strategy.reduce(self._step_loss, reduce_op="sum"))
@@ -109,13 +138,15 @@ class InstructionTuner(pl.LightningModule):
                 f"of the backbone is wrong."
             )
         trained = {name for name, _ in self.trained()}
-        damaged = [name for name, p in self.named_parameters() if not bool(torch.isfinite(p).all())]
+        damaged = [name for name, p in self.named_parameters() if not bool(torch.isfinite(local(p)).all())]
         if damaged and (not self.history or damaged[0] not in trained):
             return f"the backbone's weights are not finite ({damaged[0]}); fetch or save it again."
         lower = (
             f"lower tuning.learning_rate (now {self.learning_rate:g}), set tuning.gradient_clip=1, or use "
             f"tuning.dtype=fp32."
         )
+        if self.sharded:
+            return lower  # the processes would have to look at each record together
         losses = {name: value for batch in self._batches for name, value in self._by_record(batch).items()}
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if damaged or not bad or len(bad) == len(losses) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from winnow.errors import UserError
+from winnow.sharding import local
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
@@ -113,9 +114,10 @@ def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
         )
 
 
-def check_finite(model: nn.Module, learning_rate: float) -> None:
-    """The last step's update is seen by no loss: look at the weights before they are saved."""
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+def check_finite(model: nn.Module, learning_rate: float, everywhere: Callable[[bool], bool]) -> None:
+    """The last step's update is seen by no loss: look at the weights before they are saved. everywhere: whether it is
+    true in all processes, each of which may have a part of the weights."""
+    if not everywhere(all(bool(torch.isfinite(local(p)).all()) for p in model.parameters() if p.requires_grad)):
         raise UserError(
             f"The tuned weights are not finite after the last step: lower tuning.learning_rate "
             f"(now {learning_rate:g}), set tuning.gradient_clip=1, or use tuning.dtype=fp32."

@@ -18,6 +18,7 @@ from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import out_of_memory, shapes
 from winnow.errors import UserError
+from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import write_json
 from winnow.trainer import interruptible, make_trainer
@@ -193,7 +194,9 @@ class Tuner:
             sizes = [[len(records[i].ids) for i in micro] for step in steps for micro in step.micro_batches]
             largest = max(sum(size) if self.padding_free else len(size) * max(size) for size in sizes)
             check_tuning(backbone.name, shapes(backbone.model), self, kind, trainer_args or {}, largest)
-            data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), trainer.world_size, trainer.global_rank)
+            sharded = isinstance(trainer.strategy, Sharded)
+            place = (trainer.world_size, trainer.global_rank, sharded)
+            data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), *place)
             trainer.accumulate_grad_batches = data.per_step
             saved, causal = self._trainable(backbone, start)
             module = InstructionTuner(
@@ -218,7 +221,7 @@ class Tuner:
             resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
             with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
-        check_finite(causal, self.learning_rate)
+        check_finite(causal, self.learning_rate, trainer.strategy.reduce_boolean_decision)
         parameters = {id(p): p.numel() for p in backbone.model.parameters()}
         result = {
             "steps": len(steps),
@@ -239,10 +242,12 @@ class Tuner:
             "start": began,
             "path": str(folder / "model"),
         }
+        if sharded:
+            gather(saved, torch.float32 if self.mode == "lora" else own)
         if trainer.is_global_zero:
             facts = {"records": len(records), **arguments(self), "adversary": type(adversary).__name__}
             facts |= {key: told for key, told in (("noising", noising), ("start", began)) if told is not None}
-            kept = saved if self.mode == "lora" else saved.to(own)
+            kept = saved if self.mode == "lora" or sharded else saved.to(own)
             prompt = prompt_of(template, backbone.tokenizer) if template else Prompt("{instruction}", True)
             facts |= {} if template is None else {"template": template.name}
             save_tuned(kept, backbone, folder / "model", facts, prompt)

@@ -63,24 +63,22 @@ class SentenceSimilarity(SentenceConstraint):
         return sentence_vectors(sentences)
 
     def _score_list(self, starting_text: AttackedText, transformed_texts: list[AttackedText]) -> torch.Tensor:
-        # TextAttack's own would encode the original once per candidate.
+        # TextAttack's own would encode the original once per candidate. Here the first candidates take it along.
         if not transformed_texts:
             return torch.tensor([])
-        return self.encode([text.text for text in transformed_texts]) @ _vector(starting_text.text)
+        original, texts = starting_text.text, [text.text for text in transformed_texts]
+        if original not in _vectors:
+            while len(_vectors) >= REMEMBERED:
+                _vectors.popitem(last=False)
+            _vectors[original], *vectors = self.encode([original, *texts])
+            return torch.stack(vectors) @ _vectors[original]
+        return self.encode(texts) @ _vectors[original]
 
     def _check_constraint(self, transformed_text: AttackedText, reference_text: AttackedText) -> bool:
         return len(self._check_constraint_many([transformed_text], reference_text)) == 1
 
 
 _vectors: OrderedDict[str, torch.Tensor] = OrderedDict()
-
-
-def _vector(text: str) -> torch.Tensor:
-    if text not in _vectors:
-        while len(_vectors) >= REMEMBERED:
-            _vectors.popitem(last=False)
-        _vectors[text] = sentence_vectors([text])[0]
-    return _vectors[text]
 
 
 @cache

@@ -107,7 +107,7 @@ def _taking_turns(candidates: list[AttackedText]) -> list[AttackedText]:
 
 
 def _growing(items: list[AttackedText]) -> Iterator[list[AttackedText]]:
-    start, size = 0, 2
+    start, size = 0, 1
     while start < len(items):
         yield items[start : start + size]
         start, size = start + size, min(2 * size, 16)

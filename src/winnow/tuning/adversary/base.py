@@ -94,6 +94,7 @@ class Adversary:
       of a gradient: the same record has another scale in a micro-batch of another size.
     - random numbers come from `loss_of.uniform()`: a record's draw does not depend on the micro-batch it is in, and a
       resumed run draws the same again.
+    - every micro-batch takes the same passes: where a model is sharded, all processes make theirs together.
     - a perturbation is added in fp32: its entries are far smaller than what bf16 can tell from an embedding.
 
     needs_distortion: whether it depends on how far instructions are distorted, which is measured only then.
