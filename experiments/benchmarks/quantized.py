@@ -2,8 +2,8 @@
 
 python experiments/benchmarks/quantized.py [records]
 
-Needs bitsandbytes. Seconds are those of one core's time, not of the clock, for both passes of IFD. Since LLM.int8()
-chooses its columns by batch, each dtype also runs records alone: how far their scores move is what a batch changes.
+Needs bitsandbytes. Seconds are those of one core's time, not of the clock, for both passes of IFD. The first records
+also run alone: how far their scores move is what a batch changes.
 """
 
 from __future__ import annotations

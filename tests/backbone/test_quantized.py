@@ -105,16 +105,18 @@ def test_what_is_quantised_and_what_it_is_called(dtype, load, tiny_folder):
 
 
 @needs_library
-def test_a_pass_is_that_of_the_rounded_weights(load, tmp_path):
-    """nf4 computes in bf16 with its rounded weights, so an ordinary model that holds these has the same likelihoods, to
-    bf16's rounding; those of unrounded weights are further off."""
-    records, own = make_records(8), load("nf4")
+@both
+def test_a_pass_is_that_of_the_rounded_weights(dtype, load, tmp_path):
+    """The arithmetic is bf16 with the rounded weights, so an ordinary model that holds these has the same likelihoods,
+    to bf16's rounding; those of nf4's unrounded weights are further off."""
+    records, own = make_records(8), load(dtype)
     passes = [
         compute(one, records, tmp_path / str(i), Likelihood("direct")).ragged("nll")[0]
         for i, one in enumerate((own, ordinary(own), load("bf16")))
     ]
-    nf4, same, plain = map(torch.tensor, passes)
-    assert (nf4 - same).abs().max() < 0.1 < (nf4 - plain).abs().max()
+    quantised, same, plain = map(torch.tensor, passes)
+    assert (quantised - same).abs().max() < 0.1
+    assert dtype == "int8" or (quantised - plain).abs().max() > 0.1
 
 
 @needs_library
@@ -134,7 +136,7 @@ def test_gradients_pass_through(dtype, load):
 @both
 def test_an_adversarys_gradient_is_that_of_the_rounded_weights(dtype, load, tokenizer):
     """With respect to the embeddings, as NRM, PGD and FGM ask for it: its cosine with the gradient in the ordinary
-    model that holds the same weights is 1 but for the rounding of bf16, and of int8's inputs."""
+    model that holds the same weights is 1 but for the rounding of bf16."""
     records = [one for one in template("alpaca").encode(make_records(5), tokenizer, eos=True) if not one.flag]
     batch = MicroBatches(records, [Step(0, [list(range(len(records)))])], pad_id=0)[0]
     gradients = []
@@ -146,7 +148,7 @@ def test_an_adversarys_gradient_is_that_of_the_rounded_weights(dtype, load, toke
 @needs_library
 @both
 def test_record_gradients_are_those_of_autograd(dtype, load, tokenizer):
-    """The hooks' norms for a batch, and autograd's for each record alone, to bf16's and int8's rounding."""
+    """The hooks' norms for a batch, and autograd's for each record alone, to bf16's rounding."""
     adapted = with_adapters(load(dtype).model, 2, 4, 0.0, "all-linear", seed=0).get_base_model().eval()
     weights = [weight for name, weight in adapted.named_parameters() if "lora_" in name]
     for number, weight in enumerate(weights[1::2]):  # B, so that A has a gradient too
@@ -173,22 +175,25 @@ def test_a_copy_shares_weights_and_scales_and_disturbs_nothing(dtype, load):
         assert torch.equal(copy(IDS).logits, before)
         for one, other in zip(quantized.layers(model), quantized.layers(copy), strict=True):
             assert one is not other and one.weight is other.weight
-            scales = "quant_state" if dtype == "nf4" else "state"
-            assert vars(one)[scales] is vars(other)[scales]
+            assert (
+                one.scale.data_ptr() == other.scale.data_ptr()
+                if dtype == "int8"
+                else (one.quant_state is other.quant_state)
+            )
         copy.train()(IDS)
         assert torch.equal(model(IDS).logits, before)
 
 
 @needs_library
-def test_scales_follow_a_moved_int8_layer(load):
-    """bitsandbytes keeps what it multiplies with beside the weight, where moving the module does not reach it."""
-    layer = shared_copy(load("int8").model).model.layers[0].mlp.gate_proj
-    before, there = rounded(layer), layer.state.CB
-    layer.state.CB = there.to("meta")
-    try:
-        assert torch.equal(rounded(layer), before)
-    finally:
-        layer.state.CB = there
+@both
+def test_a_row_is_itself_beside_any_neighbour(dtype, load):
+    """LLM.int8()'s own product takes the columns in which a neighbour has an entry of 6 or more out of the rounding."""
+    layer = load(dtype).model.model.layers[0].mlp.gate_proj
+    rows = torch.sin(torch.arange(64) * 1.7).view(1, 2, 32).bfloat16()
+    with torch.no_grad():
+        alone = layer(rows)[0, 0]
+        rows[0, 1] = 100
+        assert torch.equal(layer(rows)[0, 0], alone)
 
 
 @needs_library
@@ -257,9 +262,7 @@ def test_full_tuning_full_models_and_shards(dtype, tmp_path):
     what makes a model a quantised one."""
     with pytest.raises(UserError, match=f"full cannot train the weights of backbone.dtype={dtype}.*give tuning=lora"):
         check_tuning("tiny", shapes(tiny_model()), build("tuning/full"), dtype, TRAINER)
-    with pytest.raises(
-        UserError, match=f"trainer.strategy=fsdp does not shard the weights of backbone.dtype={dtype}: "
-    ):
+    with pytest.raises(UserError, match=f"fsdp does not shard the weights of backbone.dtype={dtype}: give trainer=ddp"):
         check_tuning("tiny", shapes(tiny_model()), build("tuning/lora"), dtype, TRAINER | {"strategy": "fsdp"})
     model = tiny_model()
     model.save_pretrained(tmp_path)

@@ -1,27 +1,29 @@
 """Weights of linear layers in 8 or 4 bits, through bitsandbytes. Embeddings, norms and head stay in bf16, as does the
 arithmetic, so body and head of the model are read as ever.
 
-    int8   w = s q / 127           s: the largest |w| of the row, q: a whole number. Inputs likewise for each token, but
-                                   for columns in which an entry is 6 or more: these stay in bf16. LLM.int8(), arXiv
-                                   2208.07339
+    int8   w = s q / 127           s: the largest |w| of the row, q: a whole number. LLM.int8(), arXiv 2208.07339
     nf4    w = m code[q]           m: the largest |w| of 64 weights, itself in 8 bits for blocks of 256; code: 16
                                    quantiles of a normal distribution. QLoRA, arXiv 2305.14314
 
-No weight that is a whole number has a gradient; adapters beside it do, and inputs (straight through the rounding).
+In a product either stands as its w in bf16, made for that product alone. LLM.int8() rounds the inputs too, but for the
+columns in which a token of the batch has an entry of 6 or more; a record's numbers would then hang on its neighbours.
+
+No quantised weight has a gradient; adapters beside it and inputs have theirs.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from types import MethodType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from winnow.errors import UserError
 
 QUANTIZED: dict[str, dict[str, Any]] = {  # backbone.dtype -> arguments of transformers' BitsAndBytesConfig
-    "int8": {"load_in_8bit": True, "llm_int8_threshold": 6.0},  # [paper]
+    "int8": {"load_in_8bit": True},
     "nf4": {  # [paper]
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
@@ -39,12 +41,12 @@ def dtype_name(model: nn.Module) -> str:
     return quantized[0] if quantized else "bf16" if torch.bfloat16 in kinds else "fp32"
 
 
-def count(weight: torch.Tensor) -> int:
+def count(weight: Tensor) -> int:
     """How many weights a tensor holds: two in a byte of nf4."""
     return weight.numel() * (2 if weight.dtype == torch.uint8 else 1)
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: nn.Module) -> list[Any]:
     """The quantised layers of a model."""
     return [one for one in model.modules() if any(w.dtype in _STORED for w in one.parameters(recurse=False))]
 
@@ -78,11 +80,30 @@ def settle(model: nn.Module) -> None:
             # no gradient, and autograd goes on in silence.
             layer.support_avx512bf16_for_cpu = False
         else:
-            layer.register_forward_pre_hook(_follow)
+            # A buffer moves with the layer. What the library holds beside the weight would stay where it is.
+            layer.register_buffer("scale", layer.weight.SCB / 127, persistent=False)
+            layer.weight.CB = layer.weight.SCB = None
+            layer.forward = MethodType(_forward, layer)
 
 
-def _follow(layer: Any, _: Any) -> None:
-    """Takes along the rows' scales, which bitsandbytes leaves behind when a module that holds the layer is moved."""
-    state, weight = layer.state, layer.weight
-    if state.CB is not None and state.CB.device != weight.device:
-        state.CB, state.SCB = weight.data, state.SCB.to(weight.device)
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    """Of an int8 layer."""
+    out = _Product.apply(x, layer.weight, layer.scale)
+    return out if layer.bias is None else out + layer.bias
+
+
+class _Product(torch.autograd.Function):
+    """x W^T, W = scale * q: (..., inputs) to (..., outputs). W is made for a product, and anew for the backward one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, q: Tensor, scale: Tensor) -> Tensor:
+        ctx.q, ctx.scale = q, scale
+        return nn.functional.linear(x, _weight(q, scale, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        return slope @ _weight(ctx.q, ctx.scale, slope.dtype), None, None
+
+
+def _weight(q: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return q.to(dtype).mul_(scale[:, None])

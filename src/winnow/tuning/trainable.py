@@ -26,7 +26,7 @@ def shared_copy(model: nn.Module) -> nn.Module:
     memo: dict[int, object] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.detach() for b in model.buffers()}
     for layer in quantized.layers(model):  # its weight is nothing without its scales, which lie beside it
-        memo |= {id(one): one for one in (layer.weight, vars(layer).get("quant_state"), vars(layer).get("state"))}
+        memo |= {id(one): one for one in (layer.weight, vars(layer).get("quant_state"))}
     return copy.deepcopy(model, memo)
 
 
