@@ -19,6 +19,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("huggingface_hub", "huggingface_hub.utils._http", "transformers", "datasets", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line for each product of int8
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_not_an_advertisement)
     for message in (
         r".*does not have many workers.*",  # batches are made in the main process on purpose

@@ -47,6 +47,7 @@ _SECRET = re.compile(
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "peft", "pytorch-lightning", "lm-eval", "datasets", "huggingface-hub"),
     *("safetensors", "hydra-core", "omegaconf", "wandb", "numpy", "scipy", "scikit-learn", "pyarrow", "matplotlib"),
+    "bitsandbytes",
 )
 
 

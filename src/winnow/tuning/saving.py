@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 import winnow
+from winnow.backbone import quantized
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -59,15 +60,24 @@ def save_tuned(
             model.save_pretrained(str(partial), safe_serialization=True)
         backbone.tokenizer.save_pretrained(partial)
         write_json(partial / BACKBONE_FILE, backbone.identity)
-        card = model_card(base, backbone.name, adapter, facts, revision, prompt)
+        dtype = quantized.dtype_name(backbone.model)
+        card = model_card(base, backbone.name, adapter, facts, revision, prompt, dtype)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None, prompt: Prompt) -> str:
+def model_card(
+    base: str,
+    name: str,
+    adapter: bool,
+    facts: dict[str, Any],
+    revision: str | None,
+    prompt: Prompt,
+    dtype: str = "fp32",
+) -> str:
     """A short README.md: what the model is, how it came about, how to load it and generate with it.
 
-    base: a name on the hub or a local folder, of which the card holds the last part only.
+    base: a name on the hub or a local folder, of which the card holds the last part only. dtype: of the base.
     """
     pinned = f', revision="{revision}"' if revision else ""
     public = None if Path(base).is_dir() else base
@@ -76,14 +86,18 @@ def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revis
         origin += f" ({name}: its weights as a package ships them, rounded; those of the hub differ a little)"
     elif public is None:
         origin += " (a local folder; give its place below)"
+    settings = quantized.QUANTIZED.get(dtype)
+    origin += f", in {dtype} by bitsandbytes {version('bitsandbytes')}" if settings else ""
     title = f"# {name if public else Path(base).name}, instruction-tuned {'adapter' if adapter else 'model'}"
     rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
+    how = ", ".join(f"{key}={value!r}" for key, value in (settings or {}).items())
+    how = f', dtype="bfloat16", quantization_config=BitsAndBytesConfig({how})' if settings else ""
     load = [
         *(["from peft import PeftModel"] if adapter else []),
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if settings else ''}",
         "",
         'folder = "path/to/this/folder"',
-        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned})'
+        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned}{how})'
         if adapter
         else "model = AutoModelForCausalLM.from_pretrained(folder)",
         *(["model = PeftModel.from_pretrained(model, folder)"] if adapter else []),
@@ -175,11 +189,17 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
             # Not merged: merging would write into the shared weights, and rounds in bf16.
             model = PeftModel.from_pretrained(shared_copy(backbone.model), str(folder)).get_base_model()
     else:
+        if (dtype := quantized.dtype_name(backbone.model)) in quantized.QUANTIZED:
+            raise UserError(
+                f"{folder} holds a full model, whose weights backbone.dtype={dtype} does not quantise: name the folder "
+                f"as backbone.name, or give backbone.dtype=bf16."
+            )
         attention = backbone.model.config._attn_implementation
         with whole(folder):
             model = type(backbone.model).from_pretrained(
                 folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
             )
-    model = model.to(reference.device).eval().requires_grad_(False)
+        model = model.to(reference.device)
+    model = model.eval().requires_grad_(False)
     identity = tuned_identity(backbone.identity, folder)
     return dataclasses.replace(backbone, model=model, identity=identity, name=f"{backbone.name}+tuned")
