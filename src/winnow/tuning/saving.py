@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
@@ -54,22 +55,32 @@ def save_tuned(
             config: Any = model.peft_config
             config["default"].base_model_name_or_path, config["default"].revision = base, revision
             # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
-            model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+            model.save_pretrained(str(partial), save_embedding_layers=False)
         else:
-            model.save_pretrained(str(partial), safe_serialization=True)
+            model.save_pretrained(str(partial))
         backbone.tokenizer.save_pretrained(partial)
         write_json(partial / BACKBONE_FILE, backbone.identity)
-        card = model_card(base, backbone.name, adapter, facts, revision, prompt)
+        card = model_card(base, backbone.name, adapter, facts, revision, prompt, backbone.model.dtype)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None, prompt: Prompt) -> str:
+def model_card(
+    base: str,
+    name: str,
+    adapter: bool,
+    facts: dict[str, Any],
+    revision: str | None,
+    prompt: Prompt,
+    dtype: torch.dtype,
+) -> str:
     """A short README.md: what the model is, how it came about, how to load it and generate with it.
 
-    base: a name on the hub or a local folder, of which the card holds the last part only.
+    base: a name on the hub or a local folder, of which the card holds the last part only. dtype: of the backbone, named
+    because transformers 4 would take fp32, and 5 what the file holds.
     """
     pinned = f', revision="{revision}"' if revision else ""
+    typed = f', dtype="{str(dtype).removeprefix("torch.")}"'
     public = None if Path(base).is_dir() else base
     origin = f"- base: {public or Path(base).name}"
     if name in HUB_NAMES:
@@ -83,9 +94,9 @@ def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revis
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'folder = "path/to/this/folder"',
-        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned})'
+        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned}{typed})'
         if adapter
-        else "model = AutoModelForCausalLM.from_pretrained(folder)",
+        else f"model = AutoModelForCausalLM.from_pretrained(folder{typed})",
         *(["model = PeftModel.from_pretrained(model, folder)"] if adapter else []),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         f"prompt = {prompt.text!r}",
