@@ -20,7 +20,7 @@ test: setup
 # What needs TextAttack, and the licences of the other set, are left out.
 ON_5 = --ignore=tests/perturb/attacks --ignore=tests/docs/test_licences.py
 test-transformers-5: $(VENV)/.transformers-5
-	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/transformers-5 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ON_5) $(PYTEST)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(VENV)/transformers-5 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ON_5) $(PYTEST)
 
 check: PYTEST = -m "not slow"
 check: lint test
