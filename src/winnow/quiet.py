@@ -26,6 +26,7 @@ def quiet() -> None:
         r".*infer the batch indices.*",  # batches carry their record ids themselves
         r".*Total length of `(DataLoader|CombinedLoader)` across ranks is zero.*",  # every record left has a flag
         r".*`position_ids` have no functionality in BLOOM.*",
+        r".*`(past_key_values|(is_)?gradient_checkpointing\w*)` is deprecated.*",  # transformers 4 knows no other name
         r".*LeafSpec.*deprecated.*",
         r".*Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
         r".*torch.utils.checkpoint.*",

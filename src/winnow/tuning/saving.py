@@ -55,9 +55,9 @@ def save_tuned(
             config: Any = model.peft_config
             config["default"].base_model_name_or_path, config["default"].revision = base, revision
             # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
-            model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+            model.save_pretrained(str(partial), save_embedding_layers=False)
         else:
-            model.save_pretrained(str(partial), safe_serialization=True)
+            model.save_pretrained(str(partial))
         backbone.tokenizer.save_pretrained(partial)
         write_json(partial / BACKBONE_FILE, backbone.identity)
         dtype = quantized.dtype_name(backbone.model)
@@ -73,11 +73,12 @@ def model_card(
     facts: dict[str, Any],
     revision: str | None,
     prompt: Prompt,
-    dtype: str = "fp32",
+    dtype: str,
 ) -> str:
     """A short README.md: what the model is, how it came about, how to load it and generate with it.
 
-    base: a name on the hub or a local folder, of which the card holds the last part only. dtype: of the base.
+    base: a name on the hub or a local folder, of which the card holds the last part only. dtype: of the backbone, named
+    because transformers 4 would take fp32, and 5 what the file holds.
     """
     pinned = f', revision="{revision}"' if revision else ""
     public = None if Path(base).is_dir() else base
@@ -91,7 +92,8 @@ def model_card(
     title = f"# {name if public else Path(base).name}, instruction-tuned {'adapter' if adapter else 'model'}"
     rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
     how = ", ".join(f"{key}={value!r}" for key, value in (settings or {}).items())
-    how = f', dtype="bfloat16", quantization_config=BitsAndBytesConfig({how})' if settings else ""
+    typed = f', dtype="{"float32" if dtype == "fp32" else "bfloat16"}"'
+    how = f"{typed}, quantization_config=BitsAndBytesConfig({how})" if settings else typed
     load = [
         *(["from peft import PeftModel"] if adapter else []),
         f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if settings else ''}",
@@ -99,7 +101,7 @@ def model_card(
         'folder = "path/to/this/folder"',
         f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned}{how})'
         if adapter
-        else "model = AutoModelForCausalLM.from_pretrained(folder)",
+        else f"model = AutoModelForCausalLM.from_pretrained(folder{typed})",
         *(["model = PeftModel.from_pretrained(model, folder)"] if adapter else []),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         f"prompt = {prompt.text!r}",
