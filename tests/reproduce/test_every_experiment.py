@@ -39,6 +39,10 @@ at_most: {{data.limit: 12, start.pool.limit: 12, target.limit: 4,
 
 
 SELECTING = ("method", "selection", "pre_experience", "attack", "data@target", "stages")
+ENDS = {  # stages -> the groups and keys that they have to do with
+    "[score,select]": SELECTING,
+    "[score,select,tune]": (*SELECTING, "noising", "adversary"),
+}
 SEEN: set[str] = set()  # kinds of rows that ran already, in this process
 
 
@@ -51,15 +55,18 @@ def kinds(job: list[str]) -> set[str]:
 
 def few(jobs: list[list[str]], seen: set[str]) -> list[list[str]]:
     """Few of a sweep's jobs in which every kind occurs that is not in `seen`, at least one job; `seen` grows. A job
-    that differs from the first one in its selection alone ends there."""
+    that differs from the first one in its selection or tuning alone ends there."""
     left = set().union(*map(kinds, jobs)) - seen
     seen |= left
     chosen = []
     while left or not chosen:
         chosen.append(max(jobs, key=lambda job: len(left & kinds(job))))
         left -= kinds(chosen[-1])
-    alike = [all(kind.startswith(SELECTING) for kind in kinds(job) - kinds(chosen[0])) for job in chosen]
-    return [["stages=[score,select]", *job] if i and alike[i] else job for i, job in enumerate(chosen)]
+    for i, job in enumerate(chosen[1:], 1):
+        new = kinds(job) - kinds(chosen[0])
+        ends = [f"stages={end}" for end, keys in ENDS.items() if all(kind.startswith(keys) for kind in new)]
+        chosen[i] = [*ends[:1], *job]
+    return chosen
 
 
 @pytest.fixture(scope="module")
