@@ -83,7 +83,8 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, bool, bool]]] = {
     ),
 }
 
-# Texts in one row are not kept apart: a state goes on from one to the next, or the mask is not made from position ids.
+# Texts in one row need not be kept apart: a state goes on from one to the next, or, in transformers 4, the mask is not
+# made from position ids.
 NOT_PACKED = {"stablelm", "nemotron", "qwen2_moe", "gptj", "codegen", "gpt_neo", "opt", "bloom", "mpt", "falcon"} | {
     *("gpt_oss", "mamba", "mamba2", "rwkv", "lfm2", "jamba")
 }
