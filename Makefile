@@ -1,12 +1,13 @@
 # make run: everything from nothing to a finished run, installs what a run needs. make test: everything from nothing to
-# tested, installs all. make check: lint, format, types and the quick tests. make experiments: all of them, small.
+# tested, installs all. make check: lint, format, types and the quick tests. make test-transformers-5: the quick tests on
+# transformers 5. make experiments: all of them, small.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PINS := requirements.txt requirements-models.txt pyproject.toml
 
-.PHONY: run test check lint experiments setup clean
+.PHONY: run test test-transformers-5 check lint experiments setup clean
 
 run: $(VENV)/.run
 	$(BIN)/winnow
@@ -15,6 +16,11 @@ run: $(VENV)/.run
 WORKERS ?= 2
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+
+# What needs TextAttack, and the licences of the other set, are left out.
+ON_5 = --ignore=tests/perturb/attacks --ignore=tests/docs/test_licences.py
+test-transformers-5: $(VENV)/.transformers-5
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(VENV)/transformers-5 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ON_5) $(PYTEST)
 
 check: PYTEST = -m "not slow"
 check: lint test
@@ -36,6 +42,11 @@ $(VENV)/.run: $(PINS)
 $(VENV)/.all: $(VENV)/.run
 	@echo "Installing what tests, attacks, notebooks and clusters need: 0.3 GB more."
 	$(PIP) -c requirements.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.transformers-5: requirements-transformers-5.txt $(VENV)/.all
+	@echo "Installing transformers 5 beside the other set, into $(VENV)/transformers-5: 0.2 GB."
+	$(PIP) --upgrade --no-deps --target $(VENV)/transformers-5 -r requirements-transformers-5.txt
 	@touch $@
 
 # Every experiment at scale=smoke, without a network; goes on where it stopped. NLU=folder, POOLS="alpaca=file ...", EVAL=folder

@@ -17,10 +17,14 @@ from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PINNED = {
-    name.lower(): version
-    for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (REPOSITORY / "requirements.txt").read_text())
-}
+
+
+def pins(file: str) -> dict[str, str]:
+    """Versions by package."""
+    return {n.lower(): v for n, v in re.findall(r"(?m)^([\w.-]+)==(\S+)", (REPOSITORY / file).read_text())}
+
+
+PINNED = pins("requirements.txt")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +69,8 @@ def test_the_wheel_runs_from_an_empty_folder(installed, tmp_path):
 
 def test_every_dependency_is_pinned_within_its_bounds():
     """requirements.txt holds one version of everything that the wheel asks for, and it is the oldest that is allowed:
-    no older one has been tried. The extra `tracking`, which set-up does not install, is free."""
-    extras = {name: packages for name, packages in PROJECT["optional-dependencies"].items() if name != "tracking"}
+    no older one has been tried. The extras for trackers, which set-up does not install, are free."""
+    extras = {n: packages for n, packages in PROJECT["optional-dependencies"].items() if not n.startswith("track")}
     asked = [*PROJECT["dependencies"], *(one for packages in extras.values() for one in packages)]
     requirements = [Requirement(one) for one in asked if not one.startswith("winnow[")]
     for one in requirements:
@@ -74,3 +78,11 @@ def test_every_dependency_is_pinned_within_its_bounds():
         (oldest,) = [bound.version for bound in one.specifier if bound.operator == ">="]
         assert pinned in one.specifier and pinned.startswith(oldest), one
     assert {one.name.lower() for one in requirements} == set(PINNED)
+
+
+def test_the_set_with_transformers_5_is_within_the_bounds_and_attacks_alone_refuse_it():
+    pinned, extras = PINNED | pins("requirements-transformers-5.txt"), PROJECT["optional-dependencies"]
+    for one in map(Requirement, [*PROJECT["dependencies"], *extras["trackio"]]):
+        assert pinned[one.name.lower()] in one.specifier, one
+    refused = [one.name for one in map(Requirement, extras["attacks"]) if pinned[one.name] not in one.specifier]
+    assert refused == ["transformers"]

@@ -18,10 +18,13 @@ import matplotlib.pyplot
 import peft
 
 import winnow.__main__
+import winnow.config
 import winnow.evaluation.loading
 import winnow.evaluation.model
 import winnow.perturb.attacks.prompts
 import winnow.pipeline
 import winnow.tuning.tuner
+
+winnow.config.compose()  # Hydra looks for its plugins once, and its parsers learn their grammar
 
 gc.freeze()  # no collector of a forked process walks through what is imported here

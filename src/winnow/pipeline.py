@@ -69,8 +69,6 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
                 write_model_card(folder)
             track_stage(tracker, folder, parts.pool, name, record)
         track_results(tracker, folder, card)
-    if "report" in parts.stages:
-        report(folder, parts.pool)  # once more, now that the card is complete
     summarise(parts, card, tracker.place)
     return card.results
 

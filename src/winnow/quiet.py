@@ -19,12 +19,14 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("huggingface_hub", "huggingface_hub.utils._http", "transformers", "datasets", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line for each product of int8
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_not_an_advertisement)
     for message in (
         r".*does not have many workers.*",  # batches are made in the main process on purpose
         r".*infer the batch indices.*",  # batches carry their record ids themselves
         r".*Total length of `(DataLoader|CombinedLoader)` across ranks is zero.*",  # every record left has a flag
         r".*`position_ids` have no functionality in BLOOM.*",
+        r".*`(past_key_values|(is_)?gradient_checkpointing\w*)` is deprecated.*",  # transformers 4 knows no other name
         r".*LeafSpec.*deprecated.*",
         r".*Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
         r".*torch.utils.checkpoint.*",

@@ -119,8 +119,28 @@ def test_scoring_that_cannot_fit_names_the_dtype_or_the_cache(llama_8b):
     check_scoring("llama", shapes(llama_8b), "bf16", gpu, 512)
     with pytest.raises(UserError, match=r"lower method.tokens_per_batch to 59\d\d\d, or take a smaller backbone"):
         check_scoring("llama", shapes(llama_8b), "bf16", gpu, 512, cached=200_000)
-    with pytest.raises(UserError, match="one process here has 8 GB: take a smaller backbone, or a machine with more"):
-        check_scoring("llama", shapes(llama_8b), "bf16", Room(8 * GB, 8 * GB, "cpu"), 512)
+    with pytest.raises(UserError, match="one process here has 4 GB: take a smaller backbone, or a machine with more"):
+        check_scoring("llama", shapes(llama_8b), "bf16", Room(4 * GB, 4 * GB, "cpu"), 512)
+
+
+def test_quantised_weights_of_8b(llama_8b, monkeypatch):
+    """Linear layers hold 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) = 6.98 billion weights, half a byte each in nf4,
+    one in int8; the other 1.05 billion have two: 5.59 and 9.08 GB. Adapters of rank 16 as above: 0.67 GB."""
+    size = shapes(llama_8b)
+    assert size.matrices == 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) == 6_979_321_856
+    rest = 2 * (size.weights - size.matrices)
+    assert tuning_bytes(size, "nf4", "bf16", trained=0, tokens=0) == size.matrices // 2 + rest == 5_591_539_712
+    assert tuning_bytes(size, "int8", "bf16", trained=0, tokens=0) == size.matrices + rest == 9_081_200_640
+    for space, cure in ((12, "int8"), (8, "nf4")):
+        with pytest.raises(UserError, match=f"has {space} GB: give backbone.dtype={cure}, or take a smaller backbone"):
+            check_scoring("llama", size, "bf16", Room(space * GB, space * GB, "cuda"), 512)
+    monkeypatch.setattr(tuning_memory, "room", lambda trainer: Room(12 * GB, 12 * GB, "cuda"))
+    with pytest.raises(UserError, match=r"has 12 GB: give backbone.dtype=nf4 \(6.27 GB\), or trainer=fsdp on"):
+        check_tuning("llama", size, build("tuning/lora"), "bf16", {})
+    with pytest.raises(
+        UserError, match=r"has 12 GB: give tuning=lora backbone.dtype=nf4 \(6.26 GB\), or trainer=fsdp on"
+    ):
+        check_tuning("llama", size, build("tuning/ifd"), "bf16", {})
 
 
 def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(tiny_folder, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import random
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 from composed import template
@@ -38,10 +40,10 @@ def library(one: Record, tokenizer):
     """Ids of the prompt as transformers makes them on the day that the template is told, or its refusal."""
     last = f"{one.instruction}\n\n{one.input}" if one.input else one.instruction
     messages = [{"role": role, "content": text} for role, text in (*one.turns, ("user", last))]
+    clock = SimpleNamespace(now=lambda: DAY)
     try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, strftime_now=DAY.strftime
-        )
+        with patch("transformers.utils.chat_template_utils.datetime", clock):
+            return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     except TemplateError as error:
         return error
 

@@ -154,7 +154,7 @@ def test_two_processes_give_the_same_scores(command, tmp_path):
 @pytest.mark.slow
 def test_packaged_backbone_scores(tmp_path):
     """The default backbone on a few records: every loss is finite and above 0, and so is every ratio."""
-    words = ["stages=[score,select]", "data.limit=16", "tracking=none", "trainer=cpu", "selection.ratio=0.5"]
+    words = ["stages=[score,select]", "data.limit=6", "tracking=none", "trainer=cpu", "selection.ratio=0.5"]
     paths = [f"paths.run={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}"]
     code, output = call([*words, *paths], tmp_path / "log")
     assert code == 0, output[-2000:]

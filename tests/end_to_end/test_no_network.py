@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import matplotlib
 import pytest
 
 from winnow.network import is_internet
@@ -38,7 +39,8 @@ print(json.dumps(ends))
 @pytest.fixture(scope="module")
 def guarded(tiny_folder, tmp_path_factory):
     """(folder, [what ended each command], output) of three commands in one process, under the hook and with a home that
-    holds no caches: five stages, the same with `offline=true`, and one whose evaluation asks for data of the hub."""
+    holds no caches (the list of fonts lies elsewhere): five stages, the same with `offline=true`, and one whose
+    evaluation asks for data of the hub."""
     folder = tmp_path_factory.mktemp("guarded")
     settings = ["backbone=hub", f"backbone.name={tiny_folder}", "template.max_length=1500", "trainer=cpu"]
     settings += ["data.limit=12", "selection.ratio=0.5", "tuning.max_steps=1", "tuning.batch_size=4"]
@@ -52,9 +54,9 @@ def guarded(tiny_folder, tmp_path_factory):
         )
     ]
     inherited = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
-    environment = inherited | {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    own = {"HOME": str(folder / "home"), "MPLCONFIGDIR": matplotlib.get_cachedir(), "OMP_NUM_THREADS": "1"}
     python = [sys.executable, "-c", GUARDED, json.dumps(commands)]
-    done = subprocess.run(python, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(python, capture_output=True, text=True, env=inherited | own, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder, json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
@@ -66,9 +68,11 @@ def guarded(tiny_folder, tmp_path_factory):
 )
 @pytest.mark.slow
 def test_five_stages_open_no_internet_socket(guarded):
-    """The embedded defaults, W&B without a key among them, ask for nothing, whether `offline` is said or not."""
+    """The embedded defaults, W&B without a key among them, ask for nothing, whether `offline` is said or not. Nor do
+    they write into the user's home."""
     folder, ends, output = guarded
     assert ends[:2] == [None, None] and "ASKED FOR" not in output, output[-2000:]
+    assert not (folder / "home").exists()
     for name in ("false", "true"):
         stages = json.loads((folder / name / "run" / "run_card.json").read_text())["stages"]
         assert [stage["status"] for stage in stages.values()] == ["computed"] * 5

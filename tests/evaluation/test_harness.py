@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from composed import CONF, build, config, template
 from hydra.utils import instantiate
 from shared_data import shared
-from tiny import tiny_tokenizer
+from tiny import tiny_model, tiny_tokenizer
 from tokenizers import processors
 
 from winnow.errors import UserError
@@ -232,36 +230,21 @@ def test_ifeval_resources_are_named(backbone, tmp_path, monkeypatch):
         evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from composed import build, template
-from tiny import tiny_model, tiny_tokenizer
-from winnow.evaluation.harness import evaluate_model
-tasks = [{{"task": "hellaswag", "num_fewshot": 1, "metrics": ["acc"]}}]
-suite = build("evaluation/none", tasks=tasks, limit=2, mirror={mirror!r})
-result = evaluate_model(tiny_model(), tiny_tokenizer(), suite, template("plain"), Path("out"))
-print(result["metrics"]["hellaswag/acc"]["n"])
-"""
-
-
-@pytest.mark.slow
-def test_nothing_is_written_outside_the_work_folder(tmp_path):
-    """HellaSwag's stock task rewrites its documents, which the data library would keep in the user's cache. In a new
-    process with an empty home folder, offline, in an empty working folder.
+def test_nothing_is_written_outside_the_work_folder(tokenizer, tmp_path, monkeypatch):
+    """HellaSwag's stock task rewrites its documents, which the data library would keep in the user's cache: here its
+    places, and the working folder, are empty folders.
 
     The work folder keeps the samples and the task file; the converted data is gone.
     """
-    (tmp_path / "home").mkdir()
+    mirror = str(shared("data/eval").resolve())
+    for name, place in list(vars(datasets.config).items()):
+        if isinstance(place, Path):
+            monkeypatch.setattr(datasets.config, name, tmp_path / "home" / name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "work").mkdir()
-    gone = ("HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "HF_HUB_CACHE")
-    environment = {key: value for key, value in os.environ.items() if key not in gone}
-    environment |= {"HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), mirror=str(shared("data/eval").resolve()))
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path / "work", env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "2", done.stderr
+    monkeypatch.chdir(tmp_path / "work")
+    suite = suite_of([{"task": "hellaswag", "num_fewshot": 1, "metrics": ["acc"]}], limit=2, mirror=mirror)
+    result = evaluate_model(tiny_model(), tokenizer, suite, template("plain"), Path("out"))
+    assert result["metrics"]["hellaswag/acc"]["n"] == 2
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {"work/out/samples.jsonl", "work/out/tasks/hellaswag.yaml"}

@@ -18,7 +18,7 @@ import pytest
 from trials import call, start, without_privileges
 
 STAGES = ["score", "select", "tune", "evaluate", "report"]
-TRIALS = int(os.environ.get("WINNOW_KILL_TRIALS", "2"))  # for each stage
+TRIALS = int(os.environ.get("WINNOW_KILL_TRIALS", "1"))  # for each stage
 SETTINGS = [
     "trainer=cpu",
     "tracking=none",
@@ -34,6 +34,7 @@ SETTINGS = [
     "tuning.checkpoint_every_steps=1",
     "evaluation.limit=3",
 ]
+UNREPORTED = "stages=[score,select,tune,evaluate]"  # a report takes a fifth of a run, and one of the tests reads it
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +56,22 @@ def paths(folder: Path) -> list[str]:
     return [f"paths.run={folder / 'run'}", f"paths.store={folder / 'store'}"]
 
 
-def numbers(run: Path) -> dict[str, object]:
-    """All that a run concludes: scores, the subset, the loss of each step, every metric, and its last page."""
+def numbers(run: Path, whole: bool = True) -> dict[str, object]:
+    """All that a run concludes: scores, the subset, and of a whole one the loss of each step and every metric."""
+    subset = (run / "subset.jsonl").read_bytes()
+    chosen = {"scores": pq.read_table(run / "scores.parquet")["score"].to_numpy(), "subset": subset}
+    if not whole:
+        return chosen
     results = json.loads((run / "results.json").read_text())["models"]
-    assert "</html>" in (run / "report.html").read_text()
-    return {
-        "scores": pq.read_table(run / "scores.parquet")["score"].to_numpy(),
-        "subset": (run / "subset.jsonl").read_bytes(),
+    return chosen | {
         "losses": np.array([point["loss"] for point in json.loads((run / "tuning.json").read_text())["train_loss"]]),
         "metrics": np.array([one["value"] for name in ("base", "tuned") for one in results[name]["metrics"].values()]),
     }
 
 
 def same(ours: dict[str, object], theirs: dict[str, object]) -> bool:
-    """The subset to the byte, numbers to the rounding of other batches."""
-    close = all(np.allclose(ours[key], theirs[key], atol=1e-4) for key in ("scores", "losses", "metrics"))
+    """The subset to the byte, numbers to the rounding of other batches, as far as ours go."""
+    close = all(np.allclose(ours[key], theirs[key], atol=1e-4) for key in ours.keys() - {"subset"})
     return close and ours["subset"] == theirs["subset"]
 
 
@@ -87,7 +89,7 @@ def wait_for(stage: str, folder: Path, process) -> None:
 @pytest.mark.fault(
     "SIGKILL at a random moment of each stage, then the same command",
     promise="the numbers of an undisturbed run; no lock, no half file stands in the way",
-    trials="2 a stage in CI, 30 a stage with WINNOW_KILL_TRIALS=30",
+    trials="1 a stage in CI, 30 a stage with WINNOW_KILL_TRIALS=30",
 )
 @pytest.mark.parametrize("trial", range(TRIALS))
 @pytest.mark.parametrize("stage", STAGES)
@@ -103,6 +105,7 @@ def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, st
     code, output = call(command, tmp_path / "log")
     assert code == 0, output
     assert same(numbers(tmp_path / "run"), expected)
+    assert "</html>" in (tmp_path / "run" / "report.html").read_text()
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -110,7 +113,7 @@ def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, st
 @pytest.mark.fault(
     "Ctrl-C or SIGTERM in a stage",
     promise="one sentence with the stage and what was finished, exit 1; the card says interrupted; goes on from there",
-    trials="SIGINT in each stage but the last, SIGTERM in two",
+    trials="SIGINT in three stages, SIGTERM in one of them",
 )
 @pytest.mark.parametrize(
     ("stage", "number"),
@@ -118,14 +121,13 @@ def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, st
         ("score", signal.SIGINT),
         ("tune", signal.SIGINT),
         ("evaluate", signal.SIGINT),
-        ("score", signal.SIGTERM),
         ("tune", signal.SIGTERM),
     ],
 )
 def test_interrupted_run_says_so(settings, undisturbed, tmp_path, stage, number):
     """In the middle of the stage by the clock of the undisturbed run."""
     expected, seconds = undisturbed
-    command = [*settings, *paths(tmp_path)]
+    command = [*settings, UNREPORTED, *paths(tmp_path)]
     process = start(command, tmp_path / "log")
     wait_for(stage, tmp_path, process)
     time.sleep(seconds[stage] / 2)
@@ -158,7 +160,8 @@ def test_runs_share_a_store(settings, undisturbed, tmp_path):
     expected, seconds = undisturbed
     store = f"paths.store={tmp_path / 'store'}"
     runs = [
-        start([*settings, store, f"paths.run={tmp_path / name / 'run'}"], tmp_path / f"{name}.log") for name in "abcd"
+        start([*settings, UNREPORTED, store, f"paths.run={tmp_path / name / 'run'}"], tmp_path / f"{name}.log")
+        for name in "abcd"
     ]
     wait_for("score", tmp_path / "a", runs[0])
     time.sleep(seconds["score"] / 2)
@@ -177,9 +180,11 @@ def test_runs_share_a_store(settings, undisturbed, tmp_path):
 )
 @pytest.mark.parametrize("place", ["run", "store", "store/evaluations", "store/passes/*/parts"])
 def test_a_read_only_folder_is_one_sentence(settings, undisturbed, tmp_path, place):
-    """It is made so after half of the records were scored; the same pass then asks for all of them."""
+    """It is made so after half of the records were scored; the same pass then asks for all of them. The stages
+    after the selection run where they are the first to write into the folder."""
     expected, _ = undisturbed
-    command = [*settings, *paths(tmp_path)]
+    whole = place in ("store", "store/evaluations")
+    command = [*settings, UNREPORTED if whole else "stages=[score,select]", *paths(tmp_path)]
     (tmp_path / "store" / "evaluations").mkdir(parents=True)
     code, output = call([*command, "data.limit=8", "stages=[score,select]"], tmp_path / "log")
     assert code == 0, output
@@ -193,7 +198,7 @@ def test_a_read_only_folder_is_one_sentence(settings, undisturbed, tmp_path, pla
     for folder in folders:
         folder.chmod(0o755)
     code, output = call(command, tmp_path / "log")
-    assert code == 0 and same(numbers(tmp_path / "run"), expected), output
+    assert code == 0 and same(numbers(tmp_path / "run", whole), expected), output
 
 
 LEADER = """

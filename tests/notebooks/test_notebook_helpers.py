@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 import matplotlib
 import numpy as np
 import pytest
+from trials import call
 
 from winnow import notebook
 from winnow.errors import UserError
@@ -75,8 +76,16 @@ def test_failed_sweep_says_why(words, monkeypatch):
 
 
 @pytest.mark.slow
-def test_sweep_runs_each_job_once(words, tmp_path):
-    """Two methods make two run folders with scores; the same words again return that folder, nothing is written."""
+def test_sweep_runs_each_job_once(words, tmp_path, monkeypatch):
+    """Two methods make two run folders with scores; the same words again return that folder, nothing is written. The
+    process is forked; one notebook starts its own."""
+
+    def forked(command, **_):
+        assert command[1:3] == ["-m", "winnow"]
+        code, output = call(command[3:], tmp_path / "log")
+        return CompletedProcess(command, code, output, "")
+
+    monkeypatch.setattr("subprocess.run", forked)
     again = ["method=random,length", "stages=[score,select]", *words]
     folder = notebook.sweep(*again)
     cards = sorted(folder.glob("*/run_card.json"))

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from composed import build
 from nbclient import NotebookClient
+from transformers import AutoModelForCausalLM
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PLOTS = {
@@ -94,23 +96,25 @@ def kernel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shallow(tmp_path_factory) -> str:
-    """The words for the packaged backbone cut to its first four layers of thirty."""
-    folder, whole = tmp_path_factory.mktemp("shallow"), build("backbone/smollm2_135m").load()
-    whole.model.model.layers = whole.model.model.layers[:4]
-    whole.model.config.num_hidden_layers = 4
-    whole.model.save_pretrained(folder)
-    whole.tokenizer.save_pretrained(folder)
+def small(tmp_path_factory) -> str:
+    """The words for a random model of the packaged backbone's kind and words, a ninth as wide and four layers deep."""
+    folder, source = tmp_path_factory.mktemp("small"), build("backbone/smollm2_135m")
+    config = source.skeleton.config
+    config.update({"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128, "initializer_range": 0.3})
+    config.update({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    source.tokenizer.save_pretrained(folder)
     return f"backbone=hub backbone.dtype=fp32 backbone.name={folder}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
-def test_notebook_runs(kernel, shallow, name):
+def test_notebook_runs(kernel, small, name):
     """Every cell in order, with 8 records: no error, nothing on stderr, all plots. Variables of the notebook before are
-    gone, as they are in a kernel of its own. The backbone is shallow, but where answers of different lengths are
-    plotted: a shallow one never ends its own."""
-    words = "" if name == "4_answer_divergence" else shallow
+    gone, as they are in a kernel of its own. The backbone is small, but where answers of different lengths are plotted:
+    a small one never ends its own."""
+    words = "" if name == "4_answer_divergence" else small
     notebook = read(name)
     begin = f"import os\nos.environ['WINNOW_NOTEBOOK_WORDS'] = {words!r}\n%reset -f"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(begin))

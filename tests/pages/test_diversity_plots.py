@@ -40,24 +40,28 @@ def points_map(n: int) -> dict:
 
 
 DRAWN = {
-    "classes": (plots.class_shares(CLASSES), "nothing selected (1)"),
-    "classes, overall": (plots.class_shares(CLASSES), "of the pool: 33.3%"),
-    "classes, none eligible": (plots.class_shares(CLASSES[2:]), "No record of any class"),
-    "classes, one": (plots.class_shares(CLASSES[:1]), "of the pool: 50%"),
-    "classes, nothing selected": (plots.class_shares(CLASSES[1:2]), "of the pool: 0%"),
-    "neighbours": (plots.neighbour_histogram(SPREAD), "subset (median 0.400)"),
-    "neighbours, none": (plots.neighbour_histogram(None), "fewer than two"),
-    "map": (plots.pool_map(points_map(9)), "selected (1)"),
-    "map, many": (plots.pool_map(points_map(3500)), "not selected (3,499)"),
-    "map, all on one point": (plots.pool_map(points_map(3) | {"x": [0.0] * 3, "y": [0.0] * 3}), "not selected (2)"),
-    "map, none": (plots.pool_map(None), "too few vectors"),
+    "classes": (lambda: plots.class_shares(CLASSES), "nothing selected (1)"),
+    "classes, overall": (lambda: plots.class_shares(CLASSES), "of the pool: 33.3%"),
+    "classes, none eligible": (lambda: plots.class_shares(CLASSES[2:]), "No record of any class"),
+    "classes, one": (lambda: plots.class_shares(CLASSES[:1]), "of the pool: 50%"),
+    "classes, nothing selected": (lambda: plots.class_shares(CLASSES[1:2]), "of the pool: 0%"),
+    "neighbours": (lambda: plots.neighbour_histogram(SPREAD), "subset (median 0.400)"),
+    "neighbours, none": (lambda: plots.neighbour_histogram(None), "fewer than two"),
+    "map": (lambda: plots.pool_map(points_map(9)), "selected (1)"),
+    "map, many": (lambda: plots.pool_map(points_map(3500)), "not selected (3,499)"),
+    "map, all on one point": (
+        lambda: plots.pool_map(points_map(3) | {"x": [0.0] * 3, "y": [0.0] * 3}),
+        "not selected (2)",
+    ),
+    "map, none": (lambda: plots.pool_map(None), "too few vectors"),
 }
 
 
 @pytest.mark.parametrize("case", DRAWN)
 def test_plots(case: str) -> None:
     """Well-formed SVG, labelled, with the legend or the reason as text and no id that could clash."""
-    svg, expected = DRAWN[case]
+    draw, expected = DRAWN[case]
+    svg = draw()
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg") and root.get("role") == "img" and root.get("aria-label")
     assert expected in " ".join(root.itertext())

@@ -38,6 +38,11 @@ at_most: {{data.limit: 12, start.pool.limit: 12, target.limit: 4,
 """
 
 
+SELECTING = ("method", "selection", "pre_experience", "attack", "data@target", "stages")
+ENDS = {  # stages -> the groups and keys that they have to do with
+    "[score,select]": SELECTING,
+    "[score,select,tune]": (*SELECTING, "noising", "adversary"),
+}
 SEEN: set[str] = set()  # kinds of rows that ran already, in this process
 
 
@@ -49,13 +54,18 @@ def kinds(job: list[str]) -> set[str]:
 
 
 def few(jobs: list[list[str]], seen: set[str]) -> list[list[str]]:
-    """Few of a sweep's jobs in which every kind occurs that is not in `seen`, at least one job; `seen` grows."""
+    """Few of a sweep's jobs in which every kind occurs that is not in `seen`, at least one job; `seen` grows. A job
+    that differs from the first one in its selection or tuning alone ends there."""
     left = set().union(*map(kinds, jobs)) - seen
     seen |= left
     chosen = []
     while left or not chosen:
         chosen.append(max(jobs, key=lambda job: len(left & kinds(job))))
         left -= kinds(chosen[-1])
+    for i, job in enumerate(chosen[1:], 1):
+        new = kinds(job) - kinds(chosen[0])
+        ends = [f"stages={end}" for end, keys in ENDS.items() if all(kind.startswith(keys) for kind in new)]
+        chosen[i] = [*ends[:1], *job]
     return chosen
 
 
@@ -87,16 +97,8 @@ def experiment(place, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
     def run(name: str, *overrides: str) -> Path:
-        def at_the_end(folder: Path, records) -> None:
-            """The page of the complete card; a run writes another one before."""
-            if folder in pages:
-                write_report(folder, records)
-            pages.add(folder)
-
-        first = not (place / "runs" / name.split("/")[0]).exists()  # pages of one experiment of each paper
-        pages, write_report = set(), report.write_report
-        monkeypatch.setattr(report, "write_report", at_the_end if first else lambda *given: None)
-        if not first:
+        if (place / "runs" / name.split("/")[0]).exists():  # pages of one experiment of each paper
+            monkeypatch.setattr(report, "write_report", lambda *given: None)
             monkeypatch.setattr("winnow.compare.dashboard.write_dashboard", lambda folder: folder)
         folder = place / "runs" / name
         own = [
@@ -155,12 +157,14 @@ def test_every_search_runs(name, experiment):
 
 
 def test_few_jobs_stand_for_all():
-    """Two methods at two ratios on two backbones, and all data: three jobs have every choice and every swept key. Of
-    what another experiment has had, one job is left."""
+    """Two methods at two ratios on two backbones, and all data: three jobs have every choice and every swept key; the
+    last two only select. Of what another experiment has had, one job is left."""
     names = ["a", "b"]
     jobs = [["method=full", f"backbone={b}", "x", "y"] for b in names]
     for method in names:
         jobs += [[f"method={method}", f"selection.ratio={r}", f"backbone={b}", "x", "y"] for r in (1, 2) for b in names]
     seen = set()
-    assert sorted(job[0] for job in few(jobs, seen)) == ["method=a", "method=b", "method=full"]
+    first, *others = few(jobs, seen)
+    assert {first[0], *(job[1] for job in others)} == {"method=a", "method=b", "method=full"}
+    assert [job[0] for job in others] == ["stages=[score,select]"] * 2
     assert seen == {"method=a", "method=b", "method=full", "selection.ratio"} and len(few(jobs, seen)) == 1

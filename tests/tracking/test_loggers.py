@@ -1,8 +1,9 @@
-"""TensorBoard and MLflow get the numbers that W&B gets, under its keys."""
+"""TensorBoard, MLflow and trackio get the numbers that W&B gets, under its keys."""
 
 from __future__ import annotations
 
 import csv
+import sys
 
 import pytest
 from composed import build, config
@@ -15,14 +16,14 @@ KEYS = {"train/loss", "scores/mean", "scores/null", "delta/ifeval/exact_match,st
 
 
 def fill(tracker) -> None:
-    """As a run does: a curve, a score column with a null, and final values, words among them."""
+    """As a run does: provenance, a curve, a score column with a null, and final values, words among them."""
     with tracker:
+        tracker.update_config({"git": {"commit": "c0ffee"}})
         tracker.log_metrics({"train/loss": 1.5}, step=3)
         tracker.log_scores([1.0, None, 2.0])
         tracker.log_table("best", ["id"], [["a"]])
         tracker.summary({"stages/score/seconds": 2, "stages/score/status": "computed"})
         tracker.summary({"delta/ifeval/exact_match,strict-match": 0.25, "verdict/ifeval": "tie", "nothing": None})
-        tracker.update_config({"git": {"commit": "c0ffee"}})
 
 
 def test_numbers_keep_their_keys_and_words_stay_out(tmp_path):
@@ -59,14 +60,45 @@ def test_mlflow_reads_back(tmp_path):
     assert run.data.tags["group"] == "g" and run.data.params["seed"] == "1"
 
 
+def test_trackio_reads_back_and_asks_nobody(tmp_path, monkeypatch):
+    """With a token, trackio asks the hub whose it is. A Trainer ends its loggers before the run ends."""
+    place = tmp_path / "db"
+    monkeypatch.setenv("TRACKIO_DIR", str(place))
+    trackio = pytest.importorskip("trackio", reason="trackio is absent; it needs transformers 5")
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *_, **__: asked.append(host))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    settings = {"api_key": "k" * 40, "seed": 1}
+    tracker = build("tracking/trackio", folder=tmp_path, config=settings, uri=str(place), name="n", group="g")
+    tracker.logger.finalize("success")
+    fill(tracker)
+    storage = trackio.sqlite_storage.SQLiteStorage
+    logs = storage.get_logs("winnow", "n")
+    found = {key: (value, log["step"]) for log in logs for key, value in log.items() if key in KEYS}
+    assert found.keys() == KEYS and (found["train/loss"], found["scores/mean"]) == ((1.5, 3), (1.5, 3))
+    known = storage.get_run_config("winnow", "n")
+    assert (known["seed"], known["_Group"], known["git"]["commit"], known["api_key"]) == (1, "g", "c0ffee", "***")
+    assert not asked
+    with pytest.raises(UserError, match=r"tracking.uri=\S+/other: this process writes to \S+/db; start another"):
+        build("tracking/trackio", folder=tmp_path, uri=str(tmp_path / "other"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"tracking=trackio: \S+/file cannot be used \(.*; give another tracking.uri"):
+        build("tracking/trackio", folder=tmp_path, uri=str(tmp_path / "file"))
+
+
 def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", False)
     with pytest.raises(UserError, match=r"tracking=mlflow needs the package mlflow \(`pip install mlflow`\), or use"):
         build("tracking/mlflow", folder=tmp_path, uri="sqlite://")
-    with pytest.raises(UserError, match="tracking.to=paper is unknown; choose one of tensorboard, mlflow"):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    monkeypatch.setenv("TRACKIO_DIR", "")
+    with pytest.raises(UserError, match=r"the package trackio \(`pip install trackio 'transformers>=5'`\), or use"):
+        build("tracking/trackio", folder=tmp_path, uri=str(tmp_path))
+    with pytest.raises(UserError, match="tracking.to=paper is unknown; choose one of tensorboard, mlflow, trackio"):
         build("tracking/mlflow", folder=tmp_path, to="paper", uri=None)
 
 
 def test_the_choices_compose():
-    for choice in ("tensorboard", "mlflow"):
+    for choice in ("tensorboard", "mlflow", "trackio"):
         assert config(f"tracking={choice}").tracking.to == choice

@@ -84,7 +84,7 @@ def test_bf16_follows_fp32(adversary, mode, tmp_path):
     torch or Lightning reaches the terminal."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*Swig.*|.*swig.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*Swig.*|.*swig.*|.*is_gradient_checkpointing.*")
         found = [
             tune(tmp_path / dtype, adversary, mode=mode, dtype=dtype, lora_dropout=0.0, max_steps=2)["train_loss"]
             for dtype in ("fp32", "bf16")

@@ -207,13 +207,16 @@ def test_full_tuning_with_a_backbones_own_dropout(tmp_path):
 
 
 def test_a_mixture_of_experts_is_refused(tmp_path):
-    """Mixtral hands each expert the tokens of all records in one list."""
+    """Mixtral hands each expert the tokens of all records in one list. With transformers 5 its experts are one tensor,
+    for which PEFT refuses dropout itself."""
     shape = {"vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 4}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(MixtralConfig(**shape, **heads, max_position_embeddings=64)).eval()
     backbone = Backbone(model, tiny_backbone().tokenizer, {"name": "moe"}, "moe")
-    with pytest.raises(UserError, match="several records into one list.*set tuning.lora_dropout=0"):
+    with pytest.raises(
+        UserError, match=r"several records into one list.*set tuning.lora_dropout=0|lora_dropout != 0\.$"
+    ):
         tune(tmp_path / "on", 4, backbone=backbone)
     tune(tmp_path / "off", 4, backbone=backbone, lora_dropout=0.0)
 

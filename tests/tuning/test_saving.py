@@ -193,10 +193,11 @@ def test_the_lines_of_the_card_generate(mode, template, tmp_path, capsys):
 
 def test_the_card_of_a_packaged_backbone_names_the_hubs():
     name = HUB_NAMES["packaged:smollm2_135m"]
-    card = model_card(name, "packaged:smollm2_135m", True, {}, None, Prompt("{instruction}", True))
-    assert f'base_model: "{name}"' in card and f'from_pretrained("{name}")' in card and "rounded" in card
-    pinned = model_card("gpt2", "gpt2", True, {}, "abc", Prompt("{instruction}", True))
-    assert 'base_model: "gpt2"' in pinned and 'from_pretrained("gpt2", revision="abc")' in pinned
+    card = model_card(name, "packaged:smollm2_135m", True, {}, None, Prompt("{instruction}", True), "fp32")
+    assert f'base_model: "{name}"' in card and "rounded" in card
+    assert f'from_pretrained("{name}", dtype="float32")' in card
+    pinned = model_card("gpt2", "gpt2", True, {}, "abc", Prompt("{instruction}", True), "bf16")
+    assert 'base_model: "gpt2"' in pinned and '("gpt2", revision="abc", dtype="bfloat16")' in pinned
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.utils import ModelOutput
+from transformers.utils import logging as library_logging
 
 from winnow.backbone.grouped_attention import grouped
 from winnow.errors import UserError
 
 log = logging.getLogger(__name__)
+library_logging._tqdm_active = False  # no bar for each model that is loaded or saved; downloads keep theirs
 
 # How architectures name the span that a token looks back over, and the number of positions that they know.
 WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")

@@ -13,13 +13,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from winnow.backbone import packaged
+from winnow.backbone import packaged, quantized
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.data.templates import written_ids
 from winnow.errors import UserError, login
 from winnow.store.describe import Free, Identified
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Of the arithmetic and of all weights but quantised ones.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16} | dict.fromkeys(quantized.QUANTIZED, torch.bfloat16)
 REASON = 1000  # characters of a library's own message; some list every model there is
 
 
@@ -52,7 +53,8 @@ class BackboneSource(Identified):
     """Where a backbone comes from and how it is to be loaded. Nothing is loaded before it is asked for.
 
     name: `packaged:...`, a local folder, or a hub name. revision: branch, tag or commit on the hub.
-    dtype: `fp32` or `bf16`. cache: folder for the unpacked packaged backbone.
+    dtype: `fp32`, `bf16`, or `int8` or `nf4` for linear layers in 8 or 4 bits; see `winnow.backbone.quantized`.
+    cache: folder for the unpacked packaged backbone.
     Raises UserError, in one sentence, for whatever cannot be had.
     """
 
@@ -66,6 +68,12 @@ class BackboneSource(Identified):
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f"backbone.dtype={self.dtype} is unknown; choose one of {', '.join(DTYPES)}.")
+        if self.is_quantized:
+            quantized.check_installed(self.dtype)
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.dtype in quantized.QUANTIZED
 
     @property
     def is_packaged(self) -> bool:
@@ -204,15 +212,35 @@ class BackboneSource(Identified):
         """Load the weights (safetensors only) and find out how the model is to be read; see `CausalModel`."""
         from transformers import AutoModelForCausalLM
 
+        from winnow.backbone.memory import out_of_memory, own_gpu
+
+        stored = getattr(self._config, "quantization_config", None) or {}
+        if stored.get("quant_method") == "bitsandbytes":
+            raise UserError(
+                f"backbone.name={self.name} holds weights that bitsandbytes has quantised before: name the model that "
+                f"they were made from, and give backbone.dtype=nf4 or int8."
+            )
+        options = quantized.options(self.dtype, own_gpu()) if self.is_quantized else {}
         model = self._pretrained(
             AutoModelForCausalLM,
             dtype=DTYPES[self.dtype],
             attn_implementation=self.attention,
             use_safetensors=True,
+            **options,
         ).eval()
         model.requires_grad_(False)
         check_finite(model, self.name)
-        CausalModel(model, self.name)
+        if self.is_quantized:
+            quantized.settle(model)
+        try:
+            CausalModel(model, self.name)
+        except RuntimeError as error:
+            if not self.is_quantized or out_of_memory(error):
+                raise
+            raise UserError(
+                f"backbone.dtype={self.dtype} cannot be computed on this device "
+                f"({' '.join(str(error).split())[:REASON]}): give backbone.dtype=bf16."
+            ) from error
         return Backbone(model, self.tokenizer, self.identity, self.name)
 
     @cached_property

@@ -13,12 +13,14 @@ For N weights of b bytes, a of them trained, and the numbers per token that a pa
               tokens * (width * layers + E / layers) * the same
     sharded   16 bytes for each of the a trained weights and N b, divided by the processes; tokens as above
 
+Weights of linear layers in int8 have 1 byte and in nf4 0.5, all else with them is bf16.
 E is less than what the backward pass keeps, in a Llama by a fifth at most (a test counts the tensors); the experts of a
 mixture are left out, because a token meets few of them. So these are lower bounds: what is refused cannot fit.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +32,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from winnow.backbone.quantized import count
 from winnow.errors import UserError
 from winnow.trainer import device_of
 
@@ -37,7 +40,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 GB = 10**9
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": 4, "bf16": 2, "int8": 2, "nf4": 2}  # of a number, and of a weight but for those in QUANTIZED
+QUANTIZED = {"int8": 1.0, "nf4": 0.5}  # of a weight of a linear layer; scales are left out
 LARGEST_BATCH, SMALLEST_BATCH = 65536, 512  # tokens; larger ones run no faster, and 512 keep a CPU busy (ours)
 
 
@@ -50,9 +54,11 @@ class Room(NamedTuple):
 
 
 class Shapes(NamedTuple):
-    """What of a model decides its memory; see the module for E. cache: keys and values of a token, all layers."""
+    """What of a model decides its memory; see the module for E. matrices: weights of the linear layers but the head.
+    cache: keys and values of a token, all layers."""
 
     weights: int
+    matrices: int
     linear: dict[str, int]  # name of a linear layer -> inputs + outputs
     layers: int
     width: int
@@ -66,16 +72,17 @@ class Shapes(NamedTuple):
 def shapes(model: Any) -> Shapes:
     """Of a transformers model, which may lie on the meta device."""
     config, head = model.config.get_text_config(), model.get_output_embeddings()
-    linear = {}
+    linear, matrices = {}, 0
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:
-            linear[name] = sum(module.weight.shape)
+            sizes = (module.in_features, module.out_features) if isinstance(module, nn.Linear) else module.weight.shape
+            linear[name], matrices = sum(sizes), matrices + math.prod(sizes)
     heads = getattr(config, "num_attention_heads", None) or 0  # a recurrent model has none
     own = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
     keys = (getattr(config, "num_key_value_heads", None) or heads) * own
     layers = config.num_hidden_layers
-    weights = sum(weight.numel() for weight in model.parameters())
-    return Shapes(weights, linear, layers, config.hidden_size, 2 * layers * keys)
+    weights = sum(count(weight) for weight in model.parameters())
+    return Shapes(weights, matrices, linear, layers, config.hidden_size, 2 * layers * keys)
 
 
 def room(trainer: Mapping[str, Any]) -> Room:
@@ -83,12 +90,17 @@ def room(trainer: Mapping[str, Any]) -> Room:
     machine's, as far as the process may use it (a container's or a job's limit)."""
     if device_of(trainer) == "cuda":
         # Each process asks its own GPU: to ask another one would take memory there.
-        free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+        free, total = torch.cuda.mem_get_info(own_gpu())
         return Room(total, free, "cuda")
     memory, devices = psutil.virtual_memory(), trainer.get("devices", 1)
     share = devices if isinstance(devices, int) and devices > 1 else 1
     limit = min([memory.total, *_limits()])
     return Room(limit // share, min(limit, memory.available) // share, "cpu")
+
+
+def own_gpu() -> int | None:
+    """Number of the GPU of this process, None where there is none."""
+    return int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())) if torch.cuda.is_available() else None
 
 
 def _limits() -> Iterable[int]:
@@ -108,9 +120,16 @@ def _limits() -> Iterable[int]:
                 yield int(text)
 
 
+def weight_bytes(size: Shapes, dtype: str) -> int:
+    """Of a model's weights."""
+    rest = BYTES[dtype] * (size.weights - size.matrices)
+    return rest + int(QUANTIZED.get(dtype, BYTES[dtype]) * size.matrices)
+
+
 def scoring_bytes(size: Shapes, dtype: str, tokens: int, cached: int = 0) -> int:
     """Of a model that reads batches of `tokens` and holds keys and values of `cached` tokens."""
-    return BYTES[dtype] * (size.weights + tokens * size.per_token // size.layers + cached * size.cache)
+    numbers = tokens * size.per_token // size.layers + cached * size.cache
+    return weight_bytes(size, dtype) + BYTES[dtype] * numbers
 
 
 def tuning_bytes(
@@ -129,7 +148,7 @@ def tuning_bytes(
     if not sharded:
         states += (2 if arithmetic == "bf16" and trained is None else 0) + (4 if processes > 1 else 0)
     kept = size.width * size.layers + size.per_token // size.layers if checkpointing else size.per_token
-    frozen = 0 if trained is None else size.weights * BYTES[dtype]
+    frozen = 0 if trained is None else weight_bytes(size, dtype)
     parts = frozen + states * (size.weights if trained is None else trained)
     return parts // (processes if sharded else 1) + tokens * kept * BYTES[arithmetic]
 
@@ -140,9 +159,8 @@ def check_scoring(name: str, size: Shapes, dtype: str, space: Room, tokens: int,
     needed = scoring_bytes(size, dtype, tokens, cached)
     if needed <= space.total:
         return
-    cures = []
-    if dtype != "bf16" and scoring_bytes(size, "bf16", tokens, cached) <= space.total:
-        cures.append("give backbone.dtype=bf16")
+    fitting = [one for one in BYTES if scoring_bytes(size, one, tokens, cached) <= space.total]
+    cures = [f"give backbone.dtype={fitting[0]}"] if fitting else []
     spare = space.total - scoring_bytes(size, dtype, tokens)
     if cached and spare > size.cache * BYTES[dtype]:
         cures.append(f"lower method.tokens_per_batch to {spare // (size.cache * BYTES[dtype])}")

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from scipy.stats import spearmanr
 
 from winnow import draws
 from winnow.errors import UserError
+from winnow.pages.svg import rank_correlation
 from winnow.reproduce.publish import inert
 from winnow.store.files import write_atomically, write_json
 
@@ -74,26 +74,18 @@ def _summary(prompts: Sequence[Mapping[str, Any]], rated: Mapping[tuple[str, str
     summary |= {measure: _mean([one[measure] for one in there]) for measure in MEASURES}
     summary["aifd"] = _mean([one["aifd"] for one in there if one["aifd"] is not None])
     summary |= {
-        f"{measure}_with_aifd": _correlation([one[measure] for one in there], [one["aifd"] for one in there])
+        f"{measure}_with_aifd": rank_correlation([one[measure] for one in there], [one["aifd"] for one in there])
         for measure in MEASURES
     }
     if rated:
         summary |= {"rated": len(own), "rating": _mean(values), "rated_4_or_5": _mean([one >= 4 for one in values])}
         for measure in ("similarity", "aifd"):
-            summary[f"rating_with_{measure}"] = _correlation([one[measure] for one, _ in own], values)
+            summary[f"rating_with_{measure}"] = rank_correlation([one[measure] for one, _ in own], values)
     return summary
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _correlation(a: Sequence[float | None], b: Sequence[float | None]) -> float | None:
-    """Spearman's rho over the pairs that are there; None for fewer than three, or where one side is constant."""
-    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def _sheet(prompts: Sequence[Mapping[str, Any]], attacks: Sequence[str]) -> str:

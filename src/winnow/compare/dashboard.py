@@ -18,12 +18,13 @@ from markupsafe import Markup
 
 from winnow.compare import plots
 from winnow.compare.runs import STAGES, ComparedRun, label, read_runs
+from winnow.compare.scorecard import rho
 from winnow.compare.verdicts import marks_of_runs, seeds_by_method
 from winnow.errors import UserError
 from winnow.pages.card import show_change, show_number
 from winnow.pages.files import render
 from winnow.pages.plots import lower_is_better
-from winnow.pages.svg import CSS, rank_correlation
+from winnow.pages.svg import CSS
 from winnow.store.files import write_atomically
 
 LETTERS = 12  # rows up to which the letters of groups can be read
@@ -213,8 +214,7 @@ def spearman(runs: Sequence[ComparedRun]) -> np.ndarray:
     values = np.full((len(runs), len(runs)), np.nan)
     for i, one in enumerate(runs):
         for j, other in enumerate(runs[: i + 1]):
-            common = sorted(one.scores.keys() & other.scores.keys())
-            value = rank_correlation(*([run.scores[key] for key in common] for run in (one, other)))
+            value = rho(one.scores, other.scores)
             values[i, j] = values[j, i] = np.nan if value is None else value
     return values
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from scipy.stats import spearmanr
 
 from winnow.compare.runs import ComparedRun, read_runs
 from winnow.errors import UserError
 from winnow.pages.files import read_json, render
+from winnow.pages.svg import rank_correlation
 from winnow.reproduce.settings import SEED
 from winnow.store.files import write_atomically, write_json
 
@@ -70,10 +70,7 @@ def scorecards(runs: Sequence[ComparedRun], methods: Collection[str] = ()) -> li
 def rho(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
     """Spearman correlation over the records of both; None for fewer than three, or where a side has one value alone."""
     shared = sorted(one.keys() & other.keys())
-    sides = [[side[key] for key in shared] for side in (one, other)]
-    if len(shared) < 3 or any(len(set(side)) == 1 for side in sides):
-        return None
-    return float(spearmanr(*sides).statistic)
+    return rank_correlation(*([side[key] for key in shared] for side in (one, other)))
 
 
 def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:

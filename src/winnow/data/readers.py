@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -210,10 +209,6 @@ def _hub_rows(name: str, split: str) -> Iterator[SourceRow]:
 def load_from_hub(name: str, split: str) -> Iterable[Mapping[str, Any]]:
     import datasets  # not at the top: it takes seconds to import, and files do not need it
 
-    # Five warnings of a retry, a paragraph each, would bury the one sentence that says what to do.
-    retries = logging.getLogger("huggingface_hub.utils._http")
-    level = retries.level
-    retries.setLevel(logging.ERROR)
     try:
         try:
             return datasets.load_dataset(name, split=split)
@@ -229,8 +224,6 @@ def load_from_hub(name: str, split: str) -> Iterable[Mapping[str, Any]]:
             f"({lines[0].rstrip('.')}): check the name, the split, the network and, for a gated data set, "
             "`hf auth login`, or pass a local copy with data.path=<file>."
         ) from None
-    finally:
-        retries.setLevel(level)
 
 
 def _first_objects(

@@ -21,7 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import ClassVar, NamedTuple
+from unittest.mock import patch
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
@@ -317,14 +319,14 @@ class Template:
             raise UserError("template=chat needs a tokenizer with a chat template; choose alpaca, vicuna or plain.")
         messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
         day = datetime.datetime.fromisoformat(self.date)
-        try:
-            return tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=opened, strftime_now=day.strftime
-            )
-        except TemplateSyntaxError as error:
-            raise UserError(f"The tokenizer's chat template is no Jinja template: {_one_line(error)}.") from None
-        except Exception as error:  # a template may raise anything, for this record alone
-            raise _RefusedError(f"{TEMPLATE_REFUSES}: {_one_line(error)}") from error
+        # The library's clock is set, because transformers 5 hands no function to a chat template.
+        with patch("transformers.utils.chat_template_utils.datetime", SimpleNamespace(now=lambda: day)):
+            try:
+                return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
+            except TemplateSyntaxError as error:
+                raise UserError(f"The tokenizer's chat template is no Jinja template: {_one_line(error)}.") from None
+            except Exception as error:  # a template may raise anything, for this record alone
+                raise _RefusedError(f"{TEMPLATE_REFUSES}: {_one_line(error)}") from error
 
 
 def check_eos(tokenizer) -> None:
@@ -374,7 +376,7 @@ def written_ids(tokenizer) -> list[int]:
     turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
     for messages in (turns, turns[1:], turns[3:]) if tokenizer.chat_template else ():
         try:
-            return tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+            return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         except (TemplateError, TypeError, ValueError):
             continue
     return []

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import nn
 
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -82,7 +83,8 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     backbone = backbone if folder is None else load_tuned(backbone, folder)
     records = [Record(str(i), i, one["text"], "", "", (), "", {}) for i, one in enumerate(asked)]
     prompts = [tuple(ids) for ids in prompt_ids(records, template, backbone.tokenizer)]
-    moved = backbone.model.to(device_of(OmegaConf.to_container(config.trainer)))
+    # As a module: transformers refuses to move int8 weights, which can be moved.
+    moved = nn.Module.to(backbone.model, device_of(OmegaConf.to_container(config.trainer)))
     texts = greedy_answers(moved, backbone.tokenizer, prompts, [], max_tokens, batch_size)
     about = {"template": template.name, "max_tokens": max_tokens, "temperature": 0.0}
     rows = answer_rows(asked, texts, f"{run.resolve().name}/{model}", about)

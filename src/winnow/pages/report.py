@@ -20,7 +20,7 @@ from markupsafe import Markup
 from winnow.errors import UserError
 from winnow.pages import plots
 from winnow.pages.answers import answers_section
-from winnow.pages.card import git_phrase, show_number
+from winnow.pages.card import JUDGED, git_phrase, show_number
 from winnow.pages.diversity import diversity_section
 from winnow.pages.files import read_json, render
 from winnow.pages.robustness import robustness_curves, robustness_table
@@ -186,7 +186,7 @@ def _scores_section(
         titles = [f"row {row['row']}: {show_number(row['score'])}, {row['answer_tokens']} tokens" for row in rows]
         plot = plots.score_against_length(scores, lengths, selected, name, filtered, limits, titles)
         section["against_length"] = Markup(plot)
-        section["correlation"] = _rank_correlation(scores, lengths)
+        section["correlation"] = rank_correlation(scores, lengths)
     ranked = [row for row in rows if row["score"] is not None]
     if any(one.get("rank") is not None for one in decisions.values()):
         ranked = [row for row in ranked if decisions.get(row["row"], {}).get("rank") is not None]
@@ -245,12 +245,6 @@ def _folded(text: str) -> dict[str, Any]:
     return {"open": opening, "rest": text[len(opening) :], "left_out": length - len(text)}
 
 
-def _rank_correlation(scores: Sequence[float | None], lengths: Sequence[int | None]) -> float | None:
-    """Spearman correlation of score and length; None for fewer than 3 pairs or constant values."""
-    pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if None not in (score, length)]
-    return rank_correlation([score for score, _ in pairs], [length for _, length in pairs])
-
-
 def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
     models = results["models"]
     metrics = list(dict.fromkeys(metric for model in models.values() for metric in model["metrics"]))
@@ -284,7 +278,7 @@ def _comparison(metric: str, results: Mapping[str, Any]) -> dict[str, Any]:
     test = results.get("comparison", {}).get(metric)
     if test is not None:
         row |= {"delta": test["difference"], "low": test["low"], "high": test["high"]}
-        row["verdict"] = {"win": "better", "loss": "worse", "tie": "tie"}[test["verdict"]]
+        row["verdict"] = JUDGED[test["verdict"]]
     elif base and tuned:
         row |= {"delta": tuned["value"] - base["value"], "verdict": "untested"}
     return row

@@ -116,11 +116,12 @@ def scatter(
     return drawn
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's rank correlation; None for fewer than 3 pairs or constant values."""
-    if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
+def rank_correlation(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
+    """Spearman's rank correlation over the pairs without a None; None for fewer than 3 of them or constant values."""
+    pairs = [pair for pair in zip(x, y, strict=True) if None not in pair]
+    if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
         return None
-    return float(spearmanr(x, y).statistic)
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def message(title: str, text: str) -> str:

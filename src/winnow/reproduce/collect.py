@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
@@ -184,11 +185,10 @@ def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
     file = folder / ".hydra" / "hydra.yaml"
     if not file.is_file():
         return None
-    hydra = OmegaConf.load(file).hydra
-    words = OmegaConf.select(hydra, "overrides.task") or []
+    hydra = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]  # OmegaConf's takes 14 ms a job
     # The sweeper writes this override for each job.
-    keys = next((word for word in words if word.startswith("scale.keep=")), "")
-    choices = {str(key): str(value) for key, value in hydra.runtime.choices.items()}
+    keys = next((word for word in hydra["overrides"]["task"] if word.startswith("scale.keep=")), "")
+    choices = {str(key): str(value) for key, value in hydra["runtime"]["choices"].items()}
     return choices, tuple(re.findall(r"'([^']*)'", keys))
 
 

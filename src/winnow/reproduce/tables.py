@@ -12,6 +12,7 @@ from typing import Any
 
 from winnow.errors import UserError
 from winnow.evaluation.comparison import Measurement, compare_items, measurements
+from winnow.pages.card import JUDGED
 from winnow.reproduce.collect import Job, Measured
 from winnow.reproduce.settings import differences, is_set_by, shorten
 from winnow.tracking.names import text
@@ -366,8 +367,7 @@ def _test(metric: str, own: Cell, other: Cell, read: dict[Path, dict[str, Measur
             side.append(read[job.folder][one.key])
         sides.append(side)
     comparison, scale = compare_items(*sides), own.runs[0][1].scale
-    words = {"win": "better", "loss": "worse", "tie": "tie"}
-    return scale * comparison.low, scale * comparison.high, words[comparison.verdict]
+    return scale * comparison.low, scale * comparison.high, JUDGED[comparison.verdict]
 
 
 def _is_reference(one: Row, row: Row, over: Mapping[str, str]) -> bool:

@@ -34,10 +34,11 @@ class Meter:
 
     def __init__(self, model: nn.Module, encoder: bool, backward: bool = False) -> None:
         from winnow.backbone.causal_model import CausalModel
+        from winnow.backbone.quantized import count
 
         self.body = model if encoder else CausalModel(model).body
         self.passes = 2 if backward else 1
-        self.parameters = sum(one.numel() for one in model.parameters())
+        self.parameters = sum(count(one) for one in model.parameters())
         self.counts: Counter[str] = Counter()
         self._handle: RemovableHandle | None = None
 

@@ -94,7 +94,7 @@ def track_stage(tracker: Tracker, folder: Path, pool: Pool, stage: str, record: 
     elif stage == "tune":
         _track_tuning(tracker, folder, record)
     elif stage == "evaluate":
-        _track_evaluation(tracker, _content(folder / "results.json"))
+        _track_evaluation(tracker, read_json(folder / "results.json"))
 
 
 def track_results(tracker: Tracker, folder: Path, card: RunCard) -> None:
@@ -105,12 +105,8 @@ def track_results(tracker: Tracker, folder: Path, card: RunCard) -> None:
             tracker.save_file(folder / name)
 
 
-def _content(file: Path) -> dict[str, Any]:
-    return read_json(file)
-
-
 def _track_selection(tracker: Tracker, folder: Path, pool: Pool) -> None:
-    manifest = _content(folder / "selection.json")
+    manifest = read_json(folder / "selection.json")
     ranked = sorted((d for d in manifest["decisions"] if d["rank"]), key=lambda d: d["rank"])
     records = {record.row: record for record in pool.records}
     rows = []
@@ -125,7 +121,7 @@ def _track_selection(tracker: Tracker, folder: Path, pool: Pool) -> None:
 
 
 def _track_tuning(tracker: Tracker, folder: Path, record: StageRecord) -> None:
-    tuned = _content(folder / "tuning.json")
+    tuned = read_json(folder / "tuning.json")
     if record.status == "reused":  # no trainer logged its curve in this run
         for point in tuned["train_loss"]:  # Lightning calls the first step 0
             tracker.log_metrics({"train/loss": point["loss"], "train/lr": point["lr"]}, step=point["step"] - 1)

@@ -1,4 +1,4 @@
-"""Tracking by TensorBoard or MLflow, through Lightning's loggers, under the same keys as W&B.
+"""Tracking by TensorBoard, MLflow or trackio, through Lightning's loggers, under the same keys as W&B.
 
 Numbers go to the logger, and the configuration as its hyper-parameters. Tables, histograms, pages and artifacts stay in
 the run folder, where the report shows them. Each start of a run is a run of its own there.
@@ -6,11 +6,15 @@ the run folder, where the report shows them. Each start of a run is a run of its
 
 from __future__ import annotations
 
+import io
 import math
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from unittest.mock import patch
 
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -19,7 +23,48 @@ from winnow.errors import UserError
 from winnow.tracking.run_card import masked
 from winnow.tracking.wandb_run import Tracker
 
-PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # `to`: the package that it needs
+# `to`, which is also the package's name: what pip installs. The hub's client that trackio needs is too new for
+# transformers 4.
+PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "trackio": "trackio 'transformers>=5'"}
+
+
+class TrackioLogger(Logger):
+    """A run in trackio's database on this machine. Asks nothing of the hub.
+
+    folder: of the database. Raises UserError if this process has another one open, OSError if it cannot be made.
+    """
+
+    def __init__(self, project: str, name: str | None, group: str | None, folder: str) -> None:
+        super().__init__()
+        place = Path(folder).expanduser().resolve()
+        place.mkdir(parents=True, exist_ok=True)  # trackio would warn, go on, and lose the numbers
+        os.environ["TRACKIO_DIR"] = str(place)  # read when trackio is imported, once
+        import trackio
+
+        if Path(trackio.TRACKIO_DIR) != place:
+            raise UserError(f"tracking.uri={folder}: this process writes to {trackio.TRACKIO_DIR}; start another.")
+        # A run asks the hub for the name of the account that is logged in.
+        with patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+            self.run = trackio.Run(url=None, project=project, client=None, name=name, group=group)
+
+    @property
+    def name(self) -> str:
+        return self.run.project
+
+    @property
+    def version(self) -> str:
+        return self.run.id
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.run.log(metrics, step=step)
+
+    def log_hyperparams(self, params: dict[str, Any], *args: Any, **options: Any) -> None:
+        """Before the first number: trackio sends the configuration with it."""
+        self.run.config.update(params)
+
+    def finalize(self, status: str) -> None:
+        with redirect_stdout(io.StringIO()):  # it prints
+            self.run.finish()
 
 
 class LoggerTracker(Tracker):
@@ -81,8 +126,9 @@ def track(
 ) -> Tracker:
     """Start tracking a run; use the result as a context manager. Only the process of rank 0 tracks.
 
-    to: tensorboard, with its files in the run folder, or mlflow. project, uri: MLflow's experiment, and where it lies.
-    The others as for W&B. Raises UserError for a package that is not installed and a place that cannot be used.
+    to: tensorboard, with its files in the run folder, mlflow or trackio. project, uri: the experiment of MLflow or
+    project of trackio, and where it lies. The others as for W&B. Raises UserError for a package that is not installed
+    and a place that cannot be used.
     """
     if to not in PACKAGES:
         raise UserError(f"tracking.to={to} is unknown; choose one of {', '.join(PACKAGES)}.")
@@ -93,17 +139,22 @@ def track(
     try:
         if to == "tensorboard":
             logger: Logger = TensorBoardLogger(str(folder), name="tensorboard", default_hp_metric=False)
+        elif to == "trackio":
+            if uri is None:
+                raise UserError("tracking=trackio needs tracking.uri, the folder of its database.")
+            logger = TrackioLogger(project, name, group, uri)
         else:
             words = {key: str(value) for key, value in about.items() if value}
             logger = MLFlowLogger(experiment_name=project, run_name=name, tracking_uri=uri, tags=words)
         logger.log_hyperparams(masked(config if config is not None else {}) | about)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"tracking={to} needs the package {PACKAGES[to]} (`pip install {PACKAGES[to]}`), or use tracking=csv."
+            f"tracking={to} needs the package {to} (`pip install {PACKAGES[to]}`), or use tracking=csv."
         ) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
             raise
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"tracking=mlflow: {uri} cannot be used ({reason}); give another tracking.uri.") from error
+        place = uri or folder
+        raise UserError(f"tracking={to}: {place} cannot be used ({reason}); give another tracking.uri.") from error
     return LoggerTracker(logger, folder, csv)

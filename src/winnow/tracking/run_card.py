@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ _SECRET = re.compile(
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "peft", "pytorch-lightning", "lm-eval", "datasets", "huggingface-hub"),
     *("safetensors", "hydra-core", "omegaconf", "wandb", "numpy", "scipy", "scikit-learn", "pyarrow", "matplotlib"),
+    "bitsandbytes",
 )
 
 
@@ -136,10 +138,11 @@ def git_state(folder: Path) -> dict[str, str | bool | None]:
     return unknown if commit is None else {"commit": commit, "dirty": bool(changes)}
 
 
-def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Version of Python, of Winnow and of each named package that is installed."""
+@cache
+def package_versions() -> dict[str, str]:
+    """Version of Python, of Winnow and of each of `PACKAGES` that is installed."""
     versions = {"python": platform.python_version()}
-    for name in ("winnow", *names):
+    for name in ("winnow", *PACKAGES):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from winnow.backbone.memory import SMALLER, Shapes, billion, gb, place, room, tuning_bytes
+from winnow.backbone.memory import QUANTIZED, SMALLER, Shapes, billion, gb, place, room, tuning_bytes
 from winnow.errors import UserError
 from winnow.trainer import device_of
 
@@ -20,8 +20,19 @@ def check_tuning(
     name: str, size: Shapes, tuner: Tuner, dtype: str, trainer: Mapping[str, Any], tokens: int = 0
 ) -> None:
     """Raises UserError if tuning the backbone `name` cannot fit, and names the settings that would. dtype: of the
-    backbone. tokens: of the largest micro-batch, 0 where the records are not known yet."""
+    backbone. tokens: of the largest micro-batch, 0 where the records are not known yet. Likewise if
+    quantised weights are to be trained, or sharded."""
     strategy = str(trainer.get("strategy", "auto"))
+    if tuner.mode == "full" and dtype in QUANTIZED:
+        raise UserError(
+            f"tuning.mode=full cannot train the weights of backbone.dtype={dtype}, which are whole numbers: give "
+            f"tuning=lora, or backbone.dtype=bf16."
+        )
+    if strategy == "fsdp" and dtype in QUANTIZED:
+        raise UserError(
+            f"trainer.strategy=fsdp does not shard the weights of backbone.dtype={dtype}: give trainer=ddp, or "
+            f"backbone.dtype=bf16."
+        )
     space, arithmetic = room(trainer), dtype if tuner.dtype == "auto" else tuner.dtype
     lora: Mapping[str, Any] = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
     adapters = sum(lora["r"] * one for one in _adapted(size, lora["target_modules"]))
@@ -44,7 +55,9 @@ def check_tuning(
         "backbone.dtype=bf16": {"dtype": "bf16", "arithmetic": "bf16" if tuner.dtype == "auto" else arithmetic},
         "tuning=lora": {"trained": adapters},
     }
-    if space.device == "cuda":  # more processes on a CPU have no more memory
+    alone = list(changes)
+    quantized = "backbone.dtype=nf4" if tuner.mode == "lora" else "tuning=lora backbone.dtype=nf4"
+    if space.device == "cuda" and dtype not in QUANTIZED:  # more processes on a CPU have no more memory
         states = tuning_bytes(size, **now | {"tokens": 0, "processes": 1, "sharded": True})
         count = 2 ** math.ceil(math.log2(max(states * 2 / space.total, 2)))  # half of a GPU is left for activations
         changes[f"trainer=fsdp on {count} GPUs"] = {"processes": count, "sharded": True}
@@ -53,9 +66,13 @@ def check_tuning(
         need = tuning_bytes(size, **now | {key: value for way in several for key, value in changes[way].items()})
         return [f"{' '.join(several)} ({gb(need)})"] if need < needed and need <= space.total else []
 
-    ways = [way for one_change in changes for way in fitting(one_change)]
-    for count in range(2, len(changes) + 1):
-        ways = ways or fitting(*list(changes)[:count])
+    several = list(changes)
+    changes[quantized] = changes["backbone.dtype=bf16"] | {"dtype": "nf4", "trained": adapters}
+    ways = [way for one_change in alone for way in fitting(one_change)] or fitting(quantized)
+    ways += [way for one_change in several[len(alone) :] for way in fitting(one_change)]
+    for count in range(2, len(several) + 1):
+        ways = ways or fitting(*several[:count])
+    ways = ways or fitting(*several[:2], quantized)
     states = tuning_bytes(size, **{**now, "tokens": 0})
     raise UserError(
         f"tuning.mode={tuner.mode} of backbone.name={name} needs at least {gb(needed)}, {gb(states)} of it for "

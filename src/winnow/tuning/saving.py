@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 import winnow
+from winnow.backbone import quantized
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -54,20 +55,30 @@ def save_tuned(
             config: Any = model.peft_config
             config["default"].base_model_name_or_path, config["default"].revision = base, revision
             # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
-            model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+            model.save_pretrained(str(partial), save_embedding_layers=False)
         else:
-            model.save_pretrained(str(partial), safe_serialization=True)
+            model.save_pretrained(str(partial))
         backbone.tokenizer.save_pretrained(partial)
         write_json(partial / BACKBONE_FILE, backbone.identity)
-        card = model_card(base, backbone.name, adapter, facts, revision, prompt)
+        dtype = quantized.dtype_name(backbone.model)
+        card = model_card(base, backbone.name, adapter, facts, revision, prompt, dtype)
         (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None, prompt: Prompt) -> str:
+def model_card(
+    base: str,
+    name: str,
+    adapter: bool,
+    facts: dict[str, Any],
+    revision: str | None,
+    prompt: Prompt,
+    dtype: str,
+) -> str:
     """A short README.md: what the model is, how it came about, how to load it and generate with it.
 
-    base: a name on the hub or a local folder, of which the card holds the last part only.
+    base: a name on the hub or a local folder, of which the card holds the last part only. dtype: of the backbone, named
+    because transformers 4 would take fp32, and 5 what the file holds.
     """
     pinned = f', revision="{revision}"' if revision else ""
     public = None if Path(base).is_dir() else base
@@ -76,16 +87,21 @@ def model_card(base: str, name: str, adapter: bool, facts: dict[str, Any], revis
         origin += f" ({name}: its weights as a package ships them, rounded; those of the hub differ a little)"
     elif public is None:
         origin += " (a local folder; give its place below)"
+    settings = quantized.QUANTIZED.get(dtype)
+    origin += f", in {dtype} by bitsandbytes {version('bitsandbytes')}" if settings else ""
     title = f"# {name if public else Path(base).name}, instruction-tuned {'adapter' if adapter else 'model'}"
     rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
+    how = ", ".join(f"{key}={value!r}" for key, value in (settings or {}).items())
+    typed = f', dtype="{"float32" if dtype == "fp32" else "bfloat16"}"'
+    how = f"{typed}, quantization_config=BitsAndBytesConfig({how})" if settings else typed
     load = [
         *(["from peft import PeftModel"] if adapter else []),
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if settings else ''}",
         "",
         'folder = "path/to/this/folder"',
-        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned})'
+        f'model = AutoModelForCausalLM.from_pretrained("{public or f"path/to/{Path(base).name}"}"{pinned}{how})'
         if adapter
-        else "model = AutoModelForCausalLM.from_pretrained(folder)",
+        else f"model = AutoModelForCausalLM.from_pretrained(folder{typed})",
         *(["model = PeftModel.from_pretrained(model, folder)"] if adapter else []),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         f"prompt = {prompt.text!r}",
@@ -175,11 +191,17 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
             # Not merged: merging would write into the shared weights, and rounds in bf16.
             model = PeftModel.from_pretrained(shared_copy(backbone.model), str(folder)).get_base_model()
     else:
+        if (dtype := quantized.dtype_name(backbone.model)) in quantized.QUANTIZED:
+            raise UserError(
+                f"{folder} holds a full model, whose weights backbone.dtype={dtype} does not quantise: name the folder "
+                f"as backbone.name, or give backbone.dtype=bf16."
+            )
         attention = backbone.model.config._attn_implementation
         with whole(folder):
             model = type(backbone.model).from_pretrained(
                 folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
             )
-    model = model.to(reference.device).eval().requires_grad_(False)
+        model = model.to(reference.device)
+    model = model.eval().requires_grad_(False)
     identity = tuned_identity(backbone.identity, folder)
     return dataclasses.replace(backbone, model=model, identity=identity, name=f"{backbone.name}+tuned")

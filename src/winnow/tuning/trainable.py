@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from winnow.backbone import quantized
 from winnow.errors import UserError
 from winnow.sharding import local
 
@@ -24,6 +25,8 @@ def shared_copy(model: nn.Module) -> nn.Module:
     """
     memo: dict[int, object] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.detach() for b in model.buffers()}
+    for layer in quantized.layers(model):  # its weight is nothing without its scales, which lie beside it
+        memo |= {id(one): one for one in (layer.weight, vars(layer).get("quant_state"))}
     return copy.deepcopy(model, memo)
 
 

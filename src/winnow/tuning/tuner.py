@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import out_of_memory, shapes
+from winnow.backbone.quantized import count, dtype_name
 from winnow.errors import UserError
 from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
@@ -177,8 +178,9 @@ class Tuner:
                 f"template.max_length, or take another template."
             )
         own = next(backbone.model.parameters()).dtype  # in which the backbone is evaluated
-        kind = "bf16" if own == torch.bfloat16 else "fp32"
-        dtype = kind if self.dtype == "auto" else self.dtype
+        kind = dtype_name(backbone.model)
+        arithmetic = "fp32" if kind == "fp32" else "bf16"
+        dtype = arithmetic if self.dtype == "auto" else self.dtype
         began = None if start is None else weights_digest(start)
         with quiet_lightning(), torch.random.fork_rng(devices=[]):
             trainer = self._trainer(dtype, folder, loggers, trainer_args or {})
@@ -222,7 +224,6 @@ class Tuner:
             with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate, trainer.strategy.reduce_boolean_decision)
-        parameters = {id(p): p.numel() for p in backbone.model.parameters()}
         result = {
             "steps": len(steps),
             "epochs": round(sum(len(m) for s in steps for m in s.micro_batches) / len(records), 4),
@@ -230,7 +231,7 @@ class Tuner:
             "seconds": round(time.monotonic() - started, 3),
             "resumed_from": resume and resume[0],
             "trainable_parameters": sum(p.numel() for _, p in module.trained()),
-            "total_parameters": sum(parameters.values()),
+            "total_parameters": sum(count(p) for p in backbone.model.parameters()),
             "records": len(records),
             "dropped": dropped,
             "answer_tokens": sum(supervised_tokens(record) for record in records),

@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import random
+import sys
 from functools import partial
 
 import numpy as np
@@ -57,6 +58,14 @@ def test_missing_paper_resources_are_one_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_an_import_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    """As with transformers 5, which lacks what flair imports."""
+    monkeypatch.delitem(sys.modules, "textattack", raising=False)
+    monkeypatch.setitem(sys.modules, "textattack.shared", None)
+    with pytest.raises(UserError, match=r"TextAttack cannot be imported \(.*: attacks need transformers 4, found \d.*"):
+        resources.import_textattack(str(tmp_path))
+
+
 def test_a_failed_fetch_is_one_sentence(monkeypatch):
     import requests
 

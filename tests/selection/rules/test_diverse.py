@@ -201,8 +201,8 @@ RULES = ["consistency", "quality_only", "diversity_only", "k_center", "facility_
 
 def test_every_rule_through_the_stage(tiny_folder, tmp_path):
     """Each shipped rule on 40 records of the embedded pool and the tiny backbone: a full budget of int(40 * 0.25), a
-    class for every record, diversity.json, and a report with its section. The embedding pass is computed once for all.
-    A rule without vectors in the same folder leaves no diversity.json behind."""
+    class for every record, and diversity.json. The embedding pass is computed once for all. The report has a section
+    about it. A rule without vectors in the same folder leaves neither behind."""
     small = [
         "data.limit=40",
         "selection.ratio=0.25",
@@ -214,7 +214,7 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
         "backbone=hub",
         f"backbone.name={tiny_folder}",
         "backbone.dtype=fp32",
-        "stages=[score,select,report]",
+        "stages=[score,select]",
         f"paths.run={tmp_path / 'run'}",
         f"paths.store={tmp_path / 'store'}",
     ]
@@ -227,9 +227,10 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
         assert all(d["rank"] is None or d["class"] is not None for d in manifest["decisions"])
         covered = json.loads((tmp_path / "run" / "diversity.json").read_text())["classes"]["selected"]
         assert results["classes_covered"] == covered > 1
-        assert "Diversity of the subset" in (tmp_path / "run" / "report.html").read_text()
+    pipeline.run(config(*small, f"selection={rule}", "selection.classes=6", "stages=[report]"))
+    assert "Diversity of the subset" in (tmp_path / "run" / "report.html").read_text()
     assert len({tuple(ids) for ids in subsets.values()}) > 4
     assert len(list((tmp_path / "store" / "passes").iterdir())) == 3  # tokens, vectors of texts, of instructions
-    pipeline.run(config(*small, "selection=top"))
+    pipeline.run(config(*small, "selection=top", "stages=[select,report]"))
     assert not (tmp_path / "run" / "diversity.json").exists()
     assert "Diversity of the subset" not in (tmp_path / "run" / "report.html").read_text()

@@ -60,7 +60,7 @@ def identities(name: str, needs: Sequence[str]) -> dict[str, Any]:
     """What each of the named resources is: name and version. Loads nothing; UserError if a package is missing."""
     if name not in RESOURCES:
         raise UserError(f"attack.resources={name} is unknown; choose {' or '.join(RESOURCES)}.")
-    found: dict[str, Any] = {"set": name, "textattack": importlib.metadata.version("textattack")}
+    found: dict[str, Any] = {"set": name, "textattack": _version("textattack")}
     for need in needs:
         found[need] = _paper(need) if name == "paper" and need != "stop_words" else _offline(need)
     return found
@@ -123,7 +123,7 @@ def import_textattack(folder: str) -> None:
     import datasets.config  # noqa: F401
     import huggingface_hub.constants  # noqa: F401
     import nltk
-    import transformers.utils.hub  # noqa: F401
+    import transformers.utils.hub
 
     nltk.data.path.append(str(NLTK_DATA))
     own = Path(os.environ.get("TA_CACHE_DIR", Path(folder).expanduser() / "textattack"))
@@ -134,7 +134,13 @@ def import_textattack(folder: str) -> None:
         raise UserError(f"paths.cache={folder} cannot be written ({error.strerror}): name another folder.") from None
     with _environment_kept(), _loggers_kept():
         os.environ["TA_CACHE_DIR"] = str(own)
-        import textattack.shared
+        try:
+            import textattack.shared
+        except ImportError as error:
+            raise UserError(
+                f"TextAttack cannot be imported ({error}): attacks need transformers 4, found "
+                f"{transformers.__version__}; run `pip install 'winnow[attacks]'` in an environment of its own."
+            ) from error
 
     # It warns of every goal function that it does not know, and tells of every file that it opens.
     textattack.shared.logger.setLevel(logging.ERROR)
