@@ -57,8 +57,8 @@ def case(request):
 
 
 def test_trials_find_what_the_architecture_does(case):
-    """`docs/backbones.md` has the same table. Where texts in one row are found to keep apart, the test of the tuning loss
-    holds it against single texts."""
+    """`docs/backbones.md` has the same table. Where texts in one row are found to keep apart, the test of the tuning
+    loss compares them with single texts."""
     model, expected = case
     causal = CausalModel(model)
     assert (causal._found.readout, causal.reuse, causal.padding) == expected
