@@ -129,7 +129,9 @@ class CausalModel:
         `input_ids` (batch, length) or `inputs_embeds` (batch, length, width), padded on the right. By its position ids,
         which begin at 0 for each text, attention tells the texts apart. For models with `packing`.
         """
-        row = {name: table.flatten(0, 1).index_select(0, places)[None] for name, table in inputs.items()}
+        row: dict[str, Any] = {
+            name: table.flatten(0, 1).index_select(0, places)[None] for name, table in inputs.items()
+        }
         length = next(iter(inputs.values())).shape[1]
         return self.hidden(**row, position_ids=(places % length)[None])[0]
 

@@ -109,7 +109,7 @@ class MicroBatchLoss:
             embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
         return self._states(rows, inputs_embeds=embeds)
 
-    def _states(self, rows: Tensor, **table: Tensor) -> Tensor:
+    def _states(self, rows: Tensor, **table: Any) -> Tensor:
         """(answer tokens, width): the states at `rows` of what the model is given, padded."""
         if self.places is None:
             return self.causal.hidden(**table).flatten(0, 1).index_select(0, rows)
