@@ -51,17 +51,33 @@ def line(records: int, tokens: int, seconds: float, label: str = "one") -> dict:
 
 
 def test_prices_by_hand(tmp_path):
-    """Two parts of 3 and 1 records took 60 + 20 tokens and 3 + 1 s: 8 records cost twice that, 160 tokens, 8 s, and
-    2 * 10 * 160 = 3,200 FLOPs. A line that is cut, and a pass without a model, cost nothing; a store without a pass has
-    no price."""
+    """Two parts of 3 and 1 records took 60 + 20 tokens and 3 + 1 s: 2 records cost half of that, 40 tokens, 2 s, and
+    2 * 10 * 40 = 800 FLOPs. Of 8 records only 4 were ever computed (the others are the same, or the pass is a
+    target's): they cost what these cost. A line that is cut, and a pass without a model, cost nothing; a store without
+    a pass has no price."""
     folder(tmp_path, "a", line(3, 60, 3.0), line(1, 20, 1.0))
     with (tmp_path / "passes" / "a" / LEDGER).open("a") as file:
         file.write('{"pass": "on')
     folder(tmp_path, "count")
-    assert prices(tmp_path, ["a", "count"], 8) == {
-        "a": {"pass": "one", "forwards": 8, "tokens": 160, "flops": 3200, "seconds": 8}
-    }
+    half = {"pass": "one", "forwards": 2, "tokens": 40, "flops": 800, "seconds": 2}
+    assert prices(tmp_path, ["a", "count"], 2) == {"a": half}
+    whole = {"pass": "one", "forwards": 4, "tokens": 80, "flops": 1600, "seconds": 4}
+    assert prices(tmp_path, ["a"], 8) == prices(tmp_path, ["a"], 4) == {"a": whole}
     assert prices(tmp_path, ["a", "gone"], 8) is None
+
+
+@pytest.mark.parametrize(("trained", "through"), [(4, 2), (10, 3)], ids=["adapters", "all weights"])
+def test_a_preparation_costs_what_its_model_took(tmp_path, trained, through):
+    """6 rows of 50 tokens in all, on 10 weights: forward and backward 12 and 100, 2 * 10 * 100 = 2,000 FLOPs, 7 s,
+    whether 8 or 80 records are scored; gradients of all weights make it 18, 150 and 3,000. A model that was made before
+    tokens were counted has no price."""
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    tuned = {"trainable_parameters": trained, "total_parameters": 10, "rows": 6, "seconds": 7.0}
+    (tmp_path / "models" / "m" / "tuning.json").write_text(json.dumps(tuned))
+    assert prices(tmp_path, ["m"], 8) is None
+    (tmp_path / "models" / "m" / "tuning.json").write_text(json.dumps(tuned | {"tokens": 50}))
+    cost = {"forwards": 6 * through, "tokens": 50 * through, "flops": 1000 * through, "seconds": 7}
+    assert prices(tmp_path, ["m"], 8) == prices(tmp_path, ["m"], 80) == {"m": {"pass": "preparation"} | cost}
 
 
 def card(store, score: str, select: str | None = None, tune: str = "computed") -> dict:

@@ -320,6 +320,8 @@ def test_the_report_of_a_run(tmp_path):
     result = tune(tmp_path, records=records, mode="lora", lora_r=2, max_steps=4)
     assert (result["steps"], result["records"], result["dropped"]) == (4, 21, {"empty_answer": 1})
     assert result["epochs"] == pytest.approx(29 / 21, abs=1e-4)  # steps of 8, 8, 5 and 8 records
+    lengths = [len(one.ids) for one in records if one.flag is None]
+    assert result["rows"] == 29 and 29 * min(lengths) < result["tokens"] < 29 * max(lengths)
     assert result["answer_tokens"] == sum(n % 7 + 1 for n in range(22) if n != 3)
     assert result["trainable_parameters"] == 928
     assert result["total_parameters"] == tiny_backbone().model.num_parameters()

@@ -3,11 +3,15 @@
     <store>/passes/<fingerprint>/ledger.jsonl   a line for each part that a model made: what it took
 
 A pass is computed once for each record, by whatever run comes first. So what it costs is not what the run at hand took,
-but the mean price of a record in its ledger, times the records. Passes that need no model cost nothing and have none.
+but the mean price of a record in its ledger, times the records, and no more than all of the ledger: a target has fewer
+records than the pool, and records that are there twice are computed once. Passes that need no model cost nothing and
+have no ledger.
 
     FLOPs of the forwards = 2 * parameters * tokens,   padding included
 
-A backward pass through frozen weights takes as long as its forward, and counts as another one.
+A backward pass through frozen weights takes as long as its forward, and counts as another one; one that trains all
+weights counts as two. A preparation, a tuning before the scores, costs what its model took, however many records are
+scored.
 
 (a multiplication and an addition for each weight and token; attention over the length, small here, is left out).
 """
@@ -70,19 +74,27 @@ def charge(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def passes_of(card: Mapping[str, Any]) -> list[str]:
-    """The fingerprints of all passes that a run's scoring and selection used."""
+    """The fingerprints of all passes and preparations that a run's scoring and selection used."""
     named = [card["stages"].get(stage, {}).get("fingerprint") or "" for stage in ("score", "select")]
     return list(dict.fromkeys(" ".join(named).split()))
 
 
 def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[str, Any]] | None:
     """{fingerprint: pass (its label) and forwards, tokens, flops and seconds of `records` records}, for each pass that
-    ran a model; None where the store no longer has all passes. A line that a kill left unfinished is left out."""
-    if not all((store / "passes" / one).is_dir() for one in passes):
-        return None
+    ran a model, and of each preparation; None where the store no longer has all. A line that a kill left unfinished is
+    left out."""
     by_pass = {}
     for one in passes:
+        tuned = store / "models" / one / "tuning.json"
+        if tuned.is_file():
+            report = json.loads(tuned.read_text(encoding="utf-8"))
+            if "tokens" not in report:
+                return None  # made before it was counted
+            by_pass[one] = _preparation(report)
+            continue
         path = store / "passes" / one / LEDGER
+        if not path.parent.is_dir():
+            return None
         total: Counter[str] = Counter()
         label = ""
         for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -94,8 +106,17 @@ def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[s
             total.update({key: line[key] for key in ("records", "forwards", "tokens", "seconds")})
             total["flops"] += 2 * line["parameters"] * line["tokens"]
         if total["records"]:
-            by_pass[one] = {"pass": label} | {key: total[key] * records / total["records"] for key in SUMS}
+            share = min(1.0, records / total["records"])
+            by_pass[one] = {"pass": label} | {key: total[key] * share for key in SUMS}
     return by_pass
+
+
+def _preparation(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tuning took, from its tuning.json."""
+    through = 2 if tuning["trainable_parameters"] < tuning["total_parameters"] else 3
+    rows, tokens = through * tuning["rows"], through * tuning["tokens"]
+    flops = 2 * tuning["total_parameters"] * tokens
+    return {"pass": "preparation", "forwards": rows, "tokens": tokens, "flops": flops, "seconds": tuning["seconds"]}
 
 
 def summed(several: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -155,10 +155,10 @@ class Tuner:
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
-        the first epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this
-        process: records that kept their raw form), distortion (beta by epoch, likewise), start (hash of the weights it
-        started from, None for the backbone), path. Under several processes the first one writes; all return
-        the same.
+        the first epoch), rows and tokens (through the model in all steps, padding counted), dtype, adversary and
+        noising (their settings), noise_fallbacks (by epoch, those made by this process: records that kept their raw
+        form), distortion (beta by epoch, likewise), start (hash of the weights it started from, None for the backbone),
+        path. Under several processes the first one writes; all return the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
         not fit, the folder holds checkpoints of another run, or memory cannot hold the training.
         """
@@ -194,8 +194,8 @@ class Tuner:
                 self.max_steps,
             )
             sizes = [[len(records[i].ids) for i in micro] for step in steps for micro in step.micro_batches]
-            largest = max(sum(size) if self.padding_free else len(size) * max(size) for size in sizes)
-            check_tuning(backbone.name, shapes(backbone.model), self, kind, trainer_args or {}, largest)
+            tokens = [sum(size) if self.padding_free else len(size) * max(size) for size in sizes]
+            check_tuning(backbone.name, shapes(backbone.model), self, kind, trainer_args or {}, max(tokens))
             sharded = isinstance(trainer.strategy, Sharded)
             place = (trainer.world_size, trainer.global_rank, sharded)
             data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), *place)
@@ -235,6 +235,8 @@ class Tuner:
             "records": len(records),
             "dropped": dropped,
             "answer_tokens": sum(supervised_tokens(record) for record in records),
+            "rows": sum(map(len, sizes)),
+            "tokens": sum(tokens),
             "dtype": dtype,
             "adversary": describe(adversary),
             "noising": noising,
