@@ -15,7 +15,7 @@ from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 CASES = {
     "full freelb": ("freelb", True, {"mode": "full"}),
     "full nrm": ("nrm", False, {"mode": "full", "gradient_checkpointing": True}),
-    "full neftune": ("neftune", True, {"mode": "full"}),
+    "full neftune": ("neftune", True, {"mode": "full", "packing": "padding_free"}),
     "full bf16": (None, True, {"mode": "full", "dtype": "bf16"}),
     "lora freelb": ("freelb", False, {"mode": "lora"}),
     "lora pgd": ("pgd", True, {"mode": "lora", "gradient_checkpointing": True}),
