@@ -10,11 +10,12 @@ from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, make_records
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
+from winnow.backbone.shared import on_all_devices
 from winnow.errors import UserError
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
-from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer, on_all_devices
+from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer
 
 SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every_steps": 1}
 

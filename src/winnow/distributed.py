@@ -85,13 +85,19 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
     return items[dist.get_rank() :: dist.get_world_size()]
 
 
-def dealt(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+def dealt(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Item]], Sequence[Result]],
+    then: Callable[[], None] = lambda: None,
+) -> list[Result]:
     """A result for each item, in their order. Every process of the group calls it with the same items, works on its
-    share of them and gets the results of all. A UserError that one of them raises is raised in all."""
+    share of them and gets the results of all. A UserError that one of them raises is raised in all. then: called when
+    the share is done, before the results go round."""
     try:
         own: Any = work(share(items))
     except UserError as error:
         own = error
+    then()
     parts = from_all(own)
     for part in parts:
         if isinstance(part, UserError):

@@ -6,15 +6,15 @@ import inspect
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from winnow.distributed import PATIENCE
 from winnow.errors import UserError
@@ -56,7 +56,7 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
         raise UserError(
             f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model "
-            f"over all devices, for tuning) or auto."
+            f"over all devices) or auto."
         )
 
 
@@ -101,26 +101,6 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
 
 
-def on_all_devices(settings: Mapping[str, Any], model: nn.Module, work: Callable[[], None]) -> None:
-    """Call `work` in each process of these settings, which Lightning starts where nobody has; `model` is on the device
-    of the process meanwhile."""
-    options = {"enable_progress_bar": False, "logger": False, "inference_mode": False, "limit_predict_batches": 1}
-    trainer = make_trainer(settings, **options)
-    with interruptible(trainer):
-        trainer.predict(_Work(model, work), [0], return_predictions=False)
-    trainer.strategy.barrier()
-
-
-class _Work(pl.LightningModule):
-    def __init__(self, model: nn.Module, work: Callable[[], None]) -> None:
-        super().__init__()
-        self.model, self.work = model, work
-
-    def predict_step(self, batch: int, batch_idx: int) -> int:
-        self.work()
-        return batch  # Lightning warns of steps that return nothing
-
-
 class LimitedRun(pl.Callback):
     """Ends the run in one sentence where `fast_dev_run` or `limit_predict_batches` left work undone. The records that
     a pass has finished are in the store, so that the next run goes on from them; of a limited training nothing is kept.
@@ -145,9 +125,17 @@ def _limit(trainer: pl.Trainer) -> str:
     return f"trainer.limit_predict_batches={trainer.limit_predict_batches}"
 
 
+def processes_of(settings: Mapping[str, Any]) -> int:
+    """That these settings start: one for each device of each node."""
+    devices = settings.get("devices", 1)
+    if devices in ("auto", -1, "-1"):
+        devices = torch.cuda.device_count() if device_of(settings) == "cuda" else 1
+    elif isinstance(devices, str):
+        devices = int(devices) if devices.isdigit() else devices.strip(",").split(",")
+    return (devices if isinstance(devices, int) else len(devices)) * settings.get("num_nodes", 1)
+
+
 def device_of(settings: Mapping[str, Any]) -> str:
     """The device on which a single process with these settings computes: `cuda` or `cpu`."""
-    import torch
-
     wants_gpu = settings.get("accelerator", "auto") in ("auto", "gpu", "cuda")
     return "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ from torch import nn
 
 from winnow.backbone import loading, quantized
 from winnow.backbone.loading import Backbone
-from winnow.backbone.memory import shapes
+from winnow.backbone.memory import check_sharing, shapes
 from winnow.errors import UserError
 from winnow.evaluation.shared_prompts import answer_loglikelihoods
 from winnow.scoring.passes.gradient import LoraGradient
@@ -263,7 +263,7 @@ def test_full_tuning_full_models_and_shards(dtype, tmp_path):
     with pytest.raises(UserError, match=f"full cannot train the weights of backbone.dtype={dtype}.*give tuning=lora"):
         check_tuning("tiny", shapes(tiny_model()), build("tuning/full"), dtype, TRAINER)
     with pytest.raises(UserError, match=f"fsdp does not shard the weights of backbone.dtype={dtype}: give trainer=ddp"):
-        check_tuning("tiny", shapes(tiny_model()), build("tuning/lora"), dtype, TRAINER | {"strategy": "fsdp"})
+        check_sharing(dtype)
     model = tiny_model()
     model.save_pretrained(tmp_path)
     kind = torch.uint8 if dtype == "nf4" else torch.int8

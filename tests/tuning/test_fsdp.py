@@ -13,7 +13,6 @@ from tiny_tuning import largest_difference, tiny_records, weights
 from transformers import AutoModelForCausalLM
 from trials import two
 
-from winnow.errors import UserError
 from winnow.stages.parts import build_parts
 from winnow.tuning.data import MicroBatches, Step
 
@@ -87,19 +86,6 @@ def test_a_spare_micro_batch_repeats_the_last_of_its_step():
     assert data[1].records == tuple(record.id for record in tiny_records(6)[4:])
     empty = MicroBatches(tiny_records(6), [Step(0, [[0, 1], [2, 3], [4, 5]])], 0, 2, 1)[1]
     assert not empty.spare and empty.records == ()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "stages"),
-    [
-        (["method=ifd", "evaluation=none", "stages=[score,select,tune]"], "score"),
-        (["method=random", "evaluation=embedded", "stages=[score,select,tune,evaluate]"], "evaluate"),
-    ],
-)
-def test_stages_that_run_the_model_whole_are_refused(overrides, stages, tiny_folder, tmp_path):
-    places = [f"backbone.name={tiny_folder}", f"paths.store={tmp_path}", f"paths.run={tmp_path}", "tracking=none"]
-    with pytest.raises(UserError, match=rf"shards a model for tuning only, but stages=\[{stages}\] would run it too"):
-        build_parts(config("trainer=fsdp", *overrides, *places))
 
 
 def test_tuning_alone_is_taken(tiny_folder, tmp_path):

@@ -101,7 +101,7 @@ class HuggingFaceEngine:
         self.eos = sorted(end_tokens(model, tokenizer) if eos is None else set(eos))
         self.forwards = 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0, stop: Stop | None = None
     ) -> list[list[Answer]]:
@@ -291,7 +291,7 @@ def end_tokens(model: nn.Module, tokenizer) -> set[int]:
     return ids | ({tokenizer.eos_token_id} - {None})
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def pooled(model: nn.Module, ids: Tensor, weights: Tensor, layers: Sequence[int] = LAST_FOUR) -> Tensor:
     """Vectors of texts by running them whole: the weighted mean over tokens of the chosen layers' hidden states.
 

@@ -5,7 +5,8 @@ For N weights of b bytes, a of them trained, and the numbers per token that a pa
 
     E = sum over the linear layers of (their inputs + their outputs)
 
-    scoring   N b  +  tokens of a batch * E / layers * b  +  tokens held by a cache * 2 * layers * width of keys * b
+    scoring   N b  +  tokens of a batch * E / layers * b  +  tokens held by a cache * 2 * layers * width of keys * b;
+              shared by P processes, with L weights in linear layers, (N - L + L / P + L / layers) b in place of N b
     tuning    4 (weights, fp32) + 4 (gradients) + 8 (AdamW's two moments) bytes for each of the a trained weights,
               2 more where bf16 arithmetic keeps a copy, 4 more where processes exchange gradients,
               N b for frozen weights beside adapters,
@@ -34,7 +35,7 @@ from transformers.pytorch_utils import Conv1D
 
 from winnow.backbone.quantized import count
 from winnow.errors import UserError
-from winnow.trainer import device_of
+from winnow.trainer import device_of, processes_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,10 +127,15 @@ def weight_bytes(size: Shapes, dtype: str) -> int:
     return rest + int(QUANTIZED.get(dtype, BYTES[dtype]) * size.matrices)
 
 
-def scoring_bytes(size: Shapes, dtype: str, tokens: int, cached: int = 0) -> int:
-    """Of a model that reads batches of `tokens` and holds keys and values of `cached` tokens."""
+def scoring_bytes(size: Shapes, dtype: str, tokens: int, cached: int = 0, processes: int = 1) -> int:
+    """Of a model that reads batches of `tokens` and holds keys and values of `cached` tokens. processes: that share its
+    blocks, of which each collects the one at work."""
     numbers = tokens * size.per_token // size.layers + cached * size.cache
-    return weight_bytes(size, dtype) + BYTES[dtype] * numbers
+    weights = weight_bytes(size, dtype)
+    if processes > 1:
+        blocks = BYTES[dtype] * size.matrices
+        weights += blocks // processes + blocks // size.layers - blocks
+    return weights + BYTES[dtype] * numbers
 
 
 def tuning_bytes(
@@ -153,21 +159,36 @@ def tuning_bytes(
     return parts // (processes if sharded else 1) + tokens * kept * BYTES[arithmetic]
 
 
-def check_scoring(name: str, size: Shapes, dtype: str, space: Room, tokens: int, cached: int = 0) -> None:
+def check_scoring(
+    name: str, size: Shapes, dtype: str, space: Room, tokens: int, cached: int = 0, processes: int = 1
+) -> None:
     """Raises UserError if scoring with the backbone `name` cannot fit. tokens: of the longest text, below which no
-    batch can be. cached: of answers that are sampled at once."""
-    needed = scoring_bytes(size, dtype, tokens, cached)
+    batch can be. cached: of answers that are sampled at once. processes: that share the model."""
+    needed = scoring_bytes(size, dtype, tokens, cached, processes)
     if needed <= space.total:
         return
-    fitting = [one for one in BYTES if scoring_bytes(size, one, tokens, cached) <= space.total]
+    dtypes = [one for one in BYTES if processes == 1 or one not in QUANTIZED]
+    fitting = [one for one in dtypes if scoring_bytes(size, one, tokens, cached, processes) <= space.total]
     cures = [f"give backbone.dtype={fitting[0]}"] if fitting else []
-    spare = space.total - scoring_bytes(size, dtype, tokens)
+    counts = (2, 4, 8, 16, 32, 64) if space.device == "cuda" and dtype not in QUANTIZED else ()
+    enough = [one for one in counts if scoring_bytes(size, dtype, tokens, cached, one) <= space.total]
+    cures += [f"give trainer=fsdp on {enough[0]} GPUs"] if enough else []
+    spare = space.total - scoring_bytes(size, dtype, tokens, processes=processes)
     if cached and spare > size.cache * BYTES[dtype]:
         cures.append(f"lower method.tokens_per_batch to {spare // (size.cache * BYTES[dtype])}")
     raise UserError(
         f"backbone.name={name} needs at least {gb(needed)} to read a text of {tokens} tokens in {dtype} "
         f"({billion(size.weights)} weights), but {place(space)}: {', or '.join([*cures, SMALLER])}."
     )
+
+
+def check_sharing(dtype: str) -> None:
+    """Raises UserError for a `backbone.dtype` whose weights processes cannot share."""
+    if dtype in QUANTIZED:
+        raise UserError(
+            f"trainer.strategy=fsdp does not shard the weights of backbone.dtype={dtype}: give trainer=ddp, or "
+            f"backbone.dtype=bf16."
+        )
 
 
 SMALLER = "take a smaller backbone, or a machine with more memory"
@@ -193,7 +214,10 @@ def fitting_tokens(model: Any, trainer: Mapping[str, Any]) -> int:
     if space.device == "cpu":
         return SMALLEST_BATCH
     width = model.dtype.itemsize
-    here = 0 if next(model.parameters()).is_cuda else width * size.weights  # Lightning moves it there later
+    processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
+    here = (
+        0 if next(model.parameters()).is_cuda else width * size.weights // processes
+    )  # Lightning moves it there later
     tokens = (space.free - here) // 2 // (width * max(size.per_token // size.layers, 1))
     power = 1 << max(tokens.bit_length() - 1, 0)
     return min(max(power, SMALLEST_BATCH), LARGEST_BATCH)

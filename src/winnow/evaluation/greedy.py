@@ -8,10 +8,12 @@ run once, and an answer that has ended leaves the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from tqdm import tqdm
 
 from winnow.backbone.generation import HuggingFaceEngine, Prompt, Sampling
+from winnow.backbone.shared import join_in
 from winnow.distributed import dealt
 from winnow.evaluation.shared_prompts import Ids, common_prefix
 
@@ -51,7 +53,7 @@ def greedy_answers(
         return texts
 
     batches = list(_batches(list(dict.fromkeys(prompts)), batch_size))
-    texts = dealt(batches, answer)
+    texts = dealt(batches, answer, partial(join_in, model))
     answers = {
         prompt: text for batch, own in zip(batches, texts, strict=True) for prompt, text in zip(batch, own, strict=True)
     }

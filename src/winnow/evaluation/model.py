@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.shared import join_in
 from winnow.distributed import dealt, from_all, from_leader, is_leader
 from winnow.errors import UserError
 from winnow.evaluation.greedy import greedy_answers
@@ -139,7 +140,7 @@ class HarnessModel(HFLM):
             asked = [(None, list(pairs[i][0]), list(pairs[i][1])) for i in own]
             return HFLM._loglikelihood_tokens(self, asked, disable_tqdm=quiet)
 
-        return _by_blocks(blocks, score)
+        return _by_blocks(blocks, score, partial(join_in, self.model))
 
     def generate_until(self, requests, disable_tqdm=False):
         tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
@@ -186,7 +187,7 @@ class HarnessModel(HFLM):
             requests = [Instance("generate_until", {}, asked[i], i) for i in own]
             return HFLM.generate_until(self, requests, disable_tqdm=quiet)
 
-        return _by_blocks(blocks, answer)
+        return _by_blocks(blocks, answer, partial(join_in, self.model))
 
     def _ours(self, prompt: str, settings: Mapping) -> bool:
         """Whether a request is greedy, with a prompt whose ids are known, and asks for nothing else."""
@@ -206,16 +207,20 @@ class HarnessModel(HFLM):
         return ids, mask
 
 
-def _by_blocks(blocks: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
+def _by_blocks(
+    blocks: Sequence[Sequence[int]],
+    work: Callable[[Sequence[int]], Sequence[Any]],
+    then: Callable[[], None] = lambda: None,
+) -> list[Any]:
     """What `work` gives for the numbers in all blocks, in the order of the numbers. Each process of the group asks it
-    once, for its share of the blocks."""
+    once, for its share of the blocks. then: see `dealt`."""
 
     def of_blocks(own: Sequence[Sequence[int]]) -> list[list[Any]]:
         numbers = [i for block in own for i in block]
         found = dict(zip(numbers, work(numbers), strict=True)) if numbers else {}
         return [[found[i] for i in block] for block in own]
 
-    results = dealt(blocks, of_blocks)
+    results = dealt(blocks, of_blocks, then)
     found = {i: one for block, own in zip(blocks, results, strict=True) for i, one in zip(block, own, strict=True)}
     return [found[i] for i in sorted(found)]
 

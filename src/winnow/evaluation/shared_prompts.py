@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from tqdm import tqdm
 
 from winnow.backbone.causal_model import CausalModel, gap_mask
 from winnow.backbone.prefix import SharedPrefix
+from winnow.backbone.shared import join_in
 from winnow.distributed import dealt
 
 Ids = tuple[int, ...]
@@ -55,7 +57,7 @@ def answer_loglikelihoods(model, pairs: Sequence[Pair], batch_size: int, progres
         return scores
 
     found: dict[Pair, Score] = {}
-    for (*_, batch), scores in zip(batches, dealt(batches, run), strict=True):
+    for (*_, batch), scores in zip(batches, dealt(batches, run, partial(join_in, model)), strict=True):
         found |= dict(zip(batch, scores, strict=True))
     return [found[tuple(prompt), tuple(answer)] for prompt, answer in pairs]
 

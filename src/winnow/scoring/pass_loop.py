@@ -9,16 +9,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from winnow.backbone.memory import Halves, out_of_memory
+from winnow.backbone.shared import is_shared, join_in, share_model
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.templates import Encoded
-from winnow.distributed import is_leader
+from winnow.distributed import from_leader, is_leader
 from winnow.scoring.price import Meter, charge
 from winnow.scoring.protocols import Pass
 from winnow.store.columns import Columns
+
+NOTHING = -1  # number of a batch without records
 
 
 class Pending(pl.LightningDataModule):
@@ -44,7 +48,7 @@ class Pending(pl.LightningDataModule):
         shared = shared_prefixes(rows, before_text)
         batches = token_budget_batches(
             [self.pass_.cost(record, common) for record, common in zip(self.pending, shared, strict=True)],
-            self.budget,
+            from_leader(self.budget),  # on which the order of the batches hangs; processes may have measured others
             [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
         )
         self.batches = [([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches]
@@ -52,7 +56,8 @@ class Pending(pl.LightningDataModule):
         # Dealt out like cards: neighbours are of about equal size, so every process has about equal work.
         assert self.trainer is not None  # Lightning asks for batches from inside a Trainer
         mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
-        return DataLoader(Subset(dataset, mine), batch_size=None, shuffle=False)
+        # Lightning refuses a process without batches where others have some.
+        return DataLoader(Subset(dataset, mine or [NOTHING][: len(dataset)]), batch_size=None, shuffle=False)
 
 
 class _Batches(Dataset):
@@ -65,19 +70,37 @@ class _Batches(Dataset):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == NOTHING:
+            return {"columns": [], "number": NOTHING}
         records, shared = self.batches[index]
         return self.pass_.collate(records) | {"shared": shared, "number": index}
 
 
 class InHalves(pl.LightningModule):
-    """A pass's module; where memory ends, its batch is run in parts, which changes no number: see `Halves`."""
+    """A pass's module; where memory ends, its batch is run in parts, which changes no number: see `Halves`.
 
-    def __init__(self, module: pl.LightningModule, data: Pending) -> None:
+    model: that the processes may share; None of a pass with a model of its own.
+    """
+
+    def __init__(self, module: pl.LightningModule, data: Pending, model: nn.Module | None) -> None:
         super().__init__()
-        self.module, self.data = module, data
+        self.module, self.data, self.model = module, data, model
         self.halves = Halves(self._tell)
 
+    def configure_model(self) -> None:
+        if self.model is not None:
+            share_model(self.trainer, self.model)
+
+    def on_predict_epoch_end(self) -> None:
+        if self.model is not None:
+            join_in(self.model)
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        if batch["number"] == NOTHING:
+            return {}
+        if self.model is not None and is_shared(self.model):
+            # The others wait in the block in which memory ended, so nothing can be run again.
+            return self.module.predict_step(batch, batch_idx)
         records, shared = self.data.batches[batch["number"]]
         pass_ = self.data.pass_
 
@@ -152,7 +175,7 @@ class RecordProgress(pl.Callback):
         self.counts: Counter[str] = Counter()
 
     def on_predict_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        self.counts.update(trainer.datamodule.pass_.progress(outputs))
+        self.counts.update(trainer.datamodule.pass_.progress(outputs) if outputs else {})
         if self.counts:
             self.bar.set_postfix({name: f"{count * trainer.world_size:,}" for name, count in self.counts.items()})
         self.bar.update(len(batch["columns"]) * trainer.world_size)

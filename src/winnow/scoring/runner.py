@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import fitting_tokens
+from winnow.backbone.shared import is_shared
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.distributed import compute_once, is_leader
@@ -70,10 +71,16 @@ class PassRunner:
 
     @property
     def backbone(self) -> Backbone:
-        """The loaded backbone; loading happens here, once."""
-        if self._backbone is None:
+        """The loaded backbone, whole; loading happens here, once, or anew if the processes share what was loaded."""
+        if self._backbone is None or is_shared(self._backbone.model):
+            self._backbone = None  # before the next one is there
             self._backbone = self.source.load()
         return self._backbone
+
+    @property
+    def loaded(self) -> Backbone:
+        """The loaded backbone, whole or shared by the processes: for forward passes."""
+        return self._backbone or self.backbone
 
     def release(self) -> Backbone:
         """The backbone, which the runner forgets: for one who changes its weights. The next use loads it again."""
@@ -179,7 +186,7 @@ class PassRunner:
         ]
 
     def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
-        model = self.backbone if pass_.encoder is None else pass_.encoder.load()
+        model = self.loaded if pass_.encoder is None else pass_.encoder.load()
         budget = pass_.tokens_per_batch or self._budget(model.model)
         data = Pending(pass_, encoded, columns, budget, pass_.label, there)
         meter = Meter(model.model, encoder=pass_.encoder is not None, backward=pass_.needs_gradients)
@@ -188,9 +195,11 @@ class PassRunner:
             callbacks.append(RecordProgress())
         # Lightning's own bar counts batches.
         quiet = {"enable_progress_bar": False, "callbacks": callbacks, "logger": False}
-        trainer = make_trainer(self.trainer, **quiet, inference_mode=not pass_.needs_gradients)
+        inference = not pass_.needs_gradients and self.trainer.get("strategy") != "fsdp"
+        trainer = make_trainer(self.trainer, **quiet, inference_mode=inference)
+        module = InHalves(pass_.module(model), data, model.model if pass_.encoder is None else None)
         with interruptible(trainer):
-            trainer.predict(InHalves(pass_.module(model), data), datamodule=data, return_predictions=False)
+            trainer.predict(module, datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
 
 

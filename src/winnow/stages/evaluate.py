@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow.backbone.shared import on_all_devices
 from winnow.data.records import Record
 from winnow.data.templates import Template
 from winnow.distributed import compute_once, is_leader, read_by_leader
@@ -16,7 +17,6 @@ from winnow.store.describe import describe
 from winnow.store.files import write_json
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
-from winnow.trainer import on_all_devices
 
 if TYPE_CHECKING:
     from winnow.evaluation.suite import Suite
@@ -114,7 +114,7 @@ def _evaluate(
     from winnow.evaluation.harness import evaluate_model, help_leader
     from winnow.tuning.saving import load_tuned
 
-    backbone = runner.backbone if folder is None else load_tuned(runner.backbone, folder)
+    backbone = runner.loaded if folder is None else load_tuned(runner.backbone, folder)
     if is_leader():
         print(f"Evaluating the {name} model on the suite {suite.name}.", flush=True)
 

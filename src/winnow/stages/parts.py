@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.backbone.memory import check_scoring, room, shapes
+from winnow.backbone.memory import check_scoring, check_sharing, room, shapes
 from winnow.data.records import Pool
 from winnow.data.templates import Template
 from winnow.errors import UserError
@@ -21,7 +21,7 @@ from winnow.selection.budget import Budget
 from winnow.stages.tune import Recipe, recipe_of
 from winnow.store.artifacts import Store
 from winnow.store.run_folder import STAGES, run_folder
-from winnow.trainer import check_trainer
+from winnow.trainer import check_trainer, processes_of
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.memory import check_tuning
 
@@ -76,8 +76,8 @@ def build_parts(cfg: DictConfig) -> Parts:
     trainer: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_trainer(trainer)
     if trainer.get("strategy") == "fsdp":
-        scoring = [*method.passes.values(), *method.target_passes.values()]
-        _check_sharded(stages, {"score": scoring, "select": selection.passes.values()}, suite)
+        check_sharing(source.dtype)
+        _check_shared(stages, [*method.passes.values(), *method.target_passes.values()])
     trainer["callbacks"] = list(instantiate(cfg.callbacks).values())
     runner = PassRunner(source, store, trainer, attack_processes=cfg.attack.processes, **cfg.scoring)
     scorer = runner if cfg.get("scorer") is None else runner.over(instantiate(cfg.scorer))
@@ -116,16 +116,16 @@ def _stages(cfg: DictConfig) -> list[str]:
     return [stage for stage in STAGES if stage in names]
 
 
-def _check_sharded(stages: list[str], passes: Mapping[str, Iterable[Pass]], suite: Suite) -> None:
-    """Raises UserError if a stage besides tuning would run a model: its batches differ from process to process.
-    passes: of the stages."""
-    running = {stage for stage, own in passes.items() if any(one.runs_model for one in own)}
-    busy = [stage for stage in stages if stage in running or (stage == "evaluate" and suite.tasks)]
-    if busy:
-        raise UserError(
-            f"trainer.strategy=fsdp shards a model for tuning only, but stages=[{','.join(busy)}] would run it too: "
-            f"run these with another trainer, and stages=[tune] with trainer=fsdp and the same paths.run."
-        )
+def _check_shared(stages: list[str], passes: Iterable[Pass]) -> None:
+    """Raises UserError for a pass of the stage `score` that the processes cannot run with one model together."""
+    for pass_ in passes if "score" in stages else ():
+        greedy = pass_.attack is not None and pass_.attack.search == "greedy"
+        if pass_.needs_gradients or greedy:
+            what = "attack.search=greedy asks a model for losses" if greedy else "it reads gradients of a model"
+            raise UserError(
+                f"trainer.strategy=fsdp: the pass {pass_.label} needs a whole model on each device, because {what}: "
+                f"run stages=[score] with trainer=ddp, and what follows with trainer=fsdp and the same paths.run."
+            )
 
 
 def _check_memory(
@@ -135,8 +135,10 @@ def _check_memory(
     models = [pass_ for pass_ in passes.values() if pass_.runs_model and pass_.encoder is None]
     if models and {"score", "select"} & set(stages):
         cached = max((pass_.tokens_per_batch or 0) if pass_.max_new_tokens else 0 for pass_ in models)
-        source = scorer.source
-        check_scoring(source.name, shapes(source.skeleton), source.dtype, room(scorer.trainer), tokens, cached)
+        source, trainer = scorer.source, scorer.trainer
+        processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
+        size = shapes(source.skeleton)
+        check_scoring(source.name, size, source.dtype, room(trainer), tokens, cached, processes)
     if recipe is not None and "tune" in stages:
         source, trainer = recipe.runner.source, recipe.runner.trainer
         check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)

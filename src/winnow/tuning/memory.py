@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from winnow.backbone.memory import QUANTIZED, SMALLER, Shapes, billion, gb, place, room, tuning_bytes
 from winnow.errors import UserError
-from winnow.trainer import device_of
+from winnow.trainer import processes_of
 
 if TYPE_CHECKING:
     from winnow.tuning.tuner import Tuner
@@ -21,17 +19,12 @@ def check_tuning(
 ) -> None:
     """Raises UserError if tuning the backbone `name` cannot fit, and names the settings that would. dtype: of the
     backbone. tokens: of the largest micro-batch, 0 where the records are not known yet. Likewise if
-    quantised weights are to be trained, or sharded."""
+    quantised weights are to be trained."""
     strategy = str(trainer.get("strategy", "auto"))
     if tuner.mode == "full" and dtype in QUANTIZED:
         raise UserError(
             f"tuning.mode=full cannot train the weights of backbone.dtype={dtype}, which are whole numbers: give "
             f"tuning=lora, or backbone.dtype=bf16."
-        )
-    if strategy == "fsdp" and dtype in QUANTIZED:
-        raise UserError(
-            f"trainer.strategy=fsdp does not shard the weights of backbone.dtype={dtype}: give trainer=ddp, or "
-            f"backbone.dtype=bf16."
         )
     space, arithmetic = room(trainer), dtype if tuner.dtype == "auto" else tuner.dtype
     lora: Mapping[str, Any] = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
@@ -43,7 +36,7 @@ def check_tuning(
         "trained": adapters if tuner.mode == "lora" else None,
         "tokens": max(tokens, 1),
         "checkpointing": tuner.gradient_checkpointing,
-        "processes": {"auto": 1, "fsdp": _processes(trainer)}.get(strategy, 2),
+        "processes": {"auto": 1, "fsdp": processes_of(trainer)}.get(strategy, 2),
         "sharded": strategy == "fsdp",
     }
     needed = tuning_bytes(size, **now)
@@ -79,16 +72,6 @@ def check_tuning(
         f"{billion(size.weights)} weights and what trains them, but {place(space)}: "
         f"{'give ' + ', or '.join(ways) if ways else SMALLER}."
     )
-
-
-def _processes(trainer: Mapping[str, Any]) -> int:
-    """That these settings start: one for each device of each node."""
-    devices = trainer.get("devices", 1)
-    if devices in ("auto", -1, "-1"):
-        devices = torch.cuda.device_count() if device_of(trainer) == "cuda" else 1
-    elif isinstance(devices, str):
-        devices = int(devices) if devices.isdigit() else devices.strip(",").split(",")
-    return (devices if isinstance(devices, int) else len(devices)) * trainer.get("num_nodes", 1)
 
 
 def _adapted(size: Shapes, targets: str | Sequence[str]) -> list[int]:
