@@ -13,6 +13,7 @@ from tiny_tuning import largest_difference, tiny_records, weights
 from transformers import AutoModelForCausalLM
 from trials import two
 
+from winnow.errors import UserError
 from winnow.stages.parts import build_parts
 from winnow.tuning.data import MicroBatches, Step
 
@@ -86,6 +87,14 @@ def test_a_spare_micro_batch_repeats_the_last_of_its_step():
     assert data[1].records == tuple(record.id for record in tiny_records(6)[4:])
     empty = MicroBatches(tiny_records(6), [Step(0, [[0, 1], [2, 3], [4, 5]])], 0, 2, 1)[1]
     assert not empty.spare and empty.records == ()
+
+
+def test_a_batch_that_does_not_deal_out_evenly_is_refused_before_scoring(tiny_folder, tmp_path):
+    """16 records, 4 at a time on each of 3 processes."""
+    given = [f"backbone.name={tiny_folder}", f"paths.store={tmp_path}", f"paths.run={tmp_path}", "tracking=none"]
+    sizes = ["tuning.batch_size=16", "tuning.micro_batch_size=4", "trainer=ddp", "trainer.devices=3"]
+    with pytest.raises(UserError, match="16 is not divisible by tuning.micro_batch_size=4 times 3 processes"):
+        build_parts(config("method=ifd", *sizes, *given))
 
 
 def test_tuning_alone_is_taken(tiny_folder, tmp_path):

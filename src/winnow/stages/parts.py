@@ -23,6 +23,7 @@ from winnow.store.artifacts import Store
 from winnow.store.run_folder import STAGES, run_folder
 from winnow.trainer import check_trainer, processes_of
 from winnow.tuning.adversary.base import Adversary
+from winnow.tuning.data import check_sizes
 from winnow.tuning.memory import check_tuning
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     if "select" in stages:
         _check_texts(selection.passes, scorer, template)
     if "tune" in stages and recipe is not None:
+        check_sizes(recipe.tuner.batch_size, recipe.tuner.micro_batch_size, processes_of(trainer))
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
         if template.is_chat:
             source.check_markers()
