@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from composed import template
-from tiny import tiny_model, tiny_tokenizer
-from tiny_passes import TRAINER, Loaded, column, compute, make_records, record, sharper
-from trials import two
+from tiny_passes import column, compute, make_records, record, sharper
 
 from winnow.backbone.causal_model import CausalModel
-from winnow.backbone.loading import Backbone
-from winnow.distributed import is_leader
 from winnow.errors import UserError
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
 from winnow.scoring.passes.divergence import NoiseDivergence
-from winnow.scoring.runner import PassRunner
-from winnow.store.artifacts import Store
 from winnow.store.describe import describe
 
 FLAGS = {5: "empty_answer", 7: "prompt_fills_window", 9: "empty_instruction_and_input"}
@@ -109,26 +102,6 @@ def test_batch_and_order_do_not_matter(backbone, records, tmp_path):
     assert np.allclose(reference[order], shuffled, atol=1e-5, equal_nan=True)
     alone = column(compute(backbone, records[:1], tmp_path / "d", SMALL), "kl_beta_1")
     assert np.allclose(reference[:1], alone, atol=1e-5)
-
-
-def compute_in_two(folder: Path) -> None:
-    """What each of two processes runs; the first one writes `kl.npy`."""
-    tiny = sharper(Backbone(tiny_model(), tiny_tokenizer(), {"name": "tiny", "tokenizer": "bytes"}, "tiny"))
-    runner = PassRunner(
-        Loaded(tiny), Store(folder / "store"), TRAINER | {"strategy": "ddp", "devices": 2}, tokens_per_batch=256
-    )
-    table = runner.compute(SMALL, make_records(), template("alpaca"))
-    if is_leader():
-        np.save(folder / "kl.npy", column(table, "kl_beta_1"))
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(backbone, records, tmp_path):
-    """Each of two processes takes half of the batches; the noise is the record's own."""
-    codes, output = two(compute_in_two, tmp_path, log=tmp_path / "log")
-    assert codes == [0, 0], output
-    one = column(compute(backbone, records, tmp_path / "one", SMALL), "kl_beta_1")
-    assert np.allclose(one, np.load(tmp_path / "kl.npy"), atol=1e-5, equal_nan=True)
 
 
 def test_betas_together_equal_betas_apart(backbone, records, tmp_path):
