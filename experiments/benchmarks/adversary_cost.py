@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 from common import parts, save
+from lightning_fabric.utilities import move_data_to_device
+from torch import nn
 
 from winnow.config import build
 from winnow.tuning.data import MicroBatches, plan_steps
@@ -46,17 +48,21 @@ ROWS = {
 
 
 class Bench:
-    """The backbone with adapters, an optimizer, and micro-batches of a pool."""
+    """The backbone with adapters, an optimizer, and micro-batches of a pool. model: in place of the packaged one; its
+    device is the one that is measured."""
 
-    def __init__(self, pool: str, dtype: str, rounds: int) -> None:
+    def __init__(self, pool: str, dtype: str, rounds: int, model: nn.Module | None = None) -> None:
         cfg, source, template = parts(f"backbone.dtype={dtype}", f"template.max_length={WINDOW}")
         records = build("data/file", source=pool, limit=MICRO_BATCH * (rounds + WARM_UP) * 2).records
         examples, _ = usable(template.encode(records, source.tokenizer, eos=True))
         steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
-        self.batches = MicroBatches(examples, steps[: rounds + WARM_UP], pad_id=source.tokenizer.pad_token_id)
+        model = source.load().model if model is None else model
+        self.device = next(model.parameters()).device
+        batches = MicroBatches(examples, steps[: rounds + WARM_UP], pad_id=source.tokenizer.pad_token_id)
+        self.batches = [move_data_to_device(batches[k], self.device) for k in range(len(batches))]
         self.dtype, self.clip = dtype, cfg.tuning.gradient_clip
         lora = {key: cfg.tuning[f"lora_{key}"] for key in ("r", "alpha", "dropout", "target_modules")}
-        self.model = with_adapters(source.load().model, **lora, seed=0).get_base_model().train()
+        self.model = with_adapters(model, **lora, seed=0).get_base_model().train()
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=cfg.tuning.learning_rate)
 
@@ -68,7 +74,7 @@ class Bench:
             self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         batch = self.batches[position]
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16"):
             embeds = self.model.get_input_embeddings()(batch.ids)
             loss_of = MicroBatchLoss(self.model, batch)
             loss_of.same_dropout()
@@ -77,6 +83,8 @@ class Bench:
         torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         if checkpointing:
             self.model.gradient_checkpointing_disable()

@@ -30,7 +30,8 @@ def per_sample(backbone, template, records) -> list[tuple[float, float]]:
     for record in records:
         pair = []
         for prompt in (template.render(record), template.direct):
-            ids = tokenizer(prompt + record.output, return_tensors="pt", truncation=True, max_length=512)["input_ids"]
+            given = tokenizer(prompt + record.output, return_tensors="pt", truncation=True, max_length=512)
+            ids = given["input_ids"].to(model.device)
             labels = ids.clone()
             labels[:, : len(tokenizer(prompt)["input_ids"])] = -100
             pair.append(model(ids, labels=labels).loss.item())
@@ -38,14 +39,21 @@ def per_sample(backbone, template, records) -> list[tuple[float, float]]:
     return losses
 
 
-def gemm_peak(width: int, dtype: torch.dtype, seconds: float = 3.0) -> float:
+def gemm_peak(width: int, dtype: torch.dtype, seconds: float = 3.0, device: str = "cpu") -> float:
     """FLOP/s of a (2048, width) x (width, 4 width) linear layer."""
-    rows, weight = torch.randn(2048, width, dtype=dtype), torch.randn(4 * width, width, dtype=dtype)
-    for _ in range(3):
+    rows = torch.randn(2048, width, dtype=dtype, device=device)
+    weight = torch.randn(4 * width, width, dtype=dtype, device=device)
+
+    def product() -> None:
         torch.nn.functional.linear(rows, weight)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(3):
+        product()
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        torch.nn.functional.linear(rows, weight)
+        product()
         done += 1
     return done * 2 * 2048 * width * 4 * width / (time.perf_counter() - start)
 

@@ -38,7 +38,7 @@ def per_sample(backbone, template, records) -> list[float]:
     """The mean KL of each record over the draws, six forward passes with all logits."""
     model, scores = backbone.model, []
     for record, encoded in zip(records, template.encode(records, backbone.tokenizer), strict=True):
-        ids = torch.tensor([encoded.ids])
+        ids = torch.tensor([encoded.ids], device=model.device)
         words = [k for span in sorted(encoded.spans.values()) for k in range(*span)]
         values = []
         for draw in range(DRAWS):
