@@ -369,9 +369,10 @@ def test_a_stand_in_for_the_data_is_told(tmp_path):
 
 
 def test_the_embedded_pool_is_told_as_a_stand_in(tmp_path):
-    """A scale that put the embedded pool in place of Alpaca and Dolly: both are named, once, and only these."""
+    """A scale that put the embedded pool in place of Alpaca and of Dolly in one of two jobs: both are named, once, and
+    only these."""
     embedded = {"data.source": ["hub", "embedded"]}
-    jobs = (("alpaca", embedded), ("alpaca", embedded), ("dolly", embedded), ("lima", {}))
+    jobs = (("alpaca", embedded), ("alpaca", embedded), ("dolly", embedded), ("dolly", {}), ("lima", {}))
     for number, (pool, changes) in enumerate(jobs):
         run_folder(
             tmp_path / "runs" / str(number),
@@ -381,7 +382,8 @@ def test_the_embedded_pool_is_told_as_a_stand_in(tmp_path):
             metrics={"mmlu/acc": 0.5},
             **TABLE3,
         )
-    assert markdown(tmp_path, tmp_path / "runs").count("- The embedded pool stood in for: alpaca, dolly.\n") == 1
+    note = "- The embedded pool stood in for: alpaca, dolly (1 of 2 jobs).\n"
+    assert markdown(tmp_path, tmp_path / "runs").count(note) == 1
 
 
 def test_every_command_and_every_change_is_told(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -46,11 +47,13 @@ def changes(jobs: Sequence[Job]) -> list[str]:
 def stand_ins(jobs: Sequence[Job]) -> list[str]:
     """Sentences about pools that are not the table's own: the jobs' `table.data`, and the embedded pool."""
     sentences = [f"Data: {words}." for words in dict.fromkeys(job.stand_in for job in jobs if job.stand_in)]
-    pools = dict.fromkeys(
+    pools = Counter(job.identity.get("pool", "") for job in jobs)
+    replaced = Counter(
         job.identity.get("pool", "") for job in jobs if job.changes.get("data.source", [None, None])[1] == "embedded"
     )
-    if pools:
-        sentences.append(f"The embedded pool stood in for: {', '.join(pools)}.")
+    names = [pool + (f" ({n} of {pools[pool]} jobs)" if n < pools[pool] else "") for pool, n in replaced.items()]
+    if names:
+        sentences.append(f"The embedded pool stood in for: {', '.join(names)}.")
     return sentences
 
 
