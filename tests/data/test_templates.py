@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from winnow.data.records import Record, record_id
-from winnow.data.templates import check_eos, text_ids
+from winnow.data.tokens import check_eos, text_ids
 from winnow.errors import UserError
 from winnow.store.describe import describe
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from winnow.backbone import packaged, quantized
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
-from winnow.data.templates import written_ids
+from winnow.data.tokens import written_ids
 from winnow.errors import UserError, login
 from winnow.store.describe import Free, Identified
 

@@ -1,8 +1,8 @@
 """Prompt templates: from a record to token ids, with the place of every part known by construction.
 
-Template text, tokenizer and truncation live in this module and nowhere else. The text of a record is never
-searched: a record may itself contain `### Response:`. Each part's character span is known while the prompt is
-put together, and the fast tokenizer's offsets carry it over to tokens.
+Template text and truncation live in this module and nowhere else, the tokenizer in `winnow.data.tokens`. The text of a
+record is never searched: a record may itself contain `### Response:`. Each part's character span is known while the
+prompt is put together, and the fast tokenizer's offsets carry it over to tokens.
 
 Three promises hold for every fast tokenizer:
 
@@ -14,38 +14,28 @@ Three promises hold for every fast tokenizer:
 from __future__ import annotations
 
 import datetime
-import re
 import string
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from types import SimpleNamespace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 from unittest.mock import patch
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 
 from winnow.data.records import Record
+from winnow.data.tokens import Piece, Prompt, RefusedError, Tokens, check_eos, one_line, places, tokenise, tokens_of
 from winnow.errors import UserError
 from winnow.store.describe import Free
 
-# Reasons for which a record has nothing to score or to train on. The last two are followed by a colon and the reason
-# that the chat template or the tokenizer itself gives.
+# Reasons for which a record has nothing to score or to train on, beside `tokens.TOKENIZER_FAILS`. The last is followed
+# by a colon and the reason that the chat template itself gives.
 PROMPT_FILLS_WINDOW = "prompt_fills_window"
 EMPTY_ANSWER = "empty_answer"
 TEMPLATE_REFUSES = "template_refuses_turns"
-TOKENIZER_FAILS = "tokenizer_fails"
 
 VIEWS = ("clean", "direct")
 _BATCH = 1000  # records handed to the tokenizer at once; bounds memory, changes nothing else
-_REASON = 160  # characters of somebody else's error message that are kept in a flag
-# A text is tokenised behind one of these where a tokenizer puts a blank before each text; the first that does not merge
-# with the text is taken, and which one that is changes nothing.
-_ANCHORS = ("\n", ":", "]", "?")
-# What a token that opens or ends a turn looks like; `<0x0A>` is a byte.
-_MARKER = re.compile(r"<(?!0x[0-9A-F]{2}>)\S+>|\[/?[A-Z_]+\]")
 
 
 @dataclass(frozen=True)
@@ -63,30 +53,6 @@ class Encoded:
     answer_total: int
     spans: dict[str, tuple[int, int]]
     flag: str | None = None
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A stretch of prompt text. role: `template`, or for text of the record `turns`, `instruction`,
-    `input` or `answer`."""
-
-    text: str
-    role: str
-
-
-class _Tokens(NamedTuple):
-    """Ids of a text, and for each the half-open range of characters that it stands for."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-
-
-class _RefusedError(Exception):
-    """Why one record cannot be encoded; its text is the record's flag."""
-
-
-# A prompt before it is tokenised: its pieces, or its ids where no record has a part in it, or why there is none.
-_Prompt = list[_Piece] | _Tokens | _RefusedError
 
 
 class Template:
@@ -147,7 +113,7 @@ class Template:
         """
         try:
             return "".join(piece.text for piece in self._pieces(record, tokenizer, {}))
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             raise UserError(
                 f"Record {record.id} has no prompt ({refusal}); take it out or use template=alpaca."
             ) from None
@@ -171,15 +137,15 @@ class Template:
         for start in range(0, len(records), _BATCH):
             batch = records[start : start + _BATCH]
             prompts = [self._prompt(record, view, tokenizer, known) for record in batch]
-            tokens = _tokens_of(prompts, tokenizer, markup=self.is_chat)
-            outputs: list[_Prompt] = []
+            tokens = tokens_of(prompts, tokenizer, markup=self.is_chat)
+            outputs: list[Prompt] = []
             for record, prompt in zip(batch, prompts, strict=True):
                 before = prompt if self.boundary == "joint" and isinstance(prompt, list) else []
-                outputs.append([*before, _Piece(record.output, "answer")])
-            answers = _tokens_of(outputs, tokenizer, continued=self.boundary == "separate")
+                outputs.append([*before, Piece(record.output, "answer")])
+            answers = tokens_of(outputs, tokenizer, continued=self.boundary == "separate")
             for record, prompt, own, answer in zip(batch, prompts, tokens, answers, strict=True):
-                if isinstance(own, _RefusedError) or isinstance(answer, _RefusedError):
-                    refusal = own if isinstance(own, _RefusedError) else answer
+                if isinstance(own, RefusedError) or isinstance(answer, RefusedError):
+                    refusal = own if isinstance(own, RefusedError) else answer
                     encoded.append(Encoded(record.id, [], 0, 0, {}, str(refusal)))
                     continue
                 ids, rest = own.ids, answer.ids
@@ -212,31 +178,31 @@ class Template:
 
     # -- text ------------------------------------------------------------------------------------------
 
-    def _prompt(self, record: Record, view: str, tokenizer, known: dict) -> _Prompt:
+    def _prompt(self, record: Record, view: str, tokenizer, known: dict) -> Prompt:
         try:
             if view == "clean":
                 return self._pieces(record, tokenizer, known)
             if not self.is_chat:
-                return [_Piece(self.direct or "", "template")]
+                return [Piece(self.direct or "", "template")]
             roles = _roles(record)
             if (view, roles) not in known:
                 known[view, roles] = self._opening(roles, tokenizer)
             return known[view, roles]
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             return refusal
 
-    def _pieces(self, record: Record, tokenizer, known: dict) -> list[_Piece]:
+    def _pieces(self, record: Record, tokenizer, known: dict) -> list[Piece]:
         if self.is_chat:
             return self._chat_pieces(record, tokenizer, known)
         chosen = self.without_input if record.input == "" else self.with_input
         parts = {
-            "instruction": [_Piece(record.instruction, "instruction")],
-            "input": [_Piece(record.input, "input")],
+            "instruction": [Piece(record.instruction, "instruction")],
+            "input": [Piece(record.input, "input")],
             "turns": [piece for role, text in record.turns for piece in self._turn(role, text)],
         }
         pieces = []
         for literal, name, _, _ in string.Formatter().parse(chosen or ""):
-            pieces.append(_Piece(literal, "template"))
+            pieces.append(Piece(literal, "template"))
             if name is not None:
                 if name not in parts:
                     raise UserError(
@@ -246,17 +212,17 @@ class Template:
                 pieces += parts[name]
         return [piece for piece in pieces if piece.text]
 
-    def _turn(self, role: str, text: str) -> Iterator[_Piece]:
+    def _turn(self, role: str, text: str) -> Iterator[Piece]:
         if role not in self.turns:
-            raise _RefusedError(
+            raise RefusedError(
                 f"{TEMPLATE_REFUSES}: template {self.name} has no form for the role {role}, add template.turns.{role}"
             )
         first, *others = self.turns[role].split("{text}")
-        yield _Piece(first, "template")
+        yield Piece(first, "template")
         for literal in others:
-            yield from (_Piece(text, "turns"), _Piece(literal, "template"))
+            yield from (Piece(text, "turns"), Piece(literal, "template"))
 
-    def _chat_pieces(self, record: Record, tokenizer, known: dict) -> list[_Piece]:
+    def _chat_pieces(self, record: Record, tokenizer, known: dict) -> list[Piece]:
         """The rendered chat, cut where the text of each turn begins and ends.
 
         What the chat template writes around the turns is learned from stand-ins and met again in the real rendering,
@@ -269,16 +235,16 @@ class Template:
         contents = [*(text for _, text in record.turns), last]
         text = self._rendered(roles, contents, tokenizer, True)
         at = len(known[roles][0])
-        pieces = [_Piece(text[:at], "template")]
+        pieces = [Piece(text[:at], "template")]
         for content, after in zip(contents, known[roles][1:], strict=True):
             forms = (content, content.strip(), content.lstrip(), content.rstrip())
             form = next((form for form in forms if text.startswith(form + after, at)), None)
             if form is None:
                 break
-            pieces += [_Piece(form, "turns"), _Piece(after, "template")]
+            pieces += [Piece(form, "turns"), Piece(after, "template")]
             at += len(form) + len(after)
         if pieces[0].text != known[roles][0] or len(pieces) <= 2 * len(contents) or at != len(text):
-            raise _RefusedError(f"{TEMPLATE_REFUSES}: the chat template rewrites the text of a turn")
+            raise RefusedError(f"{TEMPLATE_REFUSES}: the chat template rewrites the text of a turn")
         pieces[-2:-1] = _last_turn(record, last, pieces[-2].text)
         return [piece for piece in pieces if piece.text]
 
@@ -291,14 +257,14 @@ class Template:
             around.append(before if found else _MARK)
         around.append(rest)
         if any(_MARK in text for text in around):
-            raise _RefusedError(f"{TEMPLATE_REFUSES}: the chat template drops, repeats or reorders turns")
+            raise RefusedError(f"{TEMPLATE_REFUSES}: the chat template drops, repeats or reorders turns")
         return around
 
-    def _opening(self, roles: tuple[str, ...], tokenizer) -> _Tokens:
+    def _opening(self, roles: tuple[str, ...], tokenizer) -> Tokens:
         """The prompt of an answer alone: what follows the common prefix of the renderings with and without the
         generation prompt. No token of either is cut in two. BOS comes first if the chat template begins with it."""
         texts = [self._rendered(roles, _marks(roles), tokenizer, opened) for opened in (True, False)]
-        opened, closed = (_unless_refused(tokens) for tokens in _tokenise(texts, tokenizer, markup=True))
+        opened, closed = (_unless_refused(tokens) for tokens in tokenise(texts, tokenizer, markup=True))
         differing = (i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
         cut, before = next(differing, min(map(len, texts))), -1
         while cut != before:
@@ -311,7 +277,7 @@ class Template:
             )
         ids = [token for token, (begin, _) in zip(*opened, strict=True) if begin >= cut]
         begins = opened.ids[:1] == [tokenizer.bos_token_id] != ids[:1]
-        return _Tokens(opened.ids[:1] + ids if begins else ids, [])
+        return Tokens(opened.ids[:1] + ids if begins else ids, [])
 
     def _rendered(self, roles: Sequence[str], contents: Sequence[str], tokenizer, opened: bool) -> str:
         """The tokenizer's own rendering. opened: with its generation prompt."""
@@ -324,62 +290,9 @@ class Template:
             try:
                 return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
             except TemplateSyntaxError as error:
-                raise UserError(f"The tokenizer's chat template is no Jinja template: {_one_line(error)}.") from None
+                raise UserError(f"The tokenizer's chat template is no Jinja template: {one_line(error)}.") from None
             except Exception as error:  # a template may raise anything, for this record alone
-                raise _RefusedError(f"{TEMPLATE_REFUSES}: {_one_line(error)}") from error
-
-
-def check_eos(tokenizer) -> None:
-    """Raises UserError if answers cannot be ended because the tokenizer has no EOS token."""
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            "The tokenizer has no EOS token, with which a tuned answer must end: set `eos_token` in the "
-            "tokenizer_config.json of the backbone's folder, or leave out the stage `tune`."
-        )
-
-
-def text_ids(texts: Sequence[str], tokenizer) -> list[list[int]]:
-    """Ids of texts of records, each a text of its own, without BOS: control tokens in them are text. Empty for a text
-    that the tokenizer refuses."""
-    found = _tokens_of([[_Piece(text, "turns")] for text in texts], tokenizer)
-    return [[] if isinstance(tokens, _RefusedError) else tokens.ids for tokens in found]
-
-
-def control_ids(tokenizer) -> frozenset[int]:
-    """Ids that no text of a record may give: special tokens, BOS, EOS, and the markers of turns.
-
-    Markers are the added tokens, and pieces of the vocabulary that look like one (`<...>`, `[INST]`), that the chat
-    template writes, and added tokens of the form `<|...|>`. The unknown token is none of them unless it is also BOS or
-    EOS, nor is padding that is a single character of ordinary text.
-    """
-    return _control_ids(tokenizer, str(tokenizer.chat_template), len(tokenizer), tuple(tokenizer.all_special_ids))
-
-
-@lru_cache(maxsize=16)
-def _control_ids(tokenizer, chat_template: str, size: int, special: tuple[int, ...]) -> frozenset[int]:
-    added = tokenizer.added_tokens_decoder
-    ids = set(special) | {i for i, t in added.items() if t.special or re.fullmatch(r"<\|.*\|>", t.content)}
-    written = written_ids(tokenizer)
-    for token, text in zip(written, tokenizer.convert_ids_to_tokens(written), strict=True):
-        bare = text.replace("▁", " ").strip()
-        if _MARKER.fullmatch(bare) or (token in added and bare and not bare.isalnum()):
-            ids.add(token)
-    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-    harmless = {tokenizer.unk_token_id}
-    if len(tokenizer.pad_token or "") == 1:
-        harmless.add(tokenizer.pad_token_id)
-    return frozenset(ids - (harmless - ends))
-
-
-def written_ids(tokenizer) -> list[int]:
-    """Ids of a chat as the chat template writes it; of one without a system turn if it refuses that."""
-    turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
-    for messages in (turns, turns[1:], turns[3:]) if tokenizer.chat_template else ():
-        try:
-            return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        except (TemplateError, TypeError, ValueError):
-            continue
-    return []
+                raise RefusedError(f"{TEMPLATE_REFUSES}: {one_line(error)}") from error
 
 
 def _roles(record: Record) -> tuple[str, ...]:
@@ -393,191 +306,25 @@ def _marks(roles: Sequence[str]) -> list[str]:
     return [f"{_MARK}{i}\ue001" for i in range(len(roles))]
 
 
-def _last_turn(record: Record, content: str, form: str) -> list[_Piece]:
+def _last_turn(record: Record, content: str, form: str) -> list[Piece]:
     """Instruction, blank line and input in the last turn, whose outer blanks the chat template may have stripped."""
     start = content.index(form)  # `form` is `content` without some of its outer blanks
     pieces, begin = [], -start
     for text, role in ((record.instruction, "instruction"), ("\n\n", "turns"), (record.input, "input")):
         end = begin + len(text)
-        pieces.append(_Piece(form[max(begin, 0) : max(end, 0)], role))
+        pieces.append(Piece(form[max(begin, 0) : max(end, 0)], role))
         begin = end
     return pieces
 
 
-def _one_line(error: Exception) -> str:
-    """A foreign error in one line, with its kind unless it is the template's own refusal."""
-    reason = " ".join(str(error).split())[:_REASON]
-    return reason if isinstance(error, TemplateError) and reason else f"{type(error).__name__}: {reason}"
-
-
-# -- tokens --------------------------------------------------------------------------------------------
-
-
-def _tokenise(texts: Sequence[str], tokenizer, markup: bool = False) -> list[_Tokens | _RefusedError]:
-    """Ids of texts that each begin a text. markup: special tokens are parsed."""
-    if not texts:
-        return []
-    try:
-        out = tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            split_special_tokens=not markup,
-            verbose=False,  # a text beyond the model's window is cut or flagged by us
-        )
-    except Exception as error:  # which of the texts it was, and what is wrong with it, only the tokenizer knows
-        if len(texts) == 1:
-            return [_RefusedError(f"{TOKENIZER_FAILS}: {_one_line(error)}")]
-        return [tokens for text in texts for tokens in _tokenise([text], tokenizer, markup)]
-    return [_Tokens(*pair) for pair in zip(out["input_ids"], out["offset_mapping"], strict=True)]
-
-
-def _continue(texts: Sequence[str], tokenizer, markup: bool = False) -> list[_Tokens | _RefusedError]:
-    """Ids of texts that go on after another text: as `_tokenise`, without the blank that some tokenizers put first.
-
-    Such a tokenizer is given the text behind an anchor, whose tokens are taken off again. Where no token covers both,
-    what follows is the tokenizer's best for the text alone, so the anchor leaves no trace.
-    """
-    if not _puts_blank(tokenizer):
-        return _tokenise(texts, tokenizer, markup)
-    results: list = [_RefusedError(f"{TOKENIZER_FAILS}: no text can go before this one")] * len(texts)
-    left = list(range(len(texts)))
-    for anchor in _ANCHORS:
-        merged = []
-        for i, tokens in zip(left, _tokenise([anchor + texts[i] for i in left], tokenizer, markup), strict=True):
-            if isinstance(tokens, _RefusedError):
-                results[i] = tokens
-                continue
-            n = sum(begin < len(anchor) for begin, _ in tokens.offsets)
-            if n == 0 or any(end > len(anchor) for _, end in tokens.offsets[:n]):
-                merged.append(i)
-                continue
-            offsets = [(begin - len(anchor), end - len(anchor)) for begin, end in tokens.offsets[n:]]
-            results[i] = _Tokens(tokens.ids[n:], offsets)
-        left = merged
-    return results
-
-
-def _puts_blank(tokenizer) -> bool:
-    """True if the tokenizer puts a blank before each text, as SentencePiece does for Llama-2 and Mistral."""
-    core, text = tokenizer.backend_tokenizer, "a"
-    if core.normalizer is not None:
-        text = core.normalizer.normalize_str(text)
-    if core.pre_tokenizer is not None:
-        text = core.pre_tokenizer.pre_tokenize_str(text)[0][0]
-    return len(text) > 1
-
-
-def _tokens_of(
-    prompts: Sequence[_Prompt], tokenizer, markup: bool = False, continued: bool = False
-) -> list[_Tokens | _RefusedError]:
-    """Each prompt's pieces tokenised as one text, all prompts at once.
-
-    Where a control token comes of it in text of the record, that prompt is tokenised again in parts. markup: the
-    template's own pieces hold control tokens. continued: the texts go on after others.
-    """
-    asked = [prompt for prompt in prompts if isinstance(prompt, list)]
-    texts = ["".join(piece.text for piece in pieces) for pieces in asked]
-    found = (_continue if continued else _tokenise)(texts, tokenizer, markup)
-    control = control_ids(tokenizer)
-    for i, (text, pieces, tokens) in enumerate(zip(texts, asked, found, strict=True)):
-        if not isinstance(tokens, _RefusedError) and _control_in_record(tokens, text, pieces, control):
-            found[i] = _in_parts(text, pieces, tokenizer, markup, continued)
-    results = iter(found)
-    return [next(results) if isinstance(prompt, list) else prompt for prompt in prompts]
-
-
-def _control_in_record(
-    tokens: _Tokens, text: str, pieces: list[_Piece], control: frozenset[int]
-) -> list[tuple[int, int]]:
-    """Character ranges of control tokens in text of the record."""
-    if control.isdisjoint(tokens.ids):
-        return []
-    ranges = [(begin, end) for piece, begin, end in _places(pieces) if piece.role != "template"]
-    return [
-        (a, b)
-        for token, (a, b) in zip(*tokens, strict=True)
-        if token in control and any(_holds(text, a, b, *own) for own in ranges)
-    ]
-
-
-def _holds(text: str, a: int, b: int, begin: int, end: int) -> bool:
-    """Whether [a, b) has a part in [begin, end). A template's marker may take blanks beside it along."""
-    common = text[max(a, begin) : min(b, end)]
-    return bool(common.strip() or (common and not text[a:b].strip()))
-
-
-def _in_parts(text: str, pieces: list[_Piece], tokenizer, markup: bool, continued: bool) -> _Tokens | _RefusedError:
-    """Ids of a prompt whose record holds a control token.
-
-    With markup, text of the record and of the template are tokenised apart, and special tokens parsed in the latter
-    only. A control token that is still there is cut in two, again and again.
-    Raises UserError for a control token of a single character.
-    """
-    parts = [(0, len(text), False)]
-    if markup:
-        parts = []
-        for piece, begin, end in _places(pieces):
-            own = piece.role == "template"
-            if parts and parts[-1][2] == own:
-                begin = parts.pop()[0]
-            parts.append((begin, end, own))
-    control = control_ids(tokenizer)
-    while True:
-        whole = _Tokens([], [])
-        for n, tokens in enumerate(_tokenise_parts(text, parts, tokenizer, continued)):
-            if isinstance(tokens, _RefusedError):
-                return tokens
-            begin = parts[n][0]
-            whole.ids.extend(tokens.ids)
-            whole.offsets.extend((a + begin, b + begin) for a, b in tokens.offsets)
-        found = _control_in_record(whole, text, pieces, control)
-        cuts = sorted({(a + b) // 2 for a, b in found})
-        if not cuts:
-            return whole
-        for a, b in found:
-            if b - a < 2:
-                raise UserError(
-                    f"The tokenizer's control token {text[a:b]!r} is a character of ordinary text, so that any text "
-                    f"may end an answer or a turn: give it another eos_token or bos_token in tokenizer_config.json."
-                )
-        parts = [
-            (begin, end, own)
-            for start, stop, own in parts
-            for begin, end in pairwise([start, *cuts[bisect_right(cuts, start) : bisect_left(cuts, stop)], stop])
-        ]
-
-
-def _tokenise_parts(text: str, parts: list[tuple[int, int, bool]], tokenizer, continued: bool) -> list:
-    """Tokens of each part; the first begins the text unless that goes on after another."""
-    results: list = [None] * len(parts)
-    for markup in (False, True):
-        for first in (False, True):
-            function = _tokenise if first and not continued else _continue
-            where = [n for n, (_, _, own) in enumerate(parts) if own == markup and (n == 0) == first]
-            texts = [text[parts[n][0] : parts[n][1]] for n in where]
-            for n, tokens in zip(where, function(texts, tokenizer, markup), strict=True):
-                results[n] = tokens
-    return results
-
-
-def _places(pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, int, int]]:
-    """Each piece with its half-open range of characters in the whole."""
-    begin = 0
-    for piece in pieces:
-        yield piece, begin, begin + len(piece.text)
-        begin += len(piece.text)
-
-
-def _spans(pieces: Sequence[_Piece], offsets: list, base: int) -> dict[str, tuple[int, int]]:
+def _spans(pieces: Sequence[Piece], offsets: list, base: int) -> dict[str, tuple[int, int]]:
     """Token range of the instruction and the input, `base` tokens further on.
 
     A token that straddles two pieces belongs to the piece in which it ends: a word's leading space is often
     the template's, the word is the record's.
     """
     spans = {}
-    for piece, begin, end in _places(pieces):
+    for piece, begin, end in places(pieces):
         if piece.role in ("instruction", "input"):
             inside = [i for i, (_, stop) in enumerate(offsets) if begin < stop <= end]
             if inside:
@@ -585,7 +332,7 @@ def _spans(pieces: Sequence[_Piece], offsets: list, base: int) -> dict[str, tupl
     return spans
 
 
-def _unless_refused(tokens: _Tokens | _RefusedError) -> _Tokens:
-    if isinstance(tokens, _RefusedError):
+def _unless_refused(tokens: Tokens | RefusedError) -> Tokens:
+    if isinstance(tokens, RefusedError):
         raise tokens
     return tokens

@@ -17,7 +17,8 @@ from winnow.backbone.generation import Answer, Engine, HuggingFaceEngine, Prompt
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
-from winnow.data.templates import Encoded, Template, text_ids
+from winnow.data.templates import Encoded, Template
+from winnow.data.tokens import text_ids
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import EMPTY_TEXT
 from winnow.scoring.protocols import Pass
