@@ -26,9 +26,8 @@ from winnow.backbone.causal_model import CausalModel
 from winnow.sharding import Sharded
 from winnow.trainer import interruptible, make_trainer
 
-_IDLE: WeakKeyDictionary[nn.Module, list[bool]] = (
-    WeakKeyDictionary()
-)  # of a shared model: whether this process joins in
+# Of each shared model: whether this process only joins in.
+_IDLE: WeakKeyDictionary[nn.Module, list[bool]] = WeakKeyDictionary()
 
 
 def share_model(trainer: pl.Trainer, model: nn.Module) -> None:
