@@ -5,8 +5,9 @@
 Weights need not be learnt to be as fast: a Llama of SHAPE (`llama3_8b`, `llama3_1b`, `smollm2_135m`, `tiny`) has random
 ones, in bf16, and the packaged tokenizer. All settings are defaults, `scoring.tokens_per_batch=auto` among them.
 
-The rival of a pass reads one record at a time, as the published scripts do, with all logits, on the same weights in the
-same dtype; it has a tenth of the records. The share of the GEMM rate is (matrix-product FLOPs that the records need)
+The rival of likelihood and noise reads one record at a time, as the published scripts do, with all logits, on the same
+weights in the same dtype; it has a tenth of the records. Seconds of a pass hold the way of the weights to the GPU and
+back, as in a run. The share of the GEMM rate, for likelihood, is (matrix-product FLOPs that the records need)
 / (seconds) / (FLOP/s of a linear layer as wide as the model's own, measured in the same run). The step of an adversary
 is that of `adversary_cost.py`. Likelihoods in fp32 and bf16 are compared over the rival's records. Memory is the
 device's peak, on a GPU only. Random weights seldom end an answer, so that all sampled answers are as long as allowed.
@@ -144,6 +145,7 @@ def main() -> None:
     source.load = lambda: backbone
     rate = gemm_peak(SHAPES[shape][0], torch.bfloat16, seconds=1.0, device=device)
     found = passes(source, template, records, settings)
+    model.to(device)  # a pass leaves it on the CPU
     rivals = {"likelihood": per_sample, "noise": per_sample_noise}
     for kind, rival in rivals.items():
         rival(backbone, template, few[:2])  # warm-up
@@ -162,7 +164,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "gemm_tflops": round(rate / 1e12, 2),
         "passes": found,
-        "adversaries": steps(pool, model, rounds),
+        "adversaries": steps(pool, model.to(device), rounds),
         "bf16_against_fp32": {"largest_relative_difference": float(np.max(np.abs(half / exact - 1)))},
     }
     name = f"device_speed_{shape}_{device}"

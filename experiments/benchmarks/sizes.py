@@ -54,7 +54,7 @@ def main() -> None:
             for method in (build(f"method/{one}") for one in METHODS):
                 tables = {key: runner.compute(pass_, records, template) for key, pass_ in method.passes.items()}
                 scores.setdefault(name, {})[method.name] = method.score(tables, records).score
-            numbers[name] = {"weights": weights, "seconds": round(time.process_time() - started, 1)}
+            numbers[name] = {"weights": weights, "cpu_seconds": round(time.process_time() - started, 1)}
     length = np.array([len(record.output) for record in records], float)
     for method, small in scores["small"].items():
         valid = ~np.isnan(small) & ~np.isnan(scores["large"][method])

@@ -85,13 +85,17 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     def subset() -> list[Record]:
         return selected_records(p.folder, p.pool, selection())
 
+    def tuned(record: StageRecord) -> dict[str, Any]:
+        p.scorer.forget()  # no stage below needs it
+        return tune(record, p.folder, p.recipe, subset, loggers)
+
     scoring = (p.folder, p.pool, p.method)
     preparation = (p.pre_experience, p.target)
     earlier = None if "tune" in p.stages else subset
     return {
         "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, *preparation, scores()),
         "select": lambda record: select(record, *scoring, p.selection, p.scorer, p.template, scores(), selection()),
-        "tune": lambda record: tune(record, p.folder, p.recipe, subset, loggers),
+        "tune": tuned,
         "evaluate": lambda record: evaluate(record, p.folder, p.runner, p.suite, p.template, p.recipe, earlier),
         "report": lambda record: report(p.folder, p.pool),
     }

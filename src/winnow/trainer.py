@@ -45,7 +45,7 @@ KNOWN = [name for name in inspect.signature(pl.Trainer).parameters if name not i
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
     """Raises UserError for a setting that the Trainer does not have or that Winnow sets itself, and for a strategy that
-    the tuner does not know."""
+    is not supported."""
     for key in settings:
         if key in REFUSED:
             raise UserError(f"trainer.{key} is set by Winnow itself; leave it out and give {REFUSED[key]}.")

@@ -11,8 +11,10 @@ import pytest
 from composed import config, template
 from tiny import tiny_model, tiny_tokenizer
 from tiny_passes import TRAINER, Loaded, make_records, record, sharper
+from torch.distributed.tensor import DTensor
 from trials import _main, two
 
+from winnow.backbone import shared
 from winnow.backbone.loading import Backbone
 from winnow.backbone.shared import is_shared
 from winnow.distributed import is_leader
@@ -39,11 +41,14 @@ def numbers(folder: Path, **trainer) -> dict[str, np.ndarray]:
         name: runner.compute(pass_, records, template("alpaca")).ragged(wanted)[0]
         for name, (pass_, wanted, records) in WORK.items()
     }
-    assert is_shared(tiny.model) == (trainer.get("strategy") == "fsdp")
+    expected = trainer.get("strategy") == "fsdp"
+    assert is_shared(tiny.model) == expected
+    assert all(isinstance(weight, DTensor) == expected for weight in tiny.model.model.layers.parameters())
     return found
 
 
 def in_two(folder: Path) -> None:
+    shared.RESET_EVERY = 3
     for strategy in ("fsdp", "ddp"):
         found = numbers(folder / strategy, strategy=strategy, devices=2)
         if is_leader():
@@ -95,6 +100,14 @@ def test_two_processes_run_all_stages_as_one(tiny_folder, tmp_path):
     for model, expected in bits.items():
         found = shared[model]["metrics"]["embedded_answers/bits_per_byte"]["value"]
         assert found == pytest.approx(expected, rel=0.003)
+
+
+def test_a_scorer_in_4_bits_is_not_shared(tiny_folder, tmp_path, monkeypatch):
+    """Each backbone that the processes would share is asked."""
+    monkeypatch.setattr("winnow.backbone.quantized.check_installed", lambda dtype: None)
+    given = ["method=superfilter", "backbone@scorer=hub", f"scorer.name={tiny_folder}", "scorer.dtype=nf4"]
+    with pytest.raises(UserError, match="fsdp does not shard the weights of backbone.dtype=nf4: give trainer=ddp"):
+        build_parts(config(*given, "trainer=fsdp", "evaluation=none", "tracking=none", *places(tmp_path, tiny_folder)))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
 from winnow.backbone.loading import Backbone
+from winnow.backbone.shared import on_all_devices
 from winnow.distributed import is_leader, join, rank
 from winnow.errors import UserError
 from winnow.evaluation.model import HarnessModel
@@ -78,6 +79,14 @@ def broken_on(number: int) -> str:
     return ""
 
 
+def shared_answers(model: nn.Module) -> tuple[dict[str, Any], int]:
+    """`answers` of a model that the processes share."""
+    found: list[tuple[dict[str, Any], int]] = []
+    settings = TRAINER | {"strategy": "fsdp", "devices": 2}
+    on_all_devices(settings, model, lambda: found.append(answers(model, 2)))
+    return found[0]
+
+
 def stage(folder: Path, devices: int) -> None:
     """The evaluate stage for the tiny backbone."""
     tiny = Backbone(tiny_model(), tiny_tokenizer(), {"name": "tiny", "tokenizer": "bytes"}, "tiny")
@@ -89,6 +98,8 @@ def stage(folder: Path, devices: int) -> None:
 def one_of_two(folder: Path) -> None:
     join()
     found = {name: answers(model, 2) for name, model in (("tiny", tiny_model()), ("windowed", windowed()))}
+    found["shared tiny"] = shared_answers(tiny_model())
+    found["shared windowed"] = shared_answers(windowed())
     stage(folder, 2)
     result = {"found": found, "broken": broken_on(1)}
     (folder / f"rank_{rank()}.json").write_text(json.dumps(result))

@@ -95,9 +95,3 @@ def test_a_batch_that_does_not_deal_out_evenly_is_refused_before_scoring(tiny_fo
     sizes = ["tuning.batch_size=16", "tuning.micro_batch_size=4", "trainer=ddp", "trainer.devices=3"]
     with pytest.raises(UserError, match="16 is not divisible by tuning.micro_batch_size=4 times 3 processes"):
         build_parts(config("method=ifd", *sizes, *given))
-
-
-def test_tuning_alone_is_taken(tiny_folder, tmp_path):
-    places = [f"backbone.name={tiny_folder}", f"paths.store={tmp_path}", f"paths.run={tmp_path}", "tracking=none"]
-    parts = build_parts(config("trainer=fsdp", "method=ifd", "stages=[tune]", *places))
-    assert parts.runner.trainer["strategy"] == "fsdp"

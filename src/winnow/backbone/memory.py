@@ -6,7 +6,7 @@ For N weights of b bytes, a of them trained, and the numbers per token that a pa
     E = sum over the linear layers of (their inputs + their outputs)
 
     scoring   N b  +  tokens of a batch * E / layers * b  +  tokens held by a cache * 2 * layers * width of keys * b;
-              shared by P processes, with L weights in linear layers, (N - L + L / P + L / layers) b in place of N b
+              shared by P processes, with B weights in the blocks, (N - B + B / P + B / layers) b in place of N b
     tuning    4 (weights, fp32) + 4 (gradients) + 8 (AdamW's two moments) bytes for each of the a trained weights,
               2 more where bf16 arithmetic keeps a copy, 4 more where processes exchange gradients,
               N b for frozen weights beside adapters,
@@ -56,10 +56,11 @@ class Room(NamedTuple):
 
 class Shapes(NamedTuple):
     """What of a model decides its memory; see the module for E. matrices: weights of the linear layers but the head.
-    cache: keys and values of a token, all layers."""
+    outside: weights of embeddings and head. cache: keys and values of a token, all layers."""
 
     weights: int
     matrices: int
+    outside: int
     linear: dict[str, int]  # name of a linear layer -> inputs + outputs
     layers: int
     width: int
@@ -83,7 +84,9 @@ def shapes(model: Any) -> Shapes:
     keys = (getattr(config, "num_key_value_heads", None) or heads) * own
     layers = config.num_hidden_layers
     weights = sum(count(weight) for weight in model.parameters())
-    return Shapes(weights, matrices, linear, layers, config.hidden_size, 2 * layers * keys)
+    ends = {weight for one in (model.get_input_embeddings(), head) if one is not None for weight in one.parameters()}
+    outside = sum(count(weight) for weight in ends)  # once, where they are tied
+    return Shapes(weights, matrices, outside, linear, layers, config.hidden_size, 2 * layers * keys)
 
 
 def room(trainer: Mapping[str, Any]) -> Room:
@@ -131,11 +134,15 @@ def scoring_bytes(size: Shapes, dtype: str, tokens: int, cached: int = 0, proces
     """Of a model that reads batches of `tokens` and holds keys and values of `cached` tokens. processes: that share its
     blocks, of which each collects the one at work."""
     numbers = tokens * size.per_token // size.layers + cached * size.cache
-    weights = weight_bytes(size, dtype)
-    if processes > 1:
-        blocks = BYTES[dtype] * size.matrices
-        weights += blocks // processes + blocks // size.layers - blocks
+    weights = weight_bytes(size, dtype) if processes == 1 else BYTES[dtype] * shared_weights(size, processes)
     return weights + BYTES[dtype] * numbers
+
+
+def shared_weights(size: Shapes, processes: int) -> int:
+    """How many weights each of the processes holds: what is outside the blocks, its part of them, and the block at
+    work."""
+    blocks = size.weights - size.outside
+    return size.weights if processes == 1 else size.outside + blocks // processes + blocks // size.layers
 
 
 def tuning_bytes(
@@ -160,17 +167,25 @@ def tuning_bytes(
 
 
 def check_scoring(
-    name: str, size: Shapes, dtype: str, space: Room, tokens: int, cached: int = 0, processes: int = 1
+    name: str,
+    size: Shapes,
+    dtype: str,
+    space: Room,
+    tokens: int,
+    cached: int = 0,
+    processes: int = 1,
+    sharable: bool = True,
 ) -> None:
     """Raises UserError if scoring with the backbone `name` cannot fit. tokens: of the longest text, below which no
-    batch can be. cached: of answers that are sampled at once. processes: that share the model."""
+    batch can be. cached: of answers that are sampled at once. processes: that share the model. sharable: whether the
+    passes can run a shared one."""
     needed = scoring_bytes(size, dtype, tokens, cached, processes)
     if needed <= space.total:
         return
     dtypes = [one for one in BYTES if processes == 1 or one not in QUANTIZED]
     fitting = [one for one in dtypes if scoring_bytes(size, one, tokens, cached, processes) <= space.total]
     cures = [f"give backbone.dtype={fitting[0]}"] if fitting else []
-    counts = (2, 4, 8, 16, 32, 64) if space.device == "cuda" and dtype not in QUANTIZED else ()
+    counts = (2, 4, 8, 16, 32, 64) if sharable and space.device == "cuda" and dtype not in QUANTIZED else ()
     enough = [one for one in counts if scoring_bytes(size, dtype, tokens, cached, one) <= space.total]
     cures += [f"give trainer=fsdp on {enough[0]} GPUs"] if enough else []
     spare = space.total - scoring_bytes(size, dtype, tokens, processes=processes)
@@ -215,9 +230,8 @@ def fitting_tokens(model: Any, trainer: Mapping[str, Any]) -> int:
         return SMALLEST_BATCH
     width = model.dtype.itemsize
     processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
-    here = (
-        0 if next(model.parameters()).is_cuda else width * size.weights // processes
-    )  # Lightning moves it there later
+    weights = width * shared_weights(size, processes)
+    here = 0 if next(model.parameters()).is_cuda else weights  # Lightning moves it there later
     tokens = (space.free - here) // 2 // (width * max(size.per_token // size.layers, 1))
     power = 1 << max(tokens.bit_length() - 1, 0)
     return min(max(power, SMALLEST_BATCH), LARGEST_BATCH)

@@ -12,7 +12,9 @@ Embeddings, last norm and head stay whole on each process.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,14 +22,15 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, share_comm_ctx
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.sharding import Sharded
 from winnow.trainer import interruptible, make_trainer
 
-# Of each shared model: whether this process only joins in.
-_IDLE: WeakKeyDictionary[nn.Module, list[bool]] = WeakKeyDictionary()
+RESET_EVERY = 1000  # forward passes, after which FSDP's notes for a backward pass are thrown away (ours)
+# Of each shared model: whether the next forward pass of this process has been announced already.
+_ANNOUNCED: WeakKeyDictionary[nn.Module, list[bool]] = WeakKeyDictionary()
 
 
 def share_model(trainer: pl.Trainer, model: nn.Module) -> None:
@@ -35,22 +38,28 @@ def share_model(trainer: pl.Trainer, model: nn.Module) -> None:
     module's `configure_model`. What is shared already stays so."""
     if not isinstance(trainer.strategy, Sharded) or is_shared(model):
         return
-    causal, idle = CausalModel(model), [False]
+    gc.collect()  # an earlier shared model, which FSDP's hooks hold in cycles
+    causal, announced, passes = CausalModel(model), [False], count(1)
     _ = causal.padding  # tried now: a trial that fails amid the blocks would leave the other processes waiting
     mesh = trainer.strategy.device_mesh["data_parallel"]
+    blocks = [fully_shard(block, mesh=mesh, reshard_after_forward=True) for block in causal.blocks]
+    share_comm_ctx(blocks)  # otherwise each block collects on streams of its own, whose memory no other takes
 
     def announce(block: nn.Module, given: tuple) -> None:
-        if not idle[0]:
+        if announced[0]:
+            announced[0] = False
+        else:
             _busy(1, next(block.parameters()).device)
+        if next(passes) % RESET_EVERY == 0:
+            for own in blocks:
+                own.reset_iter_state()
 
-    for block in causal.blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
     causal.blocks[0].register_forward_pre_hook(announce, prepend=True)  # before the parts are collected
-    _IDLE[model] = idle
+    _ANNOUNCED[model] = announced
 
 
 def is_shared(model: nn.Module) -> bool:
-    return model in _IDLE
+    return model in _ANNOUNCED
 
 
 @torch.no_grad()
@@ -59,13 +68,10 @@ def join_in(model: nn.Module) -> None:
     Nothing where the model is not shared."""
     if not is_shared(model):
         return
-    causal, idle = CausalModel(model), _IDLE[model]
-    idle[0] = True
-    try:
-        while _busy(0, causal.device):
-            causal.hidden(input_ids=torch.zeros(1, 1, dtype=torch.long, device=causal.device))
-    finally:
-        idle[0] = False
+    causal = CausalModel(model)
+    while _busy(0, causal.device):
+        _ANNOUNCED[model][0] = True  # by another process
+        causal.hidden(input_ids=torch.zeros(1, 1, dtype=torch.long, device=causal.device))
 
 
 def on_all_devices(settings: Mapping[str, Any], model: nn.Module, work: Callable[[], None]) -> None:

@@ -77,7 +77,8 @@ class _Batches(Dataset):
 
 
 class InHalves(pl.LightningModule):
-    """A pass's module; where memory ends, its batch is run in parts, which changes no number: see `Halves`.
+    """A pass's module; where memory ends, its batch is run in parts, which changes no number: see `Halves`. A model
+    that the processes share runs batches whole.
 
     model: that the processes may share; None of a pass with a model of its own.
     """
@@ -147,7 +148,8 @@ class PartWriter(BasePredictionWriter):
         if time.monotonic() - self.flushed_at >= self.flush_seconds:
             self._flush()
 
-    def on_predict_end(self, trainer, module) -> None:
+    def on_predict_epoch_end(self, trainer, module) -> None:
+        # Before this process joins in with the others, whose failure would lose what it has, and whose passes cost it.
         self._flush()
         self.meter.close()
 

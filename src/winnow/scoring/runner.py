@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -73,7 +74,7 @@ class PassRunner:
     def backbone(self) -> Backbone:
         """The loaded backbone, whole; loading happens here, once, or anew if the processes share what was loaded."""
         if self._backbone is None or is_shared(self._backbone.model):
-            self._backbone = None  # before the next one is there
+            self.forget()  # before the next one is there
             self._backbone = self.source.load()
         return self._backbone
 
@@ -81,6 +82,12 @@ class PassRunner:
     def loaded(self) -> Backbone:
         """The loaded backbone, whole or shared by the processes: for forward passes."""
         return self._backbone or self.backbone
+
+    def forget(self) -> None:
+        """Drops a backbone that the processes share: its parts stay on their devices otherwise."""
+        if self._backbone is not None and is_shared(self._backbone.model):
+            self._backbone = None
+            gc.collect()
 
     def release(self) -> Backbone:
         """The backbone, which the runner forgets: for one who changes its weights. The next use loads it again."""

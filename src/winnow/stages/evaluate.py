@@ -112,9 +112,12 @@ def _evaluate(
     target: Path, name: str, folder: Path | None, runner: PassRunner, suite: Suite, template: Template
 ) -> None:
     from winnow.evaluation.harness import evaluate_model, help_leader
-    from winnow.tuning.saving import load_tuned
+    from winnow.tuning.saving import is_adapter, load_tuned
 
-    backbone = runner.loaded if folder is None else load_tuned(runner.backbone, folder)
+    if folder is None:
+        backbone = runner.loaded
+    else:  # adapters need the backbone whole
+        backbone = load_tuned(runner.backbone if is_adapter(folder) else runner.loaded, folder)
     if is_leader():
         print(f"Evaluating the {name} model on the suite {suite.name}.", flush=True)
 

@@ -77,11 +77,14 @@ def build_parts(cfg: DictConfig) -> Parts:
     trainer: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_trainer(trainer)
     if trainer.get("strategy") == "fsdp":
-        check_sharing(source.dtype)
-        _check_shared(stages, [*method.passes.values(), *method.target_passes.values()])
+        scoring = [*method.passes.values(), *method.target_passes.values()]
+        _check_shared(stages, {"score": scoring, "select": selection.passes.values()})
     trainer["callbacks"] = list(instantiate(cfg.callbacks).values())
     runner = PassRunner(source, store, trainer, attack_processes=cfg.attack.processes, **cfg.scoring)
     scorer = runner if cfg.get("scorer") is None else runner.over(instantiate(cfg.scorer))
+    if trainer.get("strategy") == "fsdp":
+        check_sharing(source.dtype)
+        check_sharing(scorer.source.dtype)
     adversary, noising = instantiate(cfg.adversary), instantiate(cfg.noising)
     check_kind("adversary", adversary, Adversary, "loss")
     if noising is not None:
@@ -118,15 +121,15 @@ def _stages(cfg: DictConfig) -> list[str]:
     return [stage for stage in STAGES if stage in names]
 
 
-def _check_shared(stages: list[str], passes: Iterable[Pass]) -> None:
-    """Raises UserError for a pass of the stage `score` that the processes cannot run with one model together."""
-    for pass_ in passes if "score" in stages else ():
+def _check_shared(stages: list[str], passes: Mapping[str, Iterable[Pass]]) -> None:
+    """Raises UserError for a pass that the processes cannot run with one model together. passes: of the stages."""
+    for pass_ in [one for stage, own in passes.items() if stage in stages for one in own]:
         greedy = pass_.attack is not None and pass_.attack.search == "greedy"
         if pass_.needs_gradients or greedy:
             what = "attack.search=greedy asks a model for losses" if greedy else "it reads gradients of a model"
             raise UserError(
                 f"trainer.strategy=fsdp: the pass {pass_.label} needs a whole model on each device, because {what}: "
-                f"run stages=[score] with trainer=ddp, and what follows with trainer=fsdp and the same paths.run."
+                f"run that stage with trainer=ddp, and what follows with trainer=fsdp and the same paths.run."
             )
 
 
@@ -140,7 +143,8 @@ def _check_memory(
         source, trainer = scorer.source, scorer.trainer
         processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
         size = shapes(source.skeleton)
-        check_scoring(source.name, size, source.dtype, room(trainer), tokens, cached, processes)
+        sharable = not any(pass_.needs_gradients for pass_ in models)
+        check_scoring(source.name, size, source.dtype, room(trainer), tokens, cached, processes, sharable)
     if recipe is not None and "tune" in stages:
         source, trainer = recipe.runner.source, recipe.runner.trainer
         check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)

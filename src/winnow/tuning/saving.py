@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 import winnow
 from winnow.backbone import quantized
 from winnow.backbone.loading import Backbone
+from winnow.backbone.shared import is_shared
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.store.files import SEAL, damage, read_json, replacing, write_json
@@ -175,6 +176,11 @@ def tuned_identity(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**identity, "tuned": weights_digest(folder)}
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a saved model is an adapter."""
+    return (folder / "adapter_config.json").is_file()
+
+
 def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
     """The tuned model as a backbone of its own, in evaluation mode, with the dtype and device of `backbone`.
 
@@ -185,7 +191,7 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
     folder = Path(folder)
     weight_files(folder)
     reference = next(backbone.model.parameters())
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         read_json(folder / "adapter_config.json", "peft_type", "r", "target_modules", cure=AGAIN)
         with whole(folder):
             # Not merged: merging would write into the shared weights, and rounds in bf16.
@@ -201,7 +207,8 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
             model = type(backbone.model).from_pretrained(
                 folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
             )
-        model = model.to(reference.device)
+        if not is_shared(backbone.model):  # one that is too large for a device is shared later
+            model = model.to(reference.device)
     model = model.eval().requires_grad_(False)
     identity = tuned_identity(backbone.identity, folder)
     return dataclasses.replace(backbone, model=model, identity=identity, name=f"{backbone.name}+tuned")
