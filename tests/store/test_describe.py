@@ -146,6 +146,16 @@ def test_code_of_the_package_edited_in_place_counts(monkeypatch):
     assert before == {key: value for key, value in after.items() if key != "class.code"} and "class.code" in after
 
 
+def test_templates_are_told_by_the_module_of_their_tokens_too(monkeypatch):
+    """Half of what a template does is done there."""
+    assert "class.code" not in describe(build("template/alpaca"))
+    monkeypatch.setattr(module, "_shipped", lambda: current_code() | {"winnow.data.tokens": "another"})
+    module._class_code.cache_clear()
+    after = describe(build("template/alpaca"))
+    module._class_code.cache_clear()
+    assert "class.code" in after
+
+
 def test_code_json_is_current():
     """The shipped hashes are those of the code."""
     changed = {key for key, _ in json.loads(CODE.read_text()).items() ^ current_code().items()}
