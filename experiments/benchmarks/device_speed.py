@@ -84,10 +84,11 @@ def passes(source, template, records: list, settings: dict) -> dict[str, dict]:
     for kind, name in METHODS.items():
         method = build(f"method/{name}", **({"max_new_tokens": ANSWER_TOKENS} if kind == "sampling" else {}))
         with tempfile.TemporaryDirectory() as folder:
-            runner = PassRunner(source, Store(folder), settings, tokens_per_batch="auto")
+            runner = PassRunner(source, Store(f"{folder}/warm-up"), settings, tokens_per_batch="auto")
             if method.preparation is not None:
                 runner = runner.over(method.preparation.prepare(runner, records, template, settings)[0])
-            runner.compute(next(iter(method.passes.values())), records[:8], template)  # warm-up
+            runner.compute(next(iter(method.passes.values())), records[:8], template)
+            runner.store = Store(f"{folder}/own")  # nothing of the warm-up is there
 
             def work(runner=runner, method=method) -> None:
                 for pass_ in method.passes.values():
