@@ -31,6 +31,9 @@ def test_every_argument_of_lightning_is_taken_or_refused_with_a_reason():
         check_trainer({"profilr": "simple"})
     with pytest.raises(UserError, match="cannot be used on this machine: .*limit_predict_batches"):
         make_trainer({"accelerator": "cpu", "limit_predict_batches": -3})
+    for devices in ([1], "0,2"):
+        with pytest.raises(UserError, match=r"trainer.devices=.* names single devices; .* CUDA_VISIBLE_DEVICES"):
+            check_trainer({"devices": devices})
     for strategy in ("deepspeed_stage_3", "fsdp_cpu_offload", "model_parallel"):
         with pytest.raises(UserError, match=rf"trainer.strategy={strategy} is not supported: take ddp \(one whole mod"):
             check_trainer({"strategy": strategy})

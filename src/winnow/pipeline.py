@@ -77,7 +77,7 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     """Each stage with the parts that it needs. loggers: makes those of the training."""
 
     def scores() -> dict[str, Any]:
-        return scores_identity(p.method, p.pre_experience, p.target, p.scorer, p.scoring_template)
+        return scores_identity(p.method, p.pre_experience, p.pool, p.target, p.scorer, p.scoring_template)
 
     def selection() -> dict[str, Any]:
         return selection_identity(scores(), p.method, p.selection, p.pool, p.scorer, p.template)

@@ -53,6 +53,11 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             close = [f"did you mean trainer.{one}? " for one in get_close_matches(key, KNOWN, 1)]
             raise UserError(f"trainer.{key} is no setting; {''.join(close)}Known are {', '.join(KNOWN)}.")
     strategy = str(settings.get("strategy", "auto"))
+    if isinstance(devices := settings.get("devices", 1), list | tuple) or "," in str(devices):
+        raise UserError(
+            f"trainer.devices={devices} names single devices; give how many (trainer.devices=1), and which ones by the "
+            f"variable CUDA_VISIBLE_DEVICES."
+        )
     if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
         raise UserError(
             f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model "
@@ -130,9 +135,7 @@ def processes_of(settings: Mapping[str, Any]) -> int:
     devices = settings.get("devices", 1)
     if devices in ("auto", -1, "-1"):
         devices = torch.cuda.device_count() if device_of(settings) == "cuda" else 1
-    elif isinstance(devices, str):
-        devices = int(devices) if devices.isdigit() else devices.strip(",").split(",")
-    return (devices if isinstance(devices, int) else len(devices)) * settings.get("num_nodes", 1)
+    return int(devices) * settings.get("num_nodes", 1)
 
 
 def device_of(settings: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_pr
 from winnow.scoring.passes.divergence import NoiseDivergence
 from winnow.scoring.passes.embedding import BackboneEmbedding
 from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.price import Meter
 from winnow.tuning.data import MicroBatch
 from winnow.tuning.loss import MicroBatchLoss
 
@@ -195,7 +196,7 @@ def test_refused():
     with pytest.raises(UserError, match="looks ahead"):
         CausalModel(BertLMHeadModel(bert).eval(), "bert")
     odd = EmbedsElsewhere(LlamaConfig(**LLAMA)).eval()
-    with pytest.raises(UserError, match="noise_consistency and tuning need another backbone"):
+    with pytest.raises(UserError, match="this method or adversary needs another backbone"):
         predicted(NoiseDivergence(draws=1), odd)
 
 
@@ -216,3 +217,13 @@ def test_positions():
     longrope = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
     phi3 = Phi3Config(max_position_embeddings=131072, original_max_position_embeddings=4096, rope_scaling=longrope)
     assert (positions(GPT2Config()), positions(phi3), positions(BloomConfig())) == (1024, 4096, None)
+
+
+def test_a_head_over_states_that_are_there_is_no_forward():
+    """Gemma-2 caps its logits, so its own forward runs over states that are there: 2 x 5 tokens stay 2 forwards."""
+    causal = CausalModel(tiny_architecture("gemma2", ARCHITECTURES["gemma2"][0]))
+    meter = Meter(causal.model, encoder=False)
+    meter.open()
+    causal.logits(causal.hidden(input_ids=torch.ones(2, 5, dtype=torch.long)).flatten(0, 1))
+    line = meter.entry("pass", 2, 1.0)
+    assert causal._found.readout == "tail" and (line["forwards"], line["tokens"]) == (2, 10)

@@ -11,8 +11,10 @@ import torch
 from architectures import ARCHITECTURES, tiny_architecture
 from composed import build
 from tiny import tiny_model
+from transformers import T5Config
 
 from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.loading import folder_hash
 from winnow.errors import UserError
 
 backbone = partial(build, "backbone/hub", dtype="fp32")
@@ -134,3 +136,17 @@ def test_load_tries_once(folder, monkeypatch):
     model = backbone(name=str(folder)).load().model
     monkeypatch.setattr(CausalModel, "_tried", lambda self: pytest.fail("tried again"))
     assert CausalModel(model)._found.readout == "head"
+
+
+def test_an_encoder_decoder_model_is_one_sentence(tmp_path):
+    T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=32).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="could not be loaded by AutoModelForCausalLM: .*T5Config"):
+        _ = backbone(name=str(tmp_path)).skeleton
+
+
+def test_code_in_a_folder_is_part_of_its_identity(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "modeling.py").write_text("a = 1")
+    before = folder_hash(str(tmp_path))
+    (tmp_path / "modeling.py").write_text("a = 2")
+    assert folder_hash(str(tmp_path)) != before

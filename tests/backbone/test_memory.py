@@ -191,6 +191,17 @@ def test_each_process_asks_its_own_gpu(monkeypatch):
     assert memory.room({"accelerator": "cpu"}).device == "cpu"
 
 
+def test_a_model_is_moved_to_the_gpu_of_its_process(monkeypatch):
+    """What runs without Lightning: a greedy attack's losses, and `winnow answer`."""
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, device: asked.append(str(device)))
+    memory.on_device(torch.nn.Linear(1, 1), TRAINER)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    memory.on_device(torch.nn.Linear(1, 1), {"accelerator": "gpu", "devices": 2})
+    assert asked == ["cpu", "cuda:1"]
+
+
 def test_auto_is_512_on_a_cpu_and_what_fits_on_a_gpu(monkeypatch):
     """The tiny model: a layer's linear layers have 576 inputs and outputs, 2304 bytes a token in fp32. Half of a
     gigabyte less the weights holds 216,974 such tokens, so 65,536, the most; a hundredth of it 2,131, so 2,048."""

@@ -68,6 +68,13 @@ def test_top_k_comes_before_top_p():
     assert set(draws(logits, 500, top_k=3).tolist()) == {0, 1, 2}
 
 
+def test_tokens_tied_at_the_edge_are_all_in_the_set():
+    """Masses 0.5, 0.2, 0.2, 0.1 and p = 0.6: one of the two equal tokens reaches it, so both are in, sorted or not."""
+    logits = torch.tensor([0.5, 0.2, 0.2, 0.1]).log()
+    assert set(draws(logits, 500, top_p=0.6).tolist()) == {0, 1, 2}
+    assert set(draws(logits, 500, top_k=3, top_p=0.6).tolist()) == {0, 1, 2}
+
+
 def test_temperature_zero_is_the_likeliest_token():
     logits = torch.randn(7, 30, generator=torch.Generator().manual_seed(2))
     assert torch.equal(next_tokens(logits, torch.rand(7, UNIFORMS), temperature=0), logits.argmax(-1))

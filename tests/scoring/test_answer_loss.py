@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from composed import template
+from composed import build, template
+from tiny_passes import TRAINER, Loaded
 
+import winnow.scoring.runner
 from winnow.data.records import Record
 from winnow.scoring.answer_loss import AnswerLoss
+from winnow.scoring.runner import PassRunner
+from winnow.store.artifacts import Store
 
 
 def record(output: str, instruction: str = "Name a river.") -> Record:
@@ -55,3 +59,13 @@ def test_no_answer_has_no_loss(backbone):
     assert all(value != value for value in losses(record(""), ["a", "b"]))
     full = AnswerLoss(backbone, template("alpaca", max_length=64))
     assert all(value != value for value in full(record("answer"), ["a", "b"]))
+
+
+def test_the_model_is_where_the_trainer_computes(backbone, tmp_path, monkeypatch):
+    """No Lightning moves it: a greedy attack asks by itself."""
+    moved = []
+    monkeypatch.setattr(winnow.scoring.runner, "on_device", lambda model, trainer: moved.append(trainer))
+    runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
+    attack = build("attack/checklist", search="greedy", query_budget=2)
+    runner.prompts({"checklist": attack}, [record("Danube")], template("alpaca"))
+    assert moved == [TRAINER]

@@ -156,8 +156,17 @@ def test_full_leaves_out_what_cannot_be_trained_on():
 
 
 @pytest.mark.parametrize(
-    ("build", "key"), [(lambda: ifd(ratio="x"), "method.ratio=x"), (lambda: perplexity(prefer="x"), "method.prefer=x")]
+    ("method", "key", "value"),
+    [
+        ("ifd", "ratio", "x"),
+        ("ifd", "first_token", "first"),
+        ("aifd", "first_token", "first"),
+        ("perplexity", "prefer", "x"),
+        ("sifd", "kept", 50),
+        ("tshirt", "kept", 0),
+    ],
 )
-def test_unknown_options(build, key):
-    with pytest.raises(UserError, match=key):
-        build()
+def test_unknown_options_are_told_before_anything_is_computed(method, key, value):
+    attacks = {"attacks": {"checklist": build("attack/checklist")}} if method == "aifd" else {}
+    with pytest.raises(UserError, match=f"method.{key}={value}"):
+        build(f"method/{method}", **{key: value}, **attacks)

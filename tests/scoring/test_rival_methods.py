@@ -115,6 +115,9 @@ def test_miwv_by_hand():
     made = with_example(RECORDS[0], replace(RECORDS[1], input="this"))
     assert made.turns == (("user", "do\n\nthis"), ("assistant", "two")) and made.output == "one"
     assert made.id not in {one.id for one in RECORDS}
+    turns = (("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello."))
+    later = with_example(replace(RECORDS[0], turns=turns), RECORDS[1])
+    assert later.turns == (turns[0], ("user", "do"), ("assistant", "two"), *turns[1:])
     tables = {"neighbours": columns(SentenceEmbedding.schema, vector=[[1.0, 0.0], [0.0, 1.0], None])}
     tables |= {"conditioned": likelihood(nll=[[1.0]] * 3), "one_shot": likelihood(nll=[[3.0], [1.5], [2.0]])}
     scores = build("method/miwv").score(tables, RECORDS)
@@ -156,6 +159,10 @@ def test_rds_by_hand():
     scores = method.score(tables, RECORDS)
     assert scores.score[:2].tolist() == [2, 1] and not scores.higher_is_better
     assert scores.components["cosine"][:2] == pytest.approx([0, 1]) and scores.flag[2] == "empty_answer"
+    nan = float("nan")
+    broken = {"states": [[nan, nan], [5.0, 0.0], [0.0, 1.0]], "queries": [[nan, nan], [2.0, 0.0]]}
+    scores = method.score({key: columns(schema, vector=rows) for key, rows in broken.items()}, RECORDS)
+    assert scores.flag[0] == "non_finite_states" and scores.components["query"][1:].tolist() == [1, 1]
     tables["queries"] = columns(schema, vector=[None], flag=["empty_answer"])
     with pytest.raises(UserError, match="2 records and 0 of the target have a vector"):
         method.score(tables, RECORDS)

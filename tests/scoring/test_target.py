@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from composed import config, template
+from composed import build, config, template
 from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, record
 
 from winnow import pipeline
 from winnow.data.records import Pool, pool_fingerprint
 from winnow.errors import UserError
+from winnow.scoring.methods.baselines import Oracle
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Method, check_method
 from winnow.scoring.runner import PassRunner
@@ -57,7 +58,7 @@ def test_target_passes_run_over_the_target_and_a_pass_over_its_own_records(backb
     score(StageRecord(), *given, pool("abcd"), {})
     table = Scores.read(tmp_path / "scores.parquet")
     assert table["score"].to_pylist() == [-2, 1] and table["twice"].to_pylist() == [4, 10]
-    identities = [scores_identity(method, None, one, runner, shape) for one in (pool("abcd"), pool("abc"), None)]
+    identities = [scores_identity(method, None, own, one, runner, shape) for one in (pool("abcd"), pool("abc"), None)]
     assert identities[0] != identities[1] and "target" not in identities[2]
     assert identities[0]["passes"].keys() == {"count", "twice", "wanted"}
 
@@ -84,3 +85,13 @@ def test_the_train_split_of_an_nlu_data_set_is_a_target(tmp_path):
     target = instantiate(config("method=rds", "data@target=agnews", f"target.path={tmp_path}").target)
     (record,) = target.records
     assert "Shares rise" in record.input and record.output == "Business"
+
+
+@pytest.mark.parametrize("method", [Oracle("oracle", 0), build("method/column", column="defect")])
+def test_a_column_that_the_scores_are_made_of_is_part_of_their_identity(backbone, tmp_path, method):
+    """The records' texts stay what they are."""
+    runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
+    own = pool("ab")
+    pools = [replace(own, records=[replace(one, raw={"defect": kind}) for one in own.records]) for kind in (1, 1, 2)]
+    first, same, other = (scores_identity(method, None, one, None, runner, template("alpaca")) for one in pools)
+    assert first == same != other and "column" in first

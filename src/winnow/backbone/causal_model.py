@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,7 +103,7 @@ class CausalModel:
         if "inputs_embeds" in inputs and not self._found.embeds:
             raise UserError(
                 f"backbone.name={self.name} gives other logits when its own embeddings are its input, so nothing can "
-                f"be added to them: noise_consistency and tuning need another backbone."
+                f"be added to them: this method or adversary needs another backbone."
             )
         whole = self._found.readout == "whole"
         if past is not None:
@@ -144,6 +144,16 @@ class CausalModel:
         if self._found.readout == "head":
             return self.head(rows)
         return self._tail(rows) if self._found.readout == "tail" else rows[..., self._width :]
+
+    def check_layers(self, layers: Iterable[int], setting: str) -> None:
+        """Raises UserError if the model has no hidden states of one of the layers, which `setting` names."""
+        count = self.config.num_hidden_layers
+        for layer in layers:
+            if not -count - 1 <= layer <= count:
+                raise UserError(
+                    f"{setting}: layer {layer} does not exist; backbone.name={self.name} has {count} blocks, so give 0 "
+                    f"(input embeddings) to {count}, or -1 (final state) to {-count - 1}."
+                )
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -355,7 +365,7 @@ def positions(config: Any) -> int | None:
 def _instead(body: nn.Module, states: Tensor) -> Iterator[None]:
     """Inside the block the body answers every call with these states."""
     own = body.__dict__.get("forward")
-    body.forward = lambda *given, **options: _BodyOutput(last_hidden_state=states)
+    body.forward = lambda *given, **options: StatesAgain(last_hidden_state=states)
     try:
         yield
     finally:
@@ -365,7 +375,7 @@ def _instead(body: nn.Module, states: Tensor) -> Iterator[None]:
 
 
 @dataclass
-class _BodyOutput(ModelOutput):
+class StatesAgain(ModelOutput):
     """What causal models read from their body; all but the states is empty."""
 
     last_hidden_state: Tensor | None = None

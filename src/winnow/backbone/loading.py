@@ -116,11 +116,9 @@ class BackboneSource(Identified):
             return self.attn_implementation
         try:
             self._on_meta("sdpa")
-        except ValueError as error:
-            if "scaled_dot_product_attention" not in str(error):
-                from transformers import AutoModelForCausalLM
-
-                raise self._refusal(AutoModelForCausalLM, error) from error
+        except UserError as error:
+            if "scaled_dot_product_attention" not in str(error.__cause__):
+                raise
             print(f"backbone.name={self.name} has no SDPA attention: attn_implementation=eager is used.", flush=True)
             return "eager"
         return "sdpa"
@@ -133,10 +131,13 @@ class BackboneSource(Identified):
     def _on_meta(self, attention: str) -> Any:
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                self._config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
-            )
+        try:
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(
+                    self._config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
+                )
+        except (ValueError, ImportError) as error:
+            raise self._refusal(AutoModelForCausalLM, error) from error
 
     def check_markers(self) -> None:
         """Raises UserError if the tokenizer's chat template writes tokens that have no embedding."""
@@ -272,9 +273,9 @@ class BackboneSource(Identified):
 
 
 def folder_hash(folder: str) -> str:
-    """Hash of the weights and configuration in a local model folder."""
+    """Hash of the weights, configuration and code in a local model folder."""
     digest = hashlib.sha256()
-    files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".json"))
+    files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".json", ".py"))
     for path in files:
         digest.update(path.name.encode())
         with path.open("rb") as stream:

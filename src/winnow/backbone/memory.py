@@ -104,7 +104,17 @@ def room(trainer: Mapping[str, Any]) -> Room:
 
 def own_gpu() -> int | None:
     """Number of the GPU of this process, None where there is none."""
-    return int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())) if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    rank = os.environ.get("LOCAL_RANK")
+    return torch.cuda.current_device() if rank is None else int(rank)
+
+
+def on_device(model: nn.Module, trainer: Mapping[str, Any]) -> nn.Module:
+    """The model, moved to where these settings compute, for passes that are run without Lightning."""
+    device = torch.device("cuda", own_gpu() or 0) if device_of(trainer) == "cuda" else torch.device("cpu")
+    # As a module: transformers refuses to move int8 weights, which can be moved.
+    return nn.Module.to(model, device)
 
 
 def _limits() -> Iterable[int]:

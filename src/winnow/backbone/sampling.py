@@ -80,6 +80,6 @@ def _in_set(q: Tensor, token: Tensor, top_p: float) -> Tensor:
 
 def _sorted(q: Tensor, uniform: Tensor, top_p: float) -> Tensor:
     """Places drawn from rows that are sorted from likeliest to least likely, restricted to their top-p set."""
-    sums = q.cumsum(-1)
-    kept = torch.where(sums - q < top_p, q, 0)
+    edge = q.gather(1, (q.cumsum(-1) - q < top_p).sum(-1, keepdim=True) - 1)
+    kept = torch.where(q >= edge, q, 0)  # of equal ones at the edge all
     return _inverted(kept.cumsum(-1), uniform)

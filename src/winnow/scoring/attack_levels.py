@@ -25,11 +25,6 @@ def checked_attacks(attacks: Mapping[str, PromptAttack]) -> dict[str, PromptAtta
     return dict(attacks)
 
 
-def levels_of(attacks: Mapping[str, PromptAttack]) -> list[str]:
-    """The levels that the attacks cover, in a fixed order."""
-    return [level for level in LEVELS if any(attack.level == level for attack in attacks.values())]
-
-
 def by_level(
     values: Mapping[str, np.ndarray], attacks: Mapping[str, PromptAttack]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -42,9 +37,9 @@ def by_level(
     (records,) and (records,) by level, NaN where nothing was found.
     """
     means = {}
-    for level in levels_of(attacks):
-        rows = np.stack([values[name] for name, attack in attacks.items() if attack.level == level])
-        means[level] = _mean(rows)
+    for level in LEVELS:
+        if rows := [values[name] for name, attack in attacks.items() if attack.level == level]:
+            means[level] = _mean(np.stack(rows))
     return _mean(np.stack(list(means.values()))), means
 
 

@@ -8,6 +8,13 @@ import pyarrow as pa
 from winnow.errors import UserError
 
 
+def at_most(column: str, limit: float | None, name: str, open: bool = False) -> list[Range]:
+    """The filter that leaves out records whose `column` is above `limit` (if `open`, at least that), for the reason
+    `name` and the limit; none for a limit of None."""
+    reason = f"{name}_{'at_least' if open else 'above'}"
+    return [] if limit is None else [Range(column, max=limit, open=open, reason=f"{reason}_{limit:g}")]
+
+
 class Range:
     """Keeps records whose `column` lies in [min, max], or in (min, max) if `open`.
 

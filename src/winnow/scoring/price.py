@@ -9,11 +9,10 @@ have no ledger.
 
     FLOPs of the forwards = 2 * parameters * tokens,   padding included
 
+that is a multiplication and an addition for each weight and token; attention over the length, small here, is left out.
 A backward pass through frozen weights takes as long as its forward, and counts as another one; one that trains all
 weights counts as two. A preparation, a tuning before the scores, costs what its model took, however many records are
 scored.
-
-(a multiplication and an addition for each weight and token; attention over the length, small here, is left out).
 """
 
 from __future__ import annotations
@@ -37,9 +36,10 @@ class Meter:
     whether each forward pass has a backward one."""
 
     def __init__(self, model: nn.Module, encoder: bool, backward: bool = False) -> None:
-        from winnow.backbone.causal_model import CausalModel
+        from winnow.backbone.causal_model import CausalModel, StatesAgain
         from winnow.backbone.quantized import count
 
+        self.unrun = StatesAgain  # of a call that asks for the logits of states that are there
         self.body = model if encoder else CausalModel(model).body
         self.passes = 2 if backward else 1
         self.parameters = sum(count(one) for one in model.parameters())
@@ -47,14 +47,16 @@ class Meter:
         self._handle: RemovableHandle | None = None
 
     def open(self) -> None:
-        self._handle = self.body.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._handle = self.body.register_forward_hook(self._count, with_kwargs=True)
 
     def close(self) -> None:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
-    def _count(self, module: nn.Module, args: tuple, given: Mapping[str, Any]) -> None:
+    def _count(self, module: nn.Module, args: tuple, given: Mapping[str, Any], out: Any) -> None:
+        if isinstance(out, self.unrun):
+            return
         inputs = [*args[:1], given.get("input_ids"), given.get("inputs_embeds")]
         rows, length = next(one for one in inputs if one is not None).shape[:2]
         self.counts += Counter(forwards=self.passes * rows, tokens=self.passes * rows * length)
@@ -83,7 +85,7 @@ def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[s
     """{fingerprint: pass (its label) and forwards, tokens, flops and seconds of `records` records}, for each pass that
     ran a model, and of each preparation; None where the store no longer has all. A line that a kill left unfinished is
     left out."""
-    by_pass = {}
+    by_pass, store = {}, store.expanduser()
     for one in passes:
         tuned = store / "models" / one / "tuning.json"
         if tuned.is_file():

@@ -126,7 +126,7 @@ class Method:
     records of the target, a second pool of what the model should get better at; a method with such passes needs one.
     filters: which scored records may be selected. attacks: whose prompts are made first and shown with the scores.
     takes_all: every eligible record is selected. preparation: of the models that the passes run, None for the
-    backbone.
+    backbone. reads: the column of the pool's own rows that the scores are made of, None for none.
     """
 
     name: str
@@ -137,6 +137,7 @@ class Method:
     attacks: Mapping[str, PromptAttack] = MappingProxyType({})
     takes_all: ClassVar[bool] = False
     preparation: Preparation | None = None
+    reads: str | None = None
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         """The scores of the records. tables: the columns of each pass, in the order of the records; of each target
@@ -158,7 +159,7 @@ def check_method(method: Any) -> None:
 
     kind = type(method).__qualname__
     check_kind("method", method, Method, "score")
-    if not isinstance(vars(method).get("name", vars(type(method)).get("name")), str):
+    if not isinstance(getattr(method, "name", None), str):
         raise UserError(f"method={kind} has no name; set self.name to a text.")
     for name, pass_ in [*method.passes.items(), *method.target_passes.items()]:
         check_pass(f"method={method.name}, pass {name}", pass_)

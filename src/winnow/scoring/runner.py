@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pytorch_lightning as pl
 
 from winnow.backbone.loading import Backbone
-from winnow.backbone.memory import fitting_tokens
+from winnow.backbone.memory import fitting_tokens, on_device
 from winnow.backbone.shared import is_shared
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
@@ -159,7 +159,9 @@ class PassRunner:
 
         @cache  # one model for all attacks, loaded when the first loss is asked
         def measure() -> AnswerLoss:
-            return AnswerLoss(self.backbone, template, self._budget(self.backbone.model))
+            model, budget = self.backbone.model, self._budget(self.backbone.model)  # told before it takes its room
+            on_device(model, self.trainer)
+            return AnswerLoss(self.backbone, template, budget)
 
         def loss(record: Record, instructions: Sequence[str]) -> list[float]:
             return measure()(record, instructions)

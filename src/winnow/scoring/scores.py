@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,14 @@ NON_FINITE = "non_finite_loss"
 NON_FINITE_SCORE = "non_finite_score"
 ZERO_DENOMINATOR = "zero_direct_loss"
 
+# What columns mean that several methods have.
+MEANINGS = {
+    "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
+    "nll_direct": "s(A), mean loss of the answer without the instruction, nats per token",
+    "answer_tokens": "answer tokens that all terms cover",
+    "prompt_tokens": "tokens of the whole prompt",
+}
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -28,7 +37,7 @@ class Scores:
 
     score: (records,) fp64, NaN exactly where `flag` gives a reason; an infinite one is flagged here.
     components: the columns the score was made of, so that another formula needs no new pass. higher_is_better: which
-    end is wanted. descriptions: one sentence per column, with its unit.
+    end is wanted. descriptions: one sentence per column, with its unit, beside `MEANINGS`.
     """
 
     score: np.ndarray
@@ -60,7 +69,8 @@ class Scores:
         }
         for name, values in self.components.items():
             columns[name] = _column(values)
-        about = about | {"higher_is_better": self.higher_is_better, "columns": self.descriptions}
+        known = {name: MEANINGS[name] for name in self.components if name in MEANINGS}
+        about = about | {"higher_is_better": self.higher_is_better, "columns": known | self.descriptions}
         return pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about, allow_nan=False)})
 
     @staticmethod
@@ -99,6 +109,13 @@ def first_reason(*flags: Sequence[str | None]) -> list[str | None]:
     return [next((reason for reason in row if reason), None) for row in zip(*flags, strict=True)]
 
 
+def check_first_token(first_token: str) -> str:
+    """`first_token` of `answer_losses` itself; UserError if it is none."""
+    if first_token not in ("score", "skip"):
+        raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
+    return first_token
+
+
 def answer_losses(
     tables: dict[str, PassTable], first_token: str = "score", optional: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str | None]]:
@@ -115,8 +132,6 @@ def answer_losses(
     NaN then, and the record keeps the others. Returns (means in nats by view, answer tokens that every mean covers, why
     a record has no means); the first two are NaN exactly where the third gives a reason: a flag of one of the passes
     that it must have, nothing left to average, or a loss that is not finite."""
-    if first_token not in ("score", "skip"):
-        raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
     offered = {}
     for view, table in tables.items():
         values, offsets = table.ragged("nll")
@@ -146,3 +161,33 @@ def answer_losses(
         for view, average in averages.items():
             means[view][i] = average
     return means, covered, reasons
+
+
+def conditioned_scores(
+    tables: dict[str, PassTable],
+    values: Callable[[PassTable, np.ndarray], np.ndarray],
+    higher_is_better: bool,
+    meaning: str,
+) -> Scores:
+    """The scores of a method that runs the one pass `conditioned`. values: makes (records,) scores from its columns and
+    the records' mean losses; they count where a record has such a loss."""
+    table = tables["conditioned"]
+    losses, tokens, flag = answer_losses(tables)
+    loss = losses["conditioned"]
+    return Scores(
+        score=np.where(np.isnan(tokens), np.nan, values(table, loss)),
+        flag=flag,
+        components={
+            "nll_conditioned": loss,
+            "answer_tokens": tokens,
+            "prompt_tokens": table.numbers("prompt_tokens"),
+        },
+        higher_is_better=higher_is_better,
+        descriptions={"score": meaning, "answer_tokens": "answer tokens averaged"},
+    )
+
+
+def record_means(column: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """(records,) mean of each record's values in a list column, see `PassTable.ragged`; NaN without values."""
+    values, offsets = column
+    return np.array([values[a:b].mean() if b > a else np.nan for a, b in pairwise(offsets)])

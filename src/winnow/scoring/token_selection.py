@@ -50,10 +50,15 @@ def token_differences(
     return found, reasons
 
 
-def token_threshold(differences: Sequence[np.ndarray], kept: float) -> float:
-    """The (1 - kept) quantile of |d| over all tokens, draws and records; NaN without a token."""
+def checked_share(kept: float) -> float:
+    """`kept` itself; UserError if it is no share of the tokens."""
     if not 0 < kept <= 1:
         raise UserError(f"method.kept={kept} must be a share of the tokens, above 0 and at most 1.")
+    return kept
+
+
+def token_threshold(differences: Sequence[np.ndarray], kept: float) -> float:
+    """The (1 - kept) quantile of |d| over all tokens, draws and records; NaN without a token."""
     together = np.concatenate([np.abs(one).ravel() for one in differences] or [np.empty(0)])
     return float(np.quantile(together, 1 - kept)) if together.size else np.nan
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,12 +83,20 @@ def unscored(flags: Sequence[str | None]) -> str | None:
 
 
 def scores_identity(
-    method: Method, pre_experience: Preparation | None, target: Pool | None, runner: PassRunner, template: Template
+    method: Method,
+    pre_experience: Preparation | None,
+    pool: Pool,
+    target: Pool | None,
+    runner: PassRunner,
+    template: Template,
 ) -> dict[str, Any]:
-    """All that the scores depend on besides the records: nothing is computed for it."""
+    """All that the scores depend on besides the records' texts: nothing is computed for it."""
     passes = {**method.passes, **method.target_passes}
-    aimed = {} if target is None else {"target": describe(target)}
-    return aimed | {
+    more = {} if target is None else {"target": describe(target)}
+    if method.reads is not None:
+        held = [one.raw.get(method.reads) for one in pool.records]
+        more["column"] = hashlib.sha256(json.dumps(held, default=str).encode()).hexdigest()[:16]
+    return more | {
         "method": describe(method),
         "pre_experience": describe(pre_experience) if method.passes else None,
         "passes": {name: runner.made_with(pass_, template) for name, pass_ in passes.items()},

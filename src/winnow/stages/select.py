@@ -100,7 +100,8 @@ def _manifest(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     manifest = read_json(file, "decisions", "made_with", cure=cure)
     changes = differences(manifest["made_with"], identity)
     if changes:
-        scores = any(key.partition(".")[0] in ("method", "pre_experience", "passes", "target") for key in changes)
+        of_scores = {"method", "pre_experience", "passes", "target", "column"}
+        scores = any(key.partition(".")[0] in of_scores for key in changes)
         stages = "score,select,tune" if scores else "select,tune"
         raise UserError(
             f"{file} was made with other settings ({difference_summary(changes)}); run stages=[{stages}] again with "

@@ -91,7 +91,7 @@ def test_tokens_are_those_pooled(backbone, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [({"region": "top"}, "selection.embedding.region=top"), ({"pooling": "max"}, "selection.embedding.pooling=max")],
+    [({"region": "top"}, "no region=top"), ({"pooling": "max"}, "no pooling=max")],
 )
 def test_unknown_options(options, key):
     with pytest.raises(UserError, match=key):
@@ -101,7 +101,7 @@ def test_unknown_options(options, key):
 @pytest.mark.parametrize("layer", [3, -4])
 def test_a_layer_that_does_not_exist(backbone, layer):
     """Two blocks: states 0, 1, 2, or -3, -2, -1."""
-    with pytest.raises(UserError, match=f"layer={layer} does not exist"):
+    with pytest.raises(UserError, match=f"layer={layer} of an embedding: layer {layer} does not exist"):
         BackboneEmbedding(**FINAL | {"layer": layer}).module(backbone)
 
 
@@ -142,7 +142,7 @@ def test_sentence_embedding_of_the_instruction_leaves_the_input_out(encoder_fold
         pass_ = sentences(str(encoder_folder), region=region)
         one, other = column(compute(backbone, pair, tmp_path, pass_), "vector")
         assert np.allclose(one, other, atol=1e-6) == same
-    with pytest.raises(UserError, match="selection.instructions.region=answer"):
+    with pytest.raises(UserError, match="no region=answer"):
         sentences(str(encoder_folder), region="answer")
 
 
@@ -179,7 +179,7 @@ def test_passes_of_the_backbone_keep_its_identity(backbone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("packaged:none", "packaged sentence encoders are"), ("no/such-encoder", "could not be loaded")]
+    ("name", "part"), [("packaged:none", "packaged ones are"), ("no/such-encoder", "could not be loaded")]
 )
 def test_unknown_encoder_is_one_sentence(name, part, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

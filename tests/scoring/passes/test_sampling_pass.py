@@ -251,7 +251,7 @@ def test_progress_counts_answers_and_tokens(backbone):
 def test_too_few_layers(tokenizer):
     """Two blocks have three hidden states, the embeddings among them: no four to average. Three can be."""
     shallow = Backbone(tiny_model(layers=2), tokenizer, {}, "shallow")
-    with pytest.raises(UserError, match=r"method.layers=\[-4, -3, -2, -1\] does not exist: shallow has 2 blocks"):
+    with pytest.raises(UserError, match=r"method.layers=\[-4, .*\]: layer -4 does not exist; .*=shallow has 2 blocks"):
         SMALL.module(shallow)
     replace(SMALL, layers=[0, 1, 2]).module(shallow)
     with pytest.raises(UserError, match="-4, -3, -2"):

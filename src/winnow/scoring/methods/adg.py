@@ -105,7 +105,6 @@ class AnswerDivergence(Method):
                 "distinct_answers": "different texts among them; 1: all the same, so that D and I are 0",
                 "answers_cut": "usable answers that reached the length limit",
                 "sampled_tokens": "tokens of the usable answers together",
-                "prompt_tokens": "tokens of the whole prompt",
                 "answer_tokens": "tokens of the record's own answer before any cut",
             },
         )

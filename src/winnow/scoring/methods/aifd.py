@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found, levels_of
-from winnow.scoring.filters import Range
+from winnow.scoring.attack_levels import NO_ATTACK, by_level, checked_attacks, found
+from winnow.scoring.filters import at_most
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, first_reason
+from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, check_first_token, first_reason
 from winnow.store.describe import ForSelection
 
 if TYPE_CHECKING:
@@ -44,17 +44,13 @@ class AIFD(Method):
         max_aifd: ForSelection[float | None],
         max_ifd: ForSelection[float | None],
     ) -> None:
-        self.name, self.first_token = name, first_token
+        self.name, self.first_token = name, check_first_token(first_token)
         self.attacks = checked_attacks(attacks)
         self.max_aifd, self.max_ifd = max_aifd, max_ifd
         self.passes = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")} | {
             key: Likelihood("clean", attack) for key, attack in self.attacks.items()
         }
-        self.filters = []
-        if max_aifd is not None:
-            self.filters.append(Range("aifd_per_level", max=max_aifd, reason=f"aifd_per_level_above_{max_aifd:g}"))
-        if max_ifd is not None:
-            self.filters.append(Range("ifd", max=max_ifd, reason=f"ifd_above_{max_ifd:g}"))
+        self.filters = at_most("aifd_per_level", max_aifd, "aifd_per_level") + at_most("ifd", max_ifd, "ifd")
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         losses, tokens, reasons = answer_losses(tables, self.first_token, optional=self.attacks)
@@ -63,7 +59,6 @@ class AIFD(Method):
             ratios = {name: losses[name] / direct for name in self.attacks}
             ifd = losses["conditioned"] / direct
         per_level, levels = by_level(ratios, self.attacks)
-        number = len(levels_of(self.attacks))
         flag = first_reason(
             reasons,
             [ZERO_DENOMINATOR if loss == 0 else None for loss in direct],
@@ -72,7 +67,7 @@ class AIFD(Method):
         valid = np.array([reason is None for reason in flag], dtype=bool)
         numbers = {"aifd_per_level": per_level, "ifd": ifd} | {f"aifd_{level}": levels[level] for level in levels}
         return Scores(
-            score=np.where(valid, number * per_level, np.nan),
+            score=np.where(valid, len(levels) * per_level, np.nan),
             flag=flag,
             components={name: np.where(valid, values, np.nan) for name, values in numbers.items()}
             | {f"nll_{name}": losses[name] for name in self.attacks}
@@ -97,10 +92,6 @@ class AIFD(Method):
             | {f"aifd_{level}": f"mean of s(A|Q_adv) / s(A) over the attacks on the {level} level" for level in levels}
             | {f"nll_{name}": f"s(A|Q_adv) under {name}, nats per token" for name in self.attacks}
             | {
-                "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
-                "nll_direct": "s(A), mean loss of the answer without the instruction, nats per token",
                 "attacks_found": f"attacks of {len(self.attacks)} that found a prompt whose answer could be scored",
-                "answer_tokens": "answer tokens that all terms cover",
-                "prompt_tokens": "tokens of the whole prompt as it is",
             }
         )

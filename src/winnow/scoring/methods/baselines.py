@@ -62,6 +62,8 @@ class Oracle(Method):
     """1 + a uniform draw for a record without a defect, the draw alone for one with a defect: what a selector that
     finds every defect would bring. The pool must say which is which, in `defect`."""
 
+    reads = "defect"
+
     def __init__(self, name: str, seed: int) -> None:
         self.name, self.seed = name, seed
 

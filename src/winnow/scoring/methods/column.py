@@ -63,13 +63,14 @@ class Column(Method, Identified):
         if path is not None and not Path(path).expanduser().is_file():
             raise UserError(f"method.path={path} is no file; give the file that holds the scores.")
         self.name, self.column, self.by, self.key = name, column, by, key or by
+        self.reads = column if path is None else None
         self.path = None if path is None else Path(path).expanduser()
         self.higher_is_better, self.min, self.max = higher_is_better, min, max
         self.filters = [] if min is None and max is None else [Range("score", min, max)]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The file's content in place of its name; of the pool's own column its name, as the rows are the records'."""
+        """The file's content in place of its name; of the pool's own column its name: see `reads`."""
         about = {"column": self.column, "higher_is_better": self.higher_is_better}
         if self.path is None:
             return about

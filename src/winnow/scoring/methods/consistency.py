@@ -92,7 +92,6 @@ class NoiseConsistency(Method):
                 "kl_answer": "the same KL over the positions that predict an answer token only, nats per position",
                 "scored_tokens": "positions summed, all of the sequence but its last",
                 "noised_tokens": "tokens of instruction and input, which the noise is put on",
-                "prompt_tokens": "tokens of the whole prompt",
                 "answer_tokens": "answer tokens before any cut",
             },
         )

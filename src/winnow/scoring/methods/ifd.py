@@ -15,11 +15,11 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.scoring.filters import Range
+from winnow.scoring.filters import at_most
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, first_reason
+from winnow.scoring.scores import ZERO_DENOMINATOR, Scores, answer_losses, check_first_token, first_reason
 from winnow.store.describe import ForSelection
 
 
@@ -40,12 +40,10 @@ class IFD(Method):
     ) -> None:
         if ratio not in ("loss", "perplexity"):
             raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
-        self.name, self.ratio, self.first_token = name, ratio, first_token
+        self.name, self.ratio, self.first_token = name, ratio, check_first_token(first_token)
         self.max_ifd, self.strict = max_ifd, strict
         self.passes = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
-        self.filters = []
-        if max_ifd is not None:
-            self.filters.append(Range("score", max=max_ifd, open=strict, reason=f"ifd_above_{max_ifd:g}"))
+        self.filters = at_most("score", max_ifd, "ifd", open=strict)
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         losses, tokens, reasons = answer_losses(tables, self.first_token)
@@ -66,9 +64,5 @@ class IFD(Method):
             higher_is_better=True,
             descriptions={
                 "score": f"IFD = {formula}; ratio={self.ratio}",
-                "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
-                "nll_direct": "s(A), mean loss of the answer without the instruction, nats per token",
-                "answer_tokens": "answer tokens that both terms cover",
-                "prompt_tokens": "tokens of the whole prompt",
             },
         )

@@ -70,19 +70,18 @@ class Weakness(Method):
             higher_is_better=True,
             descriptions={
                 "score": "s(A|C,Q) - s(A|Q), nats per token; C is the most similar record",
-                "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
                 "nll_one_shot": "s(A|C,Q), the same behind the example",
                 "example_row": "row of the example in the source",
-                "answer_tokens": "answer tokens that both terms cover",
-                "prompt_tokens": "tokens of the whole prompt",
             },
         )
 
 
 def with_example(record: Record, example: Record) -> Record:
-    """The record with another one as the turns before its own; its id is that of these texts."""
+    """The record with another one as a turn before all of its own but the system's; its id is that of these texts."""
     asked = f"{example.instruction}\n\n{example.input}" if example.input else example.instruction
-    turns = (*record.turns, ("user", asked), ("assistant", example.output))
+    first = next((i for i, (role, _) in enumerate(record.turns) if role != "system"), len(record.turns))
+    shown = (("user", asked), ("assistant", example.output))
+    turns = (*record.turns[:first], *shown, *record.turns[first:])
     made = record_id(record.instruction, record.input, record.output, turns)
     return replace(record, id=made, turns=turns)
 

@@ -14,7 +14,7 @@ from winnow.errors import UserError
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import Scores, answer_losses
+from winnow.scoring.scores import Scores, conditioned_scores
 
 
 class Perplexity(Method):
@@ -27,22 +27,5 @@ class Perplexity(Method):
         self.passes = {"conditioned": Likelihood("clean")}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        table = tables["conditioned"]
-        losses, tokens, flag = answer_losses(tables)
-        loss = losses["conditioned"]
-        return Scores(
-            score=np.exp(loss),
-            flag=flag,
-            components={
-                "nll_conditioned": loss,
-                "answer_tokens": tokens,
-                "prompt_tokens": table.numbers("prompt_tokens"),
-            },
-            higher_is_better=self.prefer == "high",
-            descriptions={
-                "score": "exp(nll_conditioned), perplexity of the answer given the prompt",
-                "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
-                "answer_tokens": "answer tokens averaged",
-                "prompt_tokens": "tokens of the whole prompt",
-            },
-        )
+        meaning = "exp(nll_conditioned), perplexity of the answer given the prompt"
+        return conditioned_scores(tables, lambda table, loss: np.exp(loss), self.prefer == "high", meaning)

@@ -19,7 +19,9 @@ from winnow.errors import UserError
 from winnow.scoring.passes.embedding import BackboneEmbedding
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import Scores
+from winnow.scoring.scores import Scores, first_reason
+
+NON_FINITE = "non_finite_states"
 
 
 class RepresentationSimilarity(Method):
@@ -39,8 +41,11 @@ class RepresentationSimilarity(Method):
                 f"method={self.name}: {valid.sum()} records and {asked.sum()} of the target have a vector, and both "
                 f"must be above 0; see template.max_length and whether they have answers."
             )
-        queries = _unit(tables["queries"].vectors("vector")[asked])
-        cosines = _unit(tables["states"].vectors("vector")[valid]) @ queries.T
+        states, queries = (_unit(tables[name].vectors("vector")) for name in ("states", "queries"))
+        finite, asked = np.isfinite(states).all(1), np.isfinite(queries).all(1)
+        flag = first_reason(flag, [None if ok else NON_FINITE for ok in finite])
+        valid &= finite
+        cosines = states[valid] @ queries[asked].T
         places, best, query = (np.full(len(records), np.nan) for _ in range(3))
         places[valid], best[valid] = round_robin(cosines), cosines.max(1)
         query[valid] = np.flatnonzero(asked)[cosines.argmax(1)]

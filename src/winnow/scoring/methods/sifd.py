@@ -12,12 +12,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.scoring.filters import Range
+from winnow.scoring.filters import at_most
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
-from winnow.scoring.token_selection import NO_INFORMATIVE_TOKEN, selective_ifd, token_differences, token_threshold
+from winnow.scoring.token_selection import (
+    NO_INFORMATIVE_TOKEN,
+    checked_share,
+    selective_ifd,
+    token_differences,
+    token_threshold,
+)
 from winnow.store.describe import ForSelection
 
 
@@ -26,11 +32,9 @@ class SelectiveIFD(Method):
     over all tokens is at least this are not eligible; None keeps them."""
 
     def __init__(self, name: str, kept: float, max_ifd: ForSelection[float | None]) -> None:
-        self.name, self.kept, self.max_ifd = name, kept, max_ifd
+        self.name, self.kept, self.max_ifd = name, checked_share(kept), max_ifd
         self.passes = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}
-        self.filters = (
-            [] if max_ifd is None else [Range("ifd", max=max_ifd, open=True, reason=f"ifd_at_least_{max_ifd:g}")]
-        )
+        self.filters = at_most("ifd", max_ifd, "ifd", open=True)
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         differences, reasons = token_differences(tables["conditioned"], tables["direct"])
@@ -51,7 +55,5 @@ class SelectiveIFD(Method):
                 "score": f"exp(mean d_t) over the tokens with |d_t| above {threshold:.4g} nats; kept={self.kept:g}",
                 "ifd": "exp(mean d_t) over all answer tokens, the ratio of perplexities",
                 "informative_tokens": "answer tokens with |d_t| above the threshold",
-                "answer_tokens": "answer tokens that both texts cover",
-                "prompt_tokens": "tokens of the whole prompt",
             },
         )

@@ -13,12 +13,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.scoring.filters import Range
+from winnow.scoring.filters import at_most
 from winnow.scoring.passes.noised_likelihood import NoisedLikelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, first_reason
-from winnow.scoring.token_selection import NO_INFORMATIVE_TOKEN, selective_ifd, token_differences, token_threshold
+from winnow.scoring.token_selection import (
+    NO_INFORMATIVE_TOKEN,
+    checked_share,
+    selective_ifd,
+    token_differences,
+    token_threshold,
+)
 from winnow.store.describe import ForSelection
 
 
@@ -33,13 +39,11 @@ class TShirt(Method):
     def __init__(
         self, name: str, draws: int, alpha: float, kept: float, max_ifd: ForSelection[float | None], seed: int
     ) -> None:
-        self.name, self.draws, self.alpha, self.kept, self.seed = name, draws, alpha, kept, seed
-        self.max_ifd = max_ifd
+        self.name, self.draws, self.alpha, self.kept = name, draws, alpha, checked_share(kept)
+        self.max_ifd, self.seed = max_ifd, seed
         views = {"conditioned": "clean", "direct": "direct"}
         self.passes = {key: NoisedLikelihood(view, draws, alpha, seed) for key, view in views.items()}
-        self.filters = (
-            [] if max_ifd is None else [Range("ifd", max=max_ifd, open=True, reason=f"ifd_at_least_{max_ifd:g}")]
-        )
+        self.filters = at_most("ifd", max_ifd, "ifd", open=True)
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         differences, reasons = token_differences(tables["conditioned"], tables["direct"], self.draws)
@@ -62,7 +66,5 @@ class TShirt(Method):
                 "score": f"mean S-IFD over {self.draws} draws; tokens with |d_t| above {threshold:.4g} nats",
                 "sifd_spread": "standard deviation of S-IFD over the draws (population); low is wanted",
                 "ifd": "mean over the draws of exp(mean d_t) over all answer tokens",
-                "answer_tokens": "answer tokens that both texts cover",
-                "prompt_tokens": "tokens of the whole prompt",
             },
         )

@@ -14,11 +14,10 @@ import numpy as np
 from scipy.special import expit
 
 from winnow.data.records import Record
-from winnow.scoring.methods.entropy import record_means
 from winnow.scoring.passes.likelihood import LikelihoodEntropy
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import Scores, answer_losses
+from winnow.scoring.scores import Scores, conditioned_scores, record_means
 
 
 class Unpredictability(Method):
@@ -29,23 +28,10 @@ class Unpredictability(Method):
         self.passes = {"conditioned": LikelihoodEntropy("clean")}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        table = tables["conditioned"]
-        losses, tokens, flag = answer_losses(tables)
-        (nll, offsets), (openness, _) = table.ragged("nll"), table.ragged("openness")
-        means = record_means((expit(nll) * np.maximum(0.0, 1.0 - openness), offsets))
-        return Scores(
-            score=np.where(np.isnan(tokens), np.nan, means),
-            flag=flag,
-            components={
-                "nll_conditioned": losses["conditioned"],
-                "answer_tokens": tokens,
-                "prompt_tokens": table.numbers("prompt_tokens"),
-            },
-            higher_is_better=True,
-            descriptions={
-                "score": "mean of sigmoid(loss_t) max(0, 1 - H_t / log V) along the answer, 0 to 1",
-                "nll_conditioned": "s(A|Q), mean loss of the answer given the prompt, nats per token",
-                "answer_tokens": "answer tokens averaged",
-                "prompt_tokens": "tokens of the whole prompt",
-            },
-        )
+        meaning = "mean of sigmoid(loss_t) max(0, 1 - H_t / log V) along the answer, 0 to 1"
+        return conditioned_scores(tables, _unpredictability, True, meaning)
+
+
+def _unpredictability(table: PassTable, loss: np.ndarray) -> np.ndarray:
+    (nll, offsets), (openness, _) = table.ragged("nll"), table.ragged("openness")
+    return record_means((expit(nll) * np.maximum(0.0, 1.0 - openness), offsets))

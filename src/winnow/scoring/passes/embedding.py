@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.sentence_encoder import SentenceEncoder, mean_states
@@ -36,11 +37,13 @@ _SCHEMA = pa.schema(
 )
 
 
-def _texts(texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int) -> list[Encoded]:
-    """A text of each record by itself, cut on the right; a blank one is flagged."""
+def _texts(
+    texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int, blank: str = EMPTY_TEXT
+) -> list[Encoded]:
+    """A text of each record by itself, cut on the right; a blank one is flagged with the reason `blank`."""
     ids = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
     return [
-        Encoded(record.id, own, len(own), 0, {}, None if text.strip() else EMPTY_TEXT)
+        Encoded(record.id, own, len(own), 0, {}, None if text.strip() else blank)
         for record, text, own in zip(records, texts, ids, strict=True)
     ]
 
@@ -72,13 +75,14 @@ class BackboneEmbedding(Pass):
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
-            raise UserError(f"selection.embedding.region={self.region} is unknown; choose {', '.join(REGIONS)}.")
+            raise UserError(f"An embedding has no region={self.region}; choose {', '.join(REGIONS)}.")
         if self.pooling not in POOLINGS:
-            raise UserError(f"selection.embedding.pooling={self.pooling} is unknown; choose {', '.join(POOLINGS)}.")
+            raise UserError(f"An embedding has no pooling={self.pooling}; choose {', '.join(POOLINGS)}.")
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         if self.region == "instruction":
-            return _texts([record.instruction for record in records], records, tokenizer, template.max_length)
+            texts = [record.instruction for record in records]
+            return _texts(texts, records, tokenizer, template.max_length, NO_INSTRUCTION)
         if self.region not in ("prompt", "instruction_in_prompt"):
             return template.encode(records, tokenizer)
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
@@ -93,18 +97,17 @@ class BackboneEmbedding(Pass):
         return [prompt if prompt.flag else replace(prompt, ids=prompt.ids[: prompt.answer_start]) for prompt in prompts]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
-        layers = backbone.model.config.num_hidden_layers
-        if not -layers - 1 <= self.layer <= layers:
-            raise UserError(
-                f"selection.embedding.layer={self.layer} does not exist: {backbone.name} has {layers} blocks, so give "
-                f"0 (input embeddings) to {layers}, or -1 (final state) to {-layers - 1}."
-            )
+        CausalModel(backbone.model, backbone.name).check_layers([self.layer], f"layer={self.layer} of an embedding")
         return _BackboneEmbeddingModule(backbone.model, self.layer, self.pooling)
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """input_ids: (batch, length), padded. region: the half-open token range to pool in each record."""
         columns = [{"id": record.id, "region": self._range(record)} for record in batch]
         return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
+
+    def cost(self, encoded: Encoded, shared: int) -> int:
+        """Tokens that a record takes: of all layers but the last one the shared beginning is run again."""
+        return len(encoded.ids) - (shared if self.layer == -1 else 0)
 
     def _range(self, record: Encoded) -> tuple[int, int]:
         if self.region == "instruction_in_prompt":
@@ -171,7 +174,7 @@ class SentenceEmbedding(Pass, Identified):
 
     def __post_init__(self) -> None:
         if self.region not in ("prompt", "instruction"):
-            raise UserError(f"selection.instructions.region={self.region} is unknown; choose prompt or instruction.")
+            raise UserError(f"A sentence embedding has no region={self.region}; choose prompt or instruction.")
 
     @cached_property
     def encoder(self) -> SentenceEncoder:
@@ -185,7 +188,7 @@ class SentenceEmbedding(Pass, Identified):
     def encode(self, records: Sequence[Record], template: Template | None, tokenizer) -> list[Encoded]:
         both = self.region == "prompt"
         texts = [f"{one.instruction}\n{one.input}" if both and one.input else one.instruction for one in records]
-        return _texts(texts, records, tokenizer, self.max_length)
+        return _texts(texts, records, tokenizer, self.max_length, EMPTY_TEXT if both else NO_INSTRUCTION)
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return _SentenceEmbeddingModule(backbone.model)

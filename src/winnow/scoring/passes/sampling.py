@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.generation import Answer, Engine, HuggingFaceEngine, Prompt, Sampling, pooled
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import pad_right
@@ -67,7 +68,7 @@ class SampledAnswers(Pass):
     pooling: str
     prompt: str
     tokens_per_batch: Free[int]
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("id", pa.string()),
@@ -127,12 +128,7 @@ class SampledAnswers(Pass):
         }
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
-        blocks = backbone.model.config.num_hidden_layers
-        if not all(-blocks - 1 <= layer <= blocks for layer in self.layers):
-            raise UserError(
-                f"method.layers={list(self.layers)} does not exist: {backbone.name} has {blocks} blocks, so give "
-                f"0 (input embeddings) to {blocks}, or -1 (final state) to {-blocks - 1}."
-            )
+        CausalModel(backbone.model, backbone.name).check_layers(self.layers, f"method.layers={list(self.layers)}")
         engine = HuggingFaceEngine(backbone.model, backbone.tokenizer)
         if not engine.eos:
             raise UserError(
