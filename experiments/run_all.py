@@ -36,6 +36,7 @@ from winnow.errors import UserError
 from winnow.pages.files import read_json, run_cards
 from winnow.store.files import write_atomically
 from winnow.sweeps.summary import FAILURE, failure
+from winnow.tracking.run_card import git_state
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLES = REPOSITORY / "experiments" / "samples" / "nlu"
@@ -272,13 +273,8 @@ def table(ran: Mapping[str, Mapping], scale: str, stand_ins: Sequence[str]) -> s
 
 def state() -> str:
     """The commit, with a + where files differ from it: nobody can say what has been run then."""
-    commit = git("rev-parse", "--short", "HEAD")
-    return commit if commit and not git("status", "--porcelain") else f"{commit or 'none'}{UNKNOWN}"
-
-
-def git(*words: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True)
-    return done.stdout.strip() or None
+    git = git_state(REPOSITORY)
+    return f"{str(git['commit'] or 'none')[:7]}{'' if git['dirty'] is False else UNKNOWN}"
 
 
 if __name__ == "__main__":

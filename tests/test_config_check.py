@@ -25,6 +25,8 @@ from winnow.messages import user_sentence
         (["seed=-1"], "seed=-1 is out of range; give a whole number from 0 to 4294967295."),
         (["seed=null"], "seed=null is not a whole number; give a whole number."),
         (["selection.count=ten"], "selection.count=ten is not a whole number; give a whole number, or null."),
+        (["selection.count=1e3"], "selection.count=1000.0 has a decimal point; write selection.count=1000."),
+        (["attack.query_budget=1e2"], "attack.query_budget=100.0 has a decimal point; write attack.query_budget=100."),
         (["selection.ratio=much"], "selection.ratio=much is not a number; give a number, or null."),
         (["selection=consistency", "selection.count=1.5"], "selection.count=1.5 is not a whole number; give a whole"),
         (

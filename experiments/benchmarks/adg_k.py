@@ -15,44 +15,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import TRAINER, parts, save
-from scipy.stats import spearmanr
+from common import TRAINER, correlation, judged, overlap, parts, save
 
 from winnow.config import build
 from winnow.scoring.geometry import gram_geometry
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
-from winnow.selection.budget import Selection
-from winnow.selection.detection import detection
+from winnow.selection.rule import Selection
 from winnow.store.artifacts import Store
 
 SIZES = (3, 5, 7, 10)
-RATIO = 0.1
-
-
-def judged(method, runner, records, template) -> tuple[Scores, Selection, dict]:
-    """Scores of a method, its best tenth, and how well it finds the defects."""
-    tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
-    scores = method.score(tables, records)
-    table = scores.table(records, {"method": method.name, "settings": {}})
-    chosen = build("selection/top", ratio=RATIO).select(table, scores.higher_is_better, method.filters)
-    dropped = {d["id"] for d in chosen.decisions if d["reason"] not in ("selected", "beyond_budget")}
-    labels = {record.id: record.raw["defect"] for record in records}
-    return (
-        scores,
-        chosen,
-        detection(table.select(["id", "score"]).to_pylist(), labels, scores.higher_is_better, dropped),
-    )
-
-
-def overlap(a: list[int], b: list[int]) -> float:
-    return round(len(set(a) & set(b)) / min(len(a), len(b)), 4)
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman correlation over the records that have both values."""
-    both = ~(np.isnan(a) | np.isnan(b))
-    return round(float(spearmanr(a[both], b[both]).statistic), 4)
 
 
 def summary(scores: Scores, chosen: Selection, found: dict) -> dict:
@@ -84,7 +56,7 @@ def main() -> None:
     limit = int(sys.argv[2]) if len(sys.argv) > 2 else 256
     _, source, template = parts("backbone.dtype=bf16")
     records = build("data/embedded", limit=count).records
-    numbers: dict = {"records": len(records), "max_new_tokens": limit, "ratio": RATIO}
+    numbers: dict = {"records": len(records), "max_new_tokens": limit, "ratio": 0.1}
     methods = {k: build("method/adg", answers=k, sampled=max(SIZES), max_new_tokens=limit) for k in SIZES}
     with tempfile.TemporaryDirectory() as folder:
         runner = PassRunner(source, Store(Path(folder, "store")), TRAINER)
@@ -108,8 +80,7 @@ def main() -> None:
         sampled = runner.compute(methods[max(SIZES)].passes["answers"], records, template)
         numbers["spearman_of_disjoint_fives"] = disjoint_halves(sampled)
         numbers["passes_computed"] = len(runner.computed)
-    command = " ".join(["python experiments/benchmarks/adg_k.py", *sys.argv[1:]])
-    save("adg_k", command, numbers)
+    save("adg_k", numbers)
 
 
 if __name__ == "__main__":

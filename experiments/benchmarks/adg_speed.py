@@ -14,15 +14,12 @@ loading the weights had reached.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
-from common import TRAINER, parts, save
+from common import TRAINER, apart, parts, resident_mib, save
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.generation import LAST_FOUR
@@ -89,11 +86,6 @@ def winnow(source, template, records, limit: int) -> list[int]:
         return [count for counts in table.table["tokens"].to_pylist() for count in counts]
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process so far (Linux counts in kilobytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def one_side(side: str, pool: str, count: int, limit: int) -> dict:
     """Time and memory of one side, in this process."""
     _, source, template = parts(f"backbone.dtype={side[-4:]}")
@@ -103,7 +95,7 @@ def one_side(side: str, pool: str, count: int, limit: int) -> dict:
     records = [record for record, one in zip(candidates, asked, strict=True) if one.flag is None][:count]
     backbone = source.load()
     source.load = lambda: backbone
-    counter, loaded, start = Counter(backbone.model), peak_mb(), time.perf_counter()
+    counter, loaded, start = Counter(backbone.model), resident_mib("VmHWM"), time.perf_counter()
     if side == "plain_fp32":
         tokens = plain(backbone, template, records, limit)
     else:
@@ -118,9 +110,9 @@ def one_side(side: str, pool: str, count: int, limit: int) -> dict:
         "forward_calls": counter.calls,
         "rows_decoded": counter.decoded,
         "tokens_read": counter.read,
-        "peak_mb": round(peak_mb()),
+        "peak_mb": round(resident_mib("VmHWM")),
         "loaded_mb": round(loaded),
-        "work_mb": round(peak_mb() - loaded),
+        "work_mb": round(resident_mib("VmHWM") - loaded),
         "threads": torch.get_num_threads(),
     }
 
@@ -128,17 +120,11 @@ def one_side(side: str, pool: str, count: int, limit: int) -> dict:
 def main() -> None:
     pool, count, limit = sys.argv[1], *(int(value) for value in (sys.argv[2:4] + ["40", "128"][len(sys.argv[2:4]) :]))
     if len(sys.argv) > 4:
-        side, out = sys.argv[4:]
-        Path(out).write_text(json.dumps(one_side(side, pool, count, limit)), encoding="utf-8")
+        print(json.dumps(one_side(sys.argv[4], pool, count, limit)))
         return
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for side in SIDES:
-            out = Path(folder, f"{side}.json")
-            subprocess.run([sys.executable, __file__, pool, str(count), str(limit), side, str(out)], check=True)
-            found[side] = json.loads(out.read_text(encoding="utf-8"))
+    found = {side: apart(pool, count, limit, side) for side in SIDES}
     rival, own, half = (found[side] for side in SIDES)
-    numbers = {"records": count, "max_new_tokens": limit} | found
+    numbers = {"records": rival["answers"] // ANSWERS, "max_new_tokens": limit} | found
     for name, side in (("fp32", own), ("bf16", half)):
         numbers[f"times_more_answers_per_second_{name}"] = round(
             side["answers_per_second"] / rival["answers_per_second"], 2
@@ -148,7 +134,7 @@ def main() -> None:
         )
     numbers["forward_calls_saved"] = round(1 - own["forward_calls"] / rival["forward_calls"], 4)
     numbers["tokens_read_saved"] = round(1 - own["tokens_read"] / rival["tokens_read"], 4)
-    save("adg_speed", f"python experiments/benchmarks/adg_speed.py alpaca_data.json {count} {limit}", numbers)
+    save("adg_speed", numbers)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
-from common import parts, save
+from common import apart, parts, reset_peak, resident_mib, save
 from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 
 from winnow.config import build
 from winnow.tuning.data import MicroBatches, plan_steps
 from winnow.tuning.dropout import again
-from winnow.tuning.examples import usable
+from winnow.tuning.examples import EpochRecords
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
 
@@ -54,7 +52,7 @@ class Bench:
     def __init__(self, pool: str, dtype: str, rounds: int, model: nn.Module | None = None) -> None:
         cfg, source, template = parts(f"backbone.dtype={dtype}", f"template.max_length={WINDOW}")
         records = build("data/file", source=pool, limit=MICRO_BATCH * (rounds + WARM_UP) * 2).records
-        examples, _ = usable(template.encode(records, source.tokenizer, eos=True))
+        examples = EpochRecords(template.encode(records, source.tokenizer, eos=True)).first
         steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
         model = source.load().model if model is None else model
         self.device = next(model.parameters()).device
@@ -94,24 +92,18 @@ class Bench:
         return max(range(len(self.batches)), key=lambda k: self.batches[k].ids.numel())
 
 
-def memory_mb(key: str) -> float:
-    """VmRSS (held now) or VmHWM (peak so far) of this process, in MB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
-
-
 def one_memory(pool: str, dtype: str, rounds: int, row: str) -> dict:
     bench = Bench(pool, dtype, rounds)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
-    held = memory_mb("VmRSS")
+    reset_peak()
+    held = resident_mib("VmRSS")
     for _ in range(2):
         bench.step(row, bench.longest())
-    peak = memory_mb("VmHWM")
+    peak = resident_mib("VmHWM")
     return {"peak_mb": round(peak), "work_mb": round(peak - held)}
 
 
-def times(pool: str, dtype: str, rounds: int) -> dict[str, dict]:
-    bench, rows = Bench(pool, dtype, rounds), list(ROWS)
+def times(pool: str, dtype: str, rounds: int, model: nn.Module | None = None) -> dict[str, dict]:
+    bench, rows = Bench(pool, dtype, rounds, model), list(ROWS)
     seconds: dict[str, list[float]] = {row: [] for row in rows}
     for turn in range(rounds + WARM_UP):
         for row in rows[turn % len(rows) :] + rows[: turn % len(rows)]:
@@ -123,7 +115,7 @@ def times(pool: str, dtype: str, rounds: int) -> dict[str, dict]:
     for row, spent in seconds.items():
         ratios = [own / plain for own, plain in zip(spent, seconds["plain"], strict=True)]
         found[row] = {
-            "seconds": round(statistics.median(spent), 3),
+            "seconds": round(statistics.median(spent), 4),
             "ratio": round(statistics.median(ratios), 3),
             "ratio_lowest_highest": [round(min(ratios), 3), round(max(ratios), 3)],
         }
@@ -145,13 +137,11 @@ def main() -> None:
     for dtype in dtypes:
         found = times(pool, dtype, rounds)
         for row in ROWS:
-            command = [sys.executable, __file__, pool, str(rounds), dtype, row]
-            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[row] |= json.loads(told.splitlines()[-1])
+            found[row] |= apart(pool, rounds, dtype, row)
         found["nrm_over_pgd_5"] = round(found["nrm"]["ratio"] / found["pgd_5"]["ratio"], 3)
         found["nrm_over_freelb_5"] = round(found["nrm"]["ratio"] / found["freelb_5"]["ratio"], 3)
         numbers[dtype] = found
-    save("adversary_cost", f"python experiments/benchmarks/adversary_cost.py alpaca_data.json {rounds}", numbers)
+    save("adversary_cost", numbers)
 
 
 if __name__ == "__main__":

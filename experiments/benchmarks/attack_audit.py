@@ -14,14 +14,13 @@ import tempfile
 import time
 
 import numpy as np
-from common import HERE, TRAINER, Counter, parts, save
-from scipy.stats import spearmanr
+from common import HERE, TRAINER, best, correlation, judged, overlap, parts, save, scored
 
 from winnow.config import build
 from winnow.pages.plots import score_histogram
 from winnow.perturb.attacks.audit import audit
+from winnow.scoring.price import Meter
 from winnow.scoring.runner import PassRunner
-from winnow.selection.detection import detection
 from winnow.store.artifacts import Store
 
 LAYERS = {
@@ -30,25 +29,6 @@ LAYERS = {
     "layer 15": {"layer": 15},
     "layer 24": {"layer": 24},
 }
-
-
-def scored(method, runner, records, template):
-    """The scores of a method over passes that are computed, or found in the store."""
-    tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
-    return method.score(tables, records)
-
-
-def best(method, scores, records, ratio: float) -> tuple[set[int], float | None]:
-    """Positions and cut of the best share of the eligible records."""
-    table = scores.table(records, {"method": method.name, "settings": {}})
-    chosen = build("selection/top", ratio=ratio).select(table, scores.higher_is_better, method.filters)
-    return set(chosen.chosen), chosen.cut
-
-
-def correlation(a, b) -> float:
-    """Spearman over the records that have both numbers."""
-    there = ~(np.isnan(a) | np.isnan(b))
-    return round(float(spearmanr(a[there], b[there]).statistic), 3)
 
 
 def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> dict:
@@ -60,7 +40,8 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
     }
     backbone = source.load()
     source.load = lambda: backbone
-    counter, numbers = Counter(backbone.model), {"records": count}
+    meter, numbers = Meter(backbone.model, encoder=False), {"records": len(records)}
+    meter.open()
     with tempfile.TemporaryDirectory() as store:
         runner = PassRunner(source, Store(store), TRAINER)
         prompts, rates = {}, {}
@@ -68,7 +49,7 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
             runner.prompts({name: attack}, records[:1], template)  # loads TextAttack and the attack's resources
             start = time.perf_counter()
             prompts |= runner.prompts({name: attack}, records, template)
-            rates[name] = round((count - 1) / (time.perf_counter() - start), 2)  # the first one is there
+            rates[name] = round((len(records) - 1) / (time.perf_counter() - start), 2)  # the first one is there
         numbers["prompts_per_second"] = rates
         start, scores, passes = time.perf_counter(), {}, {}
         for name, method in methods.items():
@@ -78,7 +59,7 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
         numbers["scoring_seconds"] = round(time.perf_counter() - start, 1)
         numbers["passes_computed"] = passes
         usable = int(np.sum([reason is None for reason in scores["ifd"].flag]))
-        numbers["forwards_per_record"] = round(counter.sequences / usable, 3)
+        numbers["forwards_per_record"] = round(meter.counts["forwards"] / usable, 3)
         numbers["attacks"] = audit(prompts)["attacks"]
         ratios = {
             name: scores["aifd"].components[f"nll_{name}"] / scores["aifd"].components["nll_direct"] for name in attacks
@@ -87,35 +68,36 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
             name: table.table["similarity"].to_numpy(zero_copy_only=False).astype(float)
             for name, table in prompts.items()
         }
-        numbers["spearman_ratio_with_similarity"] = {name: correlation(ratios[name], kept[name]) for name in attacks}
+        numbers["spearman_ratio_with_similarity"] = {name: correlation(ratios[name], kept[name], 3) for name in attacks}
         numbers["spearman"] = {
-            "aifd_ifd": correlation(scores["aifd"].score, scores["ifd"].score),
-            "aifd_aioec": correlation(scores["aifd"].score, scores["aioec"].score),
-            "aifd_mean_similarity": correlation(scores["aifd"].score, np.nanmean(list(kept.values()), axis=0)),
+            "aifd_ifd": correlation(scores["aifd"].score, scores["ifd"].score, 3),
+            "aifd_aioec": correlation(scores["aifd"].score, scores["aioec"].score, 3),
+            "aifd_mean_similarity": correlation(scores["aifd"].score, np.nanmean(list(kept.values()), axis=0), 3),
         }
-        tops = {name: best(method, scores[name], records, 0.1)[0] for name, method in methods.items()}
+        tops = {name: best(method, scores[name], records, 0.1).chosen for name, method in methods.items()}
         numbers["top_10_percent_in_common"] = {
-            f"{a}_{b}": round(len(tops[a] & tops[b]) / min(len(tops[a]), len(tops[b])), 3)
-            for a, b in (("aifd", "ifd"), ("aifd", "aioec"), ("aioec", "ifd"))
+            f"{a}_{b}": overlap(tops[a], tops[b], 3) for a, b in (("aifd", "ifd"), ("aifd", "aioec"), ("aioec", "ifd"))
         }
-        chosen, cut = best(methods["aifd"], scores["aifd"], records, 0.05)
+        top = best(methods["aifd"], scores["aifd"], records, 0.05)
         values = scores["aifd"].score
         numbers["aifd"] = {f"percentile_{q}": round(float(np.nanpercentile(values, q)), 4) for q in (5, 25, 50, 75, 95)}
         numbers["aifd"] |= {
-            "cut_5_percent": round(cut, 4),
+            "cut_5_percent": round(top.cut, 4),
             "not_eligible": int(np.nansum(values > 3)),
             "null": int(np.isnan(values).sum()),
         }
-        selected = [i in chosen for i in range(count)]
+        chosen = set(top.chosen)
+        selected = [i in chosen for i in range(len(records))]
         shown = [None if np.isnan(value) else float(value) for value in values]
         (HERE / "results" / "aifd_distribution.svg").write_text(
-            score_histogram(shown, selected, cut, "AIFD"), encoding="utf-8"
+            score_histogram(shown, selected, top.cut, "AIFD"), encoding="utf-8"
         )
         first = records[:few]
-        numbers["aioec_spearman_with_default"] = {"records": few} | {
+        numbers["aioec_spearman_with_default"] = {"records": len(first)} | {
             name: correlation(
                 scored(build("method/aioec", attacks=attacks, **option), runner, first, template).score,
                 scores["aioec"].score[:few],
+                3,
             )
             for name, option in LAYERS.items()
         }
@@ -125,7 +107,7 @@ def alpaca(cfg, source, template, attacks, pool: str, count: int, few: int) -> d
 def planted(source, template, attacks) -> dict:
     """How well each method finds the planted defects of the embedded pool."""
     records = build("data/embedded").records
-    labels, numbers = {record.id: record.raw["defect"] for record in records}, {}
+    numbers = {}
     with tempfile.TemporaryDirectory() as store:
         runner = PassRunner(source, Store(store), TRAINER)
         for method in (
@@ -133,14 +115,7 @@ def planted(source, template, attacks) -> dict:
             build("method/aifd", attacks=attacks),
             build("method/aioec", attacks=attacks),
         ):
-            scores = scored(method, runner, records, template)
-            table = scores.table(records, {"method": method.name, "settings": {}})
-            out = {
-                record.id
-                for i, record in enumerate(records)
-                if not all(rule.keeps(table)[i] for rule in method.filters)
-            }
-            found = detection(table.select(["id", "score"]).to_pylist(), labels, scores.higher_is_better, out)
+            _, _, found = judged(method, runner, records, template)
             numbers[method.name] = {"auc": round(found["overall"]["auc"], 3)} | {
                 kind: round(value["auc"], 3) for kind, value in found["by_kind"].items()
             }
@@ -158,7 +133,7 @@ def main() -> None:
         "alpaca": alpaca(cfg, source, template, attacks, pool, count, few),
         "planted_defects_auc": planted(source, template, attacks),
     }
-    save("attack_audit", f"python experiments/benchmarks/attack_audit.py alpaca_data.json {count} {few}", numbers)
+    save("attack_audit", numbers)
 
 
 if __name__ == "__main__":

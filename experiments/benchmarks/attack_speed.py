@@ -48,7 +48,7 @@ def main() -> None:
         a != b for name in attacks for a, b in zip(one[name].prompts(), two[name].prompts(), strict=True)
     )
     found |= audit(one)
-    save("attack_speed", f"python experiments/benchmarks/attack_speed.py alpaca_data.json {count}", found)
+    save("attack_speed", found)
 
 
 if __name__ == "__main__":

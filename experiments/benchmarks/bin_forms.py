@@ -48,7 +48,7 @@ def main(pool: str, *folders: str) -> None:
                 float(np.mean([of_one_form(bins, draw.permutation(forms)) for _ in range(SHUFFLES)])), 3
             ),
         }
-    save("bin_forms", f"python experiments/benchmarks/bin_forms.py {pool} {' '.join(folders)}", {"regions": numbers})
+    save("bin_forms", {"regions": numbers})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ device's peak, on a GPU only. Random weights seldom end an answer, so that all s
 from __future__ import annotations
 
 import copy
-import statistics
 import sys
 import tempfile
 import time
@@ -104,23 +103,6 @@ def passes(source, template, records: list, settings: dict) -> dict[str, dict]:
     return found
 
 
-def steps(pool: str, model: torch.nn.Module, rounds: int) -> dict[str, dict]:
-    """Of each adversary: seconds of a step, and its ratio to the plain step of the same round."""
-    bench, seconds = adversary_cost.Bench(pool, "bf16", rounds, model), {row: [] for row in adversary_cost.ROWS}
-    for turn in range(rounds + adversary_cost.WARM_UP):
-        for row in adversary_cost.ROWS:
-            spent = bench.step(row, turn)
-            if turn >= adversary_cost.WARM_UP:
-                seconds[row].append(spent)
-    return {
-        row: {
-            "seconds": round(statistics.median(own), 4),
-            "ratio": round(statistics.median(a / b for a, b in zip(own, seconds["plain"], strict=True)), 3),
-        }
-        for row, own in seconds.items()
-    }
-
-
 def losses(model, source, template, records: list, settings: dict) -> np.ndarray:
     """Mean loss of each answer, in nats."""
     source.load = lambda: Backbone(model, source.tokenizer, source.identity, source.name)
@@ -165,11 +147,10 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "gemm_tflops": round(rate / 1e12, 2),
         "passes": found,
-        "adversaries": steps(pool, model.to(device), rounds),
+        "adversaries": adversary_cost.times(pool, "bf16", rounds, model.to(device)),
         "bf16_against_fp32": {"largest_relative_difference": float(np.max(np.abs(half / exact - 1)))},
     }
-    name = f"device_speed_{shape}_{device}"
-    save(name, f"python experiments/benchmarks/device_speed.py {' '.join(sys.argv[1:])}", numbers)
+    save(f"device_speed_{shape}_{device}", numbers)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import save
+from common import apart, reset_peak, resident_mib, save
 from hydra.utils import get_class
 
 from winnow.selection.diversity_report import diversity
@@ -48,16 +45,6 @@ def synthetic(n: int) -> np.ndarray:
     copies = generator.permutation(n)[: n // 10]
     vectors[copies] = vectors[(copies * 7 + 1) % n] + 0.2 * generator.standard_normal((len(copies), WIDTH), np.float32)
     return vectors
-
-
-def resident_mib(key: str) -> float:
-    """VmRSS, what is resident now, or VmHWM, the most there was since the last reset."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def measure(rule: str, n: int, ratio: float) -> dict:
@@ -104,12 +91,10 @@ def main() -> None:
     rows = []
     for n in options.sizes:
         for rule in options.rules:
-            own = [sys.executable, __file__, "--one", "--rules", rule, "--sizes", str(n), "--ratio", str(options.ratio)]
-            row = json.loads(subprocess.run(own, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            row = apart("--one", "--rules", rule, "--sizes", n, "--ratio", options.ratio)
             print(f"{rule:<18} {n:>6} records  {row['seconds']:>8} s  {row['extra_mib']:>5} MiB", flush=True)
             rows.append(row)
-    command = "python experiments/benchmarks/diversity_scale.py " + " ".join(sys.argv[1:])
-    save(options.name, command.strip(), {"width": WIDTH, "ratio": options.ratio, "classes": 100, "rows": rows})
+    save(options.name, {"width": WIDTH, "ratio": options.ratio, "classes": 100, "rows": rows})
 
 
 if __name__ == "__main__":

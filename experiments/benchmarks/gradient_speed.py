@@ -94,7 +94,7 @@ def main() -> None:
         "forwards_per_record": round(whole.get_total_flops() / forward.get_total_flops(), 3),
         "norms_differ_by": max(apart),
     }
-    save("gradient_speed", f"python experiments/benchmarks/gradient_speed.py alpaca_data.json {count}", numbers)
+    save("gradient_speed", numbers)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ import sys
 import tempfile
 
 import numpy as np
-from common import TRAINER, parts, save
-from scipy.stats import spearmanr
+from common import TRAINER, correlation, overlap, parts, save, scored
 
 from winnow.config import build
 from winnow.scoring.runner import PassRunner
@@ -23,23 +22,21 @@ def main() -> None:
     scores = {}
     for dtype in ("fp32", "bf16"):
         _, source, template = parts(f"backbone.dtype={dtype}")
-        method = build("method/ifd")
         with tempfile.TemporaryDirectory() as store:
             runner = PassRunner(source, Store(store), TRAINER)
-            tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
-            scores[dtype] = method.score(tables, records).score
+            scores[dtype] = scored(build("method/ifd"), runner, records, template).score
     valid = ~np.isnan(scores["fp32"])
     a, b = scores["fp32"][valid], scores["bf16"][valid]
-    top = {name: set(np.argsort(-values)[: len(values) // 10].tolist()) for name, values in (("a", a), ("b", b))}
+    top = [np.argsort(-values)[: len(values) // 10].tolist() for values in (a, b)]
     numbers = {
-        "records": count,
+        "records": len(records),
         "scored": int(valid.sum()),
-        "spearman": round(float(spearmanr(a, b).statistic), 5),
+        "spearman": correlation(a, b, 5),
         "largest_difference": round(float(np.abs(a - b).max()), 4),
         "median_difference": round(float(np.median(np.abs(a - b))), 5),
-        "top_10_percent_in_common": round(len(top["a"] & top["b"]) / len(top["a"]), 3),
+        "top_10_percent_in_common": overlap(*top, 3),
     }
-    save("ifd_precision", "python experiments/benchmarks/ifd_precision.py alpaca_data.json " + str(count), numbers)
+    save("ifd_precision", numbers)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import torch
-from common import TRAINER, parts, save
+from common import TRAINER, parts, save, scored
 
 from winnow.config import build
 from winnow.scoring.runner import PassRunner
@@ -75,7 +75,7 @@ def main() -> None:
     pool, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200
     # A few records more, so that the count holds after those without an answer are left out.
     records = [r for r in build("data/file", source=pool, limit=count + 20).records if r.output][:count]
-    numbers: dict = {"records": count, "threads": torch.get_num_threads()}
+    numbers: dict = {"records": len(records), "threads": torch.get_num_threads()}
     for dtype in ("fp32", "bf16"):
         _, source, template = parts(f"backbone.dtype={dtype}")
         backbone = source.load()
@@ -89,23 +89,21 @@ def main() -> None:
             per_sample(plain, template, records)
             rival = time.perf_counter() - start
             numbers["per_sample_fp32_seconds"] = round(rival, 2)
-        method = build("method/ifd")
         with tempfile.TemporaryDirectory() as store:
             runner = PassRunner(source, Store(store), TRAINER)
             start = time.perf_counter()
-            tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
-            method.score(tables, records)
+            scored(build("method/ifd"), runner, records, template)
             own = time.perf_counter() - start
         peak = gemm_peak(backbone.model.config.hidden_size, next(backbone.model.parameters()).dtype)
         need = flops_needed(backbone.model, template, records, backbone.tokenizer)
         numbers[dtype] = {
             "seconds": round(own, 2),
-            "records_per_second": round(count / own, 2),
+            "records_per_second": round(len(records) / own, 2),
             "times_faster_than_per_sample_fp32": round(rival / own, 2),
             "gemm_peak_gflops": round(peak / 1e9),
             "share_of_gemm_peak": round(need / own / peak, 3),
         }
-    save("ifd_speed", "python experiments/benchmarks/ifd_speed.py alpaca_data.json " + str(count), numbers)
+    save("ifd_speed", numbers)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,17 @@ the peak above the highest that loading the weights had reached.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from common import TRAINER, Counter, parts, save
-from scipy.stats import spearmanr
+from common import TRAINER, apart, correlation, parts, resident_mib, save, scored
 
 from winnow.config import build
 from winnow.perturb.embedding_noise import add_noise, embedding_noise
+from winnow.scoring.price import Meter
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 
@@ -56,13 +53,7 @@ def winnow(source, template, records) -> list[float]:
     method = build("method/consistency", beta=BETA, draws=DRAWS)
     with tempfile.TemporaryDirectory() as store:
         runner = PassRunner(source, Store(store), TRAINER)
-        tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
-        return method.score(tables, records).score.tolist()
-
-
-def peak_mb() -> float:
-    """Largest resident memory of this process so far (Linux counts in kilobytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return scored(method, runner, records, template).score.tolist()
 
 
 def one_side(side: str, pool: str, count: int) -> dict:
@@ -74,7 +65,9 @@ def one_side(side: str, pool: str, count: int) -> dict:
     records = [record for record, ok in zip(candidates, usable, strict=True) if ok][:count]
     backbone = source.load()
     source.load = lambda: backbone
-    counter, loaded, start = Counter(backbone.model), peak_mb(), time.perf_counter()
+    meter, loaded = Meter(backbone.model, encoder=False), resident_mib("VmHWM")
+    meter.open()
+    start = time.perf_counter()
     plain = side == "per_sample_fp32"
     scores = per_sample(backbone, template, records) if plain else winnow(source, template, records)
     seconds = time.perf_counter() - start
@@ -82,11 +75,11 @@ def one_side(side: str, pool: str, count: int) -> dict:
         "records": len(records),
         "seconds": round(seconds, 2),
         "records_per_second": round(len(records) / seconds, 3),
-        "forwards_per_record": round(counter.sequences / len(records), 3),
-        "tokens_run_per_record": round(counter.tokens / len(records), 1),
-        "peak_mb": round(peak_mb()),
+        "forwards_per_record": round(meter.counts["forwards"] / len(records), 3),
+        "tokens_run_per_record": round(meter.counts["tokens"] / len(records), 1),
+        "peak_mb": round(resident_mib("VmHWM")),
         "loaded_mb": round(loaded),
-        "work_mb": round(peak_mb() - loaded),
+        "work_mb": round(resident_mib("VmHWM") - loaded),
         "threads": torch.get_num_threads(),
         "scores": scores,
     }
@@ -95,15 +88,9 @@ def one_side(side: str, pool: str, count: int) -> dict:
 def main() -> None:
     pool, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 300
     if len(sys.argv) > 3:
-        side, out = sys.argv[3:]
-        Path(out).write_text(json.dumps(one_side(side, pool, count)), encoding="utf-8")
+        print(json.dumps(one_side(sys.argv[3], pool, count)))
         return
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for side in SIDES:
-            out = Path(folder, f"{side}.json")
-            subprocess.run([sys.executable, __file__, pool, str(count), side, str(out)], check=True)
-            found[side] = json.loads(out.read_text(encoding="utf-8"))
+    found = {side: apart(pool, count, side) for side in SIDES}
     scores = {side: np.array(found[side].pop("scores")) for side in SIDES}
     rival, own, half = (scores[side] for side in SIDES)
     best = [set(np.argsort(values)[: len(values) // 10].tolist()) for values in (own, half)]
@@ -111,10 +98,10 @@ def main() -> None:
         "times_faster_fp32": round(found[SIDES[0]]["seconds"] / found[SIDES[1]]["seconds"], 2),
         "times_faster_bf16": round(found[SIDES[0]]["seconds"] / found[SIDES[2]]["seconds"], 2),
         "largest_difference_to_per_sample": float(np.abs(rival - own).max()),
-        "bf16_spearman": round(float(spearmanr(own, half).statistic), 5),
+        "bf16_spearman": correlation(own, half, 5),
         "bf16_best_10_percent_in_common": round(len(best[0] & best[1]) / max(len(best[0]), 1), 3),
     }
-    save("noise_speed", f"python experiments/benchmarks/noise_speed.py alpaca_data.json {count}", numbers)
+    save("noise_speed", numbers)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from winnow.config import build
 from winnow.perturb.distortion import RuleDistortion
 from winnow.tuning.adversary.ball import norm
 from winnow.tuning.data import MicroBatches, plan_steps
-from winnow.tuning.examples import usable
+from winnow.tuning.examples import EpochRecords
 from winnow.tuning.loss import MicroBatchLoss
 
 MICRO_BATCH, POOL = 3, 60
@@ -58,7 +58,7 @@ def main() -> None:
         noising = build("noising/replacement", phi=1.0, omega=0.2, seed=0)
         records = build(f"data/{name}", path=folder, style="concise", limit=POOL).records
         beta = RuleDistortion()(*noising.pairs(records))
-        examples, _ = usable(template.encode(noising.apply(records), source.tokenizer, eos=True))
+        examples = EpochRecords(template.encode(noising.apply(records), source.tokenizer, eos=True)).first
         steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
         batches = MicroBatches(examples, steps[:count], pad_id=source.tokenizer.pad_token_id)
         fgm, rows = [], {alpha: [] for alpha in ALPHAS}
@@ -81,7 +81,7 @@ def main() -> None:
             for alpha, own in rows.items()
         }
         found[name] = {"beta": round(beta, 4), "fgm_rise": round(mean(fgm), 4), "alpha": table}
-    save("nrm_alpha", f"python experiments/benchmarks/nrm_alpha.py NLU_FOLDER {count}", found)
+    save("nrm_alpha", found)
 
 
 if __name__ == "__main__":

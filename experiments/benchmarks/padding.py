@@ -21,7 +21,7 @@ from winnow.config import build
 from winnow.scoring.pass_loop import Pending
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.tuning.data import plan_steps
-from winnow.tuning.examples import usable
+from winnow.tuning.examples import EpochRecords
 
 BUDGETS = (512, 4096, 32768)  # tokens; 512 is the default on a CPU
 SIZES = (4, 8, 16)  # records in memory at once
@@ -49,7 +49,7 @@ def padding(pool: str, count: int) -> dict:
             data.predict_dataloader()
             lengths = ([len(record.ids) - shared for record in batch] for batch, shared in data.batches)
             scoring[f"{view} {budget}"] = counts(lengths)
-    examples, _ = usable(template.encode(records, source.tokenizer, eos=True))
+    examples = EpochRecords(template.encode(records, source.tokenizer, eos=True)).first
     lengths = [len(example.ids) for example in examples]
     tuning = {}
     for micro in SIZES:
@@ -65,7 +65,7 @@ def padding(pool: str, count: int) -> dict:
 def main() -> None:
     pool, sizes = sys.argv[1], sys.argv[2:] or ["500"]
     numbers = {f"{size} records": padding(pool, int(size)) for size in sizes}
-    save("padding", f"python experiments/benchmarks/padding.py alpaca_data.json {' '.join(sizes)}", numbers)
+    save("padding", numbers)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from common import parts, save
 
 from winnow.config import build
 from winnow.tuning.data import MicroBatches, plan_steps
-from winnow.tuning.examples import usable
+from winnow.tuning.examples import EpochRecords
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
 
@@ -31,7 +31,7 @@ def main() -> None:
     pool, micro, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 2
     cfg, source, template = parts("backbone.dtype=bf16")
     records = build("data/file", source=pool, limit=GLOBAL * (rounds + 1)).records
-    examples, _ = usable(template.encode(records, source.tokenizer, eos=True))
+    examples = EpochRecords(template.encode(records, source.tokenizer, eos=True)).first
     lora = {key: cfg.tuning[f"lora_{key}"] for key in ("r", "alpha", "dropout", "target_modules")}
     model = with_adapters(source.load().model, **lora, seed=0).get_base_model().train()
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -77,8 +77,7 @@ def main() -> None:
         "loss_apart": max(one for one, _ in apart),
         "gradient_apart": max(one for _, one in apart),
     }
-    command = f"OMP_NUM_THREADS=1 python experiments/benchmarks/padding_free.py alpaca_data.json {micro} {rounds}"
-    save(f"padding_free_{micro}", command, numbers)
+    save(f"padding_free_{micro}", numbers)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,21 +20,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from common import apart, reset_peak, resident_mib, save
 
 from winnow.compare.dashboard import write_dashboard
 from winnow.config import build
 from winnow.data.writers import write_subset
 from winnow.pages.report import write_report
+from winnow.scoring.scores import Scores
 from winnow.store.files import write_json
 
 STEPS = ("read jsonl", "read parquet", "select", "subset", "report", "dashboard")
 WORDS = np.array([f"word{i}" for i in range(5000)])
-
-
-def resident_mib(key: str) -> float:
-    """VmRSS, what is resident now, or VmHWM, the most there was since the last reset."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def write_pool(folder: Path, n: int) -> None:
@@ -64,15 +58,13 @@ def measure(folder: Path, step: str, n: int) -> dict:
     format = step.removeprefix("read ") if step.startswith("read") else "jsonl"
     pool = build("data/file", path=str(folder / f"pool.{format}")) if step in ("select", "subset", "report") else None
     if step == "select":
-        from winnow.scoring.scores import Scores  # with torch, whose memory is not the other steps'
-
         draw = np.random.default_rng(1)
         tokens = draw.integers(10, 120, n).astype(np.float64)
         scores = Scores(draw.random(n), [None] * n, {"answer_tokens": tokens}, True)
         table = scores.table(pool.records, {"method": "random"})
         run.mkdir()
         scores.write(table, run / "scores.parquet")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    reset_peak()
     before, begin = resident_mib("VmRSS"), time.process_time()
     if step.startswith("read"):
         pool = build("data/file", path=str(folder / f"pool.{format}"))
@@ -120,19 +112,15 @@ def main() -> None:
     if asked.one:
         print(json.dumps(measure(Path(asked.one[0]), asked.one[1], int(asked.one[2]))))
         return
-    from common import save
-
     numbers: dict = {}
     for n in asked.sizes:
         numbers[n] = {}
         with tempfile.TemporaryDirectory() as folder:
             write_pool(Path(folder), n)
             for step in STEPS:
-                one = [sys.executable, __file__, "--one", folder, step, str(n)]
-                done = subprocess.run(one, stdout=subprocess.PIPE, text=True, check=True)
-                numbers[n][step] = json.loads(done.stdout.splitlines()[-1])
+                numbers[n][step] = apart("--one", folder, step, n)
                 print(n, step, numbers[n][step], flush=True)
-    save("pool_scale", " ".join(["python", *sys.argv]), {"sizes": numbers})
+    save("pool_scale", {"sizes": numbers})
 
 
 if __name__ == "__main__":

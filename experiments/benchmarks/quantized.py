@@ -14,8 +14,7 @@ import time
 from importlib.metadata import version
 
 import numpy as np
-from common import TRAINER, parts, save
-from scipy.stats import spearmanr
+from common import TRAINER, correlation, overlap, parts, save, scored
 
 from winnow.config import build
 from winnow.scoring.runner import PassRunner
@@ -25,26 +24,21 @@ DTYPES = ("fp32", "bf16", "int8", "nf4")
 ALONE = 20
 
 
-def ifd(runner: PassRunner, records: list, template) -> np.ndarray:
-    method = build("method/ifd")
-    tables = {name: runner.compute(pass_, records, template) for name, pass_ in method.passes.items()}
-    return method.score(tables, records).score
-
-
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     records = build("data/embedded", sample=count).records
-    scores, numbers = {}, {"records": count, "bitsandbytes": version("bitsandbytes")}
+    method, scores = build("method/ifd"), {}
+    numbers = {"records": len(records), "bitsandbytes": version("bitsandbytes")}
     for dtype in DTYPES:
         _, source, template = parts(f"backbone.dtype={dtype}")
         with tempfile.TemporaryDirectory() as store:
             runner = PassRunner(source, Store(f"{store}/batches"), TRAINER)
             weights = list(runner.backbone.model.parameters())
             started = time.process_time()
-            scores[dtype] = ifd(runner, records, template)
+            scores[dtype] = scored(method, runner, records, template).score
             seconds = time.process_time() - started
             runner.store, runner.tokens_per_batch = Store(f"{store}/alone"), 1
-            alone = ifd(runner, records[:ALONE], template)
+            alone = scored(method, runner, records[:ALONE], template).score
         megabytes = sum(weight.numel() * weight.element_size() for weight in weights) / 1e6
         numbers[dtype] = {
             "seconds": round(seconds, 1),
@@ -52,16 +46,16 @@ def main() -> None:
             "largest_change_by_batch": round(float(np.nanmax(np.abs(alone - scores[dtype][:ALONE]))), 6),
         }
     valid = np.all([~np.isnan(one) for one in scores.values()], axis=0)
-    top = {name: set(np.argsort(-one[valid])[: valid.sum() // 10].tolist()) for name, one in scores.items()}
+    top = {name: np.argsort(-one[valid])[: valid.sum() // 10].tolist() for name, one in scores.items()}
     for dtype in DTYPES:
         for other in ("fp32", "bf16"):
             one, two = scores[dtype][valid], scores[other][valid]
             numbers[dtype][f"against_{other}"] = {
-                "spearman": round(float(spearmanr(one, two).statistic), 4),
-                "top_10_percent_in_common": round(len(top[dtype] & top[other]) / len(top[dtype]), 3),
+                "spearman": correlation(one, two),
+                "top_10_percent_in_common": overlap(top[dtype], top[other], 3),
                 "median_difference": round(float(np.median(np.abs(one - two))), 4),
             }
-    save("quantized", f"python experiments/benchmarks/quantized.py {count}", numbers | {"scored": int(valid.sum())})
+    save("quantized", numbers | {"scored": int(valid.sum())})
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main(folders: list[str]) -> None:
             for one in runs
         }
         numbers[pool] = {"methods": {name: about(run) for name, run in runs.items()}, "agreement": agreement}
-    save("rivals", f"python experiments/benchmarks/rivals.py {' '.join(folders)}", {"pools": numbers})
+    save("rivals", {"pools": numbers})
 
 
 if __name__ == "__main__":

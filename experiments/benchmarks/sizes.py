@@ -14,7 +14,7 @@ import tempfile
 import time
 
 import numpy as np
-from common import TRAINER, parts, save
+from common import TRAINER, overlap, parts, save, scored
 from scipy.stats import bootstrap, spearmanr
 
 from winnow.config import build
@@ -52,23 +52,21 @@ def main() -> None:
             weights = sum(weight.numel() for weight in runner.backbone.model.parameters())
             started = time.process_time()
             for method in (build(f"method/{one}") for one in METHODS):
-                tables = {key: runner.compute(pass_, records, template) for key, pass_ in method.passes.items()}
-                scores.setdefault(name, {})[method.name] = method.score(tables, records).score
+                scores.setdefault(name, {})[method.name] = scored(method, runner, records, template).score
             numbers[name] = {"weights": weights, "cpu_seconds": round(time.process_time() - started, 1)}
     length = np.array([len(record.output) for record in records], float)
     for method, small in scores["small"].items():
         valid = ~np.isnan(small) & ~np.isnan(scores["large"][method])
         one, two = small[valid], scores["large"][method][valid]
-        tenth = len(one) // 10
-        common = set(np.argsort(-one)[:tenth].tolist()) & set(np.argsort(-two)[:tenth].tolist())
+        top = [np.argsort(-values)[: len(values) // 10].tolist() for values in (one, two)]
         numbers[method] = {
             "records": int(valid.sum()),
             "small_against_large": rank_correlation(one, two),
-            "top_10_percent_in_common": round(len(common) / tenth, 3),
+            "top_10_percent_in_common": overlap(*top, 3),
             "small_against_length": rank_correlation(one, length[valid]),
             "large_against_length": rank_correlation(two, length[valid]),
         }
-    save("sizes", f"python experiments/benchmarks/sizes.py {' '.join(sys.argv[1:])}", numbers)
+    save("sizes", numbers)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import TRAINER, parts, save
-from diversity_scale import reset_peak, resident_mib
+from common import TRAINER, apart, parts, reset_peak, resident_mib, save
 from hydra.utils import instantiate
 
 from winnow.scoring.passes.likelihood import Likelihood
@@ -130,11 +127,9 @@ def main() -> None:
         numbers[n] = {}
         with tempfile.TemporaryDirectory() as folder:
             for step in ("append", "missing", "read"):
-                one = [sys.executable, __file__, "--one", folder, step, str(n)]
-                done = subprocess.run(one, capture_output=True, text=True, check=True)
-                numbers[n][step] = json.loads(done.stdout.splitlines()[-1])
+                numbers[n][step] = apart("--one", folder, step, n)
                 print(n, step, numbers[n][step], flush=True)
-    save("store_scale", " ".join(["python", *sys.argv]), {"sizes": numbers, "scoring": scoring(asked.scored)})
+    save("store_scale", {"sizes": numbers, "scoring": scoring(asked.scored)})
 
 
 if __name__ == "__main__":

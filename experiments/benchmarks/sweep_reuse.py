@@ -66,14 +66,10 @@ def main() -> None:
                 key: round(found["cold"][key]["computed"] / found[side][key]["computed"], 2)
                 for key in ("passes", "forwards", "tunings", "evaluations")
             }
-    words = [Path(given.pool).name] if given.pool else []
-    words += [f"--limit {given.limit} --steps {given.steps} --items {given.items}"]
-    words += ["--set", *given.set] if given.set else []
-    command = f"python experiments/benchmarks/sweep_reuse.py {' '.join(words)}"
     if given.dry:
         print(json.dumps(numbers, indent=1))
     else:
-        save("sweep_reuse", command, numbers)
+        save("sweep_reuse", numbers)
     if not given.folder:
         shutil.rmtree(folder)
 

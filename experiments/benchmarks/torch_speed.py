@@ -20,11 +20,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from adversary_cost import memory_mb
-from common import parts, save
+from common import parts, reset_peak, resident_mib, save
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 
@@ -96,10 +94,10 @@ def heads(rounds: int) -> dict:
 
 def memory(given: tuple, task: str, way: str) -> int:
     """Peak in MB above what is held before."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
-    held = memory_mb("VmRSS")
+    reset_peak()
+    held = resident_mib("VmRSS")
     work(given[0], way, *given[1:], task)
-    return round(memory_mb("VmHWM") - held)
+    return round(resident_mib("VmHWM") - held)
 
 
 def forked(measure: Callable[..., int], *given) -> int:
@@ -164,8 +162,7 @@ def main() -> None:
     pool, part, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 2
     numbers: dict = {"rounds": rounds, "threads": torch.get_num_threads()}
     numbers |= heads(rounds) if part == "cross_entropy" else compiled(pool, rounds)
-    command = f"OMP_NUM_THREADS=1 python experiments/benchmarks/torch_speed.py alpaca_data.json {part} {rounds}"
-    save(f"torch_speed_{part}", command, numbers)
+    save(f"torch_speed_{part}", numbers)
 
 
 if __name__ == "__main__":

@@ -54,13 +54,13 @@ def dashboard(words: Sequence[str]) -> None:
     parser.add_argument("--wandb", action="store_true", help="in W&B: give ENTITY/PROJECT, and perhaps group=")
     given = parser.parse_args(words)
     if given.wandb:
-        from winnow.compare.workspace import build_report, build_workspace
+        from winnow.compare.workspace import build, report, workspace
 
         names, options = _options(given.words, "group")
         if len(names) != 1:
             raise UserError("winnow dashboard --wandb wants ENTITY/PROJECT, for instance my-team/winnow.")
-        print(f"The workspace is at {build_workspace(names[0], options['group'])}")
-        print(f"The report is at {build_report(names[0], options['group'])}")
+        print(f"The workspace is at {build(workspace, names[0], options['group'])}")
+        print(f"The report is at {build(report, names[0], options['group'])}")
         return
     names, options = _options(given.words, "to")
     if len(names) > 1:
@@ -144,7 +144,8 @@ def store(words: Sequence[str]) -> None:
     """`winnow store [FOLDER] [--free WHAT ...] [--runs FOLDER]`: what a store holds, and its size on the disk.
 
     --free deletes: a kind (passes, prompts, models, evaluations), a fingerprint, or `unused`, all that no run below
-    --runs was made with. What another process is writing stays. A run computes again what it misses.
+    --runs was made with; what a stage uses counts when the stage has ended. What another process is writing stays. A
+    run computes again what it misses.
     """
     parser = _parser(store)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/store"), help="by default outputs/store")

@@ -198,6 +198,8 @@ def _check_value(key: str, value: Any, kind: Any) -> None:
         raise UserError(f"{key}=None is a text; no value is written null.")
     if value == "???" or _fits(value, kind):
         return
+    if isinstance(value, float) and value.is_integer() and _fits(int(value), kind):
+        raise UserError(f"{key}={value} has a decimal point; write {key}={value:.0f}.")
     kinds = [one for one in (typing.get_args(kind) if _is_union(kind) else (kind,)) if one is not types.NoneType]
     named = [WORDS[_plain(one)] for one in kinds if not (one is int and float in kinds)]
     wanted = " or ".join(dict.fromkeys(named))
@@ -215,7 +217,7 @@ def _fits(value: Any, kind: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     plain = _plain(kind)
     if plain is int:
-        return number and math.isfinite(value) and value == int(value)
+        return number and isinstance(value, int)
     if plain is float:
         return number
     if plain is list:

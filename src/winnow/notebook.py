@@ -82,7 +82,7 @@ def folder() -> Path:
 def compose(*words: str) -> DictConfig:
     """The configuration of `winnow <words>`, below `folder()`, without tracker and progress bars.
 
-    The method and a hash of the words name the run folder, so that equal words share it.
+    The method and a hash of all words name the run folder, so that equal words share it.
     """
     cfg = config.compose(*_own_words(), f"paths.store={folder() / 'store'}", *words)
     if not any(word.startswith("paths.run=") for word in words):
@@ -189,4 +189,4 @@ def _own_words() -> list[str]:
 
 
 def _hash(words: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join([*_own_words(), *words]).encode()).hexdigest()[:8]

@@ -13,13 +13,14 @@ from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Record
 from winnow.distributed import is_leader, join
 from winnow.network import set_offline
-from winnow.pages.model_card import write_model_card
+from winnow.pages.model_card import tuned_model_card
 from winnow.stages.evaluate import evaluate
 from winnow.stages.parts import Parts, build_parts
 from winnow.stages.report import report
 from winnow.stages.score import score, scores_identity
 from winnow.stages.select import select, selected_records, selection_identity
 from winnow.stages.tune import Loggers, tune
+from winnow.store.files import write_atomically
 from winnow.store.run_folder import STAGES, folder_lock
 from winnow.sweeps.scale import scaled
 from winnow.tracking.job import logged, naming, track_results, track_stage, track_start
@@ -66,7 +67,7 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
             with card.stage(name) as record:
                 card.results |= stages[name](record)
             if name in ("tune", "evaluate") and (folder / "model").exists():
-                write_model_card(folder)
+                write_atomically(folder / "model_card.md", tuned_model_card(folder))
             track_stage(tracker, folder, parts.pool, name, record)
         track_results(tracker, folder, card)
     summarise(parts, card, tracker.place)

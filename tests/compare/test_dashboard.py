@@ -236,3 +236,35 @@ def test_the_cost_of_a_run_is_that_of_all_its_work(tmp_path):
     for name, score in (("a", (3.0, "computed")), ("b", (2.0, "computed", 1, 0)), ("c", (2.0, "computed", 0, 1))):
         run_folder(tmp_path / name, seconds={"score": score, "select": done})
     assert [run.cost for run in read_runs(tmp_path)] == [4.0, None, None]
+
+
+def test_a_seed_without_an_evaluation_blanks_nothing(tmp_path):
+    """Seed 0 is evaluated and later selected once more, without an evaluation: 0.4 stays. Of seed 2 only the selection
+    is there: the mean is that of two seeds."""
+    for name, seed, value, hour in (("a", 0, 0.4, 1), ("b", 0, None, 2), ("c", 1, 0.6, 1), ("d", 2, None, 1)):
+        run_folder(
+            tmp_path / name,
+            seed=seed,
+            metrics=value and {"t/acc": value},
+            base=value and {"t/acc": 0.5},
+            started=f"2026-01-01T1{hour}:00:00+00:00",
+            table=None,
+        )
+    (row,) = content(read_runs(tmp_path), tmp_path)["lists"][0]["rows"]
+    assert [run.name for run in row.runs] == ["a", "c", "d"] and row.base == {"t/acc": 0.5}
+    assert row.title("t/acc") == "random, all: 0.5, 2 seeds"
+
+
+def test_the_share_of_a_control_is_no_part_of_its_label(tmp_path):
+    """A control has the share of the rule around which it is made."""
+    for name, ratio in (("a", 0.1), ("b", 0.2)):
+        share = {"selection.ratio": ratio, "selection.around.ratio": ratio, "selection.around.count": ratio * 100}
+        run_folder(tmp_path / name, choices={"selection": "length_matched"}, config=share, table=None)
+    assert set(labels(tmp_path).values()) == {"length_matched(random)"}
+
+
+def test_only_copies_that_wandb_keeps_are_passed_over(tmp_path):
+    """A folder of the user may be called wandb."""
+    run_folder(tmp_path / "wandb" / "a")
+    run_folder(tmp_path / "wandb" / "a" / "wandb" / "offline-run-1" / "files")
+    assert [run.name for run in read_runs(tmp_path)] == ["wandb/a"]

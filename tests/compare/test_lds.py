@@ -21,13 +21,13 @@ WORTH = np.random.default_rng(0).normal(size=RECORDS).tolist()
 def test_spearman_by_hand():
     """Ranks 1 2 3 4 5 and 2 1 3 5 4: d = -1 1 0 -1 1, so rho = 1 - 6 * 4 / (5 * 24) = 0.8. An outlier is one rank."""
     found = correlation(np.array([1.0, 2.0, 3.0, 4.0, 500.0]), np.array([0.2, 0.1, 0.3, 0.5, 0.4]))
-    assert found.rho == pytest.approx(0.8) and -1 <= found.low < 0.8 < found.high <= 1
+    assert found["rho"] == pytest.approx(0.8) and -1 <= found["low"] < 0.8 < found["high"] <= 1
 
 
 def test_the_interval_of_a_perfect_order_is_a_point():
     """Every resample of subsets in one order has rho 1, in the opposite order -1."""
     x = np.arange(12.0)
-    assert [(one.rho, one.low, one.high) for one in (correlation(x, x**3), correlation(x, -x))] == [
+    assert [(one["rho"], one["low"], one["high"]) for one in (correlation(x, x**3), correlation(x, -x))] == [
         pytest.approx((1, 1, 1)),
         pytest.approx((-1, -1, -1)),
     ]
@@ -42,7 +42,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     for _ in range(200):
         x = random.normal(size=40)
         found = correlation(x, 0.5 * x + np.sqrt(0.75) * random.normal(size=40))
-        hits += found.low <= truth <= found.high
+        hits += found["low"] <= truth <= found["high"]
     assert abs(hits / 200 - 0.95) < 4 * 0.0154
 
 

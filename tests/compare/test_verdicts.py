@@ -185,3 +185,12 @@ def test_the_dashboard_colours_no_tie(sweep):
     assert rows["random"].test(KEY) is None
     text = write_dashboard(sweep).read_text()
     assert text.count('class="better"') == 1 and text.count('class="worse"') == 1 and text.count('class="tie"') == 1
+
+
+def test_pools_of_one_name_are_no_one_pool(tmp_path):
+    """Random and ifd on a/train.jsonl and on b/train.jsonl: two comparisons of two methods each."""
+    for place in "ab":
+        for method in ("random", "ifd"):
+            job(tmp_path / f"{method} {place}", method, 0.5, config={"data.path": f"{place}/train.jsonl"})
+    told = verdicts(read_runs(tmp_path))
+    assert [len(one["standings"]) for one in told["comparisons"]] == [2, 2]

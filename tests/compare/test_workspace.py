@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from winnow.commands import dashboard
-from winnow.compare.workspace import build_workspace
+from winnow.compare.workspace import build, workspace
 from winnow.errors import UserError
 
 GROUP = "consistency/table1/paper"
@@ -130,6 +130,7 @@ def check(spec: dict) -> None:
     assert runs["grouping"] == [
         {"section": "run", "name": "jobType"},
         {"section": "config", "name": "selection.value.ratio"},
+        {"section": "config", "name": "selection.value.count"},
     ]
     assert list(panels) == ["methods", "against the base model", "selected records", "cost", "training", "records"]
     for panel, metric in zip(panels["methods"], METRICS, strict=True):
@@ -152,8 +153,6 @@ def check(spec: dict) -> None:
 
 def test_specification(package, recwarn):
     """Made without a network, and without a warning that the package is used in a way it gives up."""
-    from winnow.compare.workspace import workspace
-
     recwarn.clear()
     made = workspace("team", "winnow", METRICS, GROUP)
     check(made._to_model().spec.model_dump(by_alias=True, exclude_none=True))
@@ -181,14 +180,14 @@ def test_what_is_sent(package, asked, capsys):
 
 def test_a_group_without_runs_is_one_sentence(package, asked):
     with pytest.raises(UserError, match="team/winnow has no run with evaluation metrics in group other"):
-        build_workspace("team/winnow", "other")
+        build(workspace, "team/winnow", "other")
     assert not any("upsertView" in request["query"] for request in asked)
 
 
 def test_what_is_missing_is_one_sentence(monkeypatch, tmp_path: Path):
     """A project without its owner; the package."""
     with pytest.raises(UserError, match="expected ENTITY/PROJECT"):
-        build_workspace("winnow")
+        build(workspace, "winnow")
     monkeypatch.setattr("winnow.compare.workspace.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package wandb-workspaces"):
-        build_workspace("team/winnow")
+        build(workspace, "team/winnow")

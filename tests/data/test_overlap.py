@@ -57,6 +57,10 @@ def test_what_excludes_nothing_or_everything_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="holds no text of 13 words or more, so it would exclude nothing"):
         build("data/file", path=str(pool), exclude=str(items))
     items.write_text(json.dumps({"text": ITEM}) + "\n")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(f'{json.dumps({"question": ITEM})}\n{{"question": \n')
+    with pytest.raises(UserError, match=r"data.exclude=.*broken.jsonl, line 2: wrong JSON at column .*; mend it"):
+        build("data/file", path=str(pool), exclude=str(broken))
     with pytest.raises(UserError, match="every record shares 13 words in a row with data.exclude=.*; nothing is left"):
         build("data/file", path=str(pool), exclude=str(items))
 

@@ -225,6 +225,19 @@ def test_limit_stops_reading(tmp_path, format):
         read(source=path, on_error="fail")
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_the_lines_that_an_open_quote_takes_along_are_named(tmp_path, ending):
+    """The quote of line 3 is closed by that of line 5; line 6 is read again."""
+    path, mark = tmp_path / f"a.{ending}", {"csv": ",", "tsv": "\t"}[ending]
+    path.write_text('instruction,output\na,b\n"c,d\ne,f\n"g",h\ni,j\n'.replace(",", mark))
+    pool = read(source=path)
+    assert [record.instruction for record in pool.records] == ["a", "i"]
+    (bad,) = pool.quarantined
+    assert (
+        bad.line == 3 and bad.reason.startswith("wrong CSV: ") and "(lines 3 to 5 were read as one row)" in bad.reason
+    )
+
+
 def test_a_named_schema_reads_what_detection_would_not_choose(tmp_path):
     """Three Alpaca rows and one of Dolly: read as Alpaca, the Dolly row is refused and the run goes on."""
     rows = [*rows_of("alpaca")[:3], rows_of("dolly")[3]]

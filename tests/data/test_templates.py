@@ -138,9 +138,22 @@ def test_bad_settings_are_told_in_one_sentence(options, expected):
         build("template/alpaca", **options)
 
 
-def test_unknown_placeholder(tokenizer):
-    with pytest.raises(UserError, match="{answer}"):
-        template("plain", without_input="{answer}").render(record())
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"without_input": "{answer}"},
+            "template.without_input: placeholder {answer} is unknown; known: {instruction}",
+        ),
+        ({"with_input": "{instruction} }"}, r"template.with_input is no format string \(Single '}'.*; write {{ and }}"),
+        ({"turns": {"user": "Q: "}}, "template.turns.user='Q: ' drops the turn; write {text} where"),
+    ],
+)
+def test_texts_that_cannot_be_filled_in(options, told):
+    """Told when the template is made, not amid scoring; doubled braces are text."""
+    with pytest.raises(UserError, match=told):
+        template("plain", **options)
+    assert template("plain", without_input="{{{instruction}}}").render(record("Hi")) == "{Hi}"
 
 
 @pytest.mark.parametrize(

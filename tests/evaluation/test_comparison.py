@@ -12,9 +12,18 @@ import pytest
 from scipy.stats import ttest_rel
 
 from winnow.errors import UserError
-from winnow.evaluation.comparison import compare_items, holm, letters, measurement, measurements, verdict
-from winnow.evaluation.embedded import bits_per_byte_stderr
-from winnow.evaluation.nlu import micro_f1_stderr
+from winnow.evaluation import comparison
+from winnow.evaluation.comparison import (
+    compare_items,
+    compare_results,
+    holm,
+    letters,
+    measurement,
+    measurements,
+    pair,
+    ratio_stderr,
+    verdict,
+)
 
 TRIALS = int(os.environ.get("WINNOW_ALARM_TRIALS", "500"))  # 2,000 take four times as long
 ERROR = math.sqrt(0.05 * 0.95 / TRIALS)  # of a rate of 5% over the trials
@@ -69,8 +78,7 @@ def test_bits_per_byte_by_hand():
     assert found.p == pytest.approx(1 - 2 * math.atan(2) / math.pi)
     assert found.unpaired == pytest.approx(0.49, abs=1e-4)
     zero = model(one([0, 0], [1, 3]), high=False)  # a model without error: what is left is the metric's own
-    pairs = [(-2 * math.log(2), 1), (-4 * math.log(2), 3)]
-    assert compare_items([ours], [zero]).stderr == pytest.approx(bits_per_byte_stderr(pairs))
+    assert compare_items([ours], [zero]).stderr == pytest.approx(ratio_stderr([(2, 1), (4, 3)]))
 
 
 def test_micro_f1_by_hand():
@@ -80,7 +88,7 @@ def test_micro_f1_by_hand():
     found = compare_items([ours], [theirs])
     assert (found.difference, found.stderr, found.test) == (0.5, 0.5, "paired t")
     nothing = model(one([0, 0], [4, 4]))
-    assert compare_items([ours], [nothing]).stderr == pytest.approx(micro_f1_stderr([(2, 0, 0), (1, 1, 1)]))
+    assert compare_items([ours], [nothing]).stderr == pytest.approx(ratio_stderr([(4, 4), (2, 4)]))
 
 
 def test_an_average_takes_its_tasks_as_independent():
@@ -95,6 +103,34 @@ def test_an_average_takes_its_tasks_as_independent():
     from scipy.stats import t
 
     assert found.p == pytest.approx(2 * t.sf(1.5 / found.stderr, degrees))
+
+
+def test_items_that_several_metrics_ask_count_once():
+    """An average of two metrics of one task, as IFEval's of its four."""
+    ours, theirs = (model(one(a, weight=0.5), one([1, 0], weight=0.5)) for a in ([1, 1], [0, 1]))
+    assert compare_items([ours], [theirs]).items == 2 == len(ours.keys)
+
+
+def test_a_metric_that_one_side_alone_can_test_keeps_a_reason(monkeypatch):
+    monkeypatch.setattr(comparison, "measurements", lambda result, averages: result)
+    mine = model(one([1, 0]))
+    found = compare_results(({"a": mine, "b": mine}, {"c": "mine"}), ({}, {"a": "theirs"}), {})
+    assert found == ({}, {"a": "theirs", "b": "the other model has no value", "c": "mine"})
+
+
+def test_stderr_of_a_ratio():
+    """Two items of 8 bits, 1 and 3 bytes: R = 16/4 = 4, residuals 8 - 4 and 8 - 12: sqrt(2/1 * (16 + 16)) / 4 = 2.
+    Micro-F1: a = 2, 2 and b = 2, 6: F = 4/8, sqrt(2/1 * (1 + 1)) / 8 = 0.25. For classes, with b = 2 everywhere, it is
+    the accuracy's own: hits 1, 1, 0, 0 give sqrt(4/3 * 4 * 1) / 8 = sqrt(0.25 / 3). One item has no spread."""
+    bits = [pair("bits_per_byte", (-8 * math.log(2), size)) for size in (1, 3)]
+    assert ratio_stderr(bits) == pytest.approx(2.0) and ratio_stderr(bits[:1]) is None
+
+    def f1(*counts):
+        return ratio_stderr([pair("micro_f1", one) for one in counts])
+
+    assert f1((1, 0, 0), (1, 2, 2)) == pytest.approx(0.25)
+    assert f1((1, 0, 0), (1, 0, 0), (0, 1, 1), (0, 1, 1)) == pytest.approx(math.sqrt(0.25 / 3))
+    assert f1((1, 0, 0)) is None and f1(*[(0, 0, 0)] * 3) is None
 
 
 def test_conditions_of_one_data_set_ask_the_same_records():

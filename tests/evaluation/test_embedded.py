@@ -13,7 +13,6 @@ from tokenizer_kinds import tokenizer_of
 from winnow.evaluation.embedded import (
     HELDOUT,
     answer_results,
-    bits_per_byte_stderr,
     choice_results,
     choices,
     documents,
@@ -95,14 +94,6 @@ def test_measures_of_one_item():
     results = [(-6.0, False), (-4.0, False), (-9.0, False), (-8.0, False)]
     assert choice_results(doc, results) == {"acc": 0.0, "acc_norm": 1.0}
     assert choice_results(doc | {"gold": 1}, results) == {"acc": 1.0, "acc_norm": 0.0}
-
-
-def test_stderr_of_a_ratio():
-    """Two items of 8 bits, 1 and 3 bytes: R = 16/4 = 4, residuals 8 - 4 and 8 - 12, so
-    sqrt(2/1 * (16 + 16)) / 4 = 2. One item has no spread."""
-    eight_bits = -8 * math.log(2)
-    assert bits_per_byte_stderr([(eight_bits, 1), (eight_bits, 3)]) == pytest.approx(2.0)
-    assert bits_per_byte_stderr([(eight_bits, 1)]) is None
 
 
 @pytest.mark.parametrize("form", ["alpaca", "chat"])

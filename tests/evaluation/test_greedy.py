@@ -6,6 +6,7 @@ import pytest
 from lm_eval.api.instance import Instance
 from tiny import tiny_model
 
+from winnow.backbone.generation import HuggingFaceEngine
 from winnow.evaluation.greedy import _batches, greedy_answers
 from winnow.evaluation.model import HarnessModel
 
@@ -69,6 +70,14 @@ def test_it_stops_early_and_reads_the_shared_part_once(tokenizer, monkeypatch):
     first = sorted({answer[0] for answer in free})
     stopped = greedy_answers(model, tokenizer, prompts, first, 6, 4, progress=False)
     assert stopped == [""] * 4 and read == [40, 8]
+
+
+def test_without_a_stop_text_no_answer_is_looked_at(tokenizer, monkeypatch):
+    stops, generate = [], HuggingFaceEngine.generate
+    monkeypatch.setattr(HuggingFaceEngine, "generate", lambda *given: stops.append(given[-1]) or generate(*given))
+    for until in ([], ["x"]):
+        greedy_answers(tiny_model(), tokenizer, [ids_of(tokenizer, "one")], until, 2, 1, progress=False)
+    assert stops[0] is None and stops[1] is not None
 
 
 def test_groups(tokenizer):

@@ -56,6 +56,9 @@ def test_every_suite_is_built(path):
         ({"headline": ["arc_easy/acc"]}, "evaluation.headline names 'arc_easy/acc'"),
         ({"averages": {"all": ["mmlu/acc"]}}, "evaluation.averages.all names 'mmlu/acc'"),
         ({"tasks": [{"task": "arc_easy"}]}, "evaluation.tasks"),
+        ({"tasks": [{"task": "arc_easy", "metrics": "acc"}]}, r"the metrics of arc_easy are a list: \[acc\]"),
+        ({"chat_template": True}, "chat_template=true does not fit the task embedded_answers"),
+        ({"tasks": [ANSWERS | {"num_fewshot": 2}]}, "num_fewshot=2 does not fit the task embedded_answers"),
     ],
 )
 def test_wrong_settings_are_named(options, message):
@@ -69,10 +72,16 @@ def test_wrong_settings_are_named(options, message):
     [
         ({"task": "arc_eesy", "metrics": ["acc"]}, "'arc_eesy' is not known.*arc_easy"),
         ({"task": "embedded_choice", "metrics": ["f1"]}, "no metric 'f1': choose from acc, acc_norm"),
+        ({"task": "mmlu", "metrics": ["acc_norm"]}, "no metric 'acc_norm': choose from acc in"),
+        ({"task": "ai2_arc", "metrics": ["acc"]}, "'ai2_arc' stands for tasks .*: arc_challenge, arc_easy"),
     ],
 )
-def test_unknown_task_and_metric_are_named(backbone, tmp_path, task, message):
-    """The message says what there is instead."""
+def test_unknown_task_and_metric_are_named(backbone, tmp_path, monkeypatch, task, message):
+    """Before anything is evaluated, and a stock task's before anything is tuned; the message says what there is."""
+    if not task["task"].startswith("embedded"):
+        with pytest.raises(UserError, match=message):
+            suite_of([task], limit=1).check_data()
+    monkeypatch.setattr(HarnessModel, "_loglikelihood_tokens", None)
     with pytest.raises(UserError, match=message):
         evaluate_model(
             backbone.model,
@@ -89,12 +98,12 @@ def test_compare():
     suite = suite_of(tasks, name="test", headline=["arc_easy/acc", "humaneval/pass@1"])
     base = {"metrics": {"arc_easy/acc": entry(0.25)}, "samples": "base.jsonl"}
     tuned = {"metrics": {"arc_easy/acc": entry(0.5)}, "samples": None}
-    result = compare(base, tuned, suite)
+    result = compare({"base": base, "tuned": tuned}, suite)
     assert result["delta"] == {"arc_easy/acc": 0.25}
     assert result["headline"] == ["arc_easy/acc"]  # humaneval was left out, so there is nothing to show
     assert result["suite"] == "test" and result["models"] == {"base": base, "tuned": tuned}
     assert json.dumps(result)
-    alone = compare(base, None, suite)
+    alone = compare({"base": base}, suite)
     assert alone["delta"] == {} and list(alone["models"]) == ["base"]
 
 

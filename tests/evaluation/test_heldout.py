@@ -11,7 +11,7 @@ from tiny import tiny_model
 
 from winnow.errors import UserError
 from winnow.evaluation.harness import evaluate_model
-from winnow.evaluation.heldout import heldout, heldout_suite
+from winnow.evaluation.heldout import by_kind, heldout, heldout_suite
 from winnow.store.describe import describe
 
 
@@ -53,6 +53,21 @@ def test_a_column_makes_a_pool_of_each_kind(tmp_path):
     assert {record.raw["category"] for record in found["b_open_qa_answers"]} == {"Open QA"}
     with pytest.raises(UserError, match=r"evaluation\.kinds\.b=kind: no row of .* has a value"):
         suite({"b": other}, own, kinds={"b": "kind"})
+    with pytest.raises(UserError, match="evaluation.kinds names 'c', which is no pool: choose from b"):
+        suite({"b": other}, own, kinds={"c": "category"})
+
+
+def test_the_values_of_a_column_are_told_apart(tmp_path):
+    """0 and False are values too; C and C++ would be one pool."""
+
+    def kinds(*values):
+        rows = [{"instruction": f"b {i}", "output": "x", "kind": value} for i, value in enumerate(values)]
+        (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        return list(by_kind("b", build("data/file", path=tmp_path / "b.jsonl"), "kind"))
+
+    assert kinds(0, 1, "", None, 0) == ["b_0", "b_1"] and kinds(False, True) == ["b_false", "b_true"]
+    with pytest.raises(UserError, match=r"the values 'C' and 'C\+\+' give one name, b_c; write them"):
+        kinds("C", "C++")
 
 
 def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):

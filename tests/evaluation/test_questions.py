@@ -53,6 +53,13 @@ def test_bad_files_are_named(tmp_path, content, told):
         read_questions(tmp_path / "absent.jsonl")
 
 
+def test_a_question_may_hold_any_line_separator(tmp_path):
+    """U+2028 and U+0085 end no line of JSON."""
+    row = {"question_id": 1, "text": "a\u2028b\u0085c"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_questions(tmp_path / "q.jsonl") == [row]
+
+
 def test_the_command_answers_with_the_runs_backbone_and_template(tmp_path, questions, monkeypatch):
     """A run card is enough for `base`. The prompt is the run's template around the question: seen by what is asked of
     the model. A run without a tuned model is told apart."""
@@ -80,6 +87,8 @@ def test_the_command_answers_with_the_runs_backbone_and_template(tmp_path, quest
     assert [row["text"] for row in rows] == ["answer 0 of 3", "answer 1 of 3"]
     assert [row["question_id"] for row in rows] == [1, 7] and rows[0]["model_id"] == "run/base"
     assert len(asked) == 2 and "Hi?" in asked[0] and "Why?" in asked[1]
+    with pytest.raises(UserError, match="--max-tokens=9999 make .* tokens, but the backbone reads .*; lower --max-tok"):
+        answer([str(run), str(questions), "--model", "base", "--max-tokens", "9999"])
     with pytest.raises(UserError, match="the stage `tune` makes it"):
         answer([str(run), str(questions)])
     with pytest.raises(UserError, match="is no folder of a run"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import matplotlib
@@ -65,6 +66,24 @@ def test_number_of_records_is_checked(given, monkeypatch):
     monkeypatch.setenv("WINNOW_NOTEBOOK_RECORDS", given)
     with pytest.raises(UserError, match=f"WINNOW_NOTEBOOK_RECORDS={given} must be a whole number"):
         notebook.begin(120)
+
+
+def test_the_environments_words_are_part_of_the_folder(words, monkeypatch):
+    """WINNOW_NOTEBOOK_WORDS with another backbone: another run, and a sweep that runs."""
+    ran = []
+
+    def done(command, **_):
+        ran.append(Path(command[-3 - len(words)].removeprefix("hydra.sweep.dir=")))
+        ran[-1].mkdir(parents=True)
+        return CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("subprocess.run", done)
+    runs = []
+    for own in ("", "", "seed=3"):
+        monkeypatch.setenv("WINNOW_NOTEBOOK_WORDS", own)
+        runs.append(notebook.compose("method=random", *words).paths.run)
+        assert notebook.sweep("method=random", *words) == ran[-1]
+    assert runs[0] == runs[1] != runs[2] and len(ran) == 2
 
 
 def test_failed_sweep_says_why(words, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from winnow.errors import UserError
-from winnow.pages.report import report_content, write_report
+from winnow.pages import plots
+from winnow.pages.report import FOLD, _folded, report_content, write_report
 from winnow.tracking.run_card import RunCard
 
 N = 40
@@ -263,19 +266,16 @@ def test_epochs_have_their_mean_loss(tmp_path: Path) -> None:
 
 
 def test_links_to_the_files_of_the_run_and_to_wandb(tmp_path: Path) -> None:
-    """A subset and an offline W&B run: the one is linked, the other has the command that sends it. Online and with a
-    team, W&B's page is linked."""
+    """A subset and an offline W&B run: the one is linked, the other has the command that sends it. Online, the page on
+    the server that took the run is linked."""
     fill(tmp_path)
     (tmp_path / "subset.jsonl").touch()
     (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)
-    (tmp_path / "wandb" / "run_id").write_text("abc\n")
     source = write_report(tmp_path).read_text()
     assert '<a href="subset.jsonl">' in source and f"wandb sync {tmp_path}/wandb/offline-run-*" in source
     (tmp_path / "wandb" / "offline-run-1").rmdir()
-    card = json.loads((tmp_path / "run_card.json").read_text())
-    card["config"]["tracking"] = {"entity": "team", "project": "winnow"}
-    (tmp_path / "run_card.json").write_text(json.dumps(card))
-    assert '<a href="https://wandb.ai/team/winnow/runs/abc">' in write_report(tmp_path).read_text()
+    (tmp_path / "wandb" / "run_url").write_text("https://wandb.our.org/team/winnow/runs/abc\n")
+    assert '<a href="https://wandb.our.org/team/winnow/runs/abc">' in write_report(tmp_path).read_text()
 
 
 def test_same_input_same_page(tmp_path: Path) -> None:
@@ -309,6 +309,45 @@ def test_missing_stages_are_named(tmp_path: Path) -> None:
         raise ValueError("boom")
     text = Page(write_report(tmp_path).read_text()).text
     assert "The evaluate stage failed" in text and "The run failed. ValueError: boom" in text
+    recording = RunCard({}, argv=["winnow"]).recording(tmp_path)
+    with pytest.raises(KeyboardInterrupt), recording as card, card.stage("tune"):
+        raise KeyboardInterrupt
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "The tune stage was interrupted" in text and "Interrupted in the stage tune" in text
+    assert "The run failed" not in text
+
+
+def test_the_budget_has_its_unit(tmp_path: Path) -> None:
+    """All data have no budget; a number of answer tokens is none of records."""
+    fill(tmp_path)
+    selection = json.loads((tmp_path / "selection.json").read_text()) | {"ratio": None}
+    for count, unit, told in (
+        (None, None, "all 38 valid records."),
+        (50_000, "answer_tokens", "50,000 answer tokens, from the top"),
+        (5, "records", "5 records, from the top"),
+    ):
+        (tmp_path / "selection.json").write_text(json.dumps(selection | {"count": count, "budget_in": unit}))
+        assert told in Page(write_report(tmp_path).read_text()).text
+
+
+@pytest.mark.parametrize("text", ["  " + "x" * 700, " " * 700 + "x", "a b" * 300, "x" * 700, "a   " * 200])
+def test_a_folded_text_is_whole(text: str) -> None:
+    """Opening and rest are the text, and the opening ends with a word."""
+    folded = _folded(text)
+    assert folded["open"] + folded["rest"] == text and 0 < len(folded["open"]) <= FOLD
+    assert folded["rest"][0].isspace() or " " not in text.strip()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_columns_sort_by_the_numbers_that_they_show() -> None:
+    """Percentages, times, thousands and a minus sign are numbers, a dash is none; other texts stay texts."""
+    script = (Path(plots.__file__).parent / "page.js").read_text(encoding="utf-8")
+    value = script[script.index("const value") : script.index("for (const head")]
+    cells = ["9.1%", "12 times", "1,319", "−0.5", "–", "ifd"]
+    rows = [{"cells": [{"dataset": {}, "textContent": cell}]} for cell in cells]
+    script = f"{value} console.log(JSON.stringify({json.dumps(rows)}.map((row) => value(row, 0))))"
+    told = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(told) == [9.1, 12, 1319, -0.5, "", "ifd"]
 
 
 def test_scores_without_selection_or_records(tmp_path: Path) -> None:

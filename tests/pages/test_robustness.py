@@ -29,7 +29,7 @@ RESULTS = {
 
 
 def test_table():
-    """drop = value - clean of the same model: 0.4 - 0.5 and 0.65 - 0.75; averages and other tasks are no conditions."""
+    """Averages and other tasks are no conditions."""
     rows = robustness_table(RESULTS)
     assert [(row["dataset"], row["noise"], row["omega"]) for row in rows] == [
         ("sst2", "clean", None),
@@ -37,9 +37,8 @@ def test_table():
         ("sst2", "replacement", 0.3),
         ("sst2", "opposite", None),
     ]
-    assert rows[1]["base"] == {"value": 0.4, "stderr": None, "drop": pytest.approx(-0.1)}
-    assert rows[1]["tuned"]["drop"] == pytest.approx(-0.1) and rows[0]["tuned"]["drop"] == 0
-    assert rows[3]["base"]["drop"] == pytest.approx(-0.4)
+    assert rows[1]["base"] == {"value": 0.4, "stderr": None}
+    assert rows[1]["tuned"]["value"] == pytest.approx(0.65) and rows[3]["base"]["value"] == 0.1
 
 
 def test_results_without_noise_have_no_table():

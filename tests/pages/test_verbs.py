@@ -18,6 +18,7 @@ from winnow.pages.verbs import asked_section, verb_object
         ("Tell me a joke", ("tell", "joke")),  # the pronoun is passed over
         ("Design a to-do list", ("design", "list")),
         ("Summarize the text below.", ("summarize", "text")),
+        ("Schreibe ein kurzes Résumé", ("schreibe", "résumé")),  # letters of any language are letters
         ("Explain why the sky is blue", None),  # no object before the question word
         ("What is the capital of France?", None),  # a question has no verb of a command
         ("The following is a poem.", None),

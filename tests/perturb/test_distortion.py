@@ -182,9 +182,22 @@ def test_openai_without_key_or_network(monkeypatch):
         openai()(["a"], ["b"])
     monkeypatch.setenv("OPENAI_API_KEY", "k")
 
-    def urlopen(request, timeout):
+    class Broken(io.BytesIO):
+        def read(self, *size):
+            raise ConnectionResetError("reset by peer")
+
+    def asked(answer):
+        monkeypatch.setattr(module.urllib.request, "urlopen", lambda request, timeout: answer())
+        return openai()(["a"], ["b"])
+
+    def unreached():
         raise module.urllib.error.URLError("no network")
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
-    with pytest.raises(UserError, match="no network.*distortion=embedding"):
-        openai()(["a"], ["b"])
+    for answer, told in [
+        (unreached, "no network"),
+        (Broken, "reset by peer"),
+        (lambda: io.BytesIO(b'{"data": [{"embedding": [1.0]}]}'), "'index'"),
+        (lambda: io.BytesIO(b"[]"), "list indices"),
+    ]:
+        with pytest.raises(UserError, match=f"{told}.*distortion=embedding"):
+            asked(answer)

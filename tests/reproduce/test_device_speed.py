@@ -29,7 +29,7 @@ def test_every_pass_and_adversary_has_its_figures(tmp_path, monkeypatch):
         monkeypatch.setattr(device_speed.adversary_cost, name, small)
     monkeypatch.setattr(device_speed, "ANSWER_TOKENS", 2)
     saved = {}
-    monkeypatch.setattr(device_speed, "save", lambda name, command, numbers: saved.update({name: numbers}))
+    monkeypatch.setattr(device_speed, "save", lambda name, numbers: saved.update({name: numbers}))
     monkeypatch.setattr(sys, "argv", ["device_speed.py", str(pool), "tiny", "4", "1"])
     device_speed.main()
     (numbers,) = saved.values()

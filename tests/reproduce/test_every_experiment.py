@@ -29,7 +29,7 @@ defaults:
   - smoke
   - _self_
 name: tiny
-backbone: {{name: {backbone}, dtype: fp32}}
+backbone: {{name: {backbone}, dtype: fp32, attn_implementation: sdpa}}
 at_most: {{data.limit: 12, start.pool.limit: 12, target.limit: 4,
   tuning.max_steps: 1, tuning.batch_size: 2, tuning.micro_batch_size: 2,
   pre_experience.tuner.batch_size: 2, pre_experience.tuner.micro_batch_size: 2, pre_experience.clusters: 2,

@@ -43,7 +43,7 @@ def call(tmp_path, monkeypatch):
             return dict(about)
 
         monkeypatch.setattr(run_all, "one", one)
-        monkeypatch.setattr(run_all, "git", lambda *words: changed if words[0] == "status" else "0123456")
+        monkeypatch.setattr(run_all, "git_state", lambda folder: {"commit": "0123456789", "dirty": bool(changed)})
         monkeypatch.setattr(sys, "argv", ["run_all.py", "--out", str(tmp_path / "out"), *words])
         run_all.main()
         return ran

@@ -201,6 +201,49 @@ def test_the_best_noise_of_a_cell(tmp_path):
     assert best.cells["micro_f1_gain"].mean == pytest.approx(1.0)
 
 
+def test_the_best_of_a_metric_where_low_is_good_is_the_lowest(tmp_path):
+    """Bits per byte of two noises, 0.9 and 1.1: the best is 0.9."""
+    for noising, value in (("truncation", 0.9), ("padding", 1.1)):
+        folder = run_folder(
+            tmp_path / noising,
+            choices={"data": "sst2", "method": "full", "backbone": "gemma_2b", "noising": noising, "adversary": "nrm"},
+            row={"instruction": "detailed", "distortion": "rule_based"},
+            metrics={"e/bits_per_byte": value},
+            table="anit/table3",
+        )
+        results = json.loads((folder / "results.json").read_text())
+        results["models"]["tuned"]["metrics"]["e/bits_per_byte"]["higher_is_better"] = False
+        (folder / "results.json").write_text(json.dumps(results))
+    best = row(table("anit/table3", tmp_path), backbone="gemma_2b", pool="sst2", noise="best", distortion="rule_based")
+    assert best.cells["e/bits_per_byte"].mean == 0.9
+
+
+def test_a_difference_of_means_has_no_interval(tmp_path):
+    """The mean over two pools minus that of full data, 60 - 50 points; the means have no samples. A mean over pools
+    that share no seed is none, and has no difference."""
+    for data, method, value, seed in (
+        ("sst2", "full", 0.4, 0),
+        ("lap14", "full", 0.6, 0),
+        ("sst2", "ifd", 0.5, 0),
+        ("lap14", "ifd", 0.7, 0),
+        ("sst2", "length", 0.5, 0),
+        ("lap14", "length", 0.7, 1),
+    ):
+        run_folder(
+            tmp_path / f"{data} {method}",
+            choices={"data": data, "method": method},
+            seed=seed,
+            metrics={"mmlu/acc": value},
+            table="consistency/table1",
+        )
+    gain = {"mean": "pool", "derived": {"gain": {"of": "mmlu", "over": {"method": "full"}}}}
+    found = table("consistency/table1", tmp_path, **gain)
+    cell = row(found, pool="mean", method="ifd").cells["gain"]
+    assert cell.mean == pytest.approx(10) and cell.tested is None
+    assert "gain" not in row(found, pool="mean", method="length").cells
+    assert any("A mean over rows has no samples" in note for note in found.footnotes)
+
+
 def test_clean_and_noised_instructions_are_columns_of_their_own(tmp_path):
     """A robustness evaluation's shares 0.8 (clean) and 0.6, 0.7 (means over noised ones) are 80, 60 and 70 percent,
     under names that do not hang on the data set, so that the rows of two data sets share their columns."""
@@ -255,8 +298,9 @@ def test_files_say_what_is_missing_and_what_failed(tmp_path):
     sentence, command and commit; the page asks for nothing outside itself."""
     run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5}, **TABLE3)
     run_folder(tmp_path / "runs" / "b", status="failed", error="no such <pool>", **TABLE3)
-    (tmp_path / "runs" / "a" / "wandb").mkdir()
-    (tmp_path / "runs" / "a" / "wandb" / "run_card.json").write_text("a copy that W&B keeps")
+    copies = tmp_path / "runs" / "a" / "wandb" / "run-20260101_120000-abc" / "files"
+    copies.mkdir(parents=True)
+    (copies / "run_card.json").write_text("a copy that W&B keeps")
     settings = commands.table_settings("consistency/table3") | {"folder": str(tmp_path / "out")}
     page = publish(settings, tmp_path / "runs", "smoke").read_text()
     lines = list(csv.DictReader((tmp_path / "out" / "results-smoke.csv").open()))

@@ -73,6 +73,17 @@ def test_share_of_the_answer_tokens():
         top(count=11, budget="answer_tokens").select(values, True, lengths=lengths)
 
 
+def test_answer_tokens_that_a_rule_cannot_give_are_said():
+    """Eight copies of 10 tokens in one class: of the 40 asked for, the limit leaves 10."""
+    values, vectors = table([1.0] * 8), np.tile(np.array([[1, 0]], np.float32), (8, 1))
+    rule = build("selection/consistency", ratio=0.5, budget="answer_tokens", centre=False, instructions=None)
+    got = rule.select(values, True, vectors=vectors, lengths=np.full(8, 10.0))
+    assert got.chosen == [0] and got.manifest()["tokens"] == {"wanted": 40, "reached": 10}
+    assert got.shortfall().startswith("Selection: only 10 of the 40 answer tokens asked for, because the rule diverse")
+    full = top(ratio=0.5, budget="answer_tokens").select(values, True, lengths=np.full(8, 10.0))
+    assert len(full.chosen) == 4 and full.shortfall() is None
+
+
 def test_filter_keeps_the_right_side():
     """A known trap: keeping IFD >= 1 in place of <= 1. Exactly 1 stays unless the bounds are open."""
     values = table([0.5, 1.0, 1.5])

@@ -67,3 +67,9 @@ def test_what_is_not_a_score_is_refused() -> None:
         detection([{"id": "a", "score": float("nan")}], {"a": None}, True)
     with pytest.raises(KeyError):
         detection([{"id": "z", "score": 1.0}], {"a": None}, True)
+
+
+def test_an_empty_cell_is_no_defect() -> None:
+    """As a pool of CSV labels its clean records."""
+    found = detection(ROWS, {key: kind or "" for key, kind in DEFECTS.items()}, higher_is_better=True)
+    assert found == detection(ROWS, DEFECTS, higher_is_better=True)

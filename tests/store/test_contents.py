@@ -8,6 +8,7 @@ from run_folders import run_folder
 
 from winnow.errors import UserError
 from winnow.store.contents import free, show_size, summary_lines
+from winnow.tracking.run_card import RunCard
 
 
 @pytest.fixture
@@ -36,6 +37,28 @@ def test_what_no_run_used_is_freed_and_the_rest_stays(store, tmp_path):
         "Freed 100 B: 1 of passes.",
         "Freed 10 B: 1 of prompts.",
     ]
+
+
+def test_what_an_earlier_run_of_the_folder_was_made_with_is_used(store, tmp_path):
+    """A run that only writes its report leaves scores and selection as they are, and says so from its beginning; one
+    that scores again drops the selection and what it was made with."""
+
+    def run(**made):
+        with RunCard({}, argv=["winnow"]).recording(tmp_path / "again") as card:
+            assert "report" not in made or free(store, ["unused"], tmp_path / "again") == []
+            for name in ("score", "select", "report"):
+                if name not in made:
+                    card.skip(name)
+                    continue
+                with card.stage(name) as stage:
+                    stage.fingerprint = made[name] and 16 * made[name]
+
+    (tmp_path / "again").mkdir()
+    run(score="b"), run(select="a"), run(report=None), run(report=None)
+    assert free(store, ["unused"], tmp_path / "again") == []
+    run(score="b")
+    assert free(store, ["unused"], tmp_path / "again") == ["Freed 100 B: 1 of passes."]
+    assert (store / "passes" / ("b" * 16)).is_dir()
 
 
 def test_what_another_process_writes_stays(store, tmp_path):

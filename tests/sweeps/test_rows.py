@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from winnow.errors import UserError
-from winnow.sweeps.rows import expand
+from winnow.sweeps.rows import expand, job_name
 from winnow.tracking.names import identity, text
 
 PARSE = OverridesParser.create().parse_overrides
@@ -99,9 +99,21 @@ def test_the_keys_of_the_command_line_are_kept_from_scales():
     assert keep == "scale.keep=['experiment','data.limit']"
 
 
+def test_a_deletion_has_no_value():
+    """`~data.limit` takes a key out; a name says nothing of it."""
+    assert job_name(["seed=1", "~data.limit"]).startswith("1-")
+
+
 def test_names_are_those_of_the_paper():
     """0.10 and 0.1 are one ratio, lists are joined, all data has the ratio 1, an adversary is a method of ANIT's."""
     assert text(0.10) == text("0.1") == "0.1" and text(["a", "b"]) == "a+b"
+    assert [text(one) for one in (1_000_001, 52_002.0, None, True, 1e20)] == [
+        "1000001",
+        "52002",
+        "null",
+        "true",
+        "1e+20",
+    ]
     choices = {"backbone": "gemma_2b", "data": "lap14", "method": "full", "selection": "top", "adversary": "nrm"}
     found = identity({"job": "x", "ratio": None, "beta": None}, choices | {"noising": "padding"}, "anit")
     assert found == {"backbone": "gemma_2b", "pool": "14lap", "method": "anit", "noise": "in_context_padding"}

@@ -7,7 +7,7 @@ import copy
 from composed import config
 from omegaconf import OmegaConf
 
-from winnow.sweeps.scale import rescaled, scaled
+from winnow.sweeps.scale import rescaled, scaled, show_value
 
 SCALE = {
     "name": "smoke",
@@ -170,3 +170,19 @@ def test_held_out_answers_stay_where_all_pools_are_at_hand():
     new, _ = rescaled(held, [])
     assert new["evaluation"]["pools"] == pools and new["evaluation"]["limit"] == 8
     assert new["evaluation"]["besides"] == new["data"] and new["data"]["limit"] == 60
+
+
+def test_a_task_with_its_own_number_of_examples_gets_the_scales():
+    """null and nothing both mean the number of the task itself."""
+    local = copy.deepcopy(PAPER)
+    local["evaluation"]["mirror"] = "eval"
+    local["evaluation"]["tasks"] = [{"task": "a", "metrics": []}, {"task": "b", "num_fewshot": None, "metrics": []}]
+    assert [task["num_fewshot"] for task in rescaled(local, [])[0]["evaluation"]["tasks"]] == [0, 0]
+    assert show_value(local["evaluation"]["tasks"]) == "a, b"
+    assert show_value(PAPER["evaluation"]["tasks"]) == "mmlu 5-shot, arc 25-shot"
+
+
+def test_tasks_of_the_command_line_are_not_trimmed():
+    local = copy.deepcopy(PAPER)
+    local["evaluation"]["mirror"] = "eval"
+    assert rescaled(local, ["evaluation.tasks"])[0]["evaluation"]["tasks"] == PAPER["evaluation"]["tasks"]

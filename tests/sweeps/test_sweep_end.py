@@ -109,6 +109,16 @@ def test_jobs_and_changes_are_announced_and_the_end_is_told(call, capsys):
     assert sum("tuning.max_steps" in line for line in lines) == 1 and lines[0].startswith("Sweep of 2 jobs in ")
 
 
+def test_what_a_killed_sweep_left_is_removed_by_its_own_host(call, tmp_path, monkeypatch):
+    """The notes of a process that is gone go; those of the host `gpu-1` are not those of `gpu`."""
+    monkeypatch.setattr("platform.node", lambda: "gpu")
+    own, other = (tmp_path / "s" / f".jobs-{host}-{2**31 - 1}-0a" for host in ("gpu", "gpu-1"))
+    for left in (own, other):
+        left.mkdir(parents=True)
+    call("-m", "seed=1")
+    assert not own.exists() and other.exists()
+
+
 def test_a_sweep_is_named_by_what_it_is(call, tmp_path, monkeypatch):
     """The same command, in any order, has the same folder; another ratio has another one."""
     monkeypatch.chdir(tmp_path)

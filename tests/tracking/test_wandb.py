@@ -11,6 +11,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,10 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from winnow.errors import UserError
 from winnow.network import reachable
 from winnow.tracking import wandb_mode
+from winnow.tracking.job import track_results, track_stage
+from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_mode import has_key, resolve_mode
+from winnow.tracking.wandb_run import Tracker
 
 tracked = partial(build, "tracking/wandb", artifacts=[])
 
@@ -296,6 +300,28 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, no_account: Path) -> None:
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(UserError, match="WANDB_MODE: found 'sometimes'"):
         resolve_mode("auto")
+
+
+def test_an_online_run_keeps_its_address(tmp_path: Path) -> None:
+    """The server is the user's own; a page that is made later links to it."""
+    run = SimpleNamespace(url="https://wandb.our.org/team/winnow/runs/abc")
+    tracker = Tracker(run, "online", tmp_path, csv=False, variables=())
+    assert tracker.place == run.url == (tmp_path / "wandb" / "run_url").read_text().strip()
+
+
+def test_an_evaluation_stands_behind_the_training(tmp_path: Path) -> None:
+    """Three steps, of which the last is number 2: both models' numbers stand at 3. The card that is sent says that the
+    run is finished."""
+    (tmp_path / "tuning.json").write_text('{"steps": 3}')
+    model = {"metrics": {"t/acc": {"value": 0.5, "stderr": None}}}
+    (tmp_path / "results.json").write_text(json.dumps({"models": {"base": model, "tuned": model}, "delta": {}}))
+    with tracked(folder=tmp_path, mode="disabled") as tracker:
+        track_stage(tracker, tmp_path, None, "evaluate", StageRecord())
+        card = RunCard({}, argv=["winnow"])
+        track_results(tracker, tmp_path, card)
+    with (tmp_path / "metrics" / "version_0" / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["3", "3"]
+    assert json.loads((tmp_path / "run_card.json").read_text())["status"] == "finished"
 
 
 def test_what_cannot_start_is_one_sentence(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from winnow.tuning.data import (
     collate,
     plan_steps,
 )
-from winnow.tuning.examples import supervised_tokens, usable
+from winnow.tuning.examples import EpochRecords, supervised_tokens
 
 
 def record(number: int, ids: list[int], answer_start: int, flag: str | None = None) -> Encoded:
@@ -51,9 +51,9 @@ def test_flagged_and_unsupervised_records_are_counted_and_the_rest_ordered_by_id
         record(0, [5], 0),  # one token, nothing before it
         record(4, [5, 6], 2, "prompt_fills_window"),
     ]
-    kept, dropped = usable(records)
-    assert [r.id for r in kept] == [f"{1:016x}", f"{3:016x}"]
-    assert dropped == {"empty_answer": 1, "no_answer_token": 1, "prompt_fills_window": 1}
+    found = EpochRecords(records)
+    assert [r.id for r in found.first] == [f"{1:016x}", f"{3:016x}"]
+    assert found.dropped == {"empty_answer": 1, "no_answer_token": 1, "prompt_fills_window": 1}
 
 
 def flat(step) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelSummary
 from pytorch_lightning.loggers.logger import DummyLogger
 from tiny import tiny_model
 from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, tuner, weights
@@ -14,7 +16,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import plan_steps
-from winnow.tuning.examples import usable
+from winnow.tuning.examples import EpochRecords
 from winnow.tuning.trainable import check_targets, with_adapters
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
@@ -42,7 +44,7 @@ def test_training_equals_a_plain_loop(tmp_path):
     lr(t) = peak * t / 2 for t < 2, then peak * (1 + cos(pi * (t - 2) / 4)) / 2. Weight decay 0.1 on matrices
     only.
     """
-    records, _ = usable(tiny_records())
+    records = EpochRecords(tiny_records()).first
     steps = plan_steps([len(r.ids) for r in records], 8, 4, seed=5, epochs=2)
     model = tiny_backbone().model.train()
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -164,9 +166,19 @@ class Infinite(NoAdversary):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     """2 micro-batches per step: the 5th call belongs to step 3. Nothing is saved."""
-    with pytest.raises(UserError, match=r"became inf at step 3 of 6: lower tuning.learning_rate"):
+    with pytest.raises(UserError, match=r"became inf at step 3 of 6: lower .*, or use backbone.dtype=fp32 tuning"):
         tune(tmp_path, adversary=Infinite())
     assert not (tmp_path / "model").exists() and not (tmp_path / "tuning.json").exists()
+
+
+def test_callbacks_need_no_logger_and_may_print(tmp_path, caplog):
+    """Those of the group `callbacks` and one more that logs."""
+    talks = logging.getLogger("pytorch_lightning.callbacks.model_summary")
+    talks.addHandler(caplog.handler)
+    settings = {**CPU, "callbacks": [DeviceStatsMonitor(), LearningRateMonitor(), ModelSummary()]}
+    tuner(**FULL | {"epochs": 1}).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=settings)
+    talks.removeHandler(caplog.handler)
+    assert "Trainable params" in caplog.text
 
 
 def test_a_loss_below_zero_is_a_defect(tmp_path):
@@ -231,7 +243,7 @@ def test_weights_lost_in_the_very_last_step_are_not_saved(tmp_path):
             loss = loss_of(embeds)
             return loss + 0.0 * (loss - loss.detach()).sqrt()
 
-    with pytest.raises(UserError, match="not finite after the last step"):
+    with pytest.raises(UserError, match="not finite after the last step: .*, or use backbone.dtype=fp32 tuning"):
         tune(tmp_path, adversary=Vertical(), max_steps=1, warmup_ratio=0.0)
     assert not (tmp_path / "model").exists()
 

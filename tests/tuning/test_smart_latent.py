@@ -12,7 +12,7 @@ from composed import build
 from killed_run import SETTINGS as SMALL
 from test_loss import model_of, ramp, setup, trained
 from test_resume import Stopped
-from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_model, tiny_records, tuner, weights
 from torch import Tensor
 
 from winnow.backbone.divergence import symmetric_kl
@@ -20,6 +20,7 @@ from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.adversary.pgd import PGD
 from winnow.tuning.loss import MicroBatchLoss
+from winnow.tuning.trainable import with_adapters
 
 SMART = build("adversary/smart", epsilon=0.3, sigma=0.1, alpha=0.2, rounds=2)
 LATENT = build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2)
@@ -69,6 +70,16 @@ def test_smart_moves_its_region_alone(monkeypatch):
     deltas = [point - embeds.detach() for point in points[1:]]
     outside = ~loss_of.batch.regions["instruction"]
     assert len(deltas) == 3 and all(delta[outside].abs().max() == 0 < delta.abs().max() for delta in deltas)
+
+
+def test_smart_compares_states_of_one_precision(monkeypatch):
+    """On a bf16 backbone under autocast: the clean states are made from fp32 embeddings, as the moved ones are."""
+    model = with_adapters(tiny_model().bfloat16(), 2, 4, 0.0, "all-linear", seed=0).get_base_model().train()
+    loss_of, kinds, states = MicroBatchLoss(model, micro_batch(tiny_records(2))), [], MicroBatchLoss.states
+    monkeypatch.setattr(MicroBatchLoss, "states", lambda self, e: kinds.append(e.dtype) or states(self, e))
+    with torch.autocast("cpu", torch.bfloat16):
+        SMART.loss(loss_of, model.get_input_embeddings()(loss_of.batch.ids), loss_of.batch.mask)
+    assert kinds == [torch.float32] * 4
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

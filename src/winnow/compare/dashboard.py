@@ -33,7 +33,7 @@ COLUMNS = 4  # metrics side by side; more would leave the page
 
 @dataclass(kw_only=True)
 class Row:
-    """One method and share: the mean over its seeds.
+    """One method and share: the mean over its seeds, of a metric over those that have it.
 
     name: label and share. values: metric -> mean over the seeds; each: its values; base: of the base model. marks:
     metric -> its standing, see `compare.verdicts`. cost, seconds: means over the runs whose time is known."""
@@ -69,7 +69,8 @@ class Row:
 
     def title(self, metric: str) -> str:
         """What a plot says of a point."""
-        words = f"{self.name}: {show_number(self.values[metric])}, {len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+        seeds = len(self.each[metric])
+        words = f"{self.name}: {show_number(self.values[metric])}, {seeds} seed{'s' * (seeds > 1)}"
         test = self.test(metric)
         if test is None:
             return words
@@ -136,6 +137,7 @@ def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
     }
     marks, against, why = marks_of_runs(runs)
     rows = [_row(name, seeds, metrics, marks) for name, seeds in seeds_by_method(runs).items()]
+    values = {metric: [row.values[metric] for row in rows if metric in row.values] for metric in metrics}
     first = metrics[0] if metrics else None
     rows.sort(key=lambda row: _place(row, first, low))
     selecting = [row for row in rows if row.subset][: plots.MOST]
@@ -151,7 +153,7 @@ def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
         "against": against,
         "letters": len(rows) <= LETTERS,
         "no_verdicts": why,
-        "best": {metric: _best(rows, metric, low[metric]) for metric in metrics},
+        "best": {metric: (min if low[metric] else max)(some, default=None) for metric, some in values.items()},
         "rows": rows,
         "runs": sorted(runs, key=lambda run: (run.label, run.share, run.seed)),
         "commands": list(dict.fromkeys(run.command for run in sorted(runs, key=lambda run: run.started))),
@@ -171,14 +173,11 @@ def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
 def _row(
     name: str, seeds: list[ComparedRun], metrics: Sequence[str], marks: Mapping[tuple[str, str], dict[str, Any]]
 ) -> Row:
-    each = {
-        metric: [run.metrics[metric]["value"] for run in seeds]
-        for metric in metrics
-        if all(metric in run.metrics for run in seeds)
-    }
+    each = {metric: [run.metrics[metric]["value"] for run in seeds if metric in run.metrics] for metric in metrics}
+    each = {metric: values for metric, values in each.items() if values}
     costs = [run.cost for run in seeds if run.cost is not None]
     times = {stage: [run.seconds[stage] for run in seeds if stage in run.seconds] for stage in STAGES}
-    own = str(seeds[0].folder)
+    own = next((run for run in seeds if run.metrics), seeds[0])
     return Row(
         name=f"{seeds[0].label}, {share_name(seeds[0].share)}",
         label=seeds[0].label,
@@ -186,8 +185,8 @@ def _row(
         runs=seeds,
         values={metric: fmean(values) for metric, values in each.items()},
         each=each,
-        base=seeds[0].base,
-        marks={metric: marks[own, metric] for metric in metrics if (own, metric) in marks},
+        base=own.base,
+        marks={key: marks[place] for key in metrics if (place := (str(own.folder), key)) in marks},
         cost=fmean(costs) if costs else None,
         seconds={stage: fmean(some) for stage, some in times.items() if some},
     )
@@ -201,11 +200,7 @@ def share_name(share: str) -> str:
 
 def jaccard(runs: Sequence[ComparedRun | Row]) -> np.ndarray:
     """(runs, runs): |A and B| / |A or B| of the subsets' record ids."""
-    values = np.full((len(runs), len(runs)), np.nan)
-    for i, one in enumerate(runs):
-        for j, other in enumerate(runs):
-            values[i, j] = len(one.subset & other.subset) / len(one.subset | other.subset)
-    return values
+    return np.array([[len(a.subset & b.subset) / len(a.subset | b.subset) for b in runs] for a in runs])
 
 
 def spearman(runs: Sequence[ComparedRun]) -> np.ndarray:
@@ -232,8 +227,3 @@ def _place(row: Row, metric: str | None, low: Mapping[str, bool]) -> tuple:
     if metric is None or metric not in row.values:
         return (1, 0.0, row.name)
     return (0, row.values[metric] * (1 if low[metric] else -1), row.name)
-
-
-def _best(rows: Sequence[Row], metric: str, low: bool) -> float | None:
-    values = [row.values[metric] for row in rows if metric in row.values]
-    return (min(values) if low else max(values)) if values else None

@@ -13,7 +13,6 @@ pool.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,9 @@ DRAWS = 2000  # of the bootstrap over subsets
 FEWEST = 8  # subsets: fewer say nothing about a correlation
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rho over subsets, its bootstrap interval over them, and the two-sided p of rho = 0."""
-
-    rho: float
-    low: float
-    high: float
-    p: float
-
-
-def correlation(means: np.ndarray, values: np.ndarray) -> Correlation | None:
-    """Of the mean scores and the metric, both (subsets,); None where one of them is the same for all subsets.
+def correlation(means: np.ndarray, values: np.ndarray) -> dict[str, float] | None:
+    """Spearman's rho of the mean scores and the metric, both (subsets,), its bootstrap interval, low and high, and the
+    two-sided p of rho = 0; None where one of the two is the same for all subsets.
 
     The 95% interval is that of the percentiles of `DRAWS` resamples of the subsets; resamples of one subset alone, or
     of subsets that are all alike in one of the two, have no correlation and are left out.
@@ -56,7 +46,7 @@ def correlation(means: np.ndarray, values: np.ndarray) -> Correlation | None:
     spread = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
     drawn = (centred[0] * centred[1]).sum(1)[spread > 0] / spread[spread > 0]
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return Correlation(float(test.statistic), float(low), float(high), float(test.pvalue))
+    return {"rho": float(test.statistic), "low": float(low), "high": float(high), "p": float(test.pvalue)}
 
 
 def subset_means(scores: Mapping[str, float], subsets: Sequence[frozenset[str]]) -> np.ndarray:
@@ -91,7 +81,7 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
                 score, rank = (correlation(subset_means(one, subsets), values) for one in (run.scores, places))
                 if score is None or rank is None:
                     raise UserError(f"{metric}, {name}: all subsets have the same value, so nothing can be correlated.")
-                rows.append({"method": name, "score": asdict(score), "rank": asdict(rank)})
+                rows.append({"method": name, "score": score, "rank": rank})
             for kind in ("score", "rank"):
                 for row, p in zip(rows, holm([row[kind]["p"] for row in rows]), strict=True):
                     row[kind]["p"] = p

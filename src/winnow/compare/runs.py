@@ -18,7 +18,10 @@ from winnow.sweeps.summary import FAILURE
 from winnow.tracking.names import AROUND, CONTROLS, control, identity, share
 
 STAGES = ("score", "select", "tune", "evaluate")
-SHARES = ("ratio", "budget", "selection.ratio", "selection.count")  # the selected share has an axis of its own
+SHARES = (  # the selected share has an axis of its own
+    *("ratio", "budget", "selection.ratio", "selection.count"),
+    *("selection.around.ratio", "selection.around.count"),
+)
 
 
 @dataclass(kw_only=True)

@@ -56,15 +56,16 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
     best first, and all pairs; `untested`, metric -> reason."""
     if against is None:
         against = RANDOM if any(run.identity["method"] == RANDOM for run in runs) else BEST
-    arenas: dict[tuple[str, str], list[ComparedRun]] = {}
-    for run in runs:
-        arenas.setdefault((run.backbone, run.pool), []).append(run)
+    arenas: dict[tuple[str, str, str | None, str | None], list[ComparedRun]] = {}
+    for run in runs:  # pools of one name may lie in several folders
+        places = run.settings.get("data.path"), run.settings.get("data.source")
+        arenas.setdefault((run.backbone, run.pool, *places), []).append(run)
     methods = {run.identity["method"] for run in runs}
     if against not in (BEST, BASE) and not any(_controls(against, method) for method in methods):
         raise UserError(f"--against {against}: no run of that method; choose best, base, {', '.join(sorted(methods))}.")
     untested: dict[str, str] = {}
     comparisons = []
-    for (backbone, pool), members in arenas.items():
+    for (backbone, pool, *_), members in arenas.items():
         groups = seeds_by_method(members)
         items = {name: [_items(run, "tuned", untested) for run in group] for name, group in groups.items()}
         base = _items(members[0], BASE, untested) if against == BASE else {}
@@ -97,10 +98,11 @@ def _controls(wanted: str, method: str) -> bool:
 
 
 def seeds_by_method(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
-    """{method, settings and share: its runs, one for each seed}. A later run replaces an earlier one of its seed."""
+    """{method, settings and share: its runs, one for each seed}. A later run replaces an earlier one of its seed,
+    unless only the earlier one is evaluated."""
     shares = len({run.share for run in runs if run.share}) > 1
     groups: dict[str, dict[int, ComparedRun]] = {}
-    for run in sorted(runs, key=lambda run: run.started):
+    for run in sorted(runs, key=lambda run: (bool(run.metrics), run.started)):
         name = f"{run.label}, {run.share}" if shares and run.share else run.label
         groups.setdefault(name, {})[run.seed] = run
     return {name: [seeds[seed] for seed in sorted(seeds)] for name, seeds in groups.items()}
@@ -202,7 +204,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{one['metric']} ({which} is better, {one['items']} items; {one['backbone']}, {one['pool']})")
         width = max(len(row["method"]) for row in one["standings"])
         for row in one["standings"]:
-            text = f"  {row['letters']:<4} {row['method']:<{width}}  {row['value']:.4f}  {_seeds(row['seeds'])}"
+            seeds = f"{len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)}"
+            text = f"  {row['letters']:<4} {row['method']:<{width}}  {row['value']:.4f}  {seeds}"
             if row["against"] is not None:
                 text += (
                     f"  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] against {row['against']}: "
@@ -219,10 +222,6 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             )
     lines += [f"Not tested: {metric} ({why})" for metric, why in summary["untested"].items()]
     return lines
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
 
 
 def marks_of_runs(runs: Sequence[ComparedRun]) -> tuple[dict[tuple[str, str], dict[str, Any]], str | None, str | None]:

@@ -14,21 +14,6 @@ LONGEST_TITLE = 128  # characters that W&B takes
 MOST_RUNS = 500  # in one panel; W&B's own limit would be 10
 
 
-def build_workspace(project: str, group: str | None = None) -> str:
-    """Create the workspace in `ENTITY/PROJECT` and return its address; every call makes a new one.
-
-    group: only runs of this group, for instance `consistency/table1/paper`. Raises UserError without the package
-    wandb-workspaces, without a key, where the group has no evaluated run, and where the server does not answer.
-    """
-    return _build(workspace, project, group)
-
-
-def build_report(project: str, group: str | None = None) -> str:
-    """Create a report of the same panels in `ENTITY/PROJECT`, which can be written into and shared, and return its
-    address; every call makes a new one. Raises UserError as `build_workspace` does."""
-    return _build(report, project, group)
-
-
 def workspace(entity: str, project: str, metrics: Sequence[str], group: str | None) -> Any:
     """The workspace as an object of wandb-workspaces, not yet saved; needs no network.
 
@@ -48,7 +33,7 @@ def workspace(entity: str, project: str, metrics: Sequence[str], group: str | No
         settings=ws.WorkspaceSettings(max_runs=MOST_RUNS),
         runset_settings=ws.RunsetSettings(
             filters=ws.And() if group is None else ws.And(ws.Metric("Group") == group),
-            groupby=[ws.Metric("JobType"), ws.Config("selection.ratio")],
+            groupby=[ws.Metric("JobType"), ws.Config("selection.ratio"), ws.Config("selection.count")],
             pinned_columns=[
                 column for key in tasks[:SHOWN] for column in (f"summary:tuned/{key}", f"summary:verdict/{key}")
             ],
@@ -81,7 +66,13 @@ def report(entity: str, project: str, metrics: Sequence[str], group: str | None)
     )
 
 
-def _build(make: Callable[..., Any], project: str, group: str | None) -> str:
+def build(make: Callable[..., Any], project: str, group: str | None = None) -> str:
+    """Create a `workspace`, or a `report`, which can be written into and shared, in `ENTITY/PROJECT`, and return its
+    address; every call makes a new one.
+
+    group: only runs of this group, for instance `consistency/table1/paper`. Raises UserError without the package
+    wandb-workspaces, without a key, where the group has no evaluated run, and where the server does not answer.
+    """
     entity, slash, name = project.partition("/")
     if not (entity and slash and name):
         raise UserError(f"winnow dashboard --wandb {project}: expected ENTITY/PROJECT, for instance my-team/winnow.")

@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
@@ -219,7 +219,6 @@ def _array(text: str, start: int) -> list[SourceRow]:
 
 
 def _csv(path: Path, delimiter: str = ",") -> Table:
-    csv.field_size_limit(_LONGEST_CELL)
     with _open_csv(path) as file:
         try:
             header = next(csv.reader(file, strict=True, delimiter=delimiter), [])
@@ -240,35 +239,40 @@ def _open_csv(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
+def csv_rows(lines: Iterable[str], delimiter: str = ",") -> Iterator[tuple[int, list[str], str | None]]:
+    """(line, cells, None) of each row but blank ones; (line, [], problem) of a stretch that is no row. A quote that is
+    not closed takes all lines up to the next quote along: the problem names them."""
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            last = reader.line_num
+            read = f" (lines {line} to {last} were read as one row)" if last > line else ""
+            yield line, [], f"wrong CSV: {error}{read}"
+            continue
+        if cells:
+            yield line, cells, None
+
+
 def _csv_rows(path: Path, header: list[str], delimiter: str) -> Iterator[SourceRow]:
-    number = 0
     with _open_csv(path) as file:
-        # strict: a stray or unclosed quote is a broken row, instead of text that swallows its neighbours
-        reader = csv.reader(file, strict=True, delimiter=delimiter)
-        next(reader)
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield SourceRow(number, line, None, f"wrong CSV: {error}")
-                number += 1
-                continue
-            if not cells:
-                continue
+        rows = csv_rows(file, delimiter)
+        next(rows)
+        for number, (line, cells, problem) in enumerate(rows):
             bad = next((i for i, cell in enumerate(cells) if not cell.isascii() and _undecoded(cell)), None)
-            if len(cells) != len(header):
+            if problem is None and len(cells) != len(header):
                 problem = f"{len(cells)} cells, the header has {len(header)}"
             elif bad is not None:
                 problem = f"not UTF-8 in column `{header[bad]}`"
-            else:
+            if problem is None:
                 yield SourceRow(number, line, dict(zip(header, cells, strict=True)))
-                number += 1
-                continue
-            yield SourceRow(number, line, [_readable(cell) for cell in cells], problem)
-            number += 1
+            else:
+                yield SourceRow(number, line, [_readable(cell) for cell in cells] or None, problem)
 
 
 def _undecoded(cell: str) -> bool:

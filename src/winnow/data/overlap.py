@@ -66,12 +66,19 @@ def sharing(records: Sequence[Record], texts: Iterable[str]) -> set[int]:
 def excluded(records: Sequence[Record], path: str | Path) -> set[int]:
     """Rows of the records that share a run with a text of the file: with any text in any of its rows.
 
-    Raises UserError for a file that cannot be read or holds no run.
+    Raises UserError for a file that holds no run or a row that cannot be read.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"data.exclude={path} is no file; give one of texts (.json, .jsonl, .csv, .parquet), or null.")
-    known = [text for row in read_table(file, file_format(file)).rows for text in texts_in(row.value)]
+    known: list[str] = []
+    for row in read_table(file, file_format(file)).rows:
+        if row.problem is not None:
+            where = f"row {row.number}" if row.line is None else f"line {row.line}"
+            raise UserError(
+                f"data.exclude={path}, {where}: {row.problem}; mend it, or its texts would not be excluded."
+            )
+        known += texts_in(row.value)
     if not any(len(_WORD.findall(text)) >= WORDS for text in known):
         raise UserError(f"data.exclude={path} holds no text of {WORDS} words or more, so it would exclude nothing.")
     return sharing(records, known)

@@ -92,14 +92,13 @@ def read_pool(
         chosen = SCHEMAS[schema]
     if turns == "every":
         rows = _divided(rows, chosen)
-    records, quarantined, unread = _records(rows, chosen, name, place, limit, on_error)
-    if not records:
-        if not quarantined:
-            raise UserError(f"{place} holds no record: there is no row in it.")
-        raise UserError(
-            f"{place} holds no readable record: all {len(quarantined)} rows are bad, the first one "
-            f"({_where(quarantined[0])}): {quarantined[0].reason}."
-        )
+
+    def read(number: int, value: Any) -> Record:
+        fields = read_fields(chosen, value)
+        return Record(record_id(*fields), number, *fields, name, value)
+
+    records, quarantined = read_records(rows, read, place, limit, on_error)
+    unread = tuple(dict.fromkeys(key for record in records for key in chosen.unread(record.raw)))
     if exclude is not None:
         shared = excluded(records, exclude)
         quarantined += [Quarantined(place, None, one.row, REASON, one.raw) for one in records if one.row in shared]
@@ -279,18 +278,21 @@ def _divided(rows: Iterator[SourceRow], schema: Schema) -> Iterator[SourceRow]:
             number += 1
 
 
-def _records(
-    rows: Iterator[SourceRow], schema: Schema, name: str, place: str, limit: int | None, on_error: str
-) -> tuple[list[Record], list[Quarantined], tuple[str, ...]]:
-    """The records, the rows that are none, and what else the rows of the records hold."""
+def read_records(
+    rows: Iterable[SourceRow], read: Callable[[int, Any], Record], place: str, limit: int | None, on_error: str
+) -> tuple[list[Record], list[Quarantined]]:
+    """The records, at most the first `limit` ones, and the rows before the last that are none.
+
+    read: the record of a row's number and value; raises BadRow. Raises UserError for rows without one record, and with
+    on_error=fail for the first bad row.
+    """
     records: list[Record] = []
     quarantined: list[Quarantined] = []
-    unread: dict[str, None] = {}
     for number, line, value, problem in rows:
         try:
             if problem is not None:
                 raise BadRow(problem)
-            fields = read_fields(schema, value)
+            records.append(read(number, value))
         except BadRow as error:
             bad = Quarantined(place, line, number, str(error), value)
             if on_error == "fail":
@@ -299,12 +301,16 @@ def _records(
                     "go on without it."
                 ) from None
             quarantined.append(bad)
-            continue
-        records.append(Record(record_id(*fields), number, *fields, name, value))
-        unread.update(dict.fromkeys(schema.unread(value)))
         if len(records) == limit:
             break
-    return records, quarantined, tuple(unread)
+    if not records and not quarantined:
+        raise UserError(f"{place} holds no record: there is no row in it.")
+    if not records:
+        raise UserError(
+            f"{place} holds no readable record: all {len(quarantined)} rows are bad, the first one "
+            f"({_where(quarantined[0])}): {quarantined[0].reason}."
+        )
+    return records, quarantined
 
 
 def _where(bad: Quarantined) -> str:

@@ -107,10 +107,6 @@ def _has(*keys: str) -> Callable[[Row], bool]:
     return lambda row: all(key in row for key in keys)
 
 
-def _whole(row: Row) -> list[Row]:
-    return [row]
-
-
 # -- columns of texts ------------------------------------------------------------------------------------
 
 
@@ -175,7 +171,7 @@ def _reasoned(question: str, rationale: str, answer: str) -> Schema:
         return Fields(asked, "", f"{why}\nThe answer is {_text(row, answer)}")
 
     keys = (question, rationale, answer)
-    return Schema(_has(*keys), read, ", ".join(keys), _whole, lambda row: _others(row, keys))
+    return Schema(_has(*keys), read, ", ".join(keys), lambda row: [row], lambda row: _others(row, keys))
 
 
 # -- chats -----------------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ class Template:
             datetime.date.fromisoformat(date)
         except (TypeError, ValueError):
             raise UserError(f"template.date={date} is no date; write it as '2024-07-26'.") from None
+        for key, text in (("with_input", with_input), ("without_input", without_input)):
+            _check_placeholders(f"template.{key}", text or "")
+        for role, text in (turns or {}).items():
+            if "{text}" not in text:
+                raise UserError(f"template.turns.{role}={text!r} drops the turn; write {{text}} where its text stands.")
         self.name, self.bos, self.boundary, self.max_length = name, bos, boundary, max_length
         self.with_input, self.without_input, self.direct = with_input, without_input, direct
         self.turns, self.date = dict(turns or {}), date
@@ -201,15 +206,9 @@ class Template:
             "turns": [piece for role, text in record.turns for piece in self._turn(role, text)],
         }
         pieces = []
-        for literal, name, _, _ in string.Formatter().parse(chosen or ""):
+        for literal, name, _, _ in string.Formatter().parse(chosen):
             pieces.append(Piece(literal, "template"))
-            if name is not None:
-                if name not in parts:
-                    raise UserError(
-                        f"template {self.name}: placeholder {{{name}}} is unknown; "
-                        f"known: {', '.join('{' + key + '}' for key in parts)}."
-                    )
-                pieces += parts[name]
+            pieces += parts[name] if name is not None else []
         return [piece for piece in pieces if piece.text]
 
     def _turn(self, role: str, text: str) -> Iterator[Piece]:
@@ -264,7 +263,10 @@ class Template:
         """The prompt of an answer alone: what follows the common prefix of the renderings with and without the
         generation prompt. No token of either is cut in two. BOS comes first if the chat template begins with it."""
         texts = [self._rendered(roles, _marks(roles), tokenizer, opened) for opened in (True, False)]
-        opened, closed = (_unless_refused(tokens) for tokens in tokenise(texts, tokenizer, markup=True))
+        opened, closed = both = tokenise(texts, tokenizer, markup=True)
+        for refusal in both:
+            if isinstance(refusal, RefusedError):
+                raise refusal
         differing = (i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
         cut, before = next(differing, min(map(len, texts))), -1
         while cut != before:
@@ -293,6 +295,15 @@ class Template:
                 raise UserError(f"The tokenizer's chat template is no Jinja template: {one_line(error)}.") from None
             except Exception as error:  # a template may raise anything, for this record alone
                 raise RefusedError(f"{TEMPLATE_REFUSES}: {one_line(error)}") from error
+
+
+def _check_placeholders(key: str, text: str) -> None:
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise UserError(f"{key} is no format string ({error}); write {{{{ and }}}} for braces of the text.") from None
+    for name in sorted(names - {"instruction", "input", "turns"}):
+        raise UserError(f"{key}: placeholder {{{name}}} is unknown; known: {{instruction}}, {{input}}, {{turns}}.")
 
 
 def _roles(record: Record) -> tuple[str, ...]:
@@ -330,9 +341,3 @@ def _spans(pieces: Sequence[Piece], offsets: list, base: int) -> dict[str, tuple
             if inside:
                 spans[piece.role] = (base + inside[0], base + inside[-1] + 1)
     return spans
-
-
-def _unless_refused(tokens: Tokens | RefusedError) -> Tokens:
-    if isinstance(tokens, RefusedError):
-        raise tokens
-    return tokens

@@ -227,10 +227,11 @@ def _in_parts(text: str, pieces: list[Piece], tokenizer, markup: bool, continued
     control = control_ids(tokenizer)
     while True:
         whole = Tokens([], [])
-        for n, tokens in enumerate(_tokenise_parts(text, parts, tokenizer, continued)):
+        for begin, end, own in parts:
+            first = begin == 0 and not continued
+            (tokens,) = (tokenise if first else _continue)([text[begin:end]], tokenizer, own)
             if isinstance(tokens, RefusedError):
                 return tokens
-            begin = parts[n][0]
             whole.ids.extend(tokens.ids)
             whole.offsets.extend((a + begin, b + begin) for a, b in tokens.offsets)
         found = _control_in_record(whole, text, pieces, control)
@@ -248,19 +249,6 @@ def _in_parts(text: str, pieces: list[Piece], tokenizer, markup: bool, continued
             for start, stop, own in parts
             for begin, end in pairwise([start, *cuts[bisect_right(cuts, start) : bisect_left(cuts, stop)], stop])
         ]
-
-
-def _tokenise_parts(text: str, parts: list[tuple[int, int, bool]], tokenizer, continued: bool) -> list:
-    """Tokens of each part; the first begins the text unless that goes on after another."""
-    results: list = [None] * len(parts)
-    for markup in (False, True):
-        for first in (False, True):
-            function = tokenise if first and not continued else _continue
-            where = [n for n, (_, _, own) in enumerate(parts) if own == markup and (n == 0) == first]
-            texts = [text[parts[n][0] : parts[n][1]] for n in where]
-            for n, tokens in zip(where, function(texts, tokenizer, markup), strict=True):
-                results[n] = tokens
-    return results
 
 
 def one_line(error: Exception) -> str:

@@ -61,6 +61,28 @@ def leaves(name: str) -> list[StockTask]:
     return [StockTask(leaf, index[leaf].yaml_path, index[leaf].cfg) for leaf in _expand(name, index)[0]]
 
 
+def check_metrics(name: str, metrics: Iterable[str]) -> None:
+    """Raises UserError for a tag or group for which the harness reports no metric, and for a metric that a task or
+    group does not have. Where code of the task names its metrics, only a run tells."""
+    index = _index([name])
+    config, kind = index[name].cfg or {}, index[name].kind.name
+    listed = config.get("metric_list" if kind == "TASK" else "aggregate_metric_list") or []
+    if kind in ("TAG", "GROUP") and not listed:
+        raise UserError(
+            f"Evaluation task {name!r} stands for tasks of which lm-eval reports no common metric: name them one by "
+            f"one in evaluation.tasks: {', '.join(_expand(name, index)[0])}."
+        )
+    listed = [listed] if isinstance(listed, Mapping) else listed
+    known = sorted(str(one["metric"]) for one in listed)
+    coded = "process_results" in config and index[name].yaml_path.parents[1] != OWN_TASKS
+    coded |= not listed or any("/" in one["metric"] or "hf_evaluate" in one for one in listed)
+    for metric in metrics:
+        if not coded and metric.partition(",")[0] not in known:
+            raise UserError(
+                f"Task {name!r} has no metric {metric!r}: choose from {', '.join(known)} in evaluation.tasks."
+            )
+
+
 def definition_folders(names: Iterable[str]) -> list[Path]:
     """Folders whose YAMLs together define every task and group that `names` need."""
     names = list(names)

@@ -55,9 +55,9 @@ Term = tuple[float, list[Key], np.ndarray, np.ndarray]  # weight, items, a, b
 class Measurement:
     """One metric of one model, item by item.
 
-    keys: all items, sorted. population, contribution: (units,) number of the task or data set, and c summed over what
-    was asked of one document. right: (items,) whether each is right, where the metric is a share of right answers;
-    otherwise None.
+    keys: all items, each once, sorted. population, contribution: (units,) number of the task or data set, and c summed
+    over what was asked of one document. right: (items,) whether each is right, where the metric is a share of right
+    answers; otherwise None.
     """
 
     metric: str
@@ -116,9 +116,10 @@ def compare_results(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], averages: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """({metric: comparison as JSON}, {metric without a test: reason}) of two results of `evaluate_model`."""
-    (mine, why), (others, _) = measurements(ours, averages), measurements(theirs, averages)
+    (mine, why), (others, other_why) = measurements(ours, averages), measurements(theirs, averages)
     tested = {key: asdict(compare_items([mine[key]], [others[key]])) for key in mine if key in others}
-    return tested, why
+    untested = {key: other_why.get(key, "the other model has no value") for key in mine if key not in others}
+    return tested, untested | why
 
 
 class _Untestable(Exception):
@@ -146,7 +147,7 @@ def measurement(metric: str, terms: Sequence[Term], higher_is_better: bool) -> M
         _, items, a, b = terms[0]
         if b[0] and (b == b[0]).all() and np.isin(a / b[0], (0, 1)).all():
             right = (a / b[0])[sorted(range(len(items)), key=items.__getitem__)] == 1
-    return Measurement(metric, float(value), higher_is_better, tuple(sorted(keys)), population, summed, right)
+    return Measurement(metric, float(value), higher_is_better, tuple(sorted(set(keys))), population, summed, right)
 
 
 def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> Comparison:
@@ -306,11 +307,21 @@ def _terms(
     keys = [(row["task"], row["doc_id"], row["doc_hash"]) for row in items]
     if len(set(keys)) < len(keys):
         raise _Untestable("its items were answered more than once")
-    pairs = np.array([_pair(metric, row["metrics"][metric]) for row in items], dtype=float)
+    pairs = np.array([pair(metric, row["metrics"][metric]) for row in items], dtype=float)
     return [(1.0, keys, pairs[:, 0], pairs[:, 1])]
 
 
-def _pair(metric: str, value: Any) -> tuple[float, float]:
+def ratio_stderr(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Standard error of R = sum(a) / sum(b) over k items (a, b), for which the harness has no closed form: to first
+    order sqrt(k / (k - 1) * sum((a - R b)^2)) / sum(b). None for fewer than two items or nothing to count."""
+    k, total = len(pairs), sum(b for _, b in pairs)
+    if k < 2 or total == 0:
+        return None
+    ratio = sum(a for a, _ in pairs) / total
+    return math.sqrt(k / (k - 1) * sum((a - ratio * b) ** 2 for a, b in pairs)) / total
+
+
+def pair(metric: str, value: Any) -> tuple[float, float]:
     """(a, b) of one item."""
     match value:
         case bool() | int() | float():

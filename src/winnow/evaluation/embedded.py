@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,19 +113,3 @@ def choice_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]
         "acc": float(total.index(max(total)) == doc["gold"]),
         "acc_norm": float(per_byte.index(max(per_byte)) == doc["gold"]),
     }
-
-
-def bits_per_byte_stderr(pairs: Sequence[tuple[float, int]]) -> float | None:
-    """Standard error of the ratio R = -sum(l) / (ln 2 * sum(n)) over items of l nats and n bytes.
-
-    First-order (delta method): sqrt(k / (k - 1) * sum((b - R n)^2)) / sum(n), with b = -l / ln 2 the bits of one
-    of the k items. The harness has no closed form for a ratio. None for fewer than two items.
-    """
-    k = len(pairs)
-    if k < 2:
-        return None
-    bits = [-nats / math.log(2) for nats, _ in pairs]
-    total = sum(n for _, n in pairs)
-    ratio = sum(bits) / total
-    residual = sum((b - ratio * n) ** 2 for b, (_, n) in zip(bits, pairs, strict=True))
-    return math.sqrt(k / (k - 1) * residual) / total

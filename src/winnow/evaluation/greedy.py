@@ -39,8 +39,11 @@ def greedy_answers(
     engine = HuggingFaceEngine(model, tokenizer)
     sampling = Sampling(answers=1, temperature=0.0, max_new_tokens=max_tokens, layers=())
 
-    def stop(tokens: list[int]) -> bool:
-        return _stopped(tokenizer.decode(tokens, skip_special_tokens=True), until)
+    def stopped(tokens: list[int]) -> bool:
+        text = tokenizer.decode(tokens, skip_special_tokens=True).lstrip()
+        return any(stop in text for stop in until)
+
+    stop = stopped if until else None  # to decode an answer at each of its tokens takes time
 
     def answer(own: Sequence[list[Ids]]) -> list[list[str]]:
         with tqdm(total=sum(map(len, own)), desc="Generating answers", disable=not progress) as bar:
@@ -58,10 +61,6 @@ def greedy_answers(
         prompt: text for batch, own in zip(batches, texts, strict=True) for prompt, text in zip(batch, own, strict=True)
     }
     return [answers[prompt] for prompt in prompts]
-
-
-def _stopped(text: str, until: Sequence[str]) -> bool:
-    return any(stop in text.lstrip() for stop in until)
 
 
 def _text(tokenizer, tokens: Sequence[int], until: Sequence[str]) -> str:

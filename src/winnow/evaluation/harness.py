@@ -22,8 +22,8 @@ import torch
 
 from winnow.distributed import from_leader
 from winnow.errors import UserError
-from winnow.evaluation import embedded, nlu
 from winnow.evaluation.code_execution import confinement
+from winnow.evaluation.comparison import pair, ratio_stderr
 from winnow.evaluation.suite import Suite, TaskSpec
 from winnow.store.describe import describe
 from winnow.store.files import replacing
@@ -75,8 +75,8 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
                 for key in [key for key, one in found.items() if not math.isfinite(one["value"])]:
                     one = found.pop(key)
                     result["skipped"][key] = f"it is {one['value']} over its {one['n']} items"
-            groups = [spec.task for spec in specs if spec.task not in raw["samples"]]
-            result["groups"] = {name: _leaves(name, raw["group_subtasks"]) for name in groups}
+            groups = {spec.task: _stock(spec, suite) for spec in specs if spec.task not in raw["samples"]}
+            result["groups"] = {name: [leaf.name for leaf in leaves] for name, leaves in groups.items()}
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
             result["samples"] = str(_write_samples(raw["samples"], workdir / "samples.jsonl"))
     _add_averages(result, suite)
@@ -93,10 +93,10 @@ def help_leader(model, tokenizer, suite: Suite) -> None:
             HarnessModel(model, tokenizer, suite.batch_size, prompts=from_leader(None)).follow()
 
 
-def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Suite) -> dict[str, Any]:
-    """Two results of `evaluate_model` in the form of results.json; delta = tuned - base, for each shared metric."""
-    models = {"base": dict(base)} | ({"tuned": dict(tuned)} if tuned is not None else {})
-    before, after = base["metrics"], (tuned or {"metrics": {}})["metrics"]
+def compare(models: Mapping[str, Mapping[str, Any]], suite: Suite) -> dict[str, Any]:
+    """Results of `evaluate_model`, of `base` and perhaps other models, in the form of results.json; delta = tuned -
+    base, for each shared metric."""
+    before, after = models["base"]["metrics"], models.get("tuned", {"metrics": {}})["metrics"]
     return {
         "suite": suite.name,
         "models": models,
@@ -108,7 +108,7 @@ def compare(base: Mapping[str, Any], tuned: Mapping[str, Any] | None, suite: Sui
 
 
 def runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
-    """(tasks to run, {task left out: why})."""
+    """(tasks to run, {task left out: why}). Raises UserError for a task or a metric that there is not."""
     specs, skipped = [], {}
     for spec in suite.tasks:
         if any(leaf.runs_model_code for leaf in _stock(spec, suite)) and not suite.allow_code_execution:
@@ -119,9 +119,13 @@ def runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
 
 
 def _stock(spec: TaskSpec, suite: Suite) -> list[StockTask]:
-    from winnow.evaluation.catalogue import leaves
+    from winnow.evaluation.catalogue import check_metrics, leaves
 
-    return [] if spec.task in suite.written else leaves(spec.task)
+    if spec.task in suite.written:
+        return []
+    found = leaves(spec.task)
+    check_metrics(spec.task, spec.metrics)
+    return found
 
 
 def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, Any], int]:
@@ -169,11 +173,6 @@ def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) ->
     return metrics, subtasks
 
 
-def _leaves(name: str, members: Mapping[str, Sequence[str]]) -> list[str]:
-    below = [leaf for member in members.get(name, ()) for leaf in _leaves(member, members)]
-    return list(dict.fromkeys(below)) or [name]
-
-
 def _task_metrics(
     name: str, values: Mapping[str, Any], raw: Mapping[str, Any], conditions: Collection[str]
 ) -> dict[str, dict[str, Any]]:
@@ -187,10 +186,8 @@ def _task_metrics(
     for metric, kinds in filters.items():
         for kind in kinds:
             stderr = values.get(f"{metric}_stderr,{kind}")
-            if metric == "bits_per_byte":
-                stderr = embedded.bits_per_byte_stderr([row[metric] for row in raw["samples"][name]])
-            elif name in conditions and metric.endswith("_f1"):
-                stderr = nlu.micro_f1_stderr([row[metric] for row in raw["samples"][name]])
+            if metric == "bits_per_byte" or (name in conditions and metric.endswith("_f1")):
+                stderr = ratio_stderr([pair(metric, row[metric]) for row in raw["samples"][name]])
             label = metric if kind == _NO_FILTER or len(kinds) == 1 else f"{metric},{kind}"
             entries[label] = {
                 "value": float(values[f"{metric},{kind}"]),

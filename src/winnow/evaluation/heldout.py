@@ -60,9 +60,11 @@ def heldout_suite(
     together with the record. headline: of the further tasks, behind the bits per byte of the run's own kind and the
     others. Other arguments: see `Suite`.
 
-    Raises UserError where a pool has too few records.
+    Raises UserError where a pool is unknown or has too few records.
     """
     for key, column in kinds.items():
+        if key not in pools:
+            raise UserError(f"evaluation.kinds names {key!r}, which is no pool: choose from {', '.join(pools)}.")
         pools = {name: pool for name, pool in pools.items() if name != key} | by_kind(key, pools[key], column)
     taken = {record.id for record in besides.records}
     of_its_kind = sorted(pools, key=lambda key: pools[key].source != besides.source)
@@ -91,12 +93,21 @@ def heldout_suite(
 
 
 def by_kind(name: str, pool: Pool, column: str) -> dict[str, Pool]:
-    """{`<name>_<value>`: the records whose row has this value in the column}. Raises UserError where no row has one."""
+    """{`<name>_<value>`: the records whose row has this value in the column}. Raises UserError where no row has one,
+    and where two values give one name."""
     found: dict[str, list[Record]] = {}
+    values: dict[str, str] = {}
     for record in pool.records:
         value = record.raw.get(column)
-        if value:
-            found.setdefault(f"{name}_{re.sub(r'[^a-z0-9]+', '_', str(value).lower()).strip('_')}", []).append(record)
+        if value is None or value == "":
+            continue
+        key = f"{name}_{re.sub(r'[^a-z0-9]+', '_', str(value).lower()).strip('_')}"
+        if values.setdefault(key, str(value)) != str(value):
+            raise UserError(
+                f"evaluation.kinds.{name}={column}: the values {values[key]!r} and {str(value)!r} give one name, "
+                f"{key}; write them in words that differ in letters or digits."
+            )
+        found.setdefault(key, []).append(record)
     if not found:
         raise UserError(f"evaluation.kinds.{name}={column}: no row of {pool.source} has a value in this column.")
     return {key: replace(pool, records=found[key]) for key in sorted(found)}

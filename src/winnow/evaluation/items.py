@@ -3,7 +3,6 @@ others."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from winnow.errors import UserError
 from winnow.evaluation.embedded import HUB_NAME, load_heldout
 from winnow.evaluation.harness import quiet_harness, runnable
 from winnow.evaluation.suite import Suite
+from winnow.store.files import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +117,8 @@ def _asked_rows(suite: Suite) -> Iterator[Mapping[str, Any]]:
                 # The evaluation may lie in the store; if not, it says itself what it lacks.
                 log.warning("Overlap with %s is not counted, because its data cannot be read: %s", leaf.name, error)
         else:
-            with mirrored_files(leaf, Path(suite.mirror).expanduser())[split].open(encoding="utf-8") as file:
-                yield from map(json.loads, file)
+            file = mirrored_files(leaf, Path(suite.mirror).expanduser())[split]
+            yield from (row for _, row in read_lines(file))
 
 
 def _split(task: Any, wanted: str | None) -> tuple[str, Iterable[Mapping[str, Any]]]:

@@ -20,6 +20,7 @@ from winnow.evaluation import embedded, nlu
 from winnow.evaluation.catalogue import StockTask, definition_folders, leaves
 from winnow.evaluation.mirror import mirrored_files, write_overlay
 from winnow.evaluation.suite import Suite, TaskSpec
+from winnow.store.files import read_lines
 
 Pairs = dict[tuple[str, str], tuple[list[int], list[int]]]
 Prompts = dict[str, list[int]]
@@ -49,10 +50,15 @@ def load_tasks(
             write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser()), folder, cache)
     prompts = _write_conditions(suite, template, tokenizer, folder, cache)
     manager = TaskManager(include_path=[*definition_folders(tasks), folder], include_defaults=False)
-    loaded = _load(manager, [spec.task for spec in specs], suite)
+    names = [spec.task for spec in specs]
+    try:
+        loaded = manager.load(names)
+    except OSError as error:  # offline the hub library raises ConnectionError or FileNotFoundError
+        if suite.mirror is not None:
+            raise
+        raise _not_to_be_had(names, error) from error
     for spec in specs:
-        names = [leaf.name for leaf in tasks.get(spec.task, ())] or [spec.task]
-        for name in names:
+        for name in [leaf.name for leaf in tasks.get(spec.task, ())] or [spec.task]:
             task = loaded["tasks"][name]
             own = task.get_config("num_fewshot") or 0
             task.set_config("num_fewshot", own if spec.num_fewshot is None else spec.num_fewshot)
@@ -91,7 +97,9 @@ def check_data(suite: Suite) -> None:
         if source in (None, embedded.HUB_NAME):
             continue
         if suite.mirror is not None:
-            _check_lines(mirrored_files(task, Path(suite.mirror).expanduser())[task.evaluated_split])
+            file = mirrored_files(task, Path(suite.mirror).expanduser())[task.evaluated_split]
+            if not sum(1 for _ in read_lines(file)):
+                raise UserError(f"{file} is empty: an item on each line was expected.")
         elif (source, task.config.get("dataset_name")) not in asked:
             asked.add((source, task.config.get("dataset_name")))
             import datasets
@@ -101,20 +109,6 @@ def check_data(suite: Suite) -> None:
                 datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options).download_and_prepare()
             except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
                 raise _not_to_be_had([name], error) from error
-
-
-def _check_lines(file: Path) -> None:
-    number = 0
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{file}, line {number}: no JSON ({error}); mend the line or take it out.") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{file}, line {number}: an object was expected, found {type(row).__name__}.")
-    if not number:
-        raise UserError(f"{file} is empty: an item on each line was expected.")
 
 
 def _not_to_be_had(names: list[str], error: Exception) -> UserError:
@@ -141,15 +135,6 @@ def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Pa
         base = leaves(f"nlu_{condition.dataset}")[0]
         write_overlay(replace(base, name=name), {"test": file}, folder, cache)
     return prompts
-
-
-def _load(manager: TaskManager, names: list[str], suite: Suite) -> Mapping[str, Any]:
-    if suite.mirror is not None:
-        return manager.load(names)
-    try:
-        return manager.load(names)
-    except OSError as error:  # offline the hub library raises ConnectionError or FileNotFoundError
-        raise _not_to_be_had(names, error) from error
 
 
 def _check_resources(tasks: Mapping[str, Sequence[StockTask]]) -> None:

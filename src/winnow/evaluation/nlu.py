@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -235,17 +234,3 @@ def micro_f1(counts: Sequence[Counts]) -> float:
     """2 TP / (2 TP + FP + FN) of the sums over all samples; 0 if all counts are 0, as in the shared tasks' scorer."""
     tp, fp, fn = (sum(column) for column in zip(*counts, strict=True))
     return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0
-
-
-def micro_f1_stderr(counts: Sequence[Counts]) -> float | None:
-    """Standard error of F = sum(a) / sum(b) over samples of a = 2 TP, b = 2 TP + FP + FN.
-
-    First-order (delta method) for a ratio of sums: sqrt(k / (k - 1) * sum((a - F b)^2)) / sum(b) over k samples. None
-    for fewer than two samples or nothing to count.
-    """
-    k, total = len(counts), sum(2 * tp + fp + fn for tp, fp, fn in counts)
-    if k < 2 or total == 0:
-        return None
-    f1 = micro_f1(counts)
-    residual = sum((2 * tp - f1 * (2 * tp + fp + fn)) ** 2 for tp, fp, fn in counts)
-    return math.sqrt(k / (k - 1) * residual) / total

@@ -16,12 +16,13 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from winnow.backbone.causal_model import positions
 from winnow.backbone.memory import on_device
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.nlu import prompt_ids
-from winnow.store.files import read_json, write_atomically
+from winnow.store.files import read_json, read_lines, write_atomically
 from winnow.store.run_folder import earlier_output
 from winnow.tuning.saving import load_tuned
 
@@ -31,14 +32,8 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a file of questions, JSON Lines with question_id and text.")
     questions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: no JSON ({error}); one question a line was expected.") from None
-        if not isinstance(row, dict) or "question_id" not in row or not isinstance(row.get("text"), str):
+    for number, row in read_lines(path):
+        if "question_id" not in row or not isinstance(row.get("text"), str):
             raise UserError(f"{path}, line {number}: question_id and text (a text) were expected; mend the line.")
         questions.append(row)
     if not questions:
@@ -69,7 +64,7 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     """Write the greedy answers of a run's model under the run's template, and return the file.
 
     run: a finished run's folder. model: `tuned`, or `base` for its backbone. Raises UserError for a folder without a
-    run card or without a tuned model.
+    run card or without a tuned model, and for a question that leaves too little room for an answer.
     """
     asked = read_questions(questions)
     card = run / "run_card.json"
@@ -82,6 +77,12 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     backbone = backbone if folder is None else load_tuned(backbone, folder)
     records = [Record(str(i), i, one["text"], "", "", (), "", {}) for i, one in enumerate(asked)]
     prompts = [tuple(ids) for ids in prompt_ids(records, template, backbone.tokenizer)]
+    longest, limit = max(map(len, prompts)) + max_tokens, positions(backbone.model.config)
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"{questions}: the longest question and --max-tokens={max_tokens} make {longest} tokens, but the backbone "
+            f"reads {limit}; lower --max-tokens or shorten the question."
+        )
     moved = on_device(backbone.model, OmegaConf.to_container(config.trainer))
     texts = greedy_answers(moved, backbone.tokenizer, prompts, [], max_tokens, batch_size)
     about = {"template": template.name, "max_tokens": max_tokens, "temperature": 0.0}

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from winnow.backbone.causal_model import CausalModel, gap_mask
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.shared import join_in
+from winnow.data.batching import pad_right
 from winnow.distributed import dealt
 
 Ids = tuple[int, ...]
@@ -105,10 +106,7 @@ def _sum(prefix: SharedPrefix, states: torch.Tensor, answer: Ids) -> Score:
 
 def _padded(texts: Sequence[Ids], device) -> torch.Tensor:
     """(texts, longest): ids padded on the right with 0, which causal attention never shows to a real token."""
-    ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text)
-    return ids.to(device)
+    return torch.tensor(pad_right(texts, 0), dtype=torch.long, device=device)
 
 
 def _alike(prompts: Iterable[Ids], batch_size: int) -> Iterable[list[Ids]]:

@@ -72,6 +72,13 @@ class Suite(Identified):
             raise UserError(f"evaluation.limit={self.limit} is not a whole number of items: give 1 or more, or null.")
         if self.batch_size < 1:
             raise UserError(f"evaluation.batch_size={self.batch_size} is too small: give 1 or more.")
+        for own in [task for task in tasks if self._is_own(task.task)]:
+            if self.chat_template or own.num_fewshot:
+                setting = "chat_template=true" if self.chat_template else f"num_fewshot={own.num_fewshot}"
+                raise UserError(
+                    f"evaluation: {setting} does not fit the task {own.task}, whose prompts are those of the run's "
+                    f"template: leave the setting or the task out."
+                )
         reported = {f"{task.task}/{metric}" for task in tasks for metric in task.metrics}
         for name, keys in averages.items():
             self._known(keys, reported, f"averages.{name}")
@@ -106,7 +113,10 @@ class Suite(Identified):
     @property
     def uses_template(self) -> bool:
         """Whether prompts come from the run's own template; stock tasks bring their own."""
-        return bool(self.written) or any(task.task.startswith("embedded") for task in self.tasks)
+        return any(self._is_own(task.task) for task in self.tasks)
+
+    def _is_own(self, task: str) -> bool:
+        return task in self.written or task.startswith("embedded")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -132,4 +142,6 @@ def _task_spec(raw: Mapping[str, Any]) -> TaskSpec:
         raise UserError(
             f"evaluation.tasks: an entry has the keys {sorted(raw)}; expected task, metrics and perhaps num_fewshot."
         )
+    if isinstance(raw["metrics"], str):
+        raise UserError(f"evaluation.tasks: the metrics of {raw['task']} are a list: [{raw['metrics']}].")
     return TaskSpec(str(raw["task"]), tuple(raw["metrics"]), raw.get("num_fewshot"))

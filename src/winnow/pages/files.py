@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 def run_cards(folder: Path) -> list[Path]:
     """The run cards below a folder, without the copies that W&B stores."""
-    return sorted(path for path in folder.rglob("run_card.json") if "wandb" not in path.relative_to(folder).parts)
+    return sorted(path for path in folder.rglob("run_card.json") if not path.match("wandb/*run-*/files/*"))
 
 
 def render(template: str, content: Mapping[str, Any], **filters: Callable) -> str:

@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from winnow.pages.card import change_lines
-from winnow.store.files import read_json, write_atomically
+from winnow.store.files import read_json
 from winnow.store.run_folder import earlier_output, present
-
-
-def write_model_card(run: Path) -> None:
-    """Write `model_card.md` from the files of the run folder."""
-    write_atomically(run / "model_card.md", tuned_model_card(run))
 
 
 def tuned_model_card(run: Path) -> str:

@@ -3,8 +3,10 @@
 // the titles itself.
 "use strict";
 const value = (row, column) => {
-  const cell = row.cells[column], text = cell ? cell.dataset.value ?? cell.textContent.trim() : "";
-  return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
+  const cell = row.cells[column], shown = cell ? cell.dataset.value ?? cell.textContent.trim() : "";
+  const text = shown === "–" ? "" : shown; // no number
+  const number = Number(text.replaceAll(",", "").replace("−", "-").replace(/%$| times$/, ""));
+  return text === "" || Number.isNaN(number) ? text : number;
 };
 for (const head of document.querySelectorAll("table.sorts thead th")) {
   head.tabIndex = 0;

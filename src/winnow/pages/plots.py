@@ -65,7 +65,7 @@ def score_histogram(
     low, high, outside = _range(values, [value for value, _, _ in lines])
     shown = np.clip(values, low, high)
     width = (high - low) / np.clip(round(2 * np.sqrt(len(shown))), 10, 60)
-    # Bars begin at the cut, so that no bar mixes the two sides of it.
+    # Bars begin at the cut, so that none mixes its two sides where high scores are wanted.
     start = low if cut is None else cut - width * np.ceil((cut - low) / width)
     bins = start + width * np.arange(np.ceil((high - start) / width) + 1)
     bins[-1] = max(bins[-1], high)

@@ -6,14 +6,13 @@ values. The page reports a stage without files as not run.
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet
 import yaml
 from markupsafe import Markup
 
@@ -26,6 +25,7 @@ from winnow.pages.files import read_json, render
 from winnow.pages.robustness import robustness_curves, robustness_table
 from winnow.pages.svg import rank_correlation
 from winnow.pages.verbs import asked_section
+from winnow.scoring.scores import Scores
 from winnow.store.differences import flatten
 from winnow.store.files import write_atomically
 
@@ -69,7 +69,10 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     tuning = read_json(folder / "tuning.json")
     detection = read_json(folder / "detection.json")
     diversity = read_json(folder / "diversity.json")
-    rows, about = _read_scores(folder / "scores.parquet")
+    rows, about = None, {}
+    if (folder / "scores.parquet").is_file():
+        table = Scores.read(folder / "scores.parquet")
+        rows, about = table.to_pylist(), Scores.about(table)
     content = {
         "folder": folder.resolve().name,
         "card": card,
@@ -86,7 +89,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "has_texts": records is not None,
         "open_records": OPEN_RECORDS,
         "links": [(path.name, words) for name, words in LINKS.items() for path in sorted(folder.glob(name))],
-        "wandb": _wandb(folder, (card or {}).get("config", {}).get("tracking") or {}),
+        "wandb": _wandb(folder / "wandb"),
     }
     content["names"] = _names(card, about, selection)
     if card is not None:
@@ -98,15 +101,12 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     return content
 
 
-def _wandb(folder: Path, tracking: Mapping[str, Any]) -> dict[str, str | None]:
-    """What leads to the W&B run: `url` where it is online and its team is known, `sync` where it is offline."""
-    file, links = folder / "wandb" / "run_id", {"url": None, "sync": None}
-    if any(file.parent.glob("offline-run-*")):
-        return links | {"sync": f"wandb sync {file.parent}/offline-run-*"}
-    if not file.is_file() or tracking.get("entity") is None:
-        return links
-    run_id = file.read_text(encoding="utf-8").strip()
-    return links | {"url": f"https://wandb.ai/{tracking['entity']}/{tracking['project']}/runs/{run_id}"}
+def _wandb(folder: Path) -> dict[str, str | None]:
+    """What leads to the W&B run: `url` where it is online, `sync` where it is offline."""
+    url, links = folder / "run_url", {"url": None, "sync": None}
+    if any(folder.glob("offline-run-*")):
+        return links | {"sync": f"wandb sync {folder}/offline-run-*"}
+    return links | {"url": url.read_text(encoding="utf-8").strip()} if url.is_file() else links
 
 
 def _tuning_section(tuning: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,18 +122,6 @@ def _tuning_section(tuning: Mapping[str, Any]) -> dict[str, Any]:
 
 def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | None:
     return None if selection is None else {one["row"]: one["selected"] for one in selection["decisions"]}
-
-
-def _read_scores(path: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
-    """The rows of scores.parquet and its metadata; (None, {}) without the file."""
-    if not path.is_file():
-        return None, {}
-    try:
-        table = pyarrow.parquet.read_table(path)
-        about = json.loads((table.schema.metadata or {})[b"winnow"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a score table ({error}); delete it and run the score stage again.") from error
-    return table.to_pylist(), about
 
 
 def _names(
@@ -233,7 +221,7 @@ def _record_card(
         "score": row["score"],
         "decision": decision,
         "parts": parts,
-        "defect": None if record is None else record.raw.get("defect"),
+        "defect": None if record is None else record.raw.get("defect") or None,
         "components": [(key, value) for key, value in row.items() if key not in NOT_COMPONENTS and value is not None],
     }
 
@@ -241,7 +229,7 @@ def _record_card(
 def _folded(text: str) -> dict[str, Any]:
     """The opening of a text, the rest that unfolds, and the number of characters left out."""
     text, length = text[:LONGEST], len(text)
-    opening = text if len(text) <= FOLD else text[:FOLD].rsplit(maxsplit=1)[0]
+    opening = text if len(text) <= FOLD else re.sub(r"(?<=\S)\s+\S*\Z", "", text[:FOLD])
     return {"open": opening, "rest": text[len(opening) :], "left_out": length - len(text)}
 
 

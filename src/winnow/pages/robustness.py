@@ -19,8 +19,8 @@ _LOOKS = ((BLUE, "-"), (RED, "-"), (AMBER, "-"), (GREY, "-"), (BLUE, "--"), (RED
 def robustness_table(results: Mapping[str, Any], metric: str = "micro_f1") -> list[dict[str, Any]]:
     """One row for each data set, noise and omega of results.json, in its order.
 
-    Keys: dataset, noise (`clean` first), omega (None where there is none), and for each model a mapping of value,
-    stderr and drop = value - clean value of the same model and data set. [] for results without noised conditions.
+    Keys: dataset, noise (`clean` first), omega (None where there is none), and for each model a mapping of value and
+    stderr. [] for results without noised conditions.
     """
     models = {name: model["metrics"] for name, model in results["models"].items()}
     rows: dict[str, dict[str, Any]] = {}
@@ -31,8 +31,7 @@ def robustness_table(results: Mapping[str, Any], metric: str = "micro_f1") -> li
                 continue
             omega = None if match["omega"] is None else float(match["omega"])
             row = rows.setdefault(key, {"dataset": match["dataset"], "noise": match["noise"], "omega": omega})
-            clean = metrics[f"{match['dataset']}/{_CLEAN}/{metric}"]["value"]
-            row[name] = {"value": entry["value"], "stderr": entry["stderr"], "drop": entry["value"] - clean}
+            row[name] = {"value": entry["value"], "stderr": entry["stderr"]}
     return list(rows.values())
 
 

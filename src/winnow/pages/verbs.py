@@ -45,7 +45,7 @@ def verb_object(instruction: str) -> tuple[str, str] | None:
     """(verb, object) of a command in lower case; None where the rule finds no such pair."""
     line = _POLITE.sub("", instruction.strip())
     # Marks end a phrase; a hyphen or an apostrophe stands inside a word.
-    words = re.findall(r"[a-z]+(?:[-'][a-z]+)*|[^\sa-z0-9]", re.split(r"[\n.!?]", line, maxsplit=1)[0].lower())
+    words = re.findall(r"[^\W\d_]+(?:[-'][^\W\d_]+)*|[^\w\s]|_", re.split(r"[\n.!?]", line, maxsplit=1)[0].lower())
     if not words or not words[0].isalpha() or words[0] in _NO_VERB:
         return None
     phrase: list[str] = []

@@ -14,7 +14,6 @@ import http.client
 import json
 import logging
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
@@ -123,12 +122,12 @@ class OpenAIDistortion:
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
                     rows = json.load(response)["data"]
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError, KeyError) as error:
+                found += [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
+            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"distortion.model={self.model}: OpenAI gave no embeddings ({error}); check key, model, network, "
                     f"or choose distortion=embedding."
                 ) from None
-            found += [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
         return torch.tensor(found)
 
 

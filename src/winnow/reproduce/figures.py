@@ -42,7 +42,7 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
             fill = {"markerfacecolor": "none", "linestyle": "--"} if printed else {"linestyle": "-"}
             axes.errorbar(xs, ys, yerr=None if printed else spreads, label=name, linewidth=1.4, **style, **fill)
         for row in table.rows:
-            level = row.cells[figure["y"]].mean if figure["y"] in row.cells else None
+            level = row.cell(figure["y"]).mean
             if figure.get("baseline") and _is(row, figure["baseline"]) and level is not None:
                 label = _label(row, figure["by"])
                 colour = COLOURS[list(series).index(label) % len(COLOURS)] if label in series else "grey"

@@ -18,9 +18,7 @@ IMPLIED = re.compile(r"\._(target|convert)_$|^evaluation\.averages\.")
 def commands(jobs: Sequence[Job], default: str) -> list[str]:
     """The commands of the jobs, oldest first, each with its number of jobs if there are several; `default` without a
     job."""
-    counts: dict[str, int] = {}
-    for job in sorted(jobs, key=lambda job: job.started):
-        counts[job.command] = counts.get(job.command, 0) + 1
+    counts = Counter(job.command for job in sorted(jobs, key=lambda job: job.started))
     if not counts:
         return [default]
     if len(counts) == 1:
@@ -31,12 +29,11 @@ def commands(jobs: Sequence[Job], default: str) -> list[str]:
 def changes(jobs: Sequence[Job]) -> list[str]:
     """`key=value` for each setting that the scale changed and that can change a number, with the number of jobs where
     that is not all of them."""
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter[str]] = {}
     for job in jobs:
         for key, (_, after) in job.changes.items():
             if after != ABSENT and key not in job.free and not (IMPLIED.search(key) or LEFT_OUT.search(key)):
-                values = counts.setdefault(key, {})
-                values[show_value(after)] = values.get(show_value(after), 0) + 1
+                counts.setdefault(key, Counter())[show_value(after)] += 1
     return [
         f"`{key}={value}`" + (f" in {count} of {len(jobs)} jobs" if count < len(jobs) else "")
         for key, values in sorted(counts.items())

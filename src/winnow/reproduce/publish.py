@@ -164,14 +164,14 @@ def content(table: Table, settings: Mapping[str, Any], scale: str) -> dict[str, 
     names = [_names(row) for row in table.rows]
     keys = dict.fromkeys([*COLUMNS, *(key for one in names for key in one)])
     varying = [key for key in keys if len({one.get(key) for one in names}) > 1]
-    metrics = [metric for metric in table.metrics if any(_has(row, metric) for row in table.rows)]
-    measured = [metric for metric in metrics if any(_mean(row, metric) is not None for row in table.rows)]
-    metrics = [*measured, *(metric for metric in metrics if metric not in measured)]
+    measured = [metric for metric in table.metrics if any(row.cell(metric).mean is not None for row in table.rows)]
+    printed = [metric for metric in table.metrics if any(row.cell(metric).paper for row in table.rows)]
+    metrics = [*measured, *(metric for metric in printed if metric not in measured)]
     command_lines = commands(finished, f"winnow experiment={table.paper}/{table.name} scale={scale}")
     rows = [
         {
             "names": [one.get(key, "") for key in varying],
-            "cells": [row.cells.get(metric, Cell()) for metric in metrics],
+            "cells": [row.cell(metric) for metric in metrics],
             "why": _why(row, settings["not_run"]),
             "measured": any(cell.mean is not None for cell in row.cells.values()),
         }
@@ -225,14 +225,6 @@ def _reasons(rows: list[Row], not_run: list[Mapping[str, Any]]) -> list[str]:
         if any(_why(row, [one]) for row in rows):
             reasons.setdefault(one["why"], []).append(", ".join(f"{key} {value}" for key, value in one["rows"].items()))
     return [f"{'; '.join(which)}: {why}." for why, which in reasons.items()]
-
-
-def _has(row: Row, metric: str) -> bool:
-    return metric in row.cells and (bool(row.cells[metric].paper) or row.cells[metric].mean is not None)
-
-
-def _mean(row: Row, metric: str) -> float | None:
-    return row.cells[metric].mean if metric in row.cells else None
 
 
 def _plain(value: float | None) -> str:

@@ -37,7 +37,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
             if isinstance(value, str):
                 home = max((one for one in homes if value == one or value.startswith(f"{one}/")), key=len, default="")
                 value = homes[home] + value[len(home) :] if home else value
-            settings[key] = _text(value)
+            settings[key] = text(value)
     return settings
 
 
@@ -110,9 +110,3 @@ def _group(key: str, jobs: Sequence[Run]) -> str | None:
 def _place(group: str) -> str:
     """The place of a group in the configuration: `scorer` for `backbone@scorer`."""
     return group.rsplit("@", 1)[-1]
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return text(value)

@@ -79,6 +79,10 @@ class Row:
     differing: tuple[str, ...] = ()
     own: bool = True
 
+    def cell(self, metric: str) -> Cell:
+        """An empty one where the row has none."""
+        return self.cells.get(metric, Cell())
+
 
 @dataclass
 class Table:
@@ -274,7 +278,7 @@ def _check_averages(rows: Sequence[Row], members: Sequence[str]) -> list[str]:
 def _average_of_the_measured(row: Row, members: Sequence[str]) -> None:
     """Where only some of the tasks behind the paper's average are measured, add the mean of these beside the mean of
     the paper's numbers for the same tasks, if it has one number for each."""
-    ran = [name for name in members if name in row.cells and row.cells[name].mean is not None]
+    ran = [name for name in members if row.cell(name).mean is not None]
     if not 1 < len(ran) < len(members):
         return
     cells = [row.cells[name] for name in ran]
@@ -288,7 +292,7 @@ def _average_of_the_measured(row: Row, members: Sequence[str]) -> None:
 
 
 def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:
-    """A row `setting=best` for each group of rows that differ in `setting` alone: the highest mean of each metric."""
+    """A row `setting=best` for each group of rows that differ in `setting` alone: the best mean of each metric."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         if setting is not None and setting in row.identity:
@@ -300,10 +304,15 @@ def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:
         best = Row(dict(rest) | {setting: "best"}, printed=False, own=all(row.own for row in members))
         for metric in dict.fromkeys(metric for row in members for metric in row.cells):
             cells = [row.cells[metric] for row in members if metric in row.cells]
-            top = max(cells, key=lambda cell: cell.mean)
+            top = (max if _high_is_good(cells[0]) else min)(cells, key=lambda cell: cell.mean)
             best.cells[metric] = Cell(ours=dict(top.ours), n=set(top.n), commits=set(top.commits), runs=top.runs)
         made.append(best)
     return made
+
+
+def _high_is_good(cell: Cell) -> bool:
+    job, one = cell.runs[0]
+    return one.key is None or job.model["metrics"][one.key]["higher_is_better"]
 
 
 def _means(rows: Sequence[Row], column: str | None) -> list[Row]:
@@ -334,15 +343,14 @@ def _means(rows: Sequence[Row], column: str | None) -> list[Row]:
 def _derive(
     rows: Sequence[Row], metric: str, rule: Mapping[str, Any], read: dict[Path, dict[str, Measurement]]
 ) -> list[str]:
-    """Add the difference from the reference row, with its paired interval, to every row that has a reference. The
-    footnotes say where the runs lack the samples for an interval."""
+    """Add the difference from the reference row, with its paired interval, to every measured row that has a reference.
+    The footnotes say where the runs lack the samples for an interval."""
     over = {key: text(value) for key, value in rule["over"].items()}
     untested: dict[str, int] = {}
+    rows = [row for row in rows if row.cell(rule["of"]).mean is not None]
     for row in rows:
-        if matches(row.identity, over) or rule["of"] not in row.cells:
-            continue
-        partners = [one for one in rows if one is not row and _is_reference(one, row, over) and rule["of"] in one.cells]
-        if len(partners) == 1:
+        partners = [one for one in rows if one is not row and _is_reference(one, row, over)]
+        if len(partners) == 1 and not matches(row.identity, over):
             own, other = row.cells[rule["of"]], partners[0].cells[rule["of"]]
             cell = Cell(derived=own.mean - other.mean, n=own.n | other.n, commits=own.commits | other.commits)
             row.cells[metric] = cell
@@ -359,6 +367,8 @@ def _test(metric: str, own: Cell, other: Cell, read: dict[Path, dict[str, Measur
     sides = []
     for cell in (own, other):
         side = []
+        if not cell.runs:
+            raise UserError("A mean over rows has no samples of its own.")
         for job, one in cell.runs:
             if job.folder not in read:
                 read[job.folder] = measurements(job.model, job.averages)[0]

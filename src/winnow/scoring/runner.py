@@ -173,9 +173,7 @@ class PassRunner:
         with worker_pool(self.attack_processes) as pool:
             for name, attack in attacks.items():
                 led, by = (loss, identity) if attack.search == "greedy" else (None, None)
-                tables[name] = attacked_prompts(
-                    attack, records, self.store, led, by, self.attack_processes, shown, pool
-                )
+                tables[name] = attacked_prompts(attack, records, self.store, led, by, shown, pool)
                 self.origin.setdefault(tables[name].fingerprint, tables[name].origin)
         return tables
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Pass
-from winnow.selection.budget import Budget, draw
+from winnow.selection.budget import Budget
 from winnow.selection.rule import Candidates, Picks
 
 
@@ -20,6 +22,8 @@ class Around(Budget):
     around: the rule that is controlled; order, vectors and classes are its own. ratio or count, budget and filters: of
     both. seed: of the draw. Raises UserError for `full`, which leaves nothing to draw from.
     """
+
+    version: ClassVar[int] = 2
 
     def __init__(
         self, around: Budget, ratio: float | None, count: int | None, budget: str, filters: Sequence[Range], seed: int
@@ -39,5 +43,11 @@ class Around(Budget):
         raise UserError(f"selection={self.name} draws beside what a method takes, and this method takes all records.")
 
     def drawn(self, candidates: Candidates) -> list[int]:
-        """All places in an order that is drawn from (seed, record id)."""
-        return sorted(range(candidates.n), key=lambda place: draw(self.seed, candidates.ids[place]))
+        """All places in an order that is drawn from (seed, record id), and is not the order of a rule that draws."""
+        return sorted(range(candidates.n), key=lambda place: draws.uniform("control", self.seed, candidates.ids[place]))
+
+    def _keys(self, score: np.ndarray, ids: Sequence[str], higher_is_better: bool) -> np.ndarray:
+        return self.around._keys(score, ids, higher_is_better)
+
+    def _number(self, candidates: Candidates, tokens: float) -> int:
+        return self.around._number(candidates, tokens)

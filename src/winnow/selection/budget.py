@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,7 +70,7 @@ class Budget:
             raise UserError(f"selection.ratio={ratio} must be above 0 and at most 1; 0.05 keeps 5 percent.")
         if budget not in BUDGETS:
             raise UserError(f"selection.budget={budget} is unknown; choose {', '.join(BUDGETS)}.")
-        if count is not None and (count != int(count) or count < 1):
+        if count is not None and count < 1:
             raise UserError(f"selection.count={count} must be a whole number of at least 1.")
         if order not in ORDERS:
             raise UserError(f"selection.order={order} is unknown; choose {', '.join(ORDERS)}.")
@@ -126,7 +127,7 @@ class Budget:
         valid = np.array([i for i, reason in enumerate(reasons) if reason is None], dtype=np.int64)
         budget = len(valid) if takes_all else self._amount(valid, reasons, lengths)
         ranked = valid[np.lexsort((valid, self._keys(score[valid], [ids[i] for i in valid], higher_is_better)))]
-        points = labels = None
+        points = labels = tokens = None
         if vectors is not None:
             points = directions(vectors, self.centre)
             labels = self.classify(points, ids)
@@ -143,8 +144,17 @@ class Budget:
                 known |= {"compared": np.nan_to_num(directions(compared, False)[ranked])}
             candidates = Candidates(len(ranked), **known)
             if self.budget == "answer_tokens":
-                picks = self._filled(candidates, budget)
-                budget = len(picks.taken)
+                number, wanted = self._number(candidates, budget), budget
+                picks = self.pick(candidates, number)
+                budget, reached = len(picks.taken), int(candidates.lengths[picks.taken].sum())
+                tokens = {"wanted": wanted, "reached": reached}
+                if number == len(valid) and reached < wanted:
+                    note = (
+                        f"Selection: only {reached} of the {wanted} answer tokens asked for, because the rule "
+                        f"{self.name} takes no more than {budget} of {len(valid)} valid records ({_tally(reasons)}); "
+                        f"lower selection.ratio or selection.count, or loosen the filters or the rule."
+                    )
+                    picks = replace(picks, note=note)
             else:
                 picks = self.pick(candidates, min(budget, len(valid)))
         note = picks.note
@@ -166,6 +176,7 @@ class Budget:
                 "ratio": None if takes_all else self.ratio,
                 "count": None if takes_all else self.count,
                 "budget_in": None if takes_all else self.budget,
+                "tokens": tokens,
                 "order": self.order,
                 "filters": [rule.reason for rule in filters],
                 "rule": {"name": "all" if takes_all else self.name, "seed": self.seed} | self._own() | picks.about,
@@ -236,8 +247,8 @@ class Budget:
             )
         return amount
 
-    def _filled(self, candidates: Candidates, tokens: float) -> Picks:
-        """The subset whose answers come nearest to `tokens`, by bisection over its number of records."""
+    def _number(self, candidates: Candidates, tokens: float) -> int:
+        """The number of records whose answers come nearest to `tokens`, by bisection; all if these are too few."""
 
         def lacking(number: int) -> float:
             return tokens - candidates.lengths[self.pick(candidates, number).taken].sum()
@@ -246,7 +257,9 @@ class Budget:
         while low < high:
             middle = (low + high) // 2
             low, high = (middle + 1, high) if lacking(middle) > 0 else (low, middle)
-        return self.pick(candidates, min((max(1, low - 1), low), key=lambda number: abs(lacking(number))))
+        if low == candidates.n and lacking(low) > 0:
+            return low
+        return min((max(1, low - 1), low), key=lambda number: abs(lacking(number)))
 
 
 def draw(seed: int, record_id: str) -> float:

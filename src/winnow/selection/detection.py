@@ -21,8 +21,8 @@ def detection(
     when every defective record ranks below every clean one, 0.5 by chance (the Mann-Whitney statistic).
 
     `rows` are rows of the score table (keys `id` and `score`), `defects` maps a record id to the kind of its
-    planted defect or None for a clean record, `dropped` holds ids that a filter took out. Records without a
-    score and dropped ones could not be selected, so they rank last, tied with one another.
+    planted defect, or None or "" (an empty cell) for a clean record, `dropped` holds ids that a filter took
+    out. Records without a score and dropped ones could not be selected, so they rank last, tied with one another.
 
     Returns `{"overall": {"auc", "n_defect", "n_clean"}, "by_kind": {kind: {"auc", "n"}}}`; each kind is
     compared with all clean records. An `auc` is None when there is no clean or no defective record to
@@ -38,7 +38,7 @@ def detection(
             raise ValueError(f"record {row['id']} has score {score}; a score that cannot be computed must be null")
         out = score is None or row["id"] in dropped
         preference[index] = -np.inf if out else (score if higher_is_better else -score)
-        kinds.append(defects[row["id"]])
+        kinds.append(defects[row["id"]] or None)
     # Only the order counts; ranks turn the minus infinities of "last" into numbers that the metric accepts.
     ranks = np.unique(preference, return_inverse=True)[1]
     clean = np.array([kind is None for kind in kinds], dtype=bool)

@@ -56,11 +56,11 @@ def evaluate(
     if not is_leader():
         return {}
     models = {name: _result(artifact) for name, artifact in artifacts.items()}
-    results = compare(models["base"], models.get("tuned"), suite)
+    results = compare(models, suite)
     if "tuned" in models:
         results["comparison"], results["untested"] = compare_results(models["tuned"], models["base"], suite.averages)
     drop_outputs_from(folder, "evaluate")
-    write_json(folder / "results.json", results | {"models": models})
+    write_json(folder / "results.json", results)
     return {
         f"{name}/{key}": metric["value"]
         for name, model in models.items()

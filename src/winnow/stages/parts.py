@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,9 +76,10 @@ def build_parts(cfg: DictConfig) -> Parts:
     suite = instantiate(cfg.evaluation)
     trainer: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_trainer(trainer)
+    own_passes = {"score": {**method.passes, **method.target_passes}, "select": selection.passes}
+    passes = [pass_ for stage, own in own_passes.items() if stage in stages for pass_ in own.values()]
     if trainer.get("strategy") == "fsdp":
-        scoring = [*method.passes.values(), *method.target_passes.values()]
-        _check_shared(stages, {"score": scoring, "select": selection.passes.values()})
+        _check_shared(passes)
     trainer["callbacks"] = list(instantiate(cfg.callbacks).values())
     runner = PassRunner(source, store, trainer, attack_processes=cfg.attack.processes, **cfg.scoring)
     scorer = runner if cfg.get("scorer") is None else runner.over(instantiate(cfg.scorer))
@@ -92,9 +93,9 @@ def build_parts(cfg: DictConfig) -> Parts:
     tuner, start = instantiate(cfg.tuning), instantiate(cfg.start)
     recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
     if "score" in stages:
-        _check_texts({**method.passes, **method.target_passes}, scorer, scoring_template)
+        _check_texts(own_passes["score"], scorer, scoring_template)
     if "select" in stages:
-        _check_texts(selection.passes, scorer, template)
+        _check_texts(own_passes["select"], scorer, template)
     if "tune" in stages and recipe is not None:
         check_sizes(recipe.tuner.batch_size, recipe.tuner.micro_batch_size, processes_of(trainer))
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
@@ -107,7 +108,7 @@ def build_parts(cfg: DictConfig) -> Parts:
             f"method={method.name} needs a target, records of what the model should get better at; give "
             f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
         )
-    _check_memory(stages, {**method.passes, **selection.passes}, scorer, recipe, scoring_template.max_length)
+    _check_memory(passes, scorer, recipe if "tune" in stages else None, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
     target = instantiate(cfg.target) if method.target_passes else None
     parts = (stages, folder, pool, target, template, scoring_template, method, pre_experience, selection, suite)
@@ -121,9 +122,9 @@ def _stages(cfg: DictConfig) -> list[str]:
     return [stage for stage in STAGES if stage in names]
 
 
-def _check_shared(stages: list[str], passes: Mapping[str, Iterable[Pass]]) -> None:
-    """Raises UserError for a pass that the processes cannot run with one model together. passes: of the stages."""
-    for pass_ in [one for stage, own in passes.items() if stage in stages for one in own]:
+def _check_shared(passes: Sequence[Pass]) -> None:
+    """Raises UserError for a pass that the processes cannot run with one model together."""
+    for pass_ in passes:
         greedy = pass_.attack is not None and pass_.attack.search == "greedy"
         if pass_.needs_gradients or greedy:
             what = "attack.search=greedy asks a model for losses" if greedy else "it reads gradients of a model"
@@ -133,19 +134,17 @@ def _check_shared(stages: list[str], passes: Mapping[str, Iterable[Pass]]) -> No
             )
 
 
-def _check_memory(
-    stages: list[str], passes: Mapping[str, Pass], scorer: PassRunner, recipe: Recipe | None, tokens: int
-) -> None:
-    """Raises UserError if no device here holds what the stages ask of the backbone."""
-    models = [pass_ for pass_ in passes.values() if pass_.runs_model and pass_.encoder is None]
-    if models and {"score", "select"} & set(stages):
+def _check_memory(passes: Sequence[Pass], scorer: PassRunner, recipe: Recipe | None, tokens: int) -> None:
+    """Raises UserError if no device here holds what the passes, and the tuning of the recipe, ask of the backbone."""
+    models = [pass_ for pass_ in passes if pass_.runs_model and pass_.encoder is None]
+    if models:
         cached = max((pass_.tokens_per_batch or 0) if pass_.max_new_tokens else 0 for pass_ in models)
         source, trainer = scorer.source, scorer.trainer
         processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
         size = shapes(source.skeleton)
         sharable = not any(pass_.needs_gradients for pass_ in models)
         check_scoring(source.name, size, source.dtype, room(trainer), tokens, cached, processes, sharable)
-    if recipe is not None and "tune" in stages:
+    if recipe is not None:
         source, trainer = recipe.runner.source, recipe.runner.trainer
         check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)
 

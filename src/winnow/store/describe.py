@@ -191,7 +191,19 @@ def _hash(source: str) -> str:
             node.body = [
                 one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
             ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+        elif isinstance(node, ast.JoinedStr):  # Python 3.12 puts an empty text behind a nested field
+            node.values = [one for one in node.values if getattr(one, "value", None) != ""]
+    return hashlib.sha256(_dump(tree).encode()).hexdigest()[:16]
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text, without the empty fields, of which each version of Python writes others."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={_dump(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 @functools.cache

@@ -75,6 +75,21 @@ def read_json(path: Path, *keys: str, cure: str = "delete it and run the stage t
     return content
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, object) of each line of a file that is not blank. Raises UserError, naming the line, for all else."""
+    with path.open("rb") as lines:  # as text, a line would end in more than one way
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: no JSON ({error}); mend the line or take it out.") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: an object was expected, found {type(row).__name__}.")
+            yield number, row
+
+
 def remove_partials(path: Path) -> None:
     """Remove what killed processes left of `replacing(path)`; `path.name` may be a pattern. Nobody may be at it."""
     for partial in path.parent.glob(f".{path.name}.*.tmp"):

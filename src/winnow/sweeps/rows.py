@@ -11,6 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 from winnow.errors import UserError
+from winnow.tracking.names import text
 
 
 def expand(
@@ -58,21 +59,9 @@ def _matches(job: Mapping[str, str], only: Mapping[str, Any], parse: Callable[[l
     """Whether a job's overrides (key -> `key=value`) have one of the values of `only` for every key of it."""
     for key, values in only.items():
         allowed = values if isinstance(values, list) else [values]
-        if key not in job or _plain(parse([job[key]])[0].value()) not in map(_plain, allowed):
+        if key not in job or text(parse([job[key]])[0].value()) not in map(text, allowed):
             return False
     return True
-
-
-def _plain(value: Any) -> Any:
-    """A value for comparison: a number in any notation as a float, a truth value as text."""
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, bool):
-        return str(value).lower()
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def _key(override: Override) -> str:
@@ -82,6 +71,6 @@ def _key(override: Override) -> str:
 def job_name(overrides: Sequence[str]) -> str:
     """`ifd-0.05-llama2_7b-3f2a1c`: the values, and a hash of the overrides that does not depend on their order."""
     shown = [word for word in overrides if not word.startswith(("row.", "evaluation", "data.path", "backbone.name"))]
-    words = [re.sub(r"[^A-Za-z0-9_.]+", "_", word.split("=", 1)[1]).strip("_.") for word in shown]
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "_", word.partition("=")[2]).strip("_.") for word in shown]
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:6]
     return "-".join([*(word for word in words if word), digest])[-120:].lstrip("-.")

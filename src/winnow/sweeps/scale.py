@@ -83,7 +83,7 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
     if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in keep:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite
     _substitute_attacks(new, scale.get("attack") or {}, keep)
-    if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror"):
+    if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror") and "evaluation.tasks" not in keep:
         _trim(new["evaluation"], scale["suite"])
     for key, largest in scale["at_most"].items():
         holder, last = _find(new, key), key.rsplit(".", 1)[1]
@@ -154,8 +154,9 @@ def _substitute_attacks(cfg: dict[str, Any], choice: Mapping[str, Any], keep: Co
 
 def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:
     """Remove long tasks from a suite, with their averages and headlines, and use fewer examples per prompt."""
+    few = suite["num_fewshot"]
     evaluation["tasks"] = [
-        task | {"num_fewshot": min(task["num_fewshot"], suite["num_fewshot"])}
+        task | {"num_fewshot": few if (own := task.get("num_fewshot")) is None else min(own, few)}
         for task in evaluation["tasks"]
         if task["task"] not in suite["leave_out"]
     ]
@@ -192,7 +193,9 @@ def _find(cfg: dict[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def show_value(value: Any) -> str:
-    """A value of a setting as text; a task of an evaluation by its name and number of examples."""
+    """A value of a setting as text; a task of an evaluation by its name and number of examples, where that is set."""
     if isinstance(value, list) and value and isinstance(value[0], Mapping) and "task" in value[0]:
-        return ", ".join(f"{task['task']} {task.get('num_fewshot', 0)}-shot" for task in value)
+        return ", ".join(
+            task["task"] + ("" if (few := task.get("num_fewshot")) is None else f" {few}-shot") for task in value
+        )
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -173,8 +174,9 @@ class SweepSummary(Callback):
         print(f"Sweep{f' of {self.number} jobs' if self.number else ''} in {config.hydra.sweep.dir}", flush=True)
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
         home = Path(os.path.abspath(folder))
-        for left in home.glob(f".jobs-{platform.node()}-*-*"):  # by sweeps that were killed
-            if not _alive(int(left.name.split("-")[-2])):
+        for left in home.glob(".jobs-*-*-*"):  # by sweeps that were killed
+            host, process, _ = left.name.rsplit("-", 2)
+            if host == f".jobs-{platform.node()}" and not psutil.pid_exists(int(process)):
                 shutil.rmtree(left, ignore_errors=True)
         self.notes = home / f".jobs-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         if table is not None:
@@ -268,16 +270,6 @@ def _check_sweep(config: DictConfig) -> None:
                 f"table; give one command for each, or run all experiments of a scale with "
                 f"`python experiments/run_all.py`."
             )
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
 
 
 def table_name(table: Any) -> str | None:

@@ -94,11 +94,16 @@ def track_stage(tracker: Tracker, folder: Path, pool: Pool, stage: str, record: 
     elif stage == "tune":
         _track_tuning(tracker, folder, record)
     elif stage == "evaluate":
-        _track_evaluation(tracker, read_json(folder / "results.json"))
+        tuning = folder / "tuning.json"
+        step = read_json(tuning)["steps"] if tuning.exists() else None
+        _track_evaluation(tracker, read_json(folder / "results.json"), step)
 
 
 def track_results(tracker: Tracker, folder: Path, card: RunCard) -> None:
-    """Headline numbers, and the pages that tell the rest."""
+    """Headline numbers, and the pages that tell the rest. Nothing but this is left of the run, so its card says that it
+    is finished; an error here takes that back."""
+    card.status = "finished"
+    card.write(folder)
     tracker.summary(card.results)
     for name in ("run_card.json", "report.html"):
         if (folder / name).exists():
@@ -131,10 +136,11 @@ def _track_tuning(tracker: Tracker, folder: Path, record: StageRecord) -> None:
     tracker.save_artifact(kind, model, about | {"fingerprint": record.fingerprint})
 
 
-def _track_evaluation(tracker: Tracker, results: dict[str, Any]) -> None:
+def _track_evaluation(tracker: Tracker, results: dict[str, Any], step: int | None) -> None:
+    """step: the end of the tuning, None without one."""
     for name, model in results["models"].items():
         metrics = {f"{name}/{key}": metric["value"] for key, metric in model["metrics"].items()}
-        tracker.log_metrics(metrics)
+        tracker.log_metrics(metrics, step)
         errors = {f"{name}/{key}/stderr": one["stderr"] for key, one in model["metrics"].items()}
         tracker.summary(metrics | {key: error for key, error in errors.items() if error is not None})
     tracker.summary({f"delta/{key}": value for key, value in results["delta"].items()})

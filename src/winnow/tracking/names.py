@@ -97,10 +97,14 @@ def share(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def text(value: object) -> str:
-    """A value in the form of paper.csv: lists joined by +, numbers without trailing zeros (0.10 is 0.1)."""
+    """A value in the form of paper.csv: lists joined by +, numbers without trailing zeros (0.10 is 0.1), whole ones
+    with all digits, null, true and false."""
     if isinstance(value, list):
         return "+".join(text(one) for one in value)
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     try:
-        return f"{float(value):g}"  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return str(value)
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:g}"

@@ -36,7 +36,7 @@ from omegaconf import OmegaConf
 from winnow.errors import UserError
 from winnow.pages.card import card_markdown
 from winnow.scoring.price import price
-from winnow.store.files import write_atomically, write_json
+from winnow.store.files import read_json, write_atomically, write_json
 
 MASK = "***"
 # Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
@@ -236,8 +236,10 @@ class RunCard:
             self.write(self._folder)
 
     def skip(self, name: str) -> None:
-        """Record a stage that is not part of the run."""
-        self.stages[name] = StageRecord(status="skipped")
+        """Record a stage that is not part of the run. What an earlier run of the folder made it with stays in the card,
+        unless an earlier stage has run again and dropped its outputs."""
+        if name not in self.stages or any(record.status != "skipped" for record in self.stages.values()):
+            self.stages[name] = StageRecord(status="skipped")
 
     @contextmanager
     def recording(self, folder: str | Path) -> Iterator[RunCard]:
@@ -245,6 +247,9 @@ class RunCard:
         block raises (status failed, with the error's sentence; interrupted, with the stage, for KeyboardInterrupt); the
         exception goes on to the caller, and an interrupt with that sentence."""
         self._folder = Path(folder)
+        if (self._folder / "run_card.json").is_file():
+            earlier = read_json(self._folder / "run_card.json", "stages", cure="delete it")["stages"]
+            self.stages = {name: StageRecord(0.0, "skipped", one.get("fingerprint")) for name, one in earlier.items()}
         self.write(self._folder)
         try:
             yield self

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wandb import Run
 
 STEP = "trainer/global_step"  # the x-axis that Lightning's WandbLogger logs under
-ID_FILE = "run_id"  # inside <run folder>/wandb
+ID_FILE, URL_FILE = "run_id", "run_url"  # inside <run folder>/wandb
 ARTIFACTS = {"subset": "dataset", "adapter": "model", "model": "model"}  # kind: its type in W&B
 
 
@@ -66,6 +66,8 @@ class Tracker:
         self.place: str | None = None
         if run is not None:
             self.place = run.url if mode == "online" else f"wandb sync {Path(run.dir).parent}"
+            if mode == "online":
+                write_atomically(folder / "wandb" / URL_FILE, f"{run.url}\n")
             self._loggers.append(WandbLogger(experiment=run, save_dir=str(folder), log_model=False))
         if self._csv is not None:
             self._loggers.append(self._csv)

@@ -1,15 +1,10 @@
-"""What tuning shows on the terminal: one progress bar, and none of Lightning's small talk."""
+"""What tuning shows on the terminal: one progress bar."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import TQDMProgressBar
 
 
@@ -35,22 +30,3 @@ class TuningBar(TQDMProgressBar):
         metrics = super().get_metrics(*arguments)
         metrics.pop("v_num", None)
         return metrics
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Hides Lightning's notes on hardware, tips and guesses about data loading; warnings and errors still
-    show."""
-    chatter = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in chatter]
-    for logger in chatter:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            # Lightning 2.6 with torch 2.13: a deprecated check of its own, nothing that a user can act on.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
-    finally:
-        for logger, level in zip(chatter, levels, strict=True):
-            logger.setLevel(level)

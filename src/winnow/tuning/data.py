@@ -83,13 +83,10 @@ def plan_steps(
         order = np.random.default_rng(draws.key("epoch", seed, epoch)).permutation(len(lengths)).tolist()
         for start in range(0, len(order), batch_size):
             records = sorted(order[start : start + batch_size], key=lambda i: (-lengths[i], i))
-            steps.append(Step(epoch, _cut(records, micro_batch_size)))
+            cuts = range(0, len(records), micro_batch_size)
+            steps.append(Step(epoch, [records[cut : cut + micro_batch_size] for cut in cuts]))
         epoch += 1
     return steps[:max_steps]
-
-
-def _cut(items: list[int], size: int) -> list[list[int]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class MicroBatches(Dataset):
@@ -194,7 +191,7 @@ class MicroBatchLoader(DataLoader):
         self._given, self._per_step = 0, micro_batches.per_step
         # Micro-batches are made in this process: the count below is then exactly what was trained on, and the
         # work (filling a few small tensors) is far below that of a training step.
-        super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=_as_it_is)
+        super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=lambda one: one)
 
     def __iter__(self) -> Any:  # an iterator of micro-batches; torch declares a class of its own
         self._given = self._start.offset
@@ -207,10 +204,6 @@ class MicroBatchLoader(DataLoader):
 
     def load_state_dict(self, state: dict) -> None:
         self._start.offset = state["steps"] * self._per_step
-
-
-def _as_it_is(micro_batch: Any) -> Any:
-    return micro_batch
 
 
 def check_sizes(batch_size: int, micro_batch_size: int, world: int) -> None:

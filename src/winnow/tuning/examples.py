@@ -23,20 +23,6 @@ def trainable(example: Encoded) -> bool:
     return example.flag is None and supervised_tokens(example) > 0
 
 
-def usable(examples: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, int]]:
-    """The records that can be trained on, ordered by id, and how many were left out, by flag.
-
-    The order makes the tuned model a function of the set of records, not of their order in a file.
-    """
-    left_out = Counter(example.flag or "no_answer_token" for example in examples if not trainable(example))
-    return [examples[i] for i in _order(examples)], dict(left_out)
-
-
-def _order(examples: Sequence[Encoded]) -> list[int]:
-    kept = [i for i, example in enumerate(examples) if trainable(example)]
-    return sorted(kept, key=lambda i: (examples[i].id, examples[i].ids))
-
-
 class NoisedExamples:
     """Records whose instructions are noised anew in every epoch, as `Tuner.fit` takes them.
 
@@ -59,8 +45,9 @@ class NoisedExamples:
 class EpochRecords:
     """The records that are trained on, for each epoch; the last epoch asked for is kept in memory.
 
-    examples: encoded records for all epochs, or a function that gives those of one epoch. Which records are trained on
-    and their order follow epoch 0 (`first`); `dropped` counts the others by reason, `total` counts all.
+    examples: encoded records for all epochs, or a function that gives those of one epoch. Epoch 0 says which records
+    are trained on (`first`), ordered by id: the tuned model is a function of their set, not of their order in a file.
+    `dropped` counts the others by reason, `total` counts all.
     Raises RuntimeError if a later epoch has other records, or one that cannot be trained on.
     """
 
@@ -68,8 +55,10 @@ class EpochRecords:
         self._of = examples if callable(examples) else lambda _epoch: examples
         given = self._of(0)
         self.total = len(given)
-        self.first, self.dropped = usable(given)
-        self._positions = _order(given)
+        self.dropped = dict(Counter(one.flag or "no_answer_token" for one in given if not trainable(one)))
+        kept = [i for i, one in enumerate(given) if trainable(one)]
+        self._positions = sorted(kept, key=lambda i: (given[i].id, given[i].ids))
+        self.first = [given[i] for i in self._positions]
         self._fixed = not callable(examples)
         self._epoch, self._records = 0, self.first
 

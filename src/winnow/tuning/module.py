@@ -143,7 +143,7 @@ class InstructionTuner(pl.LightningModule):
             return f"the backbone's weights are not finite ({damaged[0]}); fetch or save it again."
         lower = (
             f"lower tuning.learning_rate (now {self.learning_rate:g}), set tuning.gradient_clip=1, or use "
-            f"tuning.dtype=fp32."
+            f"backbone.dtype=fp32 tuning.dtype=fp32."
         )
         if self.sharded:
             return lower  # the processes would have to look at each record together

@@ -28,6 +28,7 @@ from winnow.scoring.protocols import Preparation
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Artifact
 from winnow.store.describe import Identified, describe
+from winnow.tuning.saving import is_adapter, load_tuned, tuned_identity
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
 
 
@@ -39,8 +40,6 @@ class TunedSource(Identified):
 
     @cached_property
     def identity(self) -> dict:
-        from winnow.tuning.saving import tuned_identity
-
         return tuned_identity(describe(self.source), self.folder)
 
     @property
@@ -48,11 +47,8 @@ class TunedSource(Identified):
         return self.source.tokenizer
 
     def load(self) -> Backbone:
-        from winnow.tuning.saving import load_tuned
-
         # Adapters share the weights of the base; a full model wants no second one beside it.
-        adapters = (self.folder / "adapter_config.json").is_file()
-        return load_tuned(self.base.backbone if adapters else self.base.release(), self.folder)
+        return load_tuned(self.base.backbone if is_adapter(self.folder) else self.base.release(), self.folder)
 
 
 def tune_once(

@@ -91,7 +91,8 @@ def model_card(
     settings = quantized.QUANTIZED.get(dtype)
     origin += f", in {dtype} by bitsandbytes {version('bitsandbytes')}" if settings else ""
     title = f"# {name if public else Path(base).name}, instruction-tuned {'adapter' if adapter else 'model'}"
-    rows = [origin, *(f"- {key}: {value}" for key, value in (facts | _versions()).items())]
+    versions = {"winnow": winnow.__version__} | {one: version(one) for one in ("torch", "transformers", "peft")}
+    rows = [origin, *(f"- {key}: {value}" for key, value in (facts | versions).items())]
     how = ", ".join(f"{key}={value!r}" for key, value in (settings or {}).items())
     typed = f', dtype="{"float32" if dtype == "fp32" else "bfloat16"}"'
     how = f"{typed}, quantization_config=BitsAndBytesConfig({how})" if settings else typed
@@ -130,10 +131,6 @@ def prompt_of(template: Template, tokenizer: Any) -> Prompt:
 
 def _resolved(base: str) -> str:
     return str(Path(base).expanduser().resolve()) if Path(base).expanduser().is_dir() else base
-
-
-def _versions() -> dict[str, str]:
-    return {"winnow": winnow.__version__} | {name: version(name) for name in ("torch", "transformers", "peft")}
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from winnow.distributed import is_leader
 from winnow.errors import UserError
 from winnow.store.describe import Identified
 from winnow.store.files import read_json
-from winnow.tuning.saving import AGAIN, BACKBONE_FILE, load_tuned, weight_files, weights_digest, whole
+from winnow.tuning.saving import AGAIN, BACKBONE_FILE, is_adapter, load_tuned, weight_files, weights_digest, whole
 from winnow.tuning.trainable import with_adapters
 
 TuneOn = Callable[[list[Record]], Path]  # records -> the folder of the backbone tuned on them
@@ -96,7 +96,7 @@ def check_start(folder: Path, mode: str, identity: dict[str, Any]) -> None:
     A folder that does not name its backbone (made by another program) is judged by its shapes later on.
     """
     weight_files(folder)
-    saved = "lora" if (folder / "adapter_config.json").is_file() else "full"
+    saved = "lora" if is_adapter(folder) else "full"
     if saved != mode:
         kinds = {"lora": "an adapter", "full": "a full model"}
         raise UserError(f"start: {folder} holds {kinds[saved]}, but tuning.mode={mode}; set tuning.mode={saved}.")

@@ -123,5 +123,5 @@ def check_finite(model: nn.Module, learning_rate: float, everywhere: Callable[[b
     if not everywhere(all(bool(torch.isfinite(local(p)).all()) for p in model.parameters() if p.requires_grad)):
         raise UserError(
             f"The tuned weights are not finite after the last step: lower tuning.learning_rate "
-            f"(now {learning_rate:g}), set tuning.gradient_clip=1, or use tuning.dtype=fp32."
+            f"(now {learning_rate:g}), set tuning.gradient_clip=1, or use backbone.dtype=fp32 tuning.dtype=fp32."
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
@@ -26,7 +27,7 @@ from winnow.trainer import interruptible, make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, newest
-from winnow.tuning.console import TuningBar, quiet_lightning
+from winnow.tuning.console import TuningBar
 from winnow.tuning.data import (
     MicroBatches,
     MicroBatchLoader,
@@ -68,8 +69,8 @@ class Tuner:
     gradient_clip: largest norm of the gradient, None for no clipping.
     gradient_checkpointing: compute activations again in the backward pass: less memory, about a third more
     time.
-    dtype: `fp32`, `bf16` (forward and backward under autocast; trained weights stay fp32), `auto` (the
-    backbone's).
+    dtype: `bf16` (forward and backward under autocast; trained weights stay fp32), `fp32` (no autocast; the frozen
+    layers of a bf16 backbone still compute in bf16), `auto` (the backbone's).
     checkpoint_every_steps: optimizer steps between checkpoints, None for none.
     Raises UserError for a setting outside its range.
     """
@@ -155,10 +156,10 @@ class Tuner:
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
         in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
-        the first epoch), rows and tokens (through the model in all steps, padding counted), dtype, adversary and
-        noising (their settings), noise_fallbacks (by epoch, those made by this process: records that kept their raw
-        form), distortion (beta by epoch, likewise), start (hash of the weights it started from, None for the backbone),
-        path. Under several processes the first one writes; all return the same.
+        the first epoch), rows and tokens (through the model in all steps, padding counted, by the lengths of the first
+        epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this process:
+        records that kept their raw form), distortion (beta by epoch, likewise), start (hash of the weights it started
+        from, None for the backbone), path. Under several processes the first one writes; all return the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
         not fit, the folder holds checkpoints of another run, or memory cannot hold the training.
         """
@@ -182,7 +183,7 @@ class Tuner:
         arithmetic = "fp32" if kind == "fp32" else "bf16"
         dtype = arithmetic if self.dtype == "auto" else self.dtype
         began = None if start is None else weights_digest(start)
-        with quiet_lightning(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             trainer = self._trainer(dtype, folder, loggers, trainer_args or {})
             check_sizes(self.batch_size, self.micro_batch_size, trainer.world_size)
             steps = plan_steps(
@@ -294,6 +295,8 @@ class Tuner:
     ) -> pl.Trainer:
         arguments = {"accelerator": "auto", "devices": 1, "enable_progress_bar": True, **trainer_args}
         callbacks = [TuningBar()] if arguments["enable_progress_bar"] else []
+        # Some callbacks only log, and refuse to run where nothing logs.
+        nobody = DummyLogger() if arguments.get("callbacks") else False
         return make_trainer(
             arguments,
             # To Lightning the whole run is one epoch: the plan holds the micro-batches of all epochs in
@@ -302,7 +305,7 @@ class Tuner:
             precision=PRECISION[dtype],
             gradient_clip_val=self.gradient_clip,
             callbacks=callbacks,  # StepCheckpoints is added when the number of steps is known
-            logger=list(loggers) or False,
+            logger=list(loggers) or nobody,
             default_root_dir=folder,
             num_sanity_val_steps=0,
         )

@@ -172,6 +172,9 @@ def test_agnews(tmp_path):
     tabs = read(dataset="agnews", path=file(tmp_path, "dev.tsv", "A chip .\tSci/Tech\nA law .\tLaw\n"))
     assert [record.output for record in tabs.records] == ["Sci/Tech"]
     assert "'Law' is unknown" in tabs.quarantined[0].reason
+    broken = read(dataset="agnews", path=file(tmp_path, "c.csv", '1,"A,B\n2,C,D\n3,"E",F\n4,G,H\n'))
+    assert [text_of(record) for record in broken.records] == ["G H"]
+    assert "(lines 1 to 3 were read as one row)" in broken.quarantined[0].reason
 
 
 def test_aste(tmp_path):

@@ -207,6 +207,7 @@ def words(text: str) -> list[str]:
         ({"share": 0.0}, "attack.share=0.0"),
         ({"max_words": 0}, "attack.max_words=0"),
         ({"query_budget": 1}, "attack.query_budget=1"),
+        ({"query_budget": 2, "search": "greedy"}, "attack.query_budget=2 asks for no changed word"),
     ],
 )
 def test_bad_settings_are_one_sentence(options, said):

@@ -57,6 +57,36 @@ def test_a_loss_that_cannot_be_raised_is_no_success(name):
         assert outcome.prompt is None and outcome.flag in flags
 
 
+def test_a_long_instruction_leaves_questions_for_changes():
+    """250 words that may be changed, and 40 questions: 20 for the ranking, and 19 for changes, each of which counts."""
+    text = " ".join(f"{word}{'xyz'[i % 3]}ing" for i, word in enumerate(["table", "garden", "window", "river"] * 63))
+    known = set(text.split())
+
+    def losses(texts):
+        return [float(sum(word not in known for word in one.split())) for one in texts]
+
+    outcome = greedy("deepwordbug", query_budget=40).attack("r", text, losses)
+    assert outcome.flag is None and outcome.words_changed >= 1 and outcome.queries == 40
+
+
+def test_an_attack_that_failed_leaves_no_loss_to_the_next_record():
+    """The first record's loss of the same text is 9; the second record is asked about it again."""
+    attack, asked = greedy("checklist"), []
+
+    def fails(texts):
+        if len(texts) > 1:
+            raise ValueError("no answer")
+        return [9.0]
+
+    def losses(texts):
+        asked.extend(texts)
+        return [1.0 + i for i, _ in enumerate(texts)]
+
+    with pytest.raises(ValueError, match="no answer"):
+        attack.attack("one", "Name a river.", fails)
+    assert attack.attack("other", "Name a river.", losses).prompt is not None and asked[0] == "Name a river."
+
+
 def test_checklist_takes_the_option_with_the_largest_loss():
     """50 options and the original are 51 questions; the loss is largest for the 17th."""
     best = STRINGS[16]

@@ -122,8 +122,8 @@ def test_one_process_or_two_make_the_same_prompts(tmp_path, monkeypatch, quick_s
 def test_a_dead_worker_is_one_sentence(tmp_path, quick_start):
     shared = {"search": "random", "resources": "offline", "seed": 0, "query_budget": 200, "cache": CACHE}
     deadly = Deadly(name="stresstest", **shared)
-    with pytest.raises(UserError, match="attack.processes=1"):
-        attacked_prompts(deadly, RECORDS, Store(tmp_path), processes=2, progress=False)
+    with pytest.raises(UserError, match="attack.processes=1"), worker_pool(2) as pool:
+        attacked_prompts(deadly, RECORDS, Store(tmp_path), progress=False, pool=pool)
 
 
 class Deadly(KINDS["stresstest"]):

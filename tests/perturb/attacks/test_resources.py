@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import sys
+import types
 from functools import partial
 
 import numpy as np
@@ -79,6 +80,32 @@ def test_a_failed_fetch_is_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="could not get the counter-fitted word vectors") as caught:
         paper.synonyms()
     assert "connect to a network" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_paper_sets_masked_lm_is_loaded_once(monkeypatch):
+    """Two attacks of a process, or one attack that was sent to a worker twice, share it."""
+    made = resources.load("paper", CACHE)
+    from winnow.perturb.attacks import paper
+
+    loads = []
+    model = types.SimpleNamespace(to=lambda device: None, eval=lambda: None)
+    monkeypatch.setattr(paper.AutoTokenizer, "from_pretrained", lambda *a, **k: "tokenizer")
+    monkeypatch.setattr(paper.AutoModelForMaskedLM, "from_pretrained", lambda name: loads.append(name) or model)
+    paper._masked_lm.cache_clear()
+    swaps = [made.context(3), resources.load("paper", CACHE).context(5)]
+    paper._masked_lm.cache_clear()
+    assert loads == ["bert-base-uncased"] and [one.max_candidates for one in swaps] == [3, 5]
+
+
+def test_each_attack_gets_as_many_neighbours_as_it_asks_for():
+    """60 after 5, of 80 words on a quarter of a circle: the nearest first, the word itself left out."""
+    resources.import_textattack(CACHE)
+    from winnow.perturb.attacks.offline import WordVectors
+
+    angles = np.linspace(0, np.pi / 2, 80)
+    vectors = WordVectors([f"w{i}" for i in range(80)], np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert vectors.nearest_neighbours(0, 5) == list(range(1, 6))
+    assert vectors.nearest_neighbours(0, 60) == list(range(1, 61))
 
 
 @pytest.mark.slow

@@ -208,6 +208,7 @@ def test_a_rule_that_fails_on_one_text_leaves_it(caplog, monkeypatch):
     bad, good = noising.apply([record(0, "a bad text"), record(1, "a good text")])
     assert bad.instruction == "a bad text" and good.instruction != "a good text"
     assert bad.id in caplog.text and "no such word" in caplog.text
+    assert "noising=insertion fails on them (see above), or they have too few" in caplog.records[-1].getMessage()
 
 
 def every_order(words: list[str], m: int) -> list[list[str]]:

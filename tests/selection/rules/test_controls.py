@@ -106,6 +106,37 @@ def test_draws_hang_on_the_record_alone():
         assert sorted(order[second]) == first
 
 
+def test_a_control_of_a_random_order_draws_an_order_of_its_own():
+    """20 of 200 records: two independent draws share 2 on average. The rule's are those that it takes alone."""
+    scores, lengths = table([1.0] * 200), np.full(200, 10.0)
+    rule = top(count=20, order="random", seed=3)
+    own = rule.select(scores, True).chosen
+    assert (
+        len(set(own) & set(equal_tokens(around=rule, count=20, seed=3).select(scores, True, lengths=lengths).chosen))
+        < 9
+    )
+    other = length_matched(around=rule, count=20, seed=4).select(scores, True, lengths=lengths)
+    assert sorted(i for i, one in enumerate(other.decisions) if one["reason"] == "taken_by_the_rule") == own
+
+
+@pytest.mark.parametrize("n", [9, 10])
+def test_controls_of_a_budget_in_answer_tokens(n):
+    """A third of the answers' tokens is what the rule takes alone: the control matches that subset."""
+    scores, lengths = table(np.arange(float(n)).tolist()), np.arange(1.0, n + 1)
+    rule = top(ratio=0.33, budget="answer_tokens")
+    own = rule.select(scores, True, lengths=lengths).chosen
+    found = length_matched(around=rule, bins=1, ratio=0.33, budget="answer_tokens").select(
+        scores, True, lengths=lengths
+    )
+    assert len(found.chosen) == len(own) and not set(found.chosen) & set(own)
+    told = (
+        equal_tokens(around=rule, ratio=0.33, budget="answer_tokens").select(scores, True, lengths=lengths).manifest()
+    )
+    assert told["rule"]["tokens"]["wanted"] == lengths[own].sum() and told["tokens"]["wanted"] == int(
+        lengths.sum() * 0.33
+    )
+
+
 @pytest.mark.parametrize("rule", ["length_matched", "equal_tokens"])
 def test_as_a_user_writes_it(rule):
     """The budget is that of the control, and reaches the rule; any rule can be controlled; its passes are shared, and

@@ -61,7 +61,17 @@ def test_a_record_without_an_instruction_is_like_no_other():
 def test_without_top_up():
     """As above, and the fourth place stays empty."""
     picks = pick(**COPIES, budget=4, top_up=False)
-    assert picks.taken == [0, 3, 4] and picks.reason(5) == "beyond_budget" and picks.reason(1) == "too_similar"
+    assert picks.taken == [0, 3, 4] and picks.reason(5) == "class_quota_full" and picks.reason(1) == "too_similar"
+
+
+def test_what_quotas_leave_out_of_a_short_subset_is_said_with_its_remedy():
+    """Four copies, then four unlike records, budget 4: quotas 2 and 2, taken 0, 4 and 5. The top-up would take 6."""
+    vectors = np.concatenate([on_circle(0, 1, 2, 3), on_circle(90, 150, 210, 270)])
+    rule = diverse(count=4, classes=2, centre=False, top_up=False, instructions=None)
+    rule.classify = lambda points, ids: np.repeat([0, 1], 4)
+    got = rule.select(table(np.linspace(1, 0.3, 8).tolist()), True, vectors=vectors)
+    assert got.chosen == [0, 4, 5] and got.manifest()["reasons"] == {"too_similar": 3, "class_quota_full": 2}
+    assert "set selection.top_up=true or raise selection.limit" in got.shortfall()
 
 
 def test_limit_is_kept_when_the_budget_cannot_be_filled():

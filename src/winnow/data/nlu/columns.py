@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from winnow.data.formats import SourceRow
@@ -18,24 +19,23 @@ def sentences(path: Path) -> Iterator[SourceRow]:
     Columns are separated by blanks or tabs; the token is the first, the tag the last, what lies between is not read.
     A sentence with a line that is none is handed on with the line and the reason.
     """
-    tokens: list[str] = []
-    tags: list[str] = []
-    start, number, problem = 1, 0, None
-    for line, text in [*text_lines(path), (0, "")]:  # the last sentence may lack its blank line
-        columns = text.split()
-        if columns and not columns[0].startswith("-DOCSTART-"):
-            start = start if tokens or problem else line
+    for number, lines in enumerate(blocks(path, "-DOCSTART-")):
+        problem = None
+        for line, columns in reversed(lines):
             if len(columns) < 2:
-                problem = problem or f"line {line} has one column, a token and a tag were expected"
+                problem = f"line {line} has one column, a token and a tag were expected"
             elif not _TAG.fullmatch(columns[-1]):
-                problem = problem or f"line {line} has the tag {columns[-1]!r}; expected O, B-<type> or I-<type>"
-            tokens.append(columns[0])
-            tags.append(columns[-1])
-            continue
-        if tokens:
-            yield SourceRow(number, start, {"tokens": tokens, "ner_tags": tags}, problem)
-            number += 1
-        tokens, tags, problem = [], [], None
+                problem = f"line {line} has the tag {columns[-1]!r}; expected O, B-<type> or I-<type>"
+        tokens, tags = [columns[0] for _, columns in lines], [columns[-1] for _, columns in lines]
+        yield SourceRow(number, lines[0][0], {"tokens": tokens, "ner_tags": tags}, problem)
+
+
+def blocks(path: Path, comment: str) -> Iterator[list[tuple[int, list[str]]]]:
+    """The lines, each its number and its columns, between blank lines and lines that begin with `comment`."""
+    lines = ((line, text.split()) for line, text in text_lines(path))
+    for inside, block in groupby(lines, lambda one: bool(one[1]) and not one[1][0].startswith(comment)):
+        if inside:
+            yield list(block)
 
 
 def chunks(tags: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from winnow.data.formats import SourceRow
-from winnow.data.nlu.columns import sentences
+from winnow.data.nlu.columns import blocks, sentences
 from winnow.data.nlu.lines import text_lines
 
 _WORD, _NAME, _LEAST = 3, 10, 12  # columns of the word and of the name; columns of a complete line
@@ -20,13 +20,11 @@ def ontonotes(path: Path) -> Iterator[SourceRow]:
 
 def _bracketed(path: Path) -> Iterator[SourceRow]:
     """`(PERSON*` opens a name, `*` goes on, `*)` ends it, `(GPE)` is a name of one word; they do not nest."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    start, number, problem, inside = 1, 0, None, None
-    for line, text in [*text_lines(path), (0, "")]:
-        columns = text.split()
-        if columns and not columns[0].startswith("#"):
-            start = start if tokens else line
+    for number, lines in enumerate(blocks(path, "#")):
+        tokens: list[str] = []
+        tags: list[str] = []
+        problem = inside = None
+        for line, columns in lines:
             if len(columns) < _LEAST:
                 problem = problem or f"line {line} has {len(columns)} columns, at least {_LEAST} were expected"
                 columns += ["*"] * _LEAST
@@ -39,10 +37,6 @@ def _bracketed(path: Path) -> Iterator[SourceRow]:
             if mark.endswith(")"):
                 inside = None
             tokens.append(columns[_WORD])
-            continue
-        if tokens:
-            if inside and not problem:
-                problem = f"the name of type {inside} is not closed"
-            yield SourceRow(number, start, {"tokens": tokens, "ner_tags": tags}, problem)
-            number += 1
-        tokens, tags, problem, inside = [], [], None, None
+        if inside and not problem:
+            problem = f"the name of type {inside} is not closed"
+        yield SourceRow(number, lines[0][0], {"tokens": tokens, "ner_tags": tags}, problem)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from winnow.data.formats import SourceRow
 from winnow.errors import UserError
 
 
@@ -21,3 +22,13 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def tab_rows(lines: Iterable[tuple[int, str]], *names: str) -> Iterator[SourceRow]:
+    """A row of these columns, separated by tabs and without quoting, for each line that is not blank."""
+    for number, (line, text) in enumerate(one for one in lines if one[1].strip()):
+        cells = text.split("\t")
+        if len(cells) == len(names):
+            yield SourceRow(number, line, dict(zip(names, cells, strict=True)))
+        else:
+            yield SourceRow(number, line, text, f"{len(cells)} cells, {' and '.join(names)} were expected")

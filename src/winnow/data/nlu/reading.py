@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from winnow import draws
 from winnow.data.formats import SourceRow
 from winnow.data.nlu.datasets import DATASETS, Dataset
 from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
-from winnow.data.readers import DUPLICATES, ON_ERROR, check_duplicates, check_size, load_from_hub
-from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
+from winnow.data.readers import DUPLICATES, ON_ERROR, check_duplicates, check_size, load_from_hub, read_records
+from winnow.data.records import Pool, Record, pool_fingerprint, record_id
 from winnow.data.schemas import BadRow
 from winnow.errors import UserError
 
@@ -53,23 +54,7 @@ def read_nlu(
     """
     known = _dataset(dataset, style, split, limit, on_error, duplicates)
     place, rows = _rows(known, source, path, split)
-    records: list[Record] = []
-    quarantined: list[Quarantined] = []
-    for number, line, value, problem in rows:
-        try:
-            if problem is not None:
-                raise BadRow(problem)
-            records.append(_record(known, style, split, number, value))
-        except BadRow as error:
-            bad = Quarantined(place, line, number, str(error), value)
-            if on_error == "fail":
-                raise UserError(
-                    f"{place}, {_where(bad)}: {error}; mend the row, or set data.on_error=quarantine to skip it."
-                ) from None
-            quarantined.append(bad)
-    if not records:
-        first = f": all {len(quarantined)} rows are bad, the first ({_where(quarantined[0])}): {quarantined[0].reason}"
-        raise UserError(f"{place} holds no readable record of {dataset}{first if quarantined else ', it has no row'}.")
+    records, quarantined = read_records(rows, partial(_record, known, style, split), place, None, on_error)
     if limit is not None and limit < len(records):
         records = _drawn(records, limit, seed)
     if swapped is not None:
@@ -212,7 +197,3 @@ def _swapped(records: list[Record], share: float, seed: int, place: str) -> list
         raw = {**record.raw, "output": target, "defect": "swapped" if i in chosen else None}
         made.append(replace(record, id=record_id(record.instruction, record.input, target), output=target, raw=raw))
     return made
-
-
-def _where(bad: Quarantined) -> str:
-    return f"row {bad.row}" if bad.line is None else f"line {bad.line}"

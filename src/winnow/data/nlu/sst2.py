@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from winnow.data.formats import SourceRow
-from winnow.data.nlu.lines import text_lines
+from winnow.data.nlu.lines import tab_rows, text_lines
 from winnow.errors import UserError
 
 HEADER = ["sentence", "label"]
@@ -18,13 +18,4 @@ def reviews(path: Path) -> Iterator[SourceRow]:
     _, header = next(lines, (1, ""))
     if header.split("\t") != HEADER:
         raise UserError(f"{path}, line 1: the header `sentence<TAB>label` was expected, found {header[:60]!r}.")
-    number = 0
-    for line, text in lines:
-        if not text.strip():
-            continue
-        cells = text.split("\t")
-        if len(cells) == 2:
-            yield SourceRow(number, line, dict(zip(HEADER, cells, strict=True)))
-        else:
-            yield SourceRow(number, line, text, f"{len(cells)} cells, 2 were expected")
-        number += 1
+    return tab_rows(lines, *HEADER)

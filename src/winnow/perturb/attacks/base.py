@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +131,14 @@ class WordAttack(PromptAttack):
             raise UserError(f"attack.share={share} must be above 0 and at most 1.")
         if max_words < 1:
             raise UserError(f"attack.max_words={max_words} leaves no word to change; give 1 or more.")
+        if self.query_budget == 2:
+            raise UserError("attack.query_budget=2 asks for no changed word; give 3 or more.")
         self.share, self.max_words = share, max_words
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """A greedy search ranks words by half of its budget; random prompts do not hang on that."""
+        return super().identity | ({} if self.query_budget is None else {"ranking_budget": self.query_budget // 2})
 
     def transformation(self, resources: Resources) -> Any:
         """TextAttack's Transformation that proposes replacements."""
@@ -179,44 +187,39 @@ class _WordEngine:
 
         from winnow.perturb.attacks.goal import AnswerLossGoal
         from winnow.perturb.attacks.greedy_search import AtMostWords, GreedyWords
-        from winnow.perturb.attacks.random_search import NoGoal, RandomWordSwap
+        from winnow.perturb.attacks.random_search import RandomWordSwap
 
         self.owner, self.limit = owner, AtMostWords()
         if owner.search == "random":
-            self.search, self.goal = RandomWordSwap(), NoGoal()
-            self.attack = textattack.Attack(self.goal, first + constraints, transformation, self.search)
+            self.search, goal = RandomWordSwap(), AnswerLossGoal(sys.maxsize)
+            self.attack = textattack.Attack(goal, first + constraints, transformation, self.search)
             self.search.propose = self.attack._get_transformations_uncached
         else:
-            self.search, self.goal = GreedyWords(owner.ranking), AnswerLossGoal(owner.query_budget)
-            self.attack = textattack.Attack(self.goal, [*first, self.limit, *constraints], transformation, self.search)
+            self.search, goal = GreedyWords(owner.ranking, owner.query_budget), AnswerLossGoal(owner.query_budget)
+            self.attack = textattack.Attack(goal, [*first, self.limit, *constraints], transformation, self.search)
             self.search.attach(self.attack)
 
     def run(self, instruction: str, losses: Losses | None) -> Outcome:
         from textattack.shared import AttackedText
 
-        text = AttackedText(instruction)
-        candidates, _ = self.attack.get_indices_to_order(text)
+        candidates, _ = self.attack.get_indices_to_order(AttackedText(instruction))
         if not candidates:
             return Outcome(None, flag=NO_WORD)
         self.search.words = self.limit.words = self.owner.words_to_change(candidates)
-        return run_attack(self.attack, text, losses)
+        return run_attack(self.attack, instruction, losses, self.owner.search == "greedy")
 
 
-def run_attack(attack: Any, text: Any, losses: Losses | None) -> Outcome:
+def run_attack(attack: Any, instruction: str, losses: Losses | None, greedy: bool) -> Outcome:
     """One TextAttack attack as an outcome."""
-    from winnow.perturb.attacks.goal import AnswerLossGoal
-
-    greedy = isinstance(attack.goal_function, AnswerLossGoal)
-    if greedy:
-        if losses is None:
-            raise ValueError("search=greedy needs the losses of the answer")
-        attack.goal_function.ask(losses)
-    original = text.text
-    result = attack.attack(text, 0)
+    if greedy and losses is None:
+        raise ValueError("search=greedy needs the losses of the answer")
+    attack.goal_function.ask(losses if greedy else lambda texts: [0.0] * len(texts))
+    attack.clear_cache()  # an attack that ended in an error leaves the losses of its own record
+    result = attack.attack(instruction, 0)
     queries = result.num_queries if greedy else 0
     search = attack.search_method
     prompt = result.perturbed_result.attacked_text.text
-    if search.steps and prompt != original:
+    if search.steps and prompt != instruction:
         return Outcome(prompt, search.steps, queries)
     if greedy and not math.isfinite(result.original_result.score):
         return Outcome(None, queries=queries, flag=NO_LOSS)
@@ -231,7 +234,8 @@ class SentenceAttack(PromptAttack):
     level = "sentence"
 
     def options(self) -> tuple[str, ...]:
-        """The texts, of which one is drawn (random) or the one with the largest loss is taken (greedy)."""
+        """The texts, of which one is drawn (random) or the one with the largest loss is taken (greedy), among as many
+        of the first as the query budget allows."""
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -255,17 +259,11 @@ class SentenceAttack(PromptAttack):
             with drawn_from(self.seed, record_id, self.name):
                 option = random.choice(self.options())
         else:
-            found = run_attack(self.engine(), _attacked_text(instruction), losses)
+            found = run_attack(self.engine(), instruction, losses, greedy=True)
             if found.prompt is None:
                 return found
             return Outcome(found.prompt, len(found.prompt[len(instruction) :].split()), found.queries)
         return Outcome(f"{instruction} {option}", len(option.split()))
-
-
-def _attacked_text(text: str) -> Any:
-    from textattack.shared import AttackedText
-
-    return AttackedText(text)
 
 
 @contextmanager

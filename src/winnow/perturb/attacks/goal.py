@@ -6,47 +6,15 @@ Imported after `resources.import_textattack` only: it builds on TextAttack's cla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
-from textattack.goal_function_results import GoalFunctionResult
-from textattack.goal_functions import GoalFunction
-from textattack.models.wrappers import ModelWrapper
+from textattack.goal_functions.text import TextToTextGoalFunction
 from textattack.shared import validators
 
-
-class LossResult(GoalFunctionResult):
-    """A text and its score; the colours are TextAttack's for its own printing, which is not used."""
-
-    def get_text_color_input(self) -> str:
-        return "red"
-
-    def get_text_color_perturbed(self) -> str:
-        return "blue"
-
-    def get_colored_output(self, color_method=None) -> str:
-        return str(self.output)
+from winnow.perturb.attacks.base import Losses
 
 
-def without_model(goal: type[GoalFunction]) -> type[GoalFunction]:
-    """Tell TextAttack that the goal works with a wrapper that holds no model, or it would warn of it each time."""
-    validators.MODELS_BY_GOAL_FUNCTION[goal] = [r"^builtins\.NoneType$"]
-    return goal
-
-
-class _LossModel(ModelWrapper):
-    """Hands all texts of a question over at once; batches are made where the backbone is."""
-
-    model = None
-
-    def __init__(self) -> None:
-        self.losses: Callable[[Sequence[str]], Sequence[float]] | None = None
-
-    def __call__(self, text_input_list, **kwargs) -> list[float]:
-        return list(self.losses(text_input_list))
-
-
-@without_model
-class AnswerLossGoal(GoalFunction):
+class AnswerLossGoal(TextToTextGoalFunction):
     """Raise s(A|Q_adv), the mean loss of the answer in nats per token, as far as the query budget goes.
 
     There is no point at which the goal is reached: the search goes on until its words or its queries are used up.
@@ -54,13 +22,14 @@ class AnswerLossGoal(GoalFunction):
     """
 
     def __init__(self, query_budget: int) -> None:
+        # All texts of a question are handed over at once; batches are made where the backbone is.
         super().__init__(
-            _LossModel(), maximizable=True, use_cache=True, query_budget=query_budget, model_batch_size=query_budget
+            SimpleNamespace(model=None), maximizable=True, query_budget=query_budget, model_batch_size=query_budget
         )
 
-    def ask(self, losses: Callable[[Sequence[str]], Sequence[float]]) -> None:
+    def ask(self, losses: Losses) -> None:
         """Whom to ask from now on: the losses of one record's answer under each of several instructions."""
-        self.model.losses = losses
+        self.model = lambda texts: list(losses(texts))
 
     def _is_goal_complete(self, model_output, attacked_text) -> bool:
         return False
@@ -68,8 +37,6 @@ class AnswerLossGoal(GoalFunction):
     def _get_score(self, model_output, attacked_text) -> float:
         return -math.inf if math.isnan(model_output) else float(model_output)
 
-    def _goal_function_result_type(self):
-        return LossResult
 
-    def _process_model_outputs(self, inputs, outputs):
-        return outputs
+# TextAttack would warn, each time, of a goal that it does not know.
+validators.MODELS_BY_GOAL_FUNCTION[AnswerLossGoal] = [r"^builtins\.NoneType$"]

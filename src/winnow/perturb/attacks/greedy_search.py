@@ -19,11 +19,13 @@ class GreedyWords(GreedyWordSwapWIR):
     """TextAttack's greedy search with word-importance ranking, on texts in which words may have moved.
 
     It visits words by their place in the original; where a space was put into a word, the later ones have moved, so
-    places are carried over (ours). steps: words changed in the last search. proposed: as in `RandomWordSwap`.
+    places are carried over (ours). Half of the query budget ranks words, as far as it goes from the first one on, so
+    that the rest is left to change some (ours). steps: words changed in the last search. proposed: as in
+    `RandomWordSwap`.
     """
 
-    def __init__(self, ranking: str) -> None:
-        super().__init__(wir_method=ranking)
+    def __init__(self, ranking: str, query_budget: int) -> None:
+        super().__init__(wir_method=ranking, truncate_words_to=query_budget // 2)
         self.steps, self.proposed = 0, False
 
     def attach(self, attack: textattack.Attack) -> None:
@@ -70,15 +72,10 @@ class Append(Transformation):
         self.options = options
 
     def _get_transformations(self, current_text: AttackedText, indices_to_modify) -> list[AttackedText]:
-        made = [AttackedText(appended(current_text.text, option)) for option in self.options]
+        made = [AttackedText(f"{current_text.text} {option}") for option in self.options]
         for text in made:
             text.attack_attrs["previous_attacked_text"] = current_text
         return made
-
-
-def appended(instruction: str, option: str) -> str:
-    """The instruction as it is, a blank, and the option."""
-    return f"{instruction} {option}"
 
 
 class BestOption(SearchMethod):
@@ -86,9 +83,6 @@ class BestOption(SearchMethod):
 
     is_black_box = True
     steps, proposed = 0, True
-
-    def attach(self, attack: textattack.Attack) -> None:
-        """Nothing to carry over: only the end of the text changes."""
 
     def perform_search(self, initial_result):
         self.steps = 0

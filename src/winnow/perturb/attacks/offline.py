@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ class WordVectors(AbstractWordEmbedding):
     def __init__(self, words: Sequence[str], matrix: np.ndarray) -> None:
         self.words, self.matrix = list(words), matrix
         self.index = {word: i for i, word in enumerate(self.words)}
-        self._neighbours: dict[int, np.ndarray] = {}
+        self._neighbours: dict[tuple[int, int], list[int]] = {}
         self._further: list[np.ndarray] = []  # vectors of words that were asked about and cannot be proposed
 
     def __getitem__(self, index: int | str) -> np.ndarray:
@@ -147,10 +147,10 @@ class WordVectors(AbstractWordEmbedding):
 
     def nearest_neighbours(self, index: int, topn: int) -> list[int]:
         """The `topn` words that can be proposed with the largest cosine, largest first, the word itself left out."""
-        if index not in self._neighbours:
-            cosines = self.matrix @ self[index]
-            self._neighbours[index] = np.argsort(-cosines, kind="stable")[: max(topn, 50) + 1]
-        return [int(i) for i in self._neighbours[index] if i != index][:topn]
+        if (index, topn) not in self._neighbours:
+            order = np.argsort(-(self.matrix @ self[index]), kind="stable")[: topn + 1].tolist()
+            self._neighbours[index, topn] = [i for i in order if i != index][:topn]
+        return self._neighbours[index, topn]
 
 
 @cache
@@ -186,27 +186,20 @@ class LeftContextCandidates(WordSwap):
 
     def __init__(self, folder: str, max_candidates: int) -> None:
         super().__init__()
-        self.model, self.max_candidates = _context_model(folder), max_candidates
-        self._predicted: OrderedDict[str, list[list[str]]] = OrderedDict()
+        model = _context_model(folder)
+        self.candidates = lru_cache(REMEMBERED)(lambda text: model.words_at(AttackedText(text), max_candidates))
 
     def _get_transformations(self, current_text: AttackedText, indices_to_modify) -> list[AttackedText]:
         original = current_text
         while "previous_attacked_text" in original.attack_attrs:
             original = original.attack_attrs["previous_attacked_text"]
-        candidates = self._candidates(original)
+        candidates = self.candidates(original.text)
         return [
             current_text.replace_word_at_index(i, word)
             for i in sorted(indices_to_modify)
             for word in candidates[i]
             if word != current_text.words[i]
         ]
-
-    def _candidates(self, text: AttackedText) -> list[list[str]]:
-        if text.text not in self._predicted:
-            while len(self._predicted) >= REMEMBERED:
-                self._predicted.popitem(last=False)
-            self._predicted[text.text] = self.model.words_at(text, self.max_candidates)
-        return self._predicted[text.text]
 
 
 @cache

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from textattack.constraints.grammaticality import PartOfSpeech
 from textattack.constraints.semantics.sentence_encoders import UniversalSentenceEncoder
 from textattack.shared import WordEmbedding
 from textattack.transformations import WordSwapMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from winnow.errors import UserError
 
@@ -43,7 +45,7 @@ class Paper:
         # Else it would be fetched into the system's temporary folder.
         os.environ.setdefault("TFHUB_CACHE_DIR", str(Path(self.folder).expanduser() / "tfhub"))
         constraint = UniversalSentenceEncoder(threshold=limit, metric="cosine", compare_against_original=True)
-        _fetched("Universal Sentence Encoder (tfhub.dev)", lambda: constraint.encode(["a first text"]))
+        constraint.model = _fetched("Universal Sentence Encoder (tfhub.dev)", _sentence_encoder)
         return constraint
 
     def synonyms(self) -> WordEmbedding:
@@ -63,13 +65,29 @@ class Paper:
         return PartOfSpeech(allow_verb_noun_swap=True)
 
     def context(self, max_candidates: int) -> WordSwapMaskedLM:
-        return _fetched(MASKED_LM, lambda: FewPieces(MASKED_LM, max_candidates))
+        model, tokenizer = _fetched(MASKED_LM, _masked_lm)
+        return FewPieces(model, max_candidates, tokenizer)
+
+
+@cache
+def _sentence_encoder() -> Any:
+    """Loaded once per process, whichever attack asks."""
+    constraint = UniversalSentenceEncoder()
+    constraint.encode(["a first text"])
+    return constraint.model
+
+
+@cache
+def _masked_lm() -> tuple[Any, Any]:
+    """Model and tokenizer, loaded once per process."""
+    tokenizer = AutoTokenizer.from_pretrained(MASKED_LM, use_fast=True)
+    return AutoModelForMaskedLM.from_pretrained(MASKED_LM), tokenizer
 
 
 class FewPieces(WordSwapMaskedLM):
     """BERT-Attack's candidates, words of more than two word pieces left alone (ours)."""
 
-    def __init__(self, model: Any, max_candidates: int, tokenizer: Any = None) -> None:
+    def __init__(self, model: Any, max_candidates: int, tokenizer: Any) -> None:
         super().__init__("bert-attack", model, tokenizer, max_candidates=max_candidates)
 
     def _bert_attack_replacement_words(self, current_text, index, id_preds, masked_lm_logits) -> list[str]:

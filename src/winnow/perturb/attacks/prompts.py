@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
@@ -86,16 +87,15 @@ def attacked_prompts(
     store: Store,
     answer_loss: AnswerLosses | None = None,
     loss_identity: dict | None = None,
-    processes: int = 1,
     progress: bool = True,
     pool: ProcessPoolExecutor | None = None,
 ) -> PromptTable:
     """The attacked instructions of all records: taken from the store, or made now.
 
-    Every process of a group calls it at once and makes its share. answer_loss:
-    for search=greedy, the losses of a record's answer under several instructions; loss_identity: what they depend on.
-    processes: how many make prompts, each on one thread, for search=random; search=greedy works in this process, where
-    the backbone is. pool: workers that several attacks share, see `worker_pool`. None of these changes a prompt.
+    Every process of a group calls it at once and makes its share. answer_loss: for search=greedy, the losses of a
+    record's answer under several instructions; loss_identity: what they depend on. pool: see `worker_pool`; for
+    search=random, each worker on one thread; search=greedy works in this process, where the backbone is. No prompt
+    depends on the pool.
     """
     greedy = attack.search == "greedy"
     if greedy and (answer_loss is None or loss_identity is None):
@@ -112,7 +112,7 @@ def attacked_prompts(
         pending = [unique[record_id] for record_id in share(missing)]
         name, off = f"Attack {attack.name}", not (progress and is_leader())
         with tqdm(total=there + len(pending), initial=there, desc=name, unit="rec", disable=off) as bar:
-            _make(attack, pending, columns, answer_loss, processes, pool, bar)
+            _make(attack, pending, columns, answer_loss, pool, bar)
         barrier()
 
     missing = compute_once(columns, work, unique)
@@ -156,27 +156,20 @@ def _end_with(leader: BaseProcess) -> None:
     os._exit(1)
 
 
-def _make(attack, pending, columns, answer_loss, processes, pool, bar) -> None:
+def _make(attack, pending, columns, answer_loss, pool, bar) -> None:
     writer = _Writer(columns, bar)
     chunks = [pending[start : start + CHUNK] for start in range(0, len(pending), CHUNK)]
     try:
-        if attack.search == "greedy" or (pool is None and processes < 2) or len(chunks) < 2:
+        if attack.search == "greedy" or pool is None or len(chunks) < 2:
             with _one_thread(attack.search == "random"):
                 for chunk in chunks:
                     texts = [(record.id, record.instruction) for record in chunk]
-                    asks = None if answer_loss is None else [_asks(answer_loss, record) for record in chunk]
+                    asks = None if answer_loss is None else [partial(answer_loss, record) for record in chunk]
                     writer.add(rows_of(attack, texts, asks))
-        elif pool is not None:
-            _in_parallel(attack, chunks, writer, pool)
         else:
-            with worker_pool(min(processes, len(chunks))) as own:
-                _in_parallel(attack, chunks, writer, own)
+            _in_parallel(attack, chunks, writer, pool)
     finally:
         writer.flush()
-
-
-def _asks(answer_loss: AnswerLosses, record: Record) -> Losses:
-    return lambda instructions: answer_loss(record, instructions)
 
 
 def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: ProcessPoolExecutor) -> None:
@@ -202,13 +195,19 @@ def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: Proc
 
 def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] | None = None) -> dict[str, list]:
     """Columns of `SCHEMA` for some instructions. asks: for each of them, whom to ask for losses."""
+    from winnow.perturb.attacks.sentence_vectors import sentence_vectors
+
     attack.prepare()  # what cannot be loaded is no fault of a record
     outcomes = [
         _outcome(attack, record_id, instruction, None if asks is None else asks[i])
         for i, (record_id, instruction) in enumerate(texts)
     ]
-    pairs = [(i, outcome.prompt) for i, outcome in enumerate(outcomes) if outcome.prompt is not None]
-    similarity = dict(zip([i for i, _ in pairs], _cosines([(texts[i][1], p) for i, p in pairs]), strict=True))
+    done = [i for i, outcome in enumerate(outcomes) if outcome.prompt is not None]
+    done.sort(key=lambda i: len(texts[i][1]))  # neighbours in length share a batch of the encoder
+    similarity: dict[int, float] = {}
+    if done:
+        vectors = sentence_vectors([text for i in done for text in (texts[i][1], outcomes[i].prompt)])
+        similarity = dict(zip(done, (vectors[0::2] * vectors[1::2]).sum(1).tolist(), strict=True))
     return {
         "id": [record_id for record_id, _ in texts],
         "attack": [attack.name] * len(texts),
@@ -235,18 +234,6 @@ def _outcome(attack: PromptAttack, record_id: str, instruction: str, losses: Los
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Outcome(None, flag=f"{ATTACK_FAILS}: {reason[:160]}")
-
-
-def _cosines(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    from winnow.perturb.attacks.sentence_vectors import sentence_vectors
-
-    if not pairs:
-        return []
-    # Neighbours in length share a batch of the encoder.
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
-    vectors = sentence_vectors([text for i in order for text in pairs[i]])
-    found = (vectors[0::2] * vectors[1::2]).sum(1).tolist()
-    return [cosine for _, cosine in sorted(zip(order, found, strict=True))]
 
 
 @contextmanager

@@ -8,43 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from textattack.goal_functions import GoalFunction
-from textattack.models.wrappers import ModelWrapper
 from textattack.search_methods import SearchMethod
 from textattack.shared import AttackedText
 
-from winnow.perturb.attacks.goal import LossResult, without_model
-
 TRIES = 10  # times as many words as are to be changed: so many are visited at the most (ours)
-
-
-class NoModel(ModelWrapper):
-    """There is nothing to ask."""
-
-    model = None
-
-    def __call__(self, text_input_list, **kwargs) -> list[float]:
-        return [0.0] * len(text_input_list)
-
-
-@without_model
-class NoGoal(GoalFunction):
-    """Every text is as good as any other."""
-
-    def __init__(self) -> None:
-        super().__init__(NoModel(), maximizable=True, use_cache=False)
-
-    def _is_goal_complete(self, model_output, attacked_text) -> bool:
-        return False
-
-    def _get_score(self, model_output, attacked_text) -> float:
-        return 0.0
-
-    def _goal_function_result_type(self):
-        return LossResult
-
-    def _process_model_outputs(self, inputs, outputs):
-        return outputs
 
 
 class RandomWordSwap(SearchMethod):

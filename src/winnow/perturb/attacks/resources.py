@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 from winnow.backbone import packaged
 from winnow.backbone.sentence_encoder import SentenceEncoder
@@ -132,8 +133,7 @@ def import_textattack(folder: str) -> None:
         (own / "post_install_check_3").touch()
     except OSError as error:
         raise UserError(f"paths.cache={folder} cannot be written ({error.strerror}): name another folder.") from None
-    with _environment_kept(), _loggers_kept():
-        os.environ["TA_CACHE_DIR"] = str(own)
+    with patch.dict(os.environ, TA_CACHE_DIR=str(own)), _loggers_kept():
         try:
             import textattack.shared
         except ImportError as error:
@@ -145,17 +145,6 @@ def import_textattack(folder: str) -> None:
     # It warns of every goal function that it does not know, and tells of every file that it opens.
     textattack.shared.logger.setLevel(logging.ERROR)
     logging.getLogger("jieba").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
 
 
 @contextmanager

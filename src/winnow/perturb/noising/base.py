@@ -73,7 +73,7 @@ class Noising:
         if changed is None:
             raise UserError(
                 f"The instruction {instruction[:60]!r} cannot be changed by noising={self.name}: it has too few "
-                f"different words; choose noising=insertion."
+                f"different words, or the noising fails on it (see the log); choose noising=insertion."
             )
         return changed
 
@@ -93,7 +93,8 @@ class Noising:
             changed.append(record)
         if unchangeable:
             log.warning(
-                "%d of %d instructions have too few different words for noising=%s and stay as they are.",
+                "%d of %d instructions stay as they are: noising=%s fails on them (see above), or they have too few "
+                "different words for it.",
                 unchangeable,
                 len(records),
                 self.name,

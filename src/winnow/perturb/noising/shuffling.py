@@ -36,7 +36,7 @@ def _harmless(block: list[str], left: list[str]) -> Iterator[int]:
     """The places in `left` where `block`, cut from before it, gives the same words as before.
 
     left[:at] + block = block + left[:at] holds exactly where both are repetitions of one block, the root (Lyndon and
-    Schuetzenberger 1962); found in time linear in the words.
+    Schuetzenberger 1962).
     """
     root = _root(block)
     at = root
@@ -46,13 +46,6 @@ def _harmless(block: list[str], left: list[str]) -> Iterator[int]:
 
 
 def _root(block: list[str]) -> int:
-    """Length of the shortest block that `block` is a repetition of, from the borders of its beginnings (Knuth, Morris
-    and Pratt 1977)."""
-    borders = [0]
-    for i in range(1, len(block)):
-        border = borders[-1]
-        while border and block[i] != block[border]:
-            border = borders[border - 1]
-        borders.append(border + (block[i] == block[border]))
-    period = len(block) - borders[-1]
-    return period if len(block) % period == 0 else len(block)
+    """Length of the shortest block that `block` is a repetition of."""
+    n = len(block)
+    return next(size for size in range(1, n + 1) if n % size == 0 and block == block[:size] * (n // size))

@@ -74,7 +74,7 @@ class Oracle(Method):
                 f"method={self.name} needs a pool with known defects, but row {bare} has no `defect`: use "
                 f"data=embedded, or NLU data with data.swapped=0.3."
             )
-        values = [draws.uniform(self.seed, one.id) + (one.raw["defect"] is None) for one in records]
+        values = [draws.uniform(self.seed, one.id) + (not one.raw["defect"]) for one in records]
         return _without_passes(values, records, "uniform draw, and 1 for a record without a defect")
 
 

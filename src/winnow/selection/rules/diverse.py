@@ -70,7 +70,8 @@ class Diverse(Budget):
         taken.sort()
         chosen = set(taken)
         similar = {place: twin for place, twin in similar.items() if twin in chosen}
-        passed = set(range(taken[-1] + 1)) - chosen - similar.keys()
+        reach = candidates.n if len(taken) < budget else taken[-1] + 1  # nothing is beyond a budget that was not filled
+        passed = set(range(reach)) - chosen - similar.keys()
         return Picks(taken, similar, frozenset(passed) if self.inter_class else frozenset(), quota)
 
     def _walk(self, candidates: Candidates) -> tuple[list[int], dict[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -25,13 +27,15 @@ class SMART(Adversary):
     Adversary. rounds + 2 forward and backward passes; both graphs of L are in memory at once.
     """
 
+    version: ClassVar[int] = 2
+
     def __init__(self, epsilon: float, sigma: float, alpha: float, rounds: int, weight: float, region: str) -> None:
         check_settings(region, rounds, epsilon=epsilon, sigma=sigma, alpha=alpha, weight=weight)
         self.epsilon, self.sigma, self.alpha, self.rounds = epsilon, sigma, alpha, rounds
         self.weight, self.region = weight, region
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
-        clean = loss_of.states(embeds)
+        clean = loss_of.states(embeds.float())  # in the precision of the perturbed one
         delta = project(uniform_start(loss_of, mask, self.sigma), self.epsilon)
         for _ in range(self.rounds):
             point = (embeds.detach() + delta).requires_grad_()
