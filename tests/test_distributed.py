@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import torch.distributed as dist
 
 from winnow.distributed import PATIENCE, join
@@ -17,6 +20,28 @@ def test_a_group_of_torchrun_is_patient(monkeypatch):
     monkeypatch.setattr(dist, "init_process_group", lambda **given: asked.append(given))
     join()
     assert asked == [{"timeout": PATIENCE}] and PATIENCE.days >= 7
+
+
+def test_a_child_of_lightnings_launcher_ends_with_its_parent(monkeypatch):
+    """It has the parent's environment; the parent is killed while the child stands in a broadcast. A pipe ends when no
+    process has it any more."""
+    for variable in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS", "LOCAL_RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    read, write = os.pipe()
+    parent = os.fork()
+    if not parent:
+        try:
+            join()
+            if not os.fork():
+                os.environ["LOCAL_RANK"] = "1"
+                join()
+                time.sleep(20)
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(parent, 0)
+    began = time.monotonic()
+    assert os.read(read, 1) == b"" and time.monotonic() - began < 10
 
 
 def test_a_group_of_lightning_is_patient(monkeypatch):

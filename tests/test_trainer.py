@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -10,6 +13,7 @@ from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, make_records
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
+from winnow.__main__ import _interrupt
 from winnow.backbone.shared import on_all_devices
 from winnow.errors import UserError
 from winnow.scoring.passes.likelihood import Likelihood
@@ -31,8 +35,8 @@ def test_every_argument_of_lightning_is_taken_or_refused_with_a_reason():
         check_trainer({"profilr": "simple"})
     with pytest.raises(UserError, match="cannot be used on this machine: .*limit_predict_batches"):
         make_trainer({"accelerator": "cpu", "limit_predict_batches": -3})
-    for devices in ([1], "0,2"):
-        with pytest.raises(UserError, match=r"trainer.devices=.* names single devices; .* CUDA_VISIBLE_DEVICES"):
+    for devices in ([1], "0,2", "two"):
+        with pytest.raises(UserError, match=r"trainer.devices=.* is no number: .* CUDA_VISIBLE_DEVICES"):
             check_trainer({"devices": devices})
     for strategy in ("deepspeed_stage_3", "fsdp_cpu_offload", "model_parallel"):
         with pytest.raises(UserError, match=rf"trainer.strategy={strategy} is not supported: take ddp \(one whole mod"):
@@ -63,6 +67,23 @@ def test_a_limited_pass_leaves_its_records_in_the_store(limit, backbone, tmp_pat
     runner, columns = compute(tmp_path / "limited")
     assert list(runner.origin.values()) == ["resumed"]
     assert columns == compute(tmp_path / "whole")[1]
+
+
+def test_signals_stay_winnows_own():
+    """SIGTERM in a step is what the command line makes of it, an interrupt; Ctrl-C works after it."""
+    before, seen = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)], []
+
+    def work() -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_all_devices({"accelerator": "cpu"}, torch.nn.Linear(1, 1), work)
+        assert seen == [_interrupt] and signal.getsignal(signal.SIGINT) is before[1]
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
 
 
 def test_a_dry_run_of_tuning_keeps_nothing(tmp_path):

@@ -23,13 +23,19 @@ if TYPE_CHECKING:  # `winnow --help` loads none of them
 _raised: list[Exception] = []
 
 
+class _GroupFailed(BaseException):
+    """Ends a sweep of several processes, with its cause: they wait for one another. Hydra would take an Exception for
+    the job's result and begin the next job."""
+
+
 def _job(cfg: DictConfig) -> dict | float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from winnow.sweeps.summary import REFUSED, note_failure
+    from winnow.sweeps.summary import FAILURE, REFUSED, note_failure
 
     quiet()  # Hydra's own logging set-up is in force only now
+    folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN and HydraConfig.get().job.num in REFUSED:
         return None
     try:
@@ -39,17 +45,25 @@ def _job(cfg: DictConfig) -> dict | float | None:
         from winnow.sweeps.objective import check_objective, objective
         from winnow.sweeps.scale import scaled
 
-        if cfg.get("objective") is None or not is_leader():
-            return pipeline.run(cfg)
-        cfg = scaled(cfg)
-        check_objective(cfg)
-        return objective(pipeline.run(cfg), cfg.objective)
+        wanted = cfg.get("objective") if is_leader() else None
+        if wanted is not None:
+            cfg = scaled(cfg)
+            check_objective(cfg)
+        results = pipeline.run(cfg)
+        if is_leader():  # the job was started again meanwhile, and that start was refused
+            (folder / FAILURE).unlink(missing_ok=True)
+        return results if wanted is None else objective(results, wanted)
     except Exception as error:
         if HydraConfig.get().mode == RunMode.RUN:
             _raised.append(error)  # Hydra would print a report of its own before passing it on
             return None
         # A failed job of a sweep must not take the others with it; the sweep names it at the end.
-        note_failure(Path(HydraConfig.get().runtime.output_dir), error)
+        from winnow.distributed import in_group, is_leader
+
+        if is_leader():
+            note_failure(folder, error)
+        if in_group():
+            raise _GroupFailed from error
         return None
 
 
@@ -85,10 +99,10 @@ def _run(sentences: list[str]) -> None:
     error = None
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
-    except Exception as raised:
+    except (Exception, _GroupFailed) as raised:
         if not SWEEPS:
             raise
-        error = raised
+        error = raised.__cause__ if isinstance(raised, _GroupFailed) else raised
     if _raised:
         raise _raised[0]
     for sweep in SWEEPS:

@@ -144,8 +144,8 @@ def store(words: Sequence[str]) -> None:
     """`winnow store [FOLDER] [--free WHAT ...] [--runs FOLDER]`: what a store holds, and its size on the disk.
 
     --free deletes: a kind (passes, prompts, models, evaluations), a fingerprint, or `unused`, all that no run below
-    --runs was made with; what a stage uses counts when the stage has ended. What another process is writing stays. A
-    run computes again what it misses.
+    --runs was made with, but for attacked prompts; what a stage uses counts when the stage has ended. What another
+    process is writing stays. A run computes again what it misses.
     """
     parser = _parser(store)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/store"), help="by default outputs/store")

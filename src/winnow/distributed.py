@@ -8,6 +8,8 @@ and joins the leader at the computation for which it was started.
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,8 +28,11 @@ Result = TypeVar("Result")
 
 # How long a process may wait for the others (ours). The leader computes metrics and runs the model's code alone, and
 # may wait for another job's artifact, while the others stand in a broadcast; the defaults, 10 minutes on GPUs and 30 on
-# CPUs, would end the run. A process that dies is noticed by what started it, not by this.
+# CPUs, would end the run. A process that dies is noticed by what started it, or by `end_after`, not by this.
 PATIENCE = timedelta(days=7)
+
+# Variable with the number of the process that sets it: Lightning's launcher copies it to those that it starts.
+PARENT = "WINNOW_PARENT"
 
 
 def rank() -> int:
@@ -54,9 +59,14 @@ def is_leader() -> bool:
     return rank() == 0
 
 
+def in_group() -> bool:
+    """Whether other processes wait for this one, and it for them."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def join() -> None:
     """Form the process group early if torchrun, or srun with several tasks, started this process, so that the leader's
-    decisions can be heard."""
+    decisions can be heard. A process that Lightning's launcher started ends with the one that started it."""
     if dist.is_initialized():
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -71,6 +81,25 @@ def join() -> None:
         dist.init_process_group(
             init_method=place, rank=job.global_rank(), world_size=job.world_size(), timeout=PATIENCE
         )
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[PARENT] = str(os.getpid())
+    elif PARENT in os.environ:
+        end_after(_parent)
+
+
+def end_after(wait: Callable[[], None]) -> None:
+    """End this process when `wait` returns, which waits for the one that started it: one that is killed ends nobody."""
+
+    def watch() -> None:
+        wait()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _parent() -> None:
+    while os.getppid() == int(os.environ[PARENT]):
+        time.sleep(1)
 
 
 def _take_gpu(number: int) -> None:

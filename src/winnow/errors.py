@@ -1,8 +1,20 @@
 """The one exception that a user is meant to read."""
 
+import os
+import re
+
 
 class UserError(Exception):
     """Bad input or configuration, told in one sentence: where, what was found, what was expected, what to do."""
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The error as one of the system; None if it is none. Libraries written in Rust (safetensors, tokenizers) have the
+    number in their text only."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 _NO_ACCESS = ("GatedRepoError", "RepositoryNotFoundError", "gated repo", "401 Client Error", "403 Client Error")

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.config import COMMANDS, choices, instead
-from winnow.errors import UserError, login
+from winnow.errors import UserError, login, system_error
 
 # What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
 _ELSEWHERE = "give another place with paths.run=... or paths.store=..., or make room"
@@ -34,14 +34,15 @@ def user_sentence(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
-        if isinstance(cause, OSError) and cause.errno == errno.EEXIST and Path(str(cause.filename)).is_file():
+        system = system_error(cause)
+        if system and system.errno == errno.EEXIST and Path(str(system.filename)).is_file():
             return (
-                f"{cause.filename} is a file; a folder is expected: give another one with paths.run=... "
+                f"{system.filename} is a file; a folder is expected: give another one with paths.run=... "
                 f"(a sweep: hydra.sweep.dir=...)."
             )
-        if isinstance(cause, OSError) and cause.errno in _CURES:
-            place = f"{cause.filename}: " if cause.filename else ""
-            return f"{place}{cause.strerror}; {_CURES[cause.errno]}."
+        if system and system.errno in _CURES:
+            place = f"{system.filename}: " if system.filename else ""
+            return f"{place}{system.strerror}; {_CURES[system.errno]}."
         if isinstance(cause, MemoryError) or any(word in repr(cause) for word in _MEMORY):
             return (
                 "Out of memory; the store holds the finished results. Lower scoring.tokens_per_batch, "
@@ -91,5 +92,7 @@ def _unreadable(override: str) -> str:
         close = get_close_matches(override, COMMANDS, 1)
         meant = f"; did you mean the command `winnow {close[0]}`, which stands first?" if close else "."
         return f"{override} is no argument: write key=value{meant}"
+    if value.startswith("~/"):
+        return f"{override} cannot be read: the shell leaves ~ as it is there; write {key}=$HOME{value[1:]}."
     quoted = value.replace("'", "\\'")
     return f"{override} cannot be read: {_QUOTE}, \"{key}='{quoted}'\"."

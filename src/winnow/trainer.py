@@ -53,9 +53,10 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             close = [f"did you mean trainer.{one}? " for one in get_close_matches(key, KNOWN, 1)]
             raise UserError(f"trainer.{key} is no setting; {''.join(close)}Known are {', '.join(KNOWN)}.")
     strategy = str(settings.get("strategy", "auto"))
-    if isinstance(devices := settings.get("devices", 1), list | tuple) or "," in str(devices):
+    devices = str(settings.get("devices", 1))
+    if not devices.isdigit() and devices not in ("auto", "-1"):
         raise UserError(
-            f"trainer.devices={devices} names single devices; give how many (trainer.devices=1), and which ones by the "
+            f"trainer.devices={devices} is no number: say how many (trainer.devices=1, or auto), and which ones by the "
             f"variable CUDA_VISIBLE_DEVICES."
         )
     if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
@@ -88,7 +89,12 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     if isinstance(trainer.strategy, DDPStrategy):
         # Lightning forms the process group where nobody else did, and has no argument for this beside `strategy=ddp`.
         trainer.strategy._timeout = PATIENCE
+    trainer._signal_connector.register_signal_handlers = _keep_handlers
     return trainer
+
+
+def _keep_handlers() -> None:
+    """In the place of Lightning's own, whose handler of SIGTERM waits for the other processes, which may be gone."""
 
 
 @contextmanager

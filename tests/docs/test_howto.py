@@ -311,7 +311,6 @@ def test_nlu_data_set(written, with_tasks, tokenizer, tmp_path, monkeypatch):
     for known in (datasets.DATASETS, instructions.INSTRUCTIONS, instructions.OPPOSITE):
         monkeypatch.setitem(known, "feelings", None)  # put back afterwards: the page sets it
     with_tasks(written("adding_a_suite"))
-    __import__("ideas.feelings")
     cfg = config(
         "hydra.searchpath=[file://conf]", "data=feelings", "data.path=reviews", "data.split=test", "evaluation=nlu"
     )

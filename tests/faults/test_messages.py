@@ -14,6 +14,7 @@ import yaml
 from composed import config
 from huggingface_hub.errors import GatedRepoError
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from safetensors import SafetensorError
 
 from winnow.config import check
 from winnow.errors import UserError, login
@@ -46,6 +47,12 @@ def test_a_path_that_hydra_does_not_read_is_named_with_its_cure(value):
     proposed = sentence[sentence.index('"') + 1 : sentence.rindex('"')]
     assert config(proposed).data.path == value
     assert OverridesParser.create().parse_override(proposed).key_or_group == "data.path"
+
+
+def test_the_home_folder_has_its_own_cure():
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (the kind is Hydra's)
+        config("paths.eval=~/eval")
+    assert user_sentence(caught.value).endswith("the shell leaves ~ as it is there; write paths.eval=$HOME/eval.")
 
 
 def test_a_word_that_is_no_argument():
@@ -113,6 +120,13 @@ def test_a_disk_that_is_full(tmp_path, limit, place, expected):
     command = [sys.executable, "-B", "-c", program, str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
     assert ended.returncode == 1 and expected in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_full_disk_that_a_library_in_rust_has_met():
+    """safetensors and tokenizers have errors of their own, with the system's number in the text."""
+    told = user_sentence(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert told.startswith("No space left on device; give another place")
+    assert user_sentence(Exception("Connection refused (os error 111)")) is None
 
 
 @pytest.mark.fault(

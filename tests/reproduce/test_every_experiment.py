@@ -138,7 +138,10 @@ def test_every_kind_of_row_runs_and_the_table_is_written(name, experiment, place
     limit = 12 * (8 if name == "anit/multitask" else 1)  # of each data set
     for card in done:
         assert set(card["stages"]) - {k for k, v in card["stages"].items() if v["status"] == "skipped"}
-        assert card["config"]["scale"]["name"] == "tiny" and card["data"]["n_records"] <= limit
+        assert (
+            card["config"]["scale"]["name"] == card["hydra"]["choices"]["scale"] == "tiny"
+            and card["data"]["n_records"] <= limit
+        )
     written = (place / name / "results-tiny.md").read_text()
     assert f"\n{len(done)} jobs" in written and "failed or unfinished" not in written
     measured = csv.DictReader((place / name / "results-tiny.csv").open(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
@@ -114,6 +115,25 @@ def test_a_cut_part_is_not_used(tmp_path, content):
     columns = columns_in(tmp_path)
     append(columns, [1]).write_bytes(content)
     assert columns.missing(["1"]) == ["1"]
+
+
+@pytest.mark.parametrize(("number", "text"), [(errno.EIO, "Input/output error"), (errno.ESTALE, None)])
+def test_a_part_that_the_system_cannot_read_is_kept(tmp_path, monkeypatch, number, text):
+    """An error of the disk says nothing about the content; over NFS, ESTALE is a file that is gone."""
+    columns = columns_in(tmp_path)
+    part = append(columns, [1])
+
+    def read_bytes(self):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    if text is None:
+        assert columns.missing(["1"]) == ["1"]
+    else:
+        with pytest.raises(UserError, match=f"{part} cannot be read: {text}; it is kept"):
+            columns.missing(["1"])
+    monkeypatch.undo()
+    check(columns, [1])
 
 
 def test_damage_is_not_merged_into_a_sound_part(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from filelock import FileLock
 from run_folders import run_folder
@@ -65,6 +67,21 @@ def test_what_another_process_writes_stays(store, tmp_path):
     with FileLock(store / "passes" / ("b" * 16) / "lock"):
         (line,) = free(store, ["b" * 16], tmp_path)
     assert line.startswith("Left: ") and (store / "passes" / ("b" * 16) / "part").is_file()
+
+
+def test_a_newcomer_meets_nothing_of_what_is_deleted(store, tmp_path, monkeypatch):
+    """A run computes the same artifact again while its folder is deleted: it has a folder and a lock of its own."""
+    folder, rmtree = store / "passes" / ("b" * 16), shutil.rmtree
+
+    def meanwhile(path) -> None:
+        folder.mkdir()
+        with FileLock(folder / "lock", timeout=0):
+            (folder / "new").touch()
+            rmtree(path)
+
+    monkeypatch.setattr("winnow.store.contents.shutil.rmtree", meanwhile)
+    assert free(store, ["unused"], tmp_path / "runs") == ["Freed 100 B: 1 of passes."]
+    assert {path.name for path in folder.iterdir()} == {"lock", "new"} and len(list(store.glob("passes/*"))) == 2
 
 
 def test_what_cannot_be_freed_is_one_sentence(store, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -239,6 +240,42 @@ def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):
     assert artifact.finished
     monkeypatch.setattr(files, "_checksum", None)
     assert artifact.finished
+
+
+def test_an_artifact_that_the_system_cannot_read_is_kept(tmp_path, monkeypatch):
+    """An error of the disk is no damage: a model is not tuned anew because of it, nor its folder to be deleted."""
+    artifact = Store(tmp_path).artifact("models", {"a": 1})
+    with artifact.claim():
+        artifact.finish()
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for owner, name in ((files, "_checksum"), (Path, "read_text")):
+        files._sound.clear()
+        monkeypatch.setattr(owner, name, fail)
+        with pytest.raises(UserError, match="meta.json cannot be read: Input/output error; it is kept"):
+            artifact.missing()
+        monkeypatch.undo()
+    assert artifact.finished
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_checkpoints_are_kept_until_the_artifact_is_sealed(tmp_path, monkeypatch, killed):
+    """They are not sealed; if the process is killed before it has removed them, the next use does."""
+    artifact = Store(tmp_path).artifact("models", {"a": 1})
+    left = artifact.path / "checkpoints" / "step_2.ckpt"
+    with artifact.claim():
+        left.parent.mkdir()
+        left.write_text("a")
+        monkeypatch.setattr(files, "_checksum", lambda file: _killed_in(nullcontext()))
+        with pytest.raises(RuntimeError):
+            artifact.finish()
+        assert left.exists() and not artifact.finished
+        monkeypatch.undo()
+        seal(artifact.path) if killed else artifact.finish()
+    assert left.exists() == killed and list(json.loads((artifact.path / "DONE").read_text())) == ["meta.json"]
+    assert artifact.finished and not left.parent.exists() and artifact.finished
 
 
 @contextmanager

@@ -172,9 +172,10 @@ def test_held_out_answers_stay_where_all_pools_are_at_hand():
     assert new["evaluation"]["besides"] == new["data"] and new["data"]["limit"] == 60
 
 
-def test_a_task_with_its_own_number_of_examples_gets_the_scales():
-    """null and nothing both mean the number of the task itself."""
+def test_a_scale_raises_no_number_of_examples():
+    """null and nothing both mean the number of the task itself, which the suite does not say."""
     local = copy.deepcopy(PAPER)
+    local["scale"]["suite"]["num_fewshot"] = 5
     local["evaluation"]["mirror"] = "eval"
     local["evaluation"]["tasks"] = [{"task": "a", "metrics": []}, {"task": "b", "num_fewshot": None, "metrics": []}]
     assert [task["num_fewshot"] for task in rescaled(local, [])[0]["evaluation"]["tasks"]] == [0, 0]

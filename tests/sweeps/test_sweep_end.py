@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from winnow import __main__ as command_line
 from winnow import pipeline
 from winnow.errors import UserError
+from winnow.reproduce.collect import _is_earlier
 from winnow.sweeps.objective import check_objective, objective, results_of
 from winnow.sweeps.scale import scaled
 
@@ -315,6 +316,43 @@ def test_a_search_returns_its_objective(call, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     seen = call("experiment=search/consistency", "scale=smoke", "hydra.sweeper.n_trials=1", "objective=selected")
     assert seen.told == "" and "best_value: 3.0" in (tmp_path / "s" / "optimization_results.yaml").read_text()
+
+
+def test_a_failed_job_of_several_processes_ends_the_sweep(call, monkeypatch, tmp_path):
+    """They wait for one another: none goes on to the second job. A follower that hears the leader's end says so, and
+    leaves its note alone."""
+
+    def bad(cfg):
+        raise UserError("no ratio")
+
+    def cut(cfg):
+        raise UserError("connection closed")
+
+    monkeypatch.setattr("winnow.distributed.in_group", lambda: True)
+    words = ["-m", "seed=1,2", "method=random", "hydra.sweep.subdir=${seed}"]
+    seen = call(*words, run_job=bad)
+    first, second = seen.told.split("\n")
+    assert len(seen.jobs) == 1 and first == "error: 1 job of the sweep failed: 1: no ratio"
+    assert second == "error: the sweep ended early: no ratio; the same command runs the missing jobs."
+    monkeypatch.setattr("winnow.distributed.is_leader", lambda: False)
+    seen = call(*words, run_job=cut)
+    assert len(seen.jobs) == 1 and seen.told == "error: connection closed"
+    assert json.loads((tmp_path / "s" / "1" / "failed.json").read_text())["error"] == "no ratio"
+
+
+def test_a_job_that_was_started_twice_and_ends_well_is_finished(call, tmp_path):
+    """The second start is refused while the first one runs, and leaves its note in the folder of both."""
+
+    def twice(cfg):
+        (tmp_path / "s" / "0" / "failed.json").write_text('{"error": "Another run is writing"}')
+        return job(cfg)
+
+    assert call("-m", "seed=1", "hydra.sweep.subdir=0", run_job=twice).told == ""
+
+
+def test_clocks_of_two_hosts_may_differ():
+    """A job is of an earlier sweep if it began a minute before the last one did."""
+    assert [_is_earlier(began, 1000.0) for began in (900.0, 970.0, 1030.0)] == [True, False, False]
 
 
 def test_an_objective_is_a_number_of_the_results():

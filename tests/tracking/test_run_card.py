@@ -49,6 +49,7 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
         "packages",
         "hardware",
         "config",
+        "hydra",
         "price",
     ]
     assert content["command"] == "python -m winnow method=ifd selection.ratio=0.05"

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import signal
+from types import SimpleNamespace
 
 import killed_run
 import pytest
 import torch
 from killed_run import SETTINGS
+from lightning_fabric.utilities.cloud_io import _atomic_save
 from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from trials import fork
 
 from winnow.errors import UserError
+from winnow.sharding import Sharded
+from winnow.store.files import replacing
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.checkpoints import checkpoints, newest
+from winnow.tuning.checkpoints import StepCheckpoints, Straight, checkpoints, newest
 
 
 class Stopped(Exception):
@@ -142,6 +148,41 @@ def test_a_checkpoint_holds_what_is_trained(mode, tmp_path):
         assert len(names) == 2 * 7 * 2 and all("lora_" in name for name in names)  # A and B, 7 matrices, 2 layers
     else:
         assert names == {f"model.{name}" for name, _ in tiny_backbone().model.named_parameters()}
+
+
+STRATEGIES = [SingleDeviceStrategy, DDPStrategy, Sharded]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_checkpoint_is_written_straight_into_its_file(strategy, tmp_path, monkeypatch):
+    """With the bytes that Lightning would write, which needs their number in memory and again in $TMPDIR."""
+    _atomic_save({"a": torch.arange(9.0)}, tmp_path / "theirs")
+    monkeypatch.setattr("lightning_fabric.plugins.io.torch_io._atomic_save", None)
+    own = strategy()
+    StepCheckpoints(tmp_path, 1, 2).setup(SimpleNamespace(strategy=own), None, "fit")
+    own.save_checkpoint({"a": torch.arange(9.0)}, tmp_path / "ours")
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_a_full_disk_is_told_with_the_checkpoint(tmp_path):
+    """A limit on the size of files stands for it. torch reports its own error, not the system's."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+        with pytest.raises(UserError, match="step_1.ckpt cannot be written: File too large"):  # noqa: SIM117
+            with replacing(tmp_path / "step_1.ckpt") as partial:
+                Straight().save_checkpoint({"a": torch.ones(1 << 19)}, partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_stay_when_the_model_is_saved(tmp_path):
+    """The store removes them when the model is sealed. What a kill has left half-written goes at once."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".step_1.ckpt.7.tmp").write_text("")
+    tune(tmp_path, epochs=1)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_1.ckpt", "step_2.ckpt"]
 
 
 class Recorder(DummyLogger):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from composed import template
 from peft import AutoPeftModelForCausalLM, PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -24,6 +25,7 @@ from winnow.tuning.saving import (
     Prompt,
     load_tuned,
     model_card,
+    save_tuned,
     tuned_identity,
     weights_digest,
 )
@@ -37,6 +39,20 @@ SMALL = {"epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize(("saver", "kind"), [("model", SafetensorError), ("tokenizer", Exception)])
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, saver, kind):
+    """The errors of safetensors and tokenizers are none of Python's OSError."""
+    backbone = tiny_backbone()
+
+    def save_pretrained(*_, **__):
+        raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(getattr(backbone, saver), "save_pretrained", save_pretrained, raising=False)
+    with pytest.raises(UserError, match="model cannot be written: No space left on device; choose a folder"):
+        save_tuned(backbone.model, backbone, tmp_path / "model", {}, Prompt("{instruction}", True))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_model_of_the_store_is_refused_by_name(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
     config = card["config"]
     selection = read_json(folder / "selection.json") or {"decisions": []}
     subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
-    choices, _ = hydra_of(folder) or ({}, ())
+    choices, _ = hydra_of(folder, card) or ({}, ())
     pool, backbone = Path(str(card["data"].get("source", ""))).stem, Path(str(config["backbone"]["name"])).name
     run = ComparedRun(
         **facts(folder, card),
@@ -96,7 +96,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         subset=subset,
         scores=_scores(folder / "scores.parquet"),
         command=card["command"],
-        overrides=_overrides(folder),
+        overrides=_overrides(folder, card),
     )
     if {"score", "select"} <= run.seconds.keys():
         run.cost = run.seconds["score"] + run.seconds["select"]
@@ -155,8 +155,10 @@ def _seconds(folder: Path, card: Mapping[str, Any]) -> dict[str, float]:
     return {name: seconds[name] for name in STAGES if name in seconds}
 
 
-def _overrides(folder: Path) -> tuple[str, ...]:
+def _overrides(folder: Path, card: Mapping[str, Any]) -> tuple[str, ...]:
     """What the command line of a run set, or the job of its sweep."""
+    if card.get("hydra"):
+        return tuple(card["hydra"]["overrides"])
     path = folder / ".hydra" / "overrides.yaml"
     return tuple(map(str, OmegaConf.load(path))) if path.is_file() else ()
 

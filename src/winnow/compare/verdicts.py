@@ -56,10 +56,9 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
     best first, and all pairs; `untested`, metric -> reason."""
     if against is None:
         against = RANDOM if any(run.identity["method"] == RANDOM for run in runs) else BEST
-    arenas: dict[tuple[str, str, str | None, str | None], list[ComparedRun]] = {}
-    for run in runs:  # pools of one name may lie in several folders
-        places = run.settings.get("data.path"), run.settings.get("data.source")
-        arenas.setdefault((run.backbone, run.pool, *places), []).append(run)
+    arenas: dict[tuple[str, str, str | None], list[ComparedRun]] = {}
+    for run in runs:  # pools of one name may hold other records
+        arenas.setdefault((run.backbone, run.pool, run.fingerprint), []).append(run)
     methods = {run.identity["method"] for run in runs}
     if against not in (BEST, BASE) and not any(_controls(against, method) for method in methods):
         raise UserError(f"--against {against}: no run of that method; choose best, base, {', '.join(sorted(methods))}.")

@@ -211,7 +211,7 @@ def _add_averages(result: dict[str, Any], suite: Suite) -> None:
         metrics[f"average/{name}"] = {
             "value": sum(part["value"] for part in parts) / len(parts),
             "stderr": None if None in errors else math.sqrt(sum(e * e for e in errors)) / len(parts),
-            "n": sum(part["n"] for part in parts),
+            "n": sum({key.rpartition("/")[0]: metrics[key]["n"] for key in keys}.values()),  # of each task once
             "higher_is_better": all(part["higher_is_better"] for part in parts),
         }
 

@@ -105,7 +105,7 @@ def by_kind(name: str, pool: Pool, column: str) -> dict[str, Pool]:
         if values.setdefault(key, str(value)) != str(value):
             raise UserError(
                 f"evaluation.kinds.{name}={column}: the values {values[key]!r} and {str(value)!r} give one name, "
-                f"{key}; write them in words that differ in letters or digits."
+                f"{key}; write them in words that differ in Latin letters or digits."
             )
         found.setdefault(key, []).append(record)
     if not found:

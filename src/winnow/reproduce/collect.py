@@ -131,13 +131,14 @@ def facts(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_earlier(started: float, began: float | None) -> bool:
-    """Whether a job began before the last sweep did. The run card counts whole seconds."""
-    return began is not None and started < began - 1
+    """Whether a job began before the last sweep did, by a minute at least (ours): clocks of two hosts differ, and to
+    correct a sweep and start it again takes as long."""
+    return began is not None and started < began - 60
 
 
 def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
     config, git = card["config"], card["git"]
-    hydra = hydra_of(folder)
+    hydra = hydra_of(folder, card)
     if hydra is None:
         raise UserError(
             f"{folder / '.hydra' / 'hydra.yaml'} is missing, so the job's options are unknown; run the sweep again."
@@ -180,15 +181,18 @@ def _budget(card: Mapping[str, Any], choices: Mapping[str, str]) -> tuple[str, s
     return asked, f"{asked} answer tokens" if selection.get("budget") == "answer_tokens" else f"{taken} records"
 
 
-def hydra_of(folder: Path) -> tuple[dict[str, str], tuple[str, ...]] | None:
+def hydra_of(folder: Path, card: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]] | None:
     """({group: chosen option}, keys of the sweep's command line) of a job; None if Hydra did not start it."""
+    told = card.get("hydra")
     file = folder / ".hydra" / "hydra.yaml"
-    if not file.is_file():
+    if told is None and file.is_file():  # of a run before the card had it
+        hydra = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]  # OmegaConf's takes 14 ms a job
+        told = {"choices": hydra["runtime"]["choices"], "overrides": hydra["overrides"]["task"]}
+    if told is None:
         return None
-    hydra = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]  # OmegaConf's takes 14 ms a job
     # The sweeper writes this override for each job.
-    keys = next((word for word in hydra["overrides"]["task"] if word.startswith("scale.keep=")), "")
-    choices = {str(key): str(value) for key, value in hydra["runtime"]["choices"].items()}
+    keys = next((word for word in told["overrides"] if word.startswith("scale.keep=")), "")
+    choices = {str(key): str(value) for key, value in told["choices"].items()}
     return choices, tuple(re.findall(r"'([^']*)'", keys))
 
 

@@ -1,8 +1,9 @@
 """The store: everything that is expensive lives in a folder named by a fingerprint of all it depends on.
 
-    <store>/<kind>/<fingerprint>/meta.json   what the fingerprint was made of
-    <store>/<kind>/<fingerprint>/DONE        of a model or an evaluation: the checksums of its files, written last
-    <store>/<kind>/<fingerprint>/parts/      of a pass or an attack: its columns, see `winnow.store.columns`
+    <store>/<kind>/<fingerprint>/meta.json     what the fingerprint was made of
+    <store>/<kind>/<fingerprint>/DONE          of a model or an evaluation: the checksums of its files, written last
+    <store>/<kind>/<fingerprint>/checkpoints/  of a model that is not finished: what its tuning goes on from
+    <store>/<kind>/<fingerprint>/parts/        of a pass or an attack: its columns, see `winnow.store.columns`
 
 A finished artifact is never computed again, unless one of its files is damaged. A folder whose meta.json says otherwise
 is refused. One process at a time works on a folder; others wait, and take over if it dies (the lock is the operating
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from winnow.errors import UserError
-from winnow.store.files import SEAL, damage, read_json, remove_partials, seal, write_json
+from winnow.store.files import CHECKPOINTS, SEAL, damage, read_json, reading, remove_partials, seal, write_json
 
 KINDS = ("passes", "models", "evaluations", "prompts")
 
@@ -86,8 +88,9 @@ class Folder:
         """Raises UserError if the folder belongs to other settings."""
         file = self.path / "meta.json"
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            with reading(file):
+                found = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             found = None
         if found != self.meta:
             raise UserError(
@@ -101,11 +104,15 @@ class Artifact(Folder):
 
     @property
     def finished(self) -> bool:
-        """True once every file is there and sound. Raises UserError if the folder belongs to other settings."""
+        """True once every file is there and sound. Raises UserError if the folder belongs to other settings or cannot
+        be read. Removes checkpoints that a process left which was killed after it had sealed the folder."""
         if not (self.path / SEAL).exists():
             return False
         self.check_meta()
-        return damage(self.path) is None
+        if damage(self.path) is not None:
+            return False
+        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
+        return True
 
     def missing(self) -> bool:
         """True if it must be computed."""
@@ -126,8 +133,10 @@ class Artifact(Folder):
             yield missing
 
     def finish(self) -> None:
-        """Mark the artifact as complete."""
+        """Mark the artifact as complete, then remove its checkpoints: until it is complete, a kill costs what they do
+        not hold."""
         seal(self.path)
+        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
     def result(self, name: str, *keys: str) -> dict[str, Any]:
         """The content of a JSON file of the finished artifact, an object that has `keys`."""

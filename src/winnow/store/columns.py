@@ -9,6 +9,7 @@ may stand in several parts; any of its rows counts.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from winnow.errors import UserError
 from winnow.store.artifacts import Folder, Store
-from winnow.store.files import replacing
+from winnow.store.files import reading, replacing
 
 ROWS = 4096  # of a row group: the least that is read of a part
 MANY = 8  # more small parts than this are merged
@@ -119,9 +120,10 @@ class Columns(Folder):
         return sorted((self.path / "parts").glob("*.parquet"))
 
     def _open(self, file: Path) -> pq.ParquetFile | None:
-        """The part; None if it is gone, or damaged, which is said."""
+        """The part; None if it is gone, or damaged, which is said. Raises UserError if the system cannot read it."""
         try:
-            content = file.read_bytes()
+            with reading(file, errno.ESTALE):  # removed by another machine, over NFS
+                content = file.read_bytes()
             if _name(content) == file.stem:
                 part = pq.ParquetFile(pa.BufferReader(content))
                 if part.schema_arrow.equals(self.schema):
@@ -131,7 +133,7 @@ class Columns(Folder):
                 fault = "is damaged"
         except FileNotFoundError:
             return None
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowInvalid) as error:  # of the content: it is in memory
             fault = f"cannot be read ({' '.join(str(error).split())[:200]})"
         print(f"{file} {fault}: it is put aside, and its records are computed anew.", flush=True)
         with suppress(OSError):  # another process may have been quicker, or the store is read-only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def free(root: Path, wanted: Sequence[str], runs: Path) -> list[str]:
             continue
         try:
             with FileLock(folder / "lock", timeout=0):
-                size = _size(folder)
-                shutil.rmtree(folder)
+                # A newcomer makes a folder of its own. What a kill leaves of this one is freed as any other.
+                aside = folder.rename(folder.with_name(f"{folder.name}.freed-{uuid.uuid4().hex[:8]}"))
+                size = _size(aside)
+                shutil.rmtree(aside)
         except Timeout:
             lines.append(f"Left: {folder}, which another process is writing.")
             continue

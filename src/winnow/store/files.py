@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,9 +14,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from winnow.errors import UserError
+from winnow.errors import UserError, system_error
 
 SEAL = "DONE"  # in a sealed folder: {relative file: [SHA-256, bytes]}
+CHECKPOINTS = "checkpoints"  # in a folder that is not sealed yet: what an interrupted computation goes on from
 SUM = ".sha256"  # behind a file's name: its SHA-256 and its name, as `sha256sum -c` reads them
 _sound: set[tuple[Path, str]] = set()  # (folder, its seal): what this process has checked
 
@@ -35,13 +37,30 @@ def replacing(path: Path) -> Iterator[Path]:
         if partial.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
-    except OSError as error:
+    except Exception as error:
+        system = system_error(error)
+        if system is None:
+            raise
         raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; choose a folder you may write to, or make room."
+            f"{path} cannot be written: {system.strerror or system}; choose a folder you may write to, or make room."
         ) from error
     finally:
         with suppress(OSError):  # its folder may never have come to be
             _remove(partial)
+
+
+@contextmanager
+def reading(path: Path, *gone: int) -> Iterator[None]:
+    """Around the reading of a file that is not used when it is damaged: FileNotFoundError if it is gone, and UserError
+    for all else that the system reports, which says nothing about the content. gone: further numbers that mean it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, *gone):
+            raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}; it is kept, start again when the system reads it."
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -124,8 +143,13 @@ def cached(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def seal(folder: Path) -> None:
-    """Write down the checksum of every file of a complete folder."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in (SEAL, "lock")]
+    """Write down the checksum of every file of a complete folder, checkpoints excepted."""
+    own, left = (SEAL, "lock"), folder / CHECKPOINTS
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name not in own and left not in file.parents
+    ]
     sums = {file.relative_to(folder).as_posix(): [_checksum(file), file.stat().st_size] for file in files}
     text = json.dumps(sums, indent=0, allow_nan=False)
     write_atomically(folder / SEAL, text)
@@ -135,10 +159,11 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """Why a sealed folder cannot be used, as a clause; None if its files are as they were sealed.
 
-    Every process reads the files once: about a second per GB.
+    Every process reads the files once: about a second per GB. Raises UserError if the system cannot read them.
     """
     try:
-        text = (folder / SEAL).read_text(encoding="utf-8")
+        with reading(folder / SEAL):
+            text = (folder / SEAL).read_text(encoding="utf-8")
         if (folder, text) in _sound:
             return None
         sums = dict(json.loads(text))
@@ -146,13 +171,14 @@ def damage(folder: Path) -> str | None:
             return f"{folder / SEAL} holds no checksums"
         for name, (checksum, size) in sums.items():
             file = folder / name
-            if not file.is_file():
-                return f"{file} is missing"
-            if file.stat().st_size != size or _checksum(file) != checksum:
-                return f"{file} is damaged"
+            with reading(file):
+                if not file.is_file():
+                    return f"{file} is missing"
+                if file.stat().st_size != size or _checksum(file) != checksum:
+                    return f"{file} is damaged"
     except FileNotFoundError:
         return f"{folder / SEAL} is missing"
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         return f"{folder / SEAL} cannot be read ({error})"
     _sound.add((folder, text))
     return None

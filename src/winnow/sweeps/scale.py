@@ -156,7 +156,7 @@ def _trim(evaluation: dict[str, Any], suite: Mapping[str, Any]) -> None:
     """Remove long tasks from a suite, with their averages and headlines, and use fewer examples per prompt."""
     few = suite["num_fewshot"]
     evaluation["tasks"] = [
-        task | {"num_fewshot": few if (own := task.get("num_fewshot")) is None else min(own, few)}
+        task | {"num_fewshot": min(task.get("num_fewshot") or 0, few)}
         for task in evaluation["tasks"]
         if task["task"] not in suite["leave_out"]
     ]

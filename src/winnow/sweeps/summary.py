@@ -196,7 +196,11 @@ class SweepSummary(Callback):
             print(
                 f"\nJob {config.hydra.job.num + 1}{of}: {' '.join(self._own(config.hydra.overrides.task))}", flush=True
             )
-        (folder / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
+        if (folder / FAILURE).is_file():
+            from winnow.distributed import is_leader  # loads torch, which takes seconds
+
+            if is_leader():  # who wrote it; another process may be late, and meet that of this attempt
+                (folder / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
 
     def _own(self, overrides: Sequence[str]) -> list[str]:
         """The overrides of a job that others lack."""

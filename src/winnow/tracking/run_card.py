@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
@@ -109,6 +110,17 @@ def command_line(argv: Sequence[str]) -> str:
     else:
         words = [program.name]
     return shlex.join([*words, *map(_masked_override, argv[1:])])
+
+
+def chosen() -> dict[str, Any] | None:
+    """What Hydra was told: `choices`, group -> option, and `overrides`, without secrets; None where it did not start
+    this. In the card it belongs to the results; what Hydra writes itself may be of a later attempt that came to
+    nothing."""
+    if not HydraConfig.initialized():
+        return None
+    told = HydraConfig.get()
+    choices = {str(group): str(option) for group, option in told.runtime.choices.items()}
+    return {"choices": choices, "overrides": masked(list(told.overrides.task))}
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:
@@ -214,6 +226,7 @@ class RunCard:
         self.git = git_state(Path(__file__).resolve().parent)
         self.packages = package_versions()
         self.hardware = hardware()
+        self.hydra = chosen() if self.argv is None else None
         self.stages: dict[str, StageRecord] = {}
         self._clock = time.perf_counter()
         self._folder: Path | None = None
@@ -290,6 +303,7 @@ class RunCard:
             "packages": self.packages,
             "hardware": self.hardware,
             "config": self.config,
+            "hydra": self.hydra,
         }
         return content | {"price": price(content)}
 

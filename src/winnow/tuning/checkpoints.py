@@ -8,8 +8,11 @@ import re
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from winnow.store.files import replacing
@@ -46,6 +49,19 @@ def _fault(path: Path) -> str | None:
     return None if damaged is None else f"checksum of {damaged} is wrong"
 
 
+class Straight(TorchCheckpointIO):
+    """Writes a checkpoint straight into its file; Lightning's own collects it in memory, and again in $TMPDIR."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with open(path, "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's, when it ends an archive that could not be written
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+
 class StepCheckpoints(Checkpoint):
     """Saves the trained parameters, optimizer, schedule, position in the data and loss history every few
     steps."""
@@ -53,6 +69,9 @@ class StepCheckpoints(Checkpoint):
     def __init__(self, folder: Path, every_steps: int, total_steps: int) -> None:
         self.folder, self.every_steps, self.total_steps = folder, every_steps, total_steps
         self._saved = 0
+
+    def setup(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
+        trainer.strategy.checkpoint_io = Straight()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = trainer.global_step

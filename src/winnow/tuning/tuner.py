@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from winnow.backbone.quantized import count, dtype_name
 from winnow.errors import UserError
 from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
-from winnow.store.files import write_json
+from winnow.store.files import CHECKPOINTS, remove_partials, write_json
 from winnow.trainer import interruptible, make_trainer
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
@@ -141,7 +140,8 @@ class Tuner:
         template: Template | None = None,
         distortion: Callable[[int], float] | None = None,
     ) -> dict[str, Any]:
-        """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`.
+        """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`,
+        which stay until the folder is sealed (`Artifact.finish`).
 
         examples: encoded with EOS, or a function that gives those of an epoch, counted from 0: the same records in the
         same order, each trainable in all epochs or in none (`NoisedExamples` sees to it). Flagged ones are left
@@ -221,7 +221,7 @@ class Tuner:
                 distortion=distortion,
                 padding_free=self.padding_free,
             )
-            resume = self._checkpointing(trainer, folder / "checkpoints", len(steps))
+            resume = self._checkpointing(trainer, folder / CHECKPOINTS, len(steps))
             with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate, trainer.strategy.reduce_boolean_decision)
@@ -256,7 +256,6 @@ class Tuner:
             facts |= {} if template is None else {"template": template.name}
             save_tuned(kept, backbone, folder / "model", facts, prompt)
             write_json(folder / "tuning.json", result)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         trainer.strategy.barrier("saved")
         return result
 
@@ -312,7 +311,8 @@ class Tuner:
 
     def _checkpointing(self, trainer: Any, folder: Path, total_steps: int) -> tuple[int, Path] | None:
         """Adds the checkpoint callback; returns (step, path) of the checkpoint to go on from, if any."""
-        folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            remove_partials(folder / "*")
         if self.checkpoint_every_steps and not trainer.fast_dev_run:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
         resume = newest(folder)

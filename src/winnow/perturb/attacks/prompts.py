@@ -6,9 +6,7 @@ handed ids and instructions and nothing else of a record, so an attack cannot ch
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -17,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
 
 import pyarrow as pa
 import torch
@@ -25,7 +22,7 @@ from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from winnow.data.records import Record
-from winnow.distributed import barrier, compute_once, is_leader, share
+from winnow.distributed import barrier, compute_once, end_after, is_leader, share
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import ATTACK_FAILS, Losses, Outcome, PromptAttack
 from winnow.store.artifacts import Store
@@ -147,13 +144,7 @@ def _start_worker() -> None:
     quiet()
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the leader, which ends its workers
-    # A leader that is killed cannot: its worker would wait for work forever.
-    threading.Thread(target=_end_with, args=[parent_process()], daemon=True).start()
-
-
-def _end_with(leader: BaseProcess) -> None:
-    leader.join()
-    os._exit(1)
+    end_after(parent_process().join)  # a leader that is killed cannot: its worker would wait for work forever
 
 
 def _make(attack, pending, columns, answer_loss, pool, bar) -> None:

@@ -32,7 +32,7 @@ class Length(Method):
             flag=flag,
             components={"answer_tokens": tokens, "prompt_tokens": table.numbers("prompt_tokens")},
             higher_is_better=True,
-            descriptions={"score": "tokens of the answer", "prompt_tokens": "tokens of the whole prompt"},
+            descriptions={"score": "tokens of the answer", "answer_tokens": "answer tokens before any cut"},
         )
 
 

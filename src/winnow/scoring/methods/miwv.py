@@ -39,6 +39,8 @@ class Weakness(Method):
     """encoder, revision: the sentence encoder by which records are near, see `SentenceEmbedding`; it reads instruction
     and input."""
 
+    version = 2
+
     def __init__(self, name: str, encoder: str, revision: str | None) -> None:
         self.name, self.encoder, self.revision = name, encoder, revision
         embedding = SentenceEmbedding(encoder, revision, max_length=256, region="prompt")  # window of MiniLM [its card]

@@ -27,6 +27,8 @@ NON_FINITE = "non_finite_states"
 class RepresentationSimilarity(Method):
     """The target's records are the queries, in their order."""
 
+    version = 2
+
     def __init__(self, name: str) -> None:
         self.name = name
         states = BackboneEmbedding("all", -1, "weighted")
@@ -34,17 +36,18 @@ class RepresentationSimilarity(Method):
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         flag = tables["states"].flags()
-        valid = np.array([reason is None for reason in flag], dtype=bool)
         asked = np.array([reason is None for reason in tables["queries"].flags()], dtype=bool)
+        valid = np.array([reason is None for reason in flag], dtype=bool)
+        if valid.any() and asked.any():
+            states, queries = (_unit(tables[name].vectors("vector")) for name in ("states", "queries"))
+            finite, asked = np.isfinite(states).all(1), np.isfinite(queries).all(1)
+            flag = first_reason(flag, [None if ok else NON_FINITE for ok in finite])
+            valid &= finite
         if not valid.any() or not asked.any():
             raise UserError(
                 f"method={self.name}: {valid.sum()} records and {asked.sum()} of the target have a vector, and both "
-                f"must be above 0; see template.max_length and whether they have answers."
+                f"must be above 0; see template.max_length, backbone.dtype and whether they have answers."
             )
-        states, queries = (_unit(tables[name].vectors("vector")) for name in ("states", "queries"))
-        finite, asked = np.isfinite(states).all(1), np.isfinite(queries).all(1)
-        flag = first_reason(flag, [None if ok else NON_FINITE for ok in finite])
-        valid &= finite
         cosines = states[valid] @ queries[asked].T
         places, best, query = (np.full(len(records), np.nan) for _ in range(3))
         places[valid], best[valid] = round_robin(cosines), cosines.max(1)

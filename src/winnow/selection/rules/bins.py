@@ -20,7 +20,8 @@ class Bins(Budget):
     """ADG's selection (arXiv 2604.10448 and its public code): semantic bins, and in each the best of its records.
 
         bins      mini-batch k-means on the instructions' vectors, `classes` of them
-        quota     q_b = max(1, floor(n_b * budget / n)) records of bin b; 0 for a bin of fewer than `smallest`
+        quota     q_b = max(1, floor(n_b * budget / n)) records of bin b; a bin of fewer than `smallest` gives none, or
+                  to the middle part all that it has [code]
         cap       if the quotas together exceed the budget, the best-scored of those taken make it up
         top_up    what the quotas leave goes to the best-ranked of the others, small bins included (ours; the code
                   leaves the budget short)
@@ -29,8 +30,8 @@ class Bins(Budget):
     `middle`, the q_b in the middle of each bin's ranking, for the ablation. The worst of each bin are the best with
     order=bottom; there the cap keeps the lowest scores [code]. For the middle part it keeps the highest [code].
 
-    Where 3 q_b > n_b the code shrinks q_b, so that its three subsets share no record; here they may (ours), because a
-    run has one of them.
+    Where 3 q_b > n_b, at budgets above a third of the pool, the code shrinks q_b, so that its three subsets share no
+    record; here they may (ours), because a run has one of them.
     """
 
     name = "bins"
@@ -50,7 +51,8 @@ class Bins(Budget):
     def pick(self, candidates: Candidates, budget: int) -> Picks:
         labels = candidates.classes
         size = np.bincount(labels)
-        quota = np.where(size < self.smallest, 0, np.maximum(1, size * budget // candidates.n))
+        few = size if self.part == "middle" else 0
+        quota = np.where(size < self.smallest, few, np.maximum(1, size * budget // candidates.n))
         if self.part == "middle":
             taken = _middle(labels, size, quota)
             # Of the others, those nearest to the middle of the whole ranking.
