@@ -120,6 +120,16 @@ def test_a_model_goes_with_its_card_and_results(run, sent):
     ]
 
 
+def test_a_model_that_the_store_freed_is_told_and_is_not_left_out_of_what_is_sent(run, sent, capsys):
+    (run / "model").symlink_to(run.parent / "freed", target_is_directory=True)
+    commands.publish([str(run)])
+    told = capsys.readouterr().out
+    assert "the store no longer has the tuned model; run stages=[tune,evaluate,report]" in told and "dataset is" in told
+    with pytest.raises(UserError, match=rf"no longer has the tuned model; .* paths.run={run} to make it again"):
+        commands.publish([str(run), "--push", "me/subset"])
+    assert not sent
+
+
 def test_what_cannot_be_published_is_one_sentence(run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="run_card.json is missing"):
         commands.publish([str(tmp_path)])

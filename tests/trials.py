@@ -91,8 +91,9 @@ def _unprivileged(arguments: list[str]) -> None:
 
 
 def _main(arguments: list[str]) -> None:
-    sys.argv = ["winnow", *arguments]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
-    from winnow.__main__ import main
+    from winnow import __main__
 
-    main()
+    sys.argv = ["winnow", *arguments]
+    sys.modules["__main__"].__spec__ = __main__.__spec__  # Lightning starts a run's other processes by its name
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
+    __main__.main()

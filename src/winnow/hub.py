@@ -66,11 +66,20 @@ def publish(run: Path, push: str | None) -> list[Path]:
     """Write the folders of a run: of its subset, and of its tuned model, if it has one.
 
     push: `owner/name` on the hub, to which they are sent as a private data set and a private model. Raises UserError
-    for a run without a subset, and for what the hub refuses.
+    for a run without a subset, for what the hub refuses, and before anything is sent for a model that was freed.
     """
     card = read_json(present(run, "run_card.json", "report"), "command", "config", "data", "stages")
+    model = run / "model"
+    if model.is_symlink() and not model.exists():
+        freed = (
+            f"{run}: the store no longer has the tuned model; run stages=[tune,evaluate,report] with the settings of "
+            f"`{card['command']}` and paths.run={run} to make it again."
+        )
+        if push is not None:
+            raise UserError(freed)
+        print(freed)
     folders = {"dataset": _dataset(run, card)}
-    if (run / "model").exists():
+    if model.exists():
         folders["model"] = _model(run)
     if push is not None:
         for kind, folder in folders.items():

@@ -65,7 +65,7 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
                 card.skip(name)
                 continue
             with card.stage(name) as record:
-                card.results |= stages[name](record)
+                record.results = stages[name](record)
             if name in ("tune", "evaluate") and (folder / "model").exists():
                 write_atomically(folder / "model_card.md", tuned_model_card(folder))
             track_stage(tracker, folder, parts.pool, name, record)
@@ -93,12 +93,13 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     scoring = (p.folder, p.pool, p.method)
     preparation = (p.pre_experience, p.target)
     earlier = None if "tune" in p.stages else subset
+    made = None if {"select", "tune"} & set(p.stages) else subset
     return {
         "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, *preparation, scores()),
         "select": lambda record: select(record, *scoring, p.selection, p.scorer, p.template, scores(), selection()),
         "tune": tuned,
         "evaluate": lambda record: evaluate(record, p.folder, p.runner, p.suite, p.template, p.recipe, earlier),
-        "report": lambda record: report(p.folder, p.pool),
+        "report": lambda record: report(p.folder, p.pool, p.recipe, made),
     }
 
 

@@ -15,6 +15,7 @@ from winnow.data.templates import Encoded
 from winnow.errors import UserError
 from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.shared_prompts import answer_loglikelihoods, can_share_prompts
+from winnow.perturb.embedding_noise import add_noise, embedding_noise
 from winnow.scoring.passes.divergence import NoiseDivergence
 from winnow.scoring.passes.embedding import BackboneEmbedding
 from winnow.scoring.passes.likelihood import Likelihood
@@ -89,7 +90,16 @@ def test_noise(case):
     model, _ = case
     columns = predicted(NoiseDivergence(betas=(0.0, 1.0), draws=1), model)
     assert max(max(values) for values in columns["kl_beta_0"]) < 1e-6
-    assert all(0 < values[0] < float("inf") for values in columns["kl_beta_1"])
+    for values, one in zip(columns["kl_beta_1"], TEXTS, strict=True):
+        own, clean = slice(*one.spans["instruction"]), model.get_input_embeddings()(torch.tensor(one.ids))
+        noised = clean.clone()
+        noised[own] = add_noise(clean[own], embedding_noise(clean[own], one.id, 0), 1.0)
+        log_p, log_q = (
+            model(inputs_embeds=embeds[None], use_cache=False).logits[0, :-1].double().log_softmax(-1)
+            for embeds in (clean, noised)
+        )
+        divergence = (log_p.exp() * (log_p - log_q)).sum(-1).mean().item()
+        assert divergence > 0 and values[0] == pytest.approx(divergence, rel=1e-3)
 
 
 def test_greedy_answers_are_the_models_own(case):

@@ -71,13 +71,24 @@ def test_ratings_are_read_back(run):
     assert (found["rating_with_similarity"], found["rating_with_aifd"]) == (pytest.approx(1), pytest.approx(-1))
 
 
+def test_a_rating_counts_though_a_spreadsheet_made_a_number_of_the_id(run):
+    (run / "filled.csv").write_text("attack,row,id,rating\nchecklist,0,1.23457E+15,5\nchecklist,1,1234567890123450,4\n")
+    write_audit(run, run / "filled.csv")
+    found = json.loads((run / "audit.json").read_text())["attacks"]["checklist"]
+    assert (found["rated"], found["rating"]) == (2, 4.5)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("attack,id,rating\nchecklist,r0,6\n", "prompt 1: rating '6' was found, 1 to 5"),
-        ("attack,id,rating\nchecklist,r9,5\n", "checklist of record r9 is no prompt of this run"),
-        ("attack,id,rating\nchecklist,r0,\n", "holds no rating"),
-        ("attack,id\nchecklist,r0\n", "lacks a column"),
+        ("attack,row,id,rating\nchecklist,0,r0,6\n", "prompt 1: rating '6' was found, 1 to 5"),
+        ("attack,row,id,rating\nchecklist,9,r9,5\n", "checklist of row 9, r9, is no prompt of this run"),
+        (
+            "attack,row,id,rating\nchecklist,0,00ab00ab00ab00ab,5\n",
+            "of row 0, 00ab00ab00ab00ab, is no prompt of this run",
+        ),
+        ("attack,row,id,rating\nchecklist,0,r0,\n", "holds no rating"),
+        ("attack,id,rating\nchecklist,r0,5\n", "lacks a column"),
     ],
 )
 def test_bad_sheets_are_one_sentence(run, text, told):

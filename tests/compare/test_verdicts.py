@@ -13,6 +13,7 @@ from winnow.commands import compare
 from winnow.compare.dashboard import content, write_dashboard
 from winnow.compare.runs import read_runs
 from winnow.compare.verdicts import verdicts, write_verdicts
+from winnow.console import standing_lines
 from winnow.errors import UserError
 from winnow.evaluation.comparison import compare_items, measurements
 
@@ -108,6 +109,19 @@ def test_the_reference_has_the_same_share(tmp_path):
     }
 
 
+def test_the_lines_under_a_sweep_say_what_the_verdicts_say(sweep):
+    """A method a line, best first: value, difference, interval and verdict; the reference has its value alone."""
+    head, *lines = standing_lines(read_runs(sweep))
+    assert head == f"{KEY} (high is good, mean of 2 seeds) on pool, best first:"
+    found, judged = rows(verdicts(read_runs(sweep))), {"win": "better", "loss": "worse", "tie": "tie"}
+    for line, (name, row) in zip(lines, found.items(), strict=True):
+        told = f"  {name:<10}  {row['value']:.4f}"
+        if name != "random":
+            told += f"  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] against random: "
+            told += judged[row["verdict"]]
+        assert line == told
+
+
 def test_holm_is_over_the_methods_of_the_table(sweep):
     """Three methods against random: with p-values p1 <= p2 <= p3 of the single tests, the smallest counts three times,
     the next one twice."""
@@ -159,6 +173,19 @@ def test_the_page_has_the_price_of_each_method(tmp_path):
     assert list(prices) == ["ifd"] and (prices["ifd"]["seconds"], prices["ifd"]["marginal"]["seconds"]) == (8.0, 8.0)
     price = (tmp_path / "verdicts.html").read_text().split("<h2>Price</h2>")[1]
     assert price.count(">8.0 s<") == 2 and ">3<" in price and ">2 times<" in price
+
+
+def test_the_price_of_a_freed_pass_is_that_of_the_run_card(tmp_path, capsys):
+    """The card's 16 s hold, though the store has none of the pass; what the others would spare it is then unknown."""
+    metrics = {"metrics": {"t/acc": 0.5}, "items": {"tuned": {"t/acc": [0, 1]}}, "table": None}
+    run_folder(tmp_path / "run", choices={"method": "ifd"}, config={"paths.store": str(tmp_path)}, **metrics)
+    card = json.loads((tmp_path / "run" / "run_card.json").read_text())
+    card["stages"]["score"] = {"status": "computed", "seconds": 16.0, "fingerprint": "p"}
+    card["price"] = {"passes": [], "forwards": 20, "tokens": 40, "flops": 400, "seconds": 16.0, "tuning_seconds": None}
+    (tmp_path / "run" / "run_card.json").write_text(json.dumps(card))
+    compare([str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    assert "Price of ifd: 20 forwards, 0.0 TFLOP, 16 s\n" in capsys.readouterr().out
+    assert '">–</td>' in (tmp_path / "out" / "verdicts.html").read_text().split("<h2>Price</h2>")[1]
 
 
 def test_bad_requests_are_one_sentence(sweep, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from composed import build
@@ -33,6 +34,14 @@ def test_runs_are_of_words_whatever_case_and_punctuation():
     assert of("Well, " + ITEM + " again", short, ITEM)[1] == [0, 0, 0, 2]
     assert of(ITEM) == of("The QUICK brown fox, jumps over the lazy dog; and then: it sleeps!")
     assert of(short, "?!", ITEM, least=1)[1] == [0, 2]
+
+
+def test_each_chinese_or_japanese_character_is_a_word():
+    """13 characters are a run, whatever punctuation is between them; letters and digits beside them stay whole."""
+    for text in ("春眠不觉晓处处闻啼鸟夜来风", "あア日本語のテキストですよ"):
+        assert len(text) == 13
+        assert runs([text, text[:-1], f"{text[:5]}、{text[5:]}。"], 13, 13)[1].tolist() == [0, 2]
+    assert runs(["GPT4模型 v2"], 4, 4)[1].tolist() == [0] and runs(["GPT4模型 v2"], 5, 5)[1].tolist() == []
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
@@ -132,3 +141,13 @@ def test_what_the_evaluation_asks_is_counted(tmp_path):
     read = build("data/file", path=str(pool))
     assert data_summary(read, suite)["overlap"] == 1
     assert data_summary(read, build("evaluation/none"))["overlap"] is None
+
+
+def test_a_conversation_is_no_near_copy_of_itself():
+    """An answer of 13 words, and a short one behind it: 13 of 15 runs are in both. The same texts as a conversation of
+    somebody else's are a near copy."""
+    first = record("Tell me a story.", "", ITEM, 0)
+    later, other = record("Again?", "", "No.", 1), record("Once again?", "", "No.", 2)
+    before = (("user", first.instruction), ("assistant", first.output))
+    later, other = replace(later, turns=before), replace(other, turns=(("user", "A story!"), before[1]))
+    assert near_copies([first, later], 0.5) == {} and near_copies([later, other], 0.3) == {other.id: 1}

@@ -9,6 +9,7 @@ import sys
 
 import matplotlib
 import pytest
+from offline_runs import exit_code_of, parse
 
 from winnow.network import is_internet
 
@@ -36,12 +37,17 @@ print(json.dumps(ends))
 """
 
 
+ELSEWHERE = ("cwd", "tmp")
+
+
 @pytest.fixture(scope="module")
 def guarded(tiny_folder, tmp_path_factory):
-    """(folder, [what ended each command], output) of three commands in one process, under the hook and with a home that
-    holds no caches (the list of fonts lies elsewhere): five stages, the same with `offline=true`, and one whose
-    evaluation asks for data of the hub."""
+    """(folder, [what ended each command], output) of three commands in one process, under the hook, with a closed stdin
+    and a home that holds no caches (the list of fonts lies elsewhere): five stages, the same with `offline=true`, and
+    one whose evaluation asks for data of the hub."""
     folder = tmp_path_factory.mktemp("guarded")
+    for name in ELSEWHERE:
+        (folder / name).mkdir()
     settings = ["backbone=hub", f"backbone.name={tiny_folder}", "template.max_length=1500", "trainer=cpu"]
     settings += ["data.limit=12", "selection.ratio=0.5", "tuning.max_steps=1", "tuning.batch_size=4"]
     settings += ["evaluation.limit=2"]
@@ -55,8 +61,10 @@ def guarded(tiny_folder, tmp_path_factory):
     ]
     inherited = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     own = {"HOME": str(folder / "home"), "MPLCONFIGDIR": matplotlib.get_cachedir(), "OMP_NUM_THREADS": "1"}
+    own |= {"TMPDIR": str(folder / "tmp")}
     python = [sys.executable, "-c", GUARDED, json.dumps(commands)]
-    done = subprocess.run(python, capture_output=True, text=True, env=inherited | own, timeout=300)
+    place = {"cwd": folder / "cwd", "env": inherited | own, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(python, capture_output=True, text=True, timeout=300, **place)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder, json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
@@ -69,13 +77,17 @@ def guarded(tiny_folder, tmp_path_factory):
 @pytest.mark.slow
 def test_five_stages_open_no_internet_socket(guarded):
     """The embedded defaults, W&B without a key among them, ask for nothing, whether `offline` is said or not. Nor do
-    they write into the user's home."""
+    they write into the user's home, the working folder or the temporary one, and W&B's files lie in the run folders,
+    complete the moment the process has ended."""
     folder, ends, output = guarded
     assert ends[:2] == [None, None] and "ASKED FOR" not in output, output[-2000:]
     assert not (folder / "home").exists()
+    assert [path for name in ELSEWHERE for path in (folder / name).rglob("*") if path.is_file()] == []
     for name in ("false", "true"):
         stages = json.loads((folder / name / "run" / "run_card.json").read_text())["stages"]
         assert [stage["status"] for stage in stages.values()] == ["computed"] * 5
+        (file,) = (folder / name / "run").glob("wandb/offline-run-*/*.wandb")
+        assert exit_code_of(parse(file.read_bytes())) == 0
 
 
 @pytest.mark.fault("data of the evaluation cannot be had", promise="one sentence before the first stage", trials="1")

@@ -13,7 +13,7 @@ from trials import context
 from winnow import pipeline
 from winnow.commands import compare
 from winnow.errors import UserError
-from winnow.store.files import write_sum
+from winnow.store.files import read_json, write_sum
 from winnow.store.run_folder import STAGES, folder_lock
 
 SMALL = [
@@ -192,11 +192,13 @@ def test_a_selection_of_other_settings_is_not_tuned_on(run):
         ("method=perplexity", "method.class: ", "score,select,tune"),
         ("backbone.dtype=bf16", "backbone.dtype: fp32 there, bf16 here", "score,select,tune"),
     ):
-        with pytest.raises(UserError, match=rf"selection.json was made with other.*{told}.*stages=\[{stages}\]"):
+        end = ", or name the backbone that scored with backbone@scorer=" * change.startswith("backbone") + r"\."
+        told = rf"selection.json was made with other.*{told}.*stages=\[{stages}\] .*, or set them back{end}"
+        with pytest.raises(UserError, match=told):
             run("stages=[tune,evaluate]", change)
 
 
-def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
+def test_a_model_of_other_settings_is_neither_evaluated_nor_reported(run, tmp_path):
     """What made the model counts, up to the selection; suites, and what changes only speed, may be others."""
     _, folder = run("stages=[score,select,tune]")
     for change, told in (
@@ -205,8 +207,10 @@ def test_a_model_of_other_settings_is_not_evaluated(run, tmp_path):
         ("noising=replacement", "noising.class: none there, .*Replacement here"),
         ("selection.ratio=0.5", "selection.ratio: 0.05 there, 0.5 here"),
     ):
-        with pytest.raises(UserError, match=told):
-            run("stages=[evaluate]", change)
+        for stage in ("evaluate", "report"):
+            with pytest.raises(UserError, match=told):
+                run(f"stages=[{stage}]", change)
+    assert read_json(folder / "run_card.json")["status"] == "finished"
     speed = ["tuning.micro_batch_size=1", "tuning.checkpoint_every_steps=3", f"paths.cache={tmp_path}"]
     results, _ = run("stages=[evaluate]", "evaluation.limit=2", *speed)
     assert any(key.startswith("tuned/") for key in results)

@@ -79,7 +79,7 @@ def test_overlay_names_only_other_data(tmp_path):
 
 def test_missing_data_is_named(tokenizer, tmp_path):
     """The message names the task and the very file that is expected; a mirror that is no folder is named too."""
-    with pytest.raises(UserError, match=r"'arc_easy'.*arc_easy/test\.jsonl"):
+    with pytest.raises(UserError, match=r"'arc_easy'.*arc_easy/test\.jsonl; add it, .* evaluation.headline"):
         evaluate_model(
             tiny_model(), tokenizer, suite(tmp_path, ("arc_easy", 0, ["acc"])), template("plain"), tmp_path / "out"
         )

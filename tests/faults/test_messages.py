@@ -100,15 +100,17 @@ def test_a_name_that_is_too_long(tmp_path):
     "a full disk, a limit on the size of files", promise="one sentence with the file and the cure", trials="2"
 )
 @pytest.mark.parametrize(
-    ("limit", "place", "expected"),
-    [(1000, "file", "File too large; raise the limit on the size of files"), (None, "/dev/full", "No space left on")],
+    ("limit", "device", "expected"), [(1000, "", "File too large"), (None, "/dev/full", "No space left on device")]
 )
-def test_a_disk_that_is_full(tmp_path, limit, place, expected):
-    """A limit of 1,000 bytes on files, and the system's device that is always full; 5,000 bytes are written."""
+def test_a_disk_that_is_full(tmp_path, limit, device, expected):
+    """A limit of 1,000 bytes on files, and the system's device that is always full; 5,000 bytes are written, to the
+    device while a file of ours is made. Nothing is left of the file."""
     program = (
-        "import sys\nfrom winnow.messages import user_sentence\n"
-        "try:\n    with open(sys.argv[1], 'wb') as file:\n        file.write(b'x' * 5000)\n"
-        "except OSError as error:\n    sys.exit(user_sentence(error))\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from winnow.messages import user_sentence\nfrom winnow.store.files import replacing\n"
+        "try:\n    with replacing(Path(sys.argv[1])) as partial, open(sys.argv[2] or partial, 'wb') as file:\n"
+        "        file.write(b'x' * 5000)\n"
+        "except Exception as error:\n    sys.exit(user_sentence(error))\n"
     )
 
     def limited() -> None:
@@ -116,16 +118,18 @@ def test_a_disk_that_is_full(tmp_path, limit, place, expected):
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    path = tmp_path / "file" if place == "file" else place
-    command = [sys.executable, "-B", "-c", program, str(path)]
+    command = [sys.executable, "-B", "-c", program, str(tmp_path / "file"), device]
     ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
-    assert ended.returncode == 1 and expected in ended.stderr and "Traceback" not in ended.stderr
+    told = f"{tmp_path / 'file'} cannot be written: {expected}; choose a folder you may write to, or make room.\n"
+    assert (ended.returncode, ended.stderr) == (1, told) and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_that_a_library_in_rust_has_met():
     """safetensors and tokenizers have errors of their own, with the system's number in the text."""
     told = user_sentence(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert told.startswith("No space left on device; give another place")
+    told = user_sentence(SafetensorError("Error while serializing: I/O error: File too large (os error 27)"))
+    assert told.startswith("File too large; raise the limit on the size of files")
     assert user_sentence(Exception("Connection refused (os error 111)")) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -97,10 +98,10 @@ def test_failed_sweep_says_why(words, monkeypatch):
 @pytest.mark.slow
 def test_sweep_runs_each_job_once(words, tmp_path, monkeypatch):
     """Two methods make two run folders with scores; the same words again return that folder, nothing is written. The
-    process is forked; one notebook starts its own."""
+    process is forked."""
 
     def forked(command, **_):
-        assert command[1:3] == ["-m", "winnow"]
+        assert command[:3] == [sys.executable, "-m", "winnow"]
         code, output = call(command[3:], tmp_path / "log")
         return CompletedProcess(command, code, output, "")
 

@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import struct
+import sys
 from pathlib import Path
 
 import nbformat
@@ -91,19 +92,23 @@ def kernel(tmp_path_factory):
     place = tmp_path_factory.mktemp("notebooks")
     first = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", startup_timeout=300)
     environment = os.environ | SMOKE | {"WINNOW_NOTEBOOK_FOLDER": str(place), "IPYTHONDIR": str(place / "ipython")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # where `forked` lies
     with first.setup_kernel(cwd=str(place), env=environment):
         yield first.km
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> str:
-    """The words for a random model of the packaged backbone's kind and words, a ninth as wide and four layers deep."""
+    """The words for a random model of the packaged backbone's kind and words, a ninth as wide and four layers deep.
+    Every ninth token ends an answer, so that answers have different lengths."""
     folder, source = tmp_path_factory.mktemp("small"), build("backbone/smollm2_135m")
     config = source.skeleton.config
     config.update({"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128, "initializer_range": 0.3})
     config.update({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16})
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    model.generation_config.eos_token_id = list(range(2, config.vocab_size, 9))
+    model.save_pretrained(folder)
     source.tokenizer.save_pretrained(folder)
     return f"backbone=hub backbone.dtype=fp32 backbone.name={folder}"
 
@@ -112,11 +117,10 @@ def small(tmp_path_factory) -> str:
 @pytest.mark.parametrize("name", PLOTS)
 def test_notebook_runs(kernel, small, name):
     """Every cell in order, with 8 records: no error, nothing on stderr, all plots. Variables of the notebook before are
-    gone, as they are in a kernel of its own. The backbone is small, but where answers of different lengths are plotted:
-    a small one never ends its own."""
-    words = "" if name == "4_answer_divergence" else small
+    gone, as they are in a kernel of its own, from which the command of a sweep is forked."""
     notebook = read(name)
-    begin = f"import os\nos.environ['WINNOW_NOTEBOOK_WORDS'] = {words!r}\n%reset -f"
+    begin = f"import os, forked, winnow.notebook\nos.environ['WINNOW_NOTEBOOK_WORDS'] = {small!r}\n"
+    begin += "winnow.notebook.subprocess = forked\n%reset -f"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(begin))
     NotebookClient(notebook, km=kernel, timeout=300).execute()
     check_quiet(notebook)

@@ -383,7 +383,13 @@ def test_objectives_are_what_stages_and_suite_report():
 
 def test_an_objective_that_needs_code_execution():
     """HumanEval is left out unless it is allowed, and the average that needs it."""
-    common = ["evaluation=consistency", "stages=[evaluate]", "tuning=none", "paths.run=run"]
-    left = results_of(config(*common))
-    assert "base/mmlu/acc" in left and not {"base/humaneval/pass@1", "base/average/small"} & {*left}
-    assert "base/average/small" in results_of(config(*common, "evaluation.allow_code_execution=true"))
+    headline = ["average/both", "humaneval/pass@1", "embedded_choice/acc"]
+    common = [
+        *("stages=[evaluate]", "tuning=none", "paths.run=run", f"evaluation.headline={headline}"),
+        "evaluation.tasks=[{task: humaneval, num_fewshot: 0, metrics: [pass@1]},"
+        " {task: embedded_choice, num_fewshot: 0, metrics: [acc]}]",
+        f"+evaluation.averages.both={headline[1:]}",
+    ]
+    assert results_of(config(*common)) == ["base/embedded_choice/acc"]
+    allowed = results_of(config(*common, "evaluation.allow_code_execution=true"))
+    assert allowed == [f"base/{key}" for key in headline]

@@ -31,10 +31,10 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
         with card.stage("score") as stage:
             time.sleep(0.05)
             stage.status, stage.fingerprint = "reused", "0123456789abcdef"
+            stage.results = {"arc_easy/acc": np.float64(0.61)}
         assert read(tmp_path)["stages"]["score"]["status"] == "reused"  # on disk before the run ends
         card.skip("tune")
         card.data = {"source": "pool.jsonl", "n_records": 300}
-        card.results["arc_easy/acc"] = np.float64(0.61)
     content = read(tmp_path)
     assert list(content) == [
         "command",
@@ -62,6 +62,7 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
         "fingerprint": None,
         "reused": None,
         "resumed": None,
+        "results": {},
     }
     assert content["results"] == {"arc_easy/acc": 0.61}
     assert content["packages"]["python"].startswith("3.") and content["packages"]["torch"]
@@ -227,3 +228,39 @@ def test_how_values_are_shown() -> None:
     ]
     measures = [show_measure(value) for value in (0.55, -1.5, 0, None, 2e-5)]
     assert measures == ["0.5500", "−1.500", "0", "–", "2e-05"]
+
+
+def test_a_refused_request_leaves_the_card_of_the_finished_run(tmp_path: Path) -> None:
+    """Its settings have no results here. Once an output is another, the card is that of the request."""
+    with RunCard({"method": "ifd"}, argv=ARGV).recording(tmp_path) as card, card.stage("score") as stage:
+        (tmp_path / "scores.parquet").write_text("0")
+        stage.results = {"scored": 3}
+    finished = read(tmp_path)
+    with pytest.raises(UserError):
+        _request(tmp_path, lambda: None)
+    assert read(tmp_path) == finished
+    with pytest.raises(UserError):
+        _request(tmp_path, (tmp_path / "scores.parquet").unlink)
+    assert (read(tmp_path)["status"], read(tmp_path)["config"]) == ("failed", {"method": "length"})
+
+
+def _request(folder: Path, change) -> None:
+    """A run with another method that changes the folder and fails."""
+    with RunCard({"method": "length"}, argv=ARGV).recording(folder) as card, card.stage("score"):
+        assert read(folder)["status"] == "running"
+        change()
+        raise UserError("made with other settings")
+
+
+def test_a_stage_that_is_not_asked_for_keeps_its_results(tmp_path: Path) -> None:
+    """Until an earlier stage runs again, which drops its outputs."""
+    for asked in (("score", "select"), ("tune",), ("score",)):
+        with RunCard({}, argv=ARGV).recording(tmp_path) as card:
+            for name in ("score", "select", "tune"):
+                if name not in asked:
+                    card.skip(name)
+                    continue
+                with card.stage(name) as stage:
+                    stage.results = {name: 1}
+        kept = {("tune",): {"score", "select", "tune"}}.get(asked, set(asked))
+        assert read(tmp_path)["results"].keys() == kept

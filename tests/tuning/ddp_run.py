@@ -11,11 +11,29 @@ from test_adversaries import ALL
 from test_resume import stopping
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
+# name -> (mode, adversary)
+CASES = {
+    "lora": ("lora", None),
+    "full": ("full", None),
+    "lora nrm": ("lora", "nrm"),
+    "full freelb": ("full", "freelb"),
+}
 
-def tune(folder: Path, mode: str, stop: int | None = None, name: str | None = None) -> None:
-    """Tunes the tiny model on two CPU processes, against the adversary `name`; every process raises at its forward pass
-    `stop`."""
-    adversary = stopping(stop) if name is None else ALL[name]
-    two = CPU | {"strategy": "ddp", "devices": 2}
-    result = tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=two)
+
+def fit(folder: Path, name: str, stop: int | None = None, trainer_args: dict = CPU) -> dict:
+    """The case `name`; without an adversary it raises at its forward pass `stop`."""
+    mode, adversary = CASES[name]
+    attack = stopping(stop) if adversary is None else ALL[adversary]
+    return tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, attack, trainer_args=trainer_args)
+
+
+def tune(folder: Path, name: str, stop: int | None = None) -> None:
+    """The case on two CPU processes."""
+    result = fit(folder, name, stop, CPU | {"strategy": "ddp", "devices": 2})
     Path(folder, f"rank_{os.environ['RANK']}.json").write_text(json.dumps(result))
+
+
+def tune_all(folder: Path) -> None:
+    """Each case into a folder of its name."""
+    for name in CASES:
+        tune(folder / name, name)

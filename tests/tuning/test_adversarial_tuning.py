@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from functools import partial
+from functools import cache, partial
 from itertools import count
+from pathlib import Path
 
 import pytest
 from composed import build
@@ -27,7 +28,19 @@ def tune(folder, adversary, **settings):
     return tuner(**{**SETTINGS, **settings}).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
 
 
-def difference(tmp_path, one: str, other: str) -> float:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """(result, folder) of tuning without an adversary. What was tuned with the same settings is not tuned again."""
+
+    @cache
+    def tuned(**settings):
+        folder = tmp_path_factory.mktemp("plain")
+        return tune(folder, NoAdversary(), **settings), folder
+
+    return tuned
+
+
+def difference(tmp_path, one: str | Path, other: str | Path) -> float:
     return largest_difference(weights(tmp_path / one / "model"), weights(tmp_path / other / "model"))
 
 
@@ -46,28 +59,27 @@ def difference(tmp_path, one: str, other: str) -> float:
     ids=lambda adversary: type(adversary).__name__,
 )
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_without_strength_it_is_plain_tuning(adversary, mode, tmp_path):
+def test_without_strength_it_is_plain_tuning(adversary, mode, plain, tmp_path):
     """eps 0 and lambda 0: L = L(f(X_n)). Every weight after 3 steps is within 1e-6 of plain tuning, which moves them by
     1e-3 and more."""
     settings = {"mode": mode, "lora_dropout": 0.0, "learning_rate": 1e-4}
-    plain = tune(tmp_path / "plain", NoAdversary(), **settings)
+    plainly, folder = plain(**settings)
     result = tune(tmp_path / "own", adversary, **settings)
-    assert difference(tmp_path, "plain", "own") < 1e-6
-    for ours, expected in zip(result["train_loss"], plain["train_loss"], strict=True):
+    assert difference(tmp_path, folder, "own") < 1e-6
+    for ours, expected in zip(result["train_loss"], plainly["train_loss"], strict=True):
         assert ours["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 
 
 @each
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_accumulation_changes_nothing(adversary, mode, tmp_path):
+def test_accumulation_changes_nothing(adversary, mode, plain, tmp_path):
     """8 records at once and 2 times 4, with random starts: a record's draw is its own, and so is its norm. Three steps,
     the last of 6 records; plain tuning ends elsewhere."""
     settings = {"mode": mode, "lora_dropout": 0.0}
     for micro in (8, 4):
         tune(tmp_path / f"{micro}", adversary, micro_batch_size=micro, **settings)
     assert difference(tmp_path, "8", "4") < 2e-5
-    tune(tmp_path / "plain", NoAdversary(), micro_batch_size=8, **settings)
-    assert difference(tmp_path, "8", "plain") > 1e-4
+    assert difference(tmp_path, "8", plain(micro_batch_size=8, **settings)[1]) > 1e-4
 
 
 @each

@@ -224,12 +224,12 @@ def test_a_record_without_an_instruction_stays_clean():
 def test_the_inner_step_of_nrm_raises_the_loss():
     """Over 20 batches, at the tiny model's fixed weights: the loss at delta1 against the loss at the projected start,
     on average and in most batches. At beta = 1 the start is the clean embeddings."""
-    records = tiny_records(80)
+    model, records = model_of("lora"), tiny_records(80)
     for beta in (0.5, 1.0):
         adversary = nrm(epsilon=0.5, alpha=0.3, distortion=beta)
         gains = []
         for k in range(20):
-            loss_of = watched(records=records[4 * k : 4 * k + 4])
+            loss_of = Watched(model, micro_batch(records[4 * k : 4 * k + 4]))
             adversary.loss(loss_of, loss_of.clean, loss_of.batch.mask)
             start, end = project(loss_of.deltas[0], 0.5), loss_of.deltas[-1]
             with torch.no_grad():

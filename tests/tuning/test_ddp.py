@@ -6,27 +6,32 @@ import json
 
 import ddp_run
 import pytest
-from killed_run import SETTINGS
-from test_adversaries import ALL
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import largest_difference, weights
 from trials import two
 
 from winnow.tuning.checkpoints import checkpoints
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where two processes have run all cases: their start is what takes time."""
+    folder = tmp_path_factory.mktemp("ddp")
+    codes, output = two(ddp_run.tune_all, folder, log=folder / "log")
+    assert codes == [0, 0], output
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_two_processes_equal_one(mode, tmp_path):
+def test_two_processes_equal_one(mode, folder, tmp_path):
     """Batches of 8, 8 and 6 records in micro-batches of 2: each process takes 2 per step, and one of them has
     an empty one in step 3. Dropout is drawn by record, so only the order of additions differs."""
-    codes, output = two(ddp_run.tune, tmp_path / "two", mode, log=tmp_path / "log")
-    assert codes == [0, 0], output
-    expected = tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
-    reports = [json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    expected = ddp_run.fit(tmp_path, mode)
+    reports = [json.loads((folder / mode / f"rank_{rank}.json").read_text()) for rank in range(2)]
     assert reports[0]["train_loss"] == reports[1]["train_loss"]
     for ours, single in zip(reports[0]["train_loss"], expected["train_loss"], strict=True):
         assert abs(ours["loss"] - single["loss"]) < 1e-5
-    assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5
+    assert largest_difference(weights(folder / mode / "model"), weights(tmp_path / "model")) < 1e-5
 
 
 @pytest.mark.slow
@@ -40,18 +45,16 @@ def test_two_processes_resume(tmp_path):
     assert codes == [0, 0], output
     report = json.loads((tmp_path / "two" / "rank_0.json").read_text())
     assert report["resumed_from"] == 3
-    tuner(mode="lora", **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", trainer_args=CPU)
+    ddp_run.fit(tmp_path / "one", "lora")
     assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "name"), [("lora", "nrm"), ("full", "freelb")])
-def test_two_processes_equal_one_with_an_adversary(mode, name, tmp_path):
+@pytest.mark.parametrize("name", ["lora nrm", "full freelb"])
+def test_two_processes_equal_one_with_an_adversary(name, folder, tmp_path):
     """Gradients of an ascent stay in their process; those that are trained on, handed over or not, are averaged.
 
     Rounding is amplified where a gradient is brought to unit length and by Adam's division: differences of 5e-5 were
     seen. Adam takes steps of up to 5e-3 here, so that a gradient that is not averaged would change far more."""
-    codes, output = two(ddp_run.tune, tmp_path / "two", mode, None, name, log=tmp_path / "log")
-    assert codes == [0, 0], output
-    tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path / "one", ALL[name], trainer_args=CPU)
-    assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 2e-4
+    ddp_run.fit(tmp_path, name)
+    assert largest_difference(weights(folder / name / "model"), weights(tmp_path / "model")) < 2e-4

@@ -224,10 +224,13 @@ def test_the_card_of_a_packaged_backbone_names_the_hubs():
         ("adapter_config.json", b"[]", r"adapter_config.json lacks"),
         ("adapter_model.safetensors", b"cut", r"cannot be loaded .*cut, missing or of another backbone"),
         ("adapter_model.safetensors", None, r"holds no tuned model"),
+        ("model.safetensors", b"cut", r"cannot be loaded .*cut, missing or of another backbone"),
     ],
 )
 def test_damaged_files_of_an_adapter(name, content, expected, tmp_path):
-    tuner(**SMALL).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
+    """And the weights of a full model."""
+    mode = "full" if name == "model.safetensors" else "lora"
+    tuner(**SMALL, mode=mode).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU)
     file = tmp_path / "model" / name
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(UserError, match=expected) as caught:

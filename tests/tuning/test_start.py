@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 import torch
@@ -103,6 +104,16 @@ def test_an_adapter_of_another_shape_is_refused(settings, told, tmp_path):
     seven = [f"{kind}_proj" for kind in ("q", "k", "v", "o", "up", "down", "gate")]
     told = tune(tmp_path / "c", tmp_path / "a" / "model", lora_dropout=0.5, lora_target_modules=seven, max_steps=1)
     assert told["start"] is not None
+
+
+def test_an_adapter_of_a_changed_backbone_is_refused(tmp_path):
+    """Such an adapter on the backbone itself is another model than the one that was saved."""
+    tune(tmp_path / "a", **STILL)
+    file = tmp_path / "a" / "model" / "adapter_config.json"
+    for init in ("pissa_niter_4", "olora"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"init_lora_weights": init}))
+        with pytest.raises(UserError, match=f"has init_lora_weights={init} .*convert it to a plain LoRA adapter first"):
+            tune(tmp_path / "b", start=tmp_path / "a" / "model")
 
 
 def test_a_full_model_is_no_start_for_adapters(tmp_path):
@@ -232,6 +243,7 @@ def test_the_start_is_evaluated_too(run, other):
     folder, _ = run(*begun, *asked)
     results = json.loads((folder / "results.json").read_text())
     assert list(results["models"]) == ["base", "start", "tuned"]
+    assert results["delta"]
     for key, change in results["delta"].items():
         values = [results["models"][name]["metrics"][key]["value"] for name in ("tuned", "base")]
         assert change == pytest.approx(values[0] - values[1])
@@ -289,14 +301,18 @@ def sentences(person: str, place: str, count: int) -> str:
 @pytest.mark.slow
 def test_table_4_of_anit(tiny_folder, tmp_path):
     """The sweep itself on two small data sets in one folder, narrowed to one job: 10% of OntoNotes after CoNLL03, with
-    NRM. Its row stands beside the paper's 84.67, and the model that it starts from and both test sets are asked."""
+    NRM. Its row stands beside the paper's 84.67, and the model that it starts from and both test sets are asked. Every
+    second byte ends an answer: the untrained model would never end one."""
     for name, person, place in (("conll2003", "PER", "LOC"), ("ontonotes", "PERSON", "GPE")):
         (tmp_path / "nlu" / name).mkdir(parents=True)
         (tmp_path / "nlu" / name / "train.txt").write_text(sentences(person, place, 40))
         (tmp_path / "nlu" / name / "test.txt").write_text(sentences(person, place, 1))
+    copytree(tiny_folder, tmp_path / "brief")
+    settings = tmp_path / "brief" / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": list(range(0, 259, 2))}))
     arguments = [
         *("experiment=anit/table4", "scale=smoke", "selection.ratio=0.1", f"data.path={tmp_path / 'nlu'}"),
-        *("backbone=hub", f"backbone.name={tiny_folder}", "backbone.dtype=fp32", "template.max_length=1500"),
+        *("backbone=hub", f"backbone.name={tmp_path / 'brief'}", "backbone.dtype=fp32", "template.max_length=1500"),
         *("data=ontonotes", "data@start.pool=conll03", "adversary=nrm", "noising=replacement"),
         "row.backbone=llama2_7b",  # the row that the tiny backbone stands for
         *("trainer=cpu", "tracking=none", f"paths.store={tmp_path / 'store'}"),

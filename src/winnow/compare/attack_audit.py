@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write_audit(run: Path, ratings: Path | None = None) -> str:
     sheet, filled. Raises UserError for a run without attacks, and for a rating that is none.
     """
     prompts = _prompts(run)
-    rated = {} if ratings is None else _ratings(ratings, {(one["attack"], one["id"]) for one in prompts})
+    rated = {} if ratings is None else _ratings(ratings, {_key(one): one["id"] for one in prompts})
     attacks = list(dict.fromkeys(one["attack"] for one in prompts))
     found = {name: _summary([one for one in prompts if one["attack"] == name], rated) for name in attacks}
     write_json(run / "audit.json", {"attacks": found, "ratings": None if ratings is None else str(ratings)})
@@ -64,11 +65,16 @@ def _prompts(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(attack, row of the pool), of a prompt or a line of the sheet."""
+    return row["attack"], str(row["row"])
+
+
 def _summary(prompts: Sequence[Mapping[str, Any]], rated: Mapping[tuple[str, str], int]) -> dict[str, Any]:
     """Means over the prompts of one attack, and Spearman's rank correlation of each measure with the attack's term of
     AIFD; with ratings, of these too."""
     there = [one for one in prompts if one["success"]]
-    own = [(one, rated[one["attack"], one["id"]]) for one in there if (one["attack"], one["id"]) in rated]
+    own = [(one, rated[_key(one)]) for one in there if _key(one) in rated]
     values = [rating for _, rating in own]
     summary = {"prompts": len(there), "records": len(prompts)}
     summary |= {measure: _mean([one[measure] for one in there]) for measure in MEASURES}
@@ -99,23 +105,26 @@ def _sheet(prompts: Sequence[Mapping[str, Any]], attacks: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def _ratings(file: Path, known: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """{(attack, record id): rating} of the rows that are rated."""
+def _ratings(file: Path, known: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], int]:
+    """{(attack, row): rating} of the rows that are rated. known: (attack, row) -> record id. An id is compared where it
+    has 16 hex digits with a letter: a spreadsheet may have made a number of any other."""
     try:
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}); give the filled {SHEET} as a CSV file in UTF-8.") from None
     rated = {}
     for number, row in enumerate(rows, 1):
-        if not {"attack", "id", "rating"} <= row.keys():
-            raise UserError(f"{file} lacks a column attack, id or rating; fill the sheet that `winnow audit` writes.")
-        mark, key = (row["rating"] or "").strip(), (row["attack"], row["id"])
+        if not {"attack", "row", "id", "rating"} <= row.keys():
+            raise UserError(
+                f"{file} lacks a column attack, row, id or rating; fill the sheet that `winnow audit` writes."
+            )
+        mark, key, own = (row["rating"] or "").strip(), _key(row), row["id"] or ""
         if not mark:
             continue
         if mark not in map(str, RATINGS):
             raise UserError(f"{file}, prompt {number}: rating {mark!r} was found, 1 to 5 or nothing was expected.")
-        if key not in known:
-            raise UserError(f"{file}, prompt {number}: {key[0]} of record {key[1]} is no prompt of this run.")
+        if key not in known or (re.fullmatch("(?=.*[a-f])[0-9a-f]{16}", own) and own != known[key]):
+            raise UserError(f"{file}, prompt {number}: {key[0]} of row {key[1]}, {own}, is no prompt of this run.")
         rated[key] = int(mark)
     if not rated:
         raise UserError(f"{file} holds no rating; write 1 to 5 into its column rating.")

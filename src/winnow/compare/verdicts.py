@@ -83,12 +83,13 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
 
 
 def _prices(runs: Sequence[ComparedRun]) -> dict[str, dict[str, Any]]:
-    """{method: what the selection of one of its runs costs, and `marginal`, what it adds where the passes of the
-    others are there}, without methods of which the store no longer has all passes. All shares of a method have the same
-    price."""
+    """{method: what the selection of one of its runs costs, by its run card or else the store, and `marginal`, what it
+    adds where the passes of the others are there; None where the store no longer has all}, without methods of which
+    neither knows the price. All shares of a method have the same price."""
     cards = {run.label: read_json(run.folder / "run_card.json") for run in sorted(runs, key=lambda run: run.started)}
     added = marginal(cards)
-    return {name: own | {"marginal": added[name]} for name, card in cards.items() if (own := price(card)) is not None}
+    own = {name: card.get("price") or price(card) for name, card in cards.items()}
+    return {name: one | {"marginal": added[name]} for name, one in own.items() if one is not None}
 
 
 def _controls(wanted: str, method: str) -> bool:
@@ -213,10 +214,11 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append(text)
     for arena in summary["prices"]:
         for name, one in arena.items():
-            tuning = one["tuning_seconds"]
+            tuning, added = one["tuning_seconds"], one["marginal"]
             lines.append(
                 f"Price of {name}: {one['forwards']:,.0f} forwards, {one['flops'] / 1e12:,.1f} TFLOP, "
-                f"{show_seconds(one['seconds'])}, of which its own {show_seconds(one['marginal']['seconds'])}"
+                f"{show_seconds(one['seconds'])}"
+                + (f", of which its own {show_seconds(added['seconds'])}" if added else "")
                 + (f"; {one['seconds'] / tuning:.1f} times a tuning" if tuning else "")
             )
     lines += [f"Not tested: {metric} ({why})" for metric, why in summary["untested"].items()]

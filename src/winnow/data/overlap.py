@@ -22,7 +22,8 @@ from winnow.errors import UserError
 WORDS = 13
 NEAR_WORDS = 5
 REASON = f"shares {WORDS} words in a row with data.exclude"
-_WORD = re.compile(r"\w+")
+_CJK = r"\u3400-\u9fff\u3040-\u30ff"  # Chinese, Japanese: written without blanks, so each character is a word
+_WORD = re.compile(rf"[^\W{_CJK}]+|\w")
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial that hashes a run: odd, so that no word's part is lost
 _BATCH = 10_000  # records whose words are in memory at a time
 
@@ -89,7 +90,8 @@ def near_copies(records: Iterable[Record], threshold: float) -> dict[str, int]:
 
     A record is a near copy if an earlier one, no near copy itself, has a Jaccard index of at least `threshold` with it:
     |A and B| / |A or B|, A and B the sets of 5-word runs of each record's texts, joined; a record of fewer words is one
-    run. Records of the same id are one.
+    run. Records of the same id are one. A later answer of a conversation is no near copy of an earlier one, whose words
+    it has before it (`data.turns=every`).
 
     Exact, by the prefix and positional filters of set joins (Xiao et al., WWW 2008): with the runs of all sets in one
     order, the rarest first, two sets of such an index share one of the first |A| - ceil(threshold |A|) + 1 runs of
@@ -117,13 +119,20 @@ def near_copies(records: Iterable[Record], threshold: float) -> dict[str, int]:
         }
         for j in sorted(candidates):
             both = len(np.intersect1d(mine, ranks[starts[j] : starts[j + 1]], assume_unique=True))
-            if _jaccard(both, size, int(sizes[j])) >= threshold:
+            if _jaccard(both, size, int(sizes[j])) >= threshold and not _goes_on(own[i], own[j]):
                 copies[own[i].id] = own[j].row
                 break
         else:
             for place, run in keys:
                 index.setdefault(run, {}).setdefault((size, place), []).append(i)
     return copies
+
+
+def _goes_on(later: Record, earlier: Record) -> bool:
+    """Whether the turns before a record begin with all of another one."""
+    n = len(earlier.turns)
+    spoken = [text for _, text in later.turns[n : n + 2]]
+    return later.turns[:n] == earlier.turns and spoken == [earlier.instruction, earlier.output]
 
 
 def _shared_runs(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

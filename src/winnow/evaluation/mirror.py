@@ -73,7 +73,8 @@ def mirrored_files(task: StockTask, mirror: Path) -> dict[str, Path]:
     if task.evaluated_split not in files:
         raise UserError(
             f"Task {task.name!r} has no data in the mirror: expected the file "
-            f"{folder / (task.evaluated_split + '.jsonl')}; add it, or take the task out of the suite."
+            f"{folder / (task.evaluated_split + '.jsonl')}; add it, or leave the task "
+            f"or its group out of evaluation.tasks, evaluation.averages and evaluation.headline."
         )
     return files
 

@@ -11,11 +11,11 @@ from winnow.data.records import Record
 from winnow.data.templates import Template
 from winnow.distributed import compute_once, is_leader, read_by_leader
 from winnow.scoring.runner import PassRunner
-from winnow.stages.tune import Recipe, check_model
+from winnow.stages.tune import Recipe, check_model, tuned_models
 from winnow.store.artifacts import Artifact
 from winnow.store.describe import describe
 from winnow.store.files import write_json
-from winnow.store.run_folder import drop_outputs_from, earlier_output
+from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def evaluate(
 
     folders: dict[str, Path | None] = {"base": None}
     if recipe is not None:
-        made = read_by_leader(lambda: _tuned_models(folder))
+        made = read_by_leader(lambda: tuned_models(folder))
         folders |= made
         if subset is not None:
             check_model(recipe, made["tuned"], made.get("start"), subset())
@@ -67,12 +67,6 @@ def evaluate(
         for key, metric in model["metrics"].items()
         if key in results["headline"]
     }
-
-
-def _tuned_models(folder: Path) -> dict[str, Path]:
-    """Where the run's tuned model is, after that which tuning started from, if that is a tuned one too."""
-    tuned, start = earlier_output(folder, "model", "tune").resolve(), (folder / "start").resolve()
-    return {"start": start, "tuned": tuned} if start.exists() else {"tuned": tuned}
 
 
 def _evaluated(

@@ -22,7 +22,7 @@ from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
 from winnow.store.describe import describe
-from winnow.store.differences import difference_summary, differences
+from winnow.store.differences import Differences, difference_summary, differences
 from winnow.store.files import read_json, write_json, write_sum
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
@@ -105,9 +105,15 @@ def _manifest(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         stages = "score,select,tune" if scores else "select,tune"
         raise UserError(
             f"{file} was made with other settings ({difference_summary(changes)}); run stages=[{stages}] again with "
-            f"this run folder, or set them back."
+            f"this run folder, or set them back{_scorer(changes)}."
         )
     return manifest
+
+
+def _scorer(changes: Differences) -> str:
+    """The end of a sentence on the differences: another cure, where all are of the backbone that ran the passes."""
+    own = all(".backbone." in f"{key}." for key in changes)
+    return ", or name the backbone that scored with backbone@scorer=..." if own else ""
 
 
 def _score_table(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> pa.Table:
@@ -120,7 +126,7 @@ def _score_table(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> pa.Ta
     if changes:
         raise UserError(
             f"{path} holds scores of method={about['method']} that were made with other settings "
-            f"({difference_summary(changes)}); {again}, or set them back."
+            f"({difference_summary(changes)}); {again}, or set them back{_scorer(changes)}."
         )
     if table["id"].to_pylist() != [record.id for record in pool.records]:
         raise UserError(f"{path} was made from other records than data={pool.source}; {again}.")

@@ -14,7 +14,7 @@ from winnow.store.artifacts import Artifact, fingerprint
 from winnow.store.describe import describe
 from winnow.store.differences import difference_summary, differences
 from winnow.store.files import read_json, write_json
-from winnow.store.run_folder import drop_outputs_from
+from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 from winnow.tuning.noised import Distortion, distortion_of, examples_of
 from winnow.tuning.saving import weights_digest
@@ -150,6 +150,12 @@ def _model(recipe: Recipe, records: Sequence[Record], start: Path | None, logger
         )
 
     return artifact, compute_once(artifact, fit)
+
+
+def tuned_models(folder: Path) -> dict[str, Path]:
+    """Where the run's tuned model is, after that which tuning started from, if that is a tuned one too."""
+    tuned, start = earlier_output(folder, "model", "tune").resolve(), (folder / "start").resolve()
+    return {"start": start, "tuned": tuned} if start.exists() else {"tuned": tuned}
 
 
 def check_model(recipe: Recipe, model: Path, start: Path | None, records: Sequence[Record]) -> None:

@@ -85,6 +85,11 @@ def earlier_output(folder: Path, file: str, stage: str) -> Path:
     return path
 
 
+def outputs(folder: Path) -> dict[Path, int]:
+    """All that stages have left in the folder, with the time at which it was written, in ns."""
+    return {path: path.lstat().st_mtime_ns for own in OUTPUTS.values() for one in own for path in folder.glob(one)}
+
+
 def drop_outputs_from(folder: Path, stage: str) -> None:
     """Delete what this and later stages have left of an earlier run; their artifacts stay in the store."""
     for later in STAGES[STAGES.index(stage) :]:

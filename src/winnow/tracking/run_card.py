@@ -3,8 +3,8 @@
     with RunCard(config).recording(folder) as card:
         with card.stage("score") as stage:
             stage.status, stage.fingerprint = "reused", "0123456789abcdef"
+            stage.results = {"scored": 300}
         card.data = {"source": "pool.jsonl", "n_records": 300}
-        card.results["arc_easy/acc"] = 0.61
 
 writes `run_card.json` (for programs) and `run_card.md` (for people) into `folder`: after every stage, so that a killed
 run has a card, and at the end, also when the run fails.
@@ -38,6 +38,7 @@ from winnow.errors import UserError
 from winnow.pages.card import card_markdown
 from winnow.scoring.price import price
 from winnow.store.files import read_json, write_atomically, write_json
+from winnow.store.run_folder import outputs
 
 MASK = "***"
 # Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
@@ -196,26 +197,26 @@ class StageRecord:
     """The record of one stage: wall-clock seconds; `computed`, `reused`, `skipped`, `failed` or `interrupted`; the
     fingerprint of its artifact (16 hex digits, None without an artifact). reused, resumed: number of its artifacts that
     came from the store, and that continue an interrupted run; None where nothing is counted. Only if both are 0, the
-    seconds measure the whole work."""
+    seconds measure the whole work. results: its headline numbers."""
 
     seconds: float = 0.0
     status: str = "computed"
     fingerprint: str | None = None
     reused: int | None = None
     resumed: int | None = None
+    results: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class RunCard:
-    """Collects the provenance of one run; fill `data` and `results` as the run goes. `argv` defaults to this
-    process's.
+    """Collects the provenance of one run; fill `data` and the stages' records as the run goes. `argv` defaults to
+    this process's.
 
     `status` is running, finished, failed or interrupted; `error` is None or the sentence that ended the run."""
 
     config: Any
     argv: Sequence[str] | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
     status: str = "running"
     error: str | None = None
 
@@ -230,6 +231,11 @@ class RunCard:
         self.stages: dict[str, StageRecord] = {}
         self._clock = time.perf_counter()
         self._folder: Path | None = None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The headline numbers of all stages, those of an earlier run of the folder among them."""
+        return {key: value for record in self.stages.values() for key, value in record.results.items()}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
@@ -258,11 +264,17 @@ class RunCard:
     def recording(self, folder: str | Path) -> Iterator[RunCard]:
         """Keep the card in `folder` current: written at once, after each stage, and at the end also when the
         block raises (status failed, with the error's sentence; interrupted, with the stage, for KeyboardInterrupt); the
-        exception goes on to the caller, and an interrupt with that sentence."""
+        exception goes on to the caller, and an interrupt with that sentence. Where the block raises and the folder's
+        outputs are still those of a finished run, the card stays that of this run: a refused request has no results."""
         self._folder = Path(folder)
+        earlier = {}
         if (self._folder / "run_card.json").is_file():
-            earlier = read_json(self._folder / "run_card.json", "stages", cure="delete it")["stages"]
-            self.stages = {name: StageRecord(0.0, "skipped", one.get("fingerprint")) for name, one in earlier.items()}
+            earlier = read_json(self._folder / "run_card.json", "stages", cure="delete it")
+            self.stages = {
+                name: StageRecord(0.0, "skipped", one.get("fingerprint"), results=one.get("results", {}))
+                for name, one in earlier["stages"].items()
+            }
+        before = outputs(self._folder)
         self.write(self._folder)
         try:
             yield self
@@ -273,7 +285,10 @@ class RunCard:
             else:
                 self.status, self.error = "failed", error_sentence(error)
             try:
-                self.write(self._folder)
+                if earlier.get("status") == "finished" and before and outputs(self._folder) == before:
+                    _write(self._folder, earlier)
+                else:
+                    self.write(self._folder)
             except UserError as unwritten:
                 # The first error is the important one; it may be the cause of this one.
                 error.add_note(str(unwritten))
@@ -295,7 +310,8 @@ class RunCard:
             "status": self.status,
             "error": self.error,
             "stages": {
-                name: {**asdict(record), "seconds": round(record.seconds, 3)} for name, record in self.stages.items()
+                name: masked({**asdict(record), "seconds": round(record.seconds, 3)})
+                for name, record in self.stages.items()
             },
             "data": masked(self.data),
             "results": masked(self.results),
@@ -310,6 +326,9 @@ class RunCard:
     def write(self, folder: str | Path) -> None:
         """Write run_card.json and run_card.md into `folder`, each atomically. Raises UserError when it is not
         writable."""
-        content = self.as_dict()
-        write_json(Path(folder) / "run_card.json", content, indent=2)
-        write_atomically(Path(folder) / "run_card.md", card_markdown(content))
+        _write(Path(folder), self.as_dict())
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    write_json(folder / "run_card.json", content, indent=2)
+    write_atomically(folder / "run_card.md", card_markdown(content))

@@ -27,6 +27,7 @@ FREE = {
     "target_modules",
 }
 KEYS = {"r": "lora_r", "lora_alpha": "lora_alpha"}
+RESIDUAL = ("pissa", "corda", "olora", "loftq", "lora_ga")  # values of init_lora_weights that change the backbone too
 SAME_WEIGHTS = ("dtype", "attention")  # of a backbone's identity: ways to run it
 
 
@@ -116,6 +117,11 @@ def _take_adapter(fresh: PeftModel, folder: Path) -> None:
     with whole(folder):
         saved = LoraConfig.from_pretrained(str(folder)).to_dict()
         weights = load_file(folder / "adapter_model.safetensors")
+    if str(saved["init_lora_weights"]).lower().startswith(RESIDUAL):
+        raise UserError(
+            f"start: the adapter in {folder} has init_lora_weights={saved['init_lora_weights']} and belongs to a "
+            f"changed backbone; convert it to a plain LoRA adapter first, as PEFT's documentation says."
+        )
     own = fresh.peft_config["default"].to_dict()
     for key in (key for key in own if key not in FREE and own[key] != saved.get(key)):
         wish = f"set tuning.{KEYS[key]} to that" if key in KEYS else "it cannot go on being trained here"
