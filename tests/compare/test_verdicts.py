@@ -109,6 +109,28 @@ def test_the_reference_has_the_same_share(tmp_path):
     }
 
 
+def test_the_reference_has_the_same_settings(tmp_path, capsys):
+    """Methods and learning rates: each is tested against random at its own rate. A method of a third rate has two
+    references, so it has no verdict, and page and screen name both."""
+    for rate in (1e-4, 2e-4):
+        for method in ("random", "ifd"):
+            settings = {"tuning.learning_rate": rate, f"method.{method}": 1}
+            job(tmp_path / f"{method} {rate}", method, 0.5, config=settings)
+    job(tmp_path / "length", "length", 0.5, config={"tuning.learning_rate": 3e-4})
+    compare([str(tmp_path), "--out", str(tmp_path / "out")])
+    found = rows(json.loads((tmp_path / "out" / "verdicts.json").read_text()))
+    both = [f"random, tuning.learning_rate={rate}" for rate in (0.0001, 0.0002)]
+    assert {name: row["against"] for name, row in found.items()} == {
+        "ifd, tuning.learning_rate=0.0001": both[0],
+        "ifd, tuning.learning_rate=0.0002": both[1],
+        "length": None,
+        **dict.fromkeys(both),
+    }
+    undecided = found["length"]["undecided"]
+    assert sorted(undecided) == both and f"may be {' or '.join(undecided)}" in capsys.readouterr().out
+    assert "no verdict: random, " in (tmp_path / "out" / "verdicts.html").read_text()
+
+
 def test_the_lines_under_a_sweep_say_what_the_verdicts_say(sweep):
     """A method a line, best first: value, difference, interval and verdict; the reference has its value alone."""
     head, *lines = standing_lines(read_runs(sweep))

@@ -28,6 +28,7 @@ from winnow.evaluation.comparison import (
 )
 from winnow.pages.card import show_seconds
 from winnow.pages.files import read_json, render
+from winnow.reproduce.settings import differences
 from winnow.scoring.price import marginal, price
 from winnow.store.files import write_atomically, write_json
 
@@ -130,7 +131,12 @@ def _standings(
     compared = {pair: compare_items(sides[pair[0]], sides[pair[1]]) for pair in pairs}
     adjusted = dict(zip(pairs, holm([compared[pair].p for pair in pairs]), strict=True))
     marks = letters(names, {frozenset(pair) for pair in pairs if adjusted[pair] < LEVEL})
-    references = {name: _reference(name, names, groups, against) for name in names}
+    references, undecided = {}, {}
+    for name in names:
+        found = _references(name, names, groups, against)
+        references[name] = found[0] if len(found) == 1 else None
+        if len(found) > 1:
+            undecided[name] = found
     tested = {
         # The backbone is one model, for every seed.
         name: compare_items(sides[name], [base] * len(sides[name]) if other == BASE else sides[other])
@@ -150,6 +156,7 @@ def _standings(
             "seeds": [run.seed for run in groups[name]],
             "folders": [str(run.folder) for run in groups[name]],
             "against": None,
+            "undecided": undecided.get(name, []),
         }
         if name in tested:
             one, p = tested[name], p_values[name]
@@ -168,32 +175,33 @@ def _standings(
     }
 
 
-def _reference(
+def _references(
     name: str, names: Sequence[str], groups: Mapping[str, Sequence[ComparedRun]], against: str
-) -> str | None:
-    """What a method is tested against: the best method, the backbone, or a group of the reference method or of the
-    method's own control of that kind. A group with the same share, then with the same identity, goes before others.
-    None for the reference itself, and if several groups remain."""
+) -> list[str]:
+    """What a method can be tested against: the best method, the backbone, or groups of the reference method or of the
+    method's own control of that kind. Those with the same share go before others, then those with the same identity,
+    then those whose settings are the method's own, of the settings in which they differ (sweeps over a learning rate).
+    Empty for the reference itself; only where one is left is there a test."""
     if against == BASE:
-        return BASE
+        return [BASE]
     if against == BEST:
-        return names[0] if name != names[0] else None
+        return names[:1] if name != names[0] else []
     run = groups[name][0]
     method = run.identity["method"]
-    candidates = [
-        other
-        for other in names
-        if other != name and groups[other][0].identity["method"] in (against, f"{against}({method})")
-    ]
     if _controls(against, method):
-        return None
+        return []
+    found = {other: groups[other][0] for other in names}
+    found = {other: one for other, one in found.items() if one.identity["method"] in (against, f"{against}({method})")}
 
     def rest(one: ComparedRun) -> dict[str, str]:
         return {key: value for key, value in one.identity.items() if key != "method"}
 
-    same_share = [other for other in candidates if groups[other][0].share == run.share] or candidates
-    alike = [other for other in same_share if rest(groups[other][0]) == rest(run)] or same_share
-    return alike[0] if len(alike) == 1 else None
+    found = {other: one for other, one in found.items() if one.share == run.share} or found
+    found = {other: one for other, one in found.items() if rest(one) == rest(run)} or found
+    own, *settings = differences([run, *found.values()])
+    differing = [key for key in own if len({one[key] for one in settings}) > 1]
+    alike = zip(found, settings, strict=True)
+    return [other for other, one in alike if all(one[key] == own[key] for key in differing)] or list(found)
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -211,6 +219,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
                     f"  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] against {row['against']}: "
                     f"{row['verdict']} (p {row['p']:.2g})"
                 )
+            if row["undecided"]:
+                text += f"  no verdict: its reference may be {' or '.join(row['undecided'])}"
             lines.append(text)
     for arena in summary["prices"]:
         for name, one in arena.items():
