@@ -45,7 +45,8 @@ def config(*overrides: str) -> DictConfig:
     """`winnow.config.compose`, quicker."""
     cfg = config_of_hydra(*overrides)
     with open_dict(cfg):
-        del cfg["hydra"]
+        choices = {str(group): str(option) for group, option in cfg.hydra.runtime.choices.items()}
+        cfg.hydra = {"choices": choices, "overrides": list(overrides)}
     return cfg
 
 

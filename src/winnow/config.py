@@ -50,11 +50,31 @@ def nothing() -> None:
 
 
 def compose(*overrides: str) -> DictConfig:
-    """The configuration of `winnow <overrides>`, without Hydra's own part."""
+    """The configuration of `winnow <overrides>`. Of Hydra's own part it keeps what `told` returns, as `hydra`."""
     import hydra
+    from omegaconf import open_dict
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
+        cfg = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra = _told(cfg.hydra)
+    return cfg
+
+
+def told(cfg: DictConfig) -> dict[str, Any]:
+    """What Hydra was told for a configuration: `choices`, group -> option, and `overrides`; empty where neither
+    `compose` nor a job of Hydra made it."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    if "hydra" in cfg:
+        return OmegaConf.to_container(cfg.hydra)
+    return _told(HydraConfig.get()) if HydraConfig.initialized() else {}
+
+
+def _told(own: DictConfig) -> dict[str, Any]:
+    choices = {str(group): str(option) for group, option in own.runtime.choices.items()}
+    return {"choices": choices, "overrides": list(own.overrides.task)}
 
 
 def build(option: str, *overrides: str, **changes: Any) -> Any:

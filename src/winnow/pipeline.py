@@ -8,7 +8,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.config import check
+from winnow.config import check, told
 from winnow.console import announce, data_summary, summarise
 from winnow.data.records import Record
 from winnow.distributed import is_leader, join
@@ -51,7 +51,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
-    folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True))
+    config, hydra = OmegaConf.to_container(cfg, resolve=True), told(cfg)
+    config.pop("hydra", None)
+    folder, card = parts.folder, RunCard(config, hydra=hydra or None)
     with card.recording(folder), _tracker(cfg, parts) as tracker:
         suite = parts.suite if "evaluate" in parts.stages else None
         card.data = data_summary(parts.pool, suite)
@@ -104,8 +106,9 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
 
 
 def _tracker(cfg: DictConfig, parts: Parts) -> Tracker:
-    config = OmegaConf.to_container(cfg, resolve=True)
-    names = naming(config, parts.method.name, parts.runner.source.name, parts.pool.source)
+    config, choices = OmegaConf.to_container(cfg, resolve=True), told(cfg).get("choices", {})
+    config.pop("hydra", None)
+    names = naming(config, choices, parts.method.name, parts.runner.source.name, parts.pool.source)
     distortion = parts.recipe is not None and parts.recipe.adversary.needs_distortion
-    config = logged(config, attacks=bool(parts.method.attacks), distortion=distortion)
+    config = logged(config, choices, attacks=bool(parts.method.attacks), distortion=distortion)
     return instantiate(cfg.tracking)(folder=parts.folder, config=config, **names)

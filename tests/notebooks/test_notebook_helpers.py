@@ -14,6 +14,7 @@ import pytest
 from trials import call
 
 from winnow import notebook
+from winnow.compare.runs import read_runs
 from winnow.errors import UserError
 
 SMALL = ["data.limit=10", "trainer=cpu", "backbone=hub", "backbone.dtype=fp32", "template.max_length=1500"]
@@ -39,6 +40,16 @@ def test_run_is_silent_and_its_table_complete(words, tmp_path, capsys):
     assert table.defect[4] == "vague prompt"
     assert table.selected.sum() == manifest["n_selected"]
     assert table.id.tolist() == [decision["id"] for decision in manifest["decisions"]]
+
+
+def test_a_run_keeps_its_choices(words):
+    """A page that compares runs names the rule of a notebook's run, as it does that of a command's."""
+    folder = notebook.run("method=random", "selection=stratified", "selection.count=3", "stages=[score,select]", *words)
+    (run,) = read_runs(folder)
+    assert (run.label, run.choices["selection"]) == ("random, stratified", "stratified")
+    assert "selection.count=3" in run.overrides and "hydra" not in run.settings
+    card = json.loads((folder / "run_card.json").read_text())
+    assert "hydra" not in card["config"]
 
 
 def test_same_words_same_folder(words):

@@ -7,6 +7,7 @@ import copy
 from composed import config
 from omegaconf import OmegaConf
 
+from winnow.config import compose
 from winnow.sweeps.scale import rescaled, scaled, show_value
 
 SCALE = {
@@ -149,7 +150,7 @@ def test_paper_scale_changes_nothing(capsys):
 
 def test_smoke_is_printed_once(capsys):
     """Each change is a line `key: from -> to`; a configuration that was scaled before comes back as it is."""
-    cfg = config("scale=smoke", "paths.run=run", "backbone=qwen2_7b", "method=consistency")
+    cfg = config("scale=smoke", "scale.keep=[]", "paths.run=run", "backbone=qwen2_7b", "method=consistency")
     new = scaled(cfg)
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"scale=smoke changes {len(new.scale.changes)} settings:" and len(told) == 1 + len(
@@ -187,3 +188,9 @@ def test_tasks_of_the_command_line_are_not_trimmed():
     local = copy.deepcopy(PAPER)
     local["evaluation"]["mirror"] = "eval"
     assert rescaled(local, ["evaluation.tasks"])[0]["evaluation"]["tasks"] == PAPER["evaluation"]["tasks"]
+
+
+def test_the_words_of_a_composed_configuration_stay(capsys):
+    """`winnow.config.compose` in a notebook: what its words set stays, as what a command line sets does."""
+    small = scaled(compose("scale=smoke", "data.limit=7", "paths.run=run"))
+    assert small.data.limit == 7 and "data.limit" not in capsys.readouterr().out and "hydra" not in small.scale.changes

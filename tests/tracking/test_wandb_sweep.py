@@ -115,12 +115,12 @@ def plain(*overrides: str) -> dict:
 def test_names_of_a_run_outside_of_experiments():
     """The method and its share; what is set wins; a path says its last part; a tag has 64 characters at most, and none
     comes twice."""
-    named = naming(plain("selection.ratio=0.10"), "ifd", "/models/ifd", "/data/pool.jsonl")
+    named = naming(plain("selection.ratio=0.10"), {}, "ifd", "/models/ifd", "/data/pool.jsonl")
     assert (named["name"], named["group"], named["job_type"]) == ("ifd 0.1", None, "ifd")
     assert named["tags"] == ["ifd", "pool", "method=ifd", "ratio=0.1"]
-    named = naming(plain("selection.count=50", "tracking.name=mine", "tracking.tags=[a]"), "ifd", "b" * 70, "p")
+    named = naming(plain("selection.count=50", "tracking.name=mine", "tracking.tags=[a]"), {}, "ifd", "b" * 70, "p")
     assert (named["name"], named["tags"][:4], named["tags"][-1]) == ("mine", ["a", "ifd", "b" * 64, "p"], "count=50")
-    named = naming(plain("tracking.group=g", "tracking.job_type=j"), "ifd", "b", "p")
+    named = naming(plain("tracking.group=g", "tracking.job_type=j"), {}, "ifd", "b", "p")
     assert (named["group"], named["job_type"]) == ("g", "j")
 
 
@@ -128,7 +128,7 @@ def test_groups_that_a_run_does_not_use_are_not_logged():
     """`ifd` with an ordinary tuning: no attack, no noise, no preparation. `aifd` keeps its attacks."""
     config = plain()
     assert {"attack", "distortion", "noising", "pre_experience"} <= config.keys()
-    assert set(config) - set(logged(config, attacks=False, distortion=False)) == {
+    assert set(config) - set(logged(config, {}, attacks=False, distortion=False)) == {
         *("attack", "distortion", "noising", "pre_experience", "start"),
     }
-    assert "attack" in logged(plain("method=aifd"), attacks=True, distortion=False)
+    assert "attack" in logged(plain("method=aifd"), {}, attacks=True, distortion=False)

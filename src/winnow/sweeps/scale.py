@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.config import told
 from winnow.store.differences import flatten
 
 # Group -> the keys that identify a choice. A command line that sets the group or one of these keys makes the choice.
@@ -39,7 +40,9 @@ def scaled(cfg: DictConfig) -> DictConfig:
     scale = cfg.get("scale")
     if scale is None or scale.name == "paper" or "changes" in scale:
         return cfg
-    keep = list(scale.keep) if scale.keep is not None else _command_line()
+    keep = scale.keep
+    if keep is None:  # what the command line sets
+        keep = [word.lstrip("+~").split("=", 1)[0] for word in told(cfg).get("overrides", [])]
     plain, changes = rescaled(OmegaConf.to_container(cfg, resolve=True), keep)
     lines = []
     for key, (before, after) in changes.items():
@@ -100,13 +103,6 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
         if before.get(key, ABSENT) != after.get(key, ABSENT) and not COPIES.match(key)
     }
     return new | {"scale": {"name": scale["name"], "changes": changes}}, changes
-
-
-def _command_line() -> list[str]:
-    """The keys that the command line sets; none if Hydra did not start this run."""
-    if not HydraConfig.initialized():
-        return []
-    return [word.lstrip("+~").split("=", 1)[0] for word in HydraConfig.get().overrides.task]
 
 
 def _replaces(group: str, cfg: Mapping[str, Any]) -> bool:

@@ -23,7 +23,9 @@ LONGEST_TAG = 64  # characters that W&B takes
 NOTHING = f"{nothing.__module__}.{nothing.__qualname__}"  # the target of a group that builds nothing
 
 
-def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> dict[str, Any]:
+def naming(
+    config: Mapping[str, Any], choices: Mapping[str, str], method: str, backbone: str, pool: str
+) -> dict[str, Any]:
     """Name, group, job type and tags of a run: what `tracking` sets, or what the run is.
 
     group: the experiment at its scale; in a sweep of another kind the name of the sweep's folder. job_type: the method
@@ -31,10 +33,8 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
     which says what varies between jobs; elsewhere job type and selected share. tags: `tracking.tags`, method, backbone
     and pool in use, and `key=value` for the selected share and whatever tells the rows of the table apart.
 
-    config: resolved. backbone, pool: a name or a path, of which the last part counts.
+    config: resolved. choices: group -> option. backbone, pool: a name or a path, of which the last part counts.
     """
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    choices = {} if hydra is None else {str(key): str(value) for key, value in hydra.runtime.choices.items()}
     row, table, own = config.get("row") or {}, config.get("table"), config["tracking"]
     values = {"method": method} | share(config)
     if table and choices:
@@ -44,8 +44,8 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
         values["method"] = control(method, choices) + (f"+{adversary}" if adversary != "none" else "")
     job_type = own.get("job_type") or values["method"]
     group = own.get("group")
-    if group is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
-        group = Path(hydra.sweep.dir).name
+    if group is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        group = Path(HydraConfig.get().sweep.dir).name
     words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in values.items())]
     tags = [*own.get("tags", []), *words]
     return {
@@ -56,7 +56,7 @@ def naming(config: Mapping[str, Any], method: str, backbone: str, pool: str) -> 
     }
 
 
-def logged(config: Mapping[str, Any], attacks: bool, distortion: bool) -> dict[str, Any]:
+def logged(config: Mapping[str, Any], choices: Mapping[str, str], attacks: bool, distortion: bool) -> dict[str, Any]:
     """The configuration that the tracker gets: without the groups that build nothing and those of attacks and
     distortion that the run does not use, and with Hydra's choice of each group as `choices/<group>`.
 
@@ -64,9 +64,7 @@ def logged(config: Mapping[str, Any], attacks: bool, distortion: bool) -> dict[s
     """
     unused = [key for key, used in (("attack", attacks), ("distortion", distortion)) if not used]
     unused += [key for key, node in config.items() if isinstance(node, Mapping) and node.get("_target_") == NOTHING]
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    choices = {} if hydra is None else hydra.runtime.choices
-    own = {f"choices/{group}": choice for group, choice in choices.items() if not str(group).startswith("hydra/")}
+    own = {f"choices/{group}": choice for group, choice in choices.items() if not group.startswith("hydra/")}
     return {key: node for key, node in config.items() if key not in unused} | own
 
 

@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
@@ -111,17 +110,6 @@ def command_line(argv: Sequence[str]) -> str:
     else:
         words = [program.name]
     return shlex.join([*words, *map(_masked_override, argv[1:])])
-
-
-def chosen() -> dict[str, Any] | None:
-    """What Hydra was told: `choices`, group -> option, and `overrides`, without secrets; None where it did not start
-    this. In the card it belongs to the results; what Hydra writes itself may be of a later attempt that came to
-    nothing."""
-    if not HydraConfig.initialized():
-        return None
-    told = HydraConfig.get()
-    choices = {str(group): str(option) for group, option in told.runtime.choices.items()}
-    return {"choices": choices, "overrides": masked(list(told.overrides.task))}
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:
@@ -212,10 +200,14 @@ class RunCard:
     """Collects the provenance of one run; fill `data` and the stages' records as the run goes. `argv` defaults to
     this process's.
 
+    `hydra` is what `config.told` says. It belongs to the results; what Hydra writes itself may be of a later attempt
+    that came to nothing.
+
     `status` is running, finished, failed or interrupted; `error` is None or the sentence that ended the run."""
 
     config: Any
     argv: Sequence[str] | None = None
+    hydra: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     status: str = "running"
     error: str | None = None
@@ -227,7 +219,7 @@ class RunCard:
         self.git = git_state(Path(__file__).resolve().parent)
         self.packages = package_versions()
         self.hardware = hardware()
-        self.hydra = chosen() if self.argv is None else None
+        self.hydra = masked(self.hydra)
         self.stages: dict[str, StageRecord] = {}
         self._clock = time.perf_counter()
         self._folder: Path | None = None
