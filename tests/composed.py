@@ -23,7 +23,7 @@ assert defaults_list._create_interpolation_map
 defaults_list._create_interpolation_map = lambda *_: None  # a third of its time; no default is interpolated
 base.parse = cache(base.parse)  # two thirds of what it takes to resolve a configuration, which a run does five times
 
-__all__ = ["CONF", "build", "config", "config_of_hydra", "template"]
+__all__ = ["CONF", "build", "config", "config_of_hydra", "on_tiny", "template"]
 
 
 @cache
@@ -48,6 +48,18 @@ def config(*overrides: str) -> DictConfig:
         choices = {str(group): str(option) for group, option in cfg.hydra.runtime.choices.items()}
         cfg.hydra = {"choices": choices, "overrides": list(overrides)}
     return cfg
+
+
+def on_tiny(folder: Path) -> list[str]:
+    """The words of a command that runs on the tiny backbone, on the CPU."""
+    return [
+        "backbone=hub",
+        f"backbone.name={folder}",
+        "backbone.dtype=fp32",
+        "trainer=cpu",
+        "trainer.enable_progress_bar=false",
+        "template.max_length=1500",  # one token per byte
+    ]
 
 
 def template(name: str, **changes):

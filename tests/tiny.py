@@ -1,4 +1,4 @@
-"""The tiny backbone of the tests."""
+"""The tiny backbone of the tests, and answers in its place."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ def tiny_model(layers: int = 2, width: int = 32) -> LlamaForCausalLM:
                 weight.copy_((torch.sin(ramp * 12.9898) * 0.2).reshape(weight.shape))
             start += weight.numel()
     return model.requires_grad_(False)
+
+
+def answering(monkeypatch, reply) -> list[str]:
+    """Puts `reply(document)` in the place of the model's answers; collects the prompts."""
+    from winnow.evaluation.model import HarnessModel  # lm-eval takes seconds to import
+
+    asked: list[str] = []
+
+    def answer(self, requests, **_):
+        asked.extend(request.args[0] for request in requests)
+        return [reply(request.doc) for request in requests]
+
+    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    return asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
 from composed import template
 
 from winnow.data.records import Record, record_id
@@ -58,9 +58,10 @@ def compute(backbone, records, folder: Path, pass_, budget: int = 512, shape=Non
     return runner.compute(pass_, records, shape or template("alpaca"))
 
 
-def column(table: PassTable, name: str) -> np.ndarray:
-    """A list column as (records, values), NaN in rows without values."""
-    values, offsets = table.ragged(name)
-    matrix = np.full((len(table), np.diff(offsets).max()), np.nan)
-    matrix[np.diff(offsets) > 0] = values.reshape(-1, matrix.shape[1])
-    return matrix
+def columns(schema: pa.Schema, **given) -> PassTable:
+    """A pass table of the records r0, r1, ... with these columns, None for one not given; others are null."""
+    given = {name: values for name, values in given.items() if values is not None}
+    rows = len(next(iter(given.values())))
+    ids = [f"r{i}" for i in range(rows)]
+    full = {"id": ids, "skipped": [0] * rows, "prompt_tokens": [3] * rows, "flag": [None] * rows} | given
+    return PassTable(pa.table({name: full.get(name, [None] * rows) for name in schema.names}, schema=schema), ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from composed import build
+from pytorch_lightning.loggers.logger import DummyLogger
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -70,10 +71,22 @@ def tiny_records(count: int = 22) -> list[Encoded]:
 def micro_batch(records: list[Encoded], step: int = 0) -> MicroBatch:
     """All the records as the one micro-batch of an optimizer step, in the order given."""
     steps = [Step(0, [[0]])] * step + [Step(0, [list(range(len(records)))])]
-    return MicroBatches(records, steps, pad_id=0)[step]
+    return MicroBatches(records, steps)[step]
 
 
 CPU = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+
+
+class Recorder(DummyLogger):
+    """Keeps the losses of steps that are logged, as (step, row)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict]] = []
+
+    def log_metrics(self, metrics, step=None):
+        if "train/loss" in metrics:
+            self.rows.append((step, metrics))
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

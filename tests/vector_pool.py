@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 
-def table(scores, flags=None) -> pa.Table:
-    """A score table whose record i has the id r<i>, in three digits."""
+def table(scores, flags=None, **columns) -> pa.Table:
+    """A score table whose record i has the id r<i>, in three digits. columns: further ones, or others for these."""
     n = len(scores)
     return pa.table(
         {
@@ -15,6 +15,7 @@ def table(scores, flags=None) -> pa.Table:
             "row": list(range(n)),
             "score": pa.array(scores, pa.float64()),
             "flag": pa.array(flags or [None] * n, pa.string()),
+            **columns,
         }
     )
 

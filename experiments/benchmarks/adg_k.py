@@ -40,12 +40,10 @@ def summary(scores: Scores, chosen: Selection, found: dict) -> dict:
 
 def disjoint_halves(table) -> float | None:
     """Rank correlation of the scores from answers 1 to 5 and 6 to 10, over records all of whose answers are usable."""
-    values, offsets = table.ragged("gram")
-    usable, starts = table.ragged("usable")
-    whole = [i for i in range(len(table)) if offsets[i + 1] > offsets[i] and usable[starts[i] : starts[i + 1]].all()]
-    if len(whole) < 3:
+    whole = (table.matrix("usable", 10) > 0).all(1)
+    if whole.sum() < 3:
         return None
-    gram = np.stack([values[offsets[i] : offsets[i + 1]].reshape(10, 10) for i in whole])
+    gram = table.matrix("gram", 100)[whole].reshape(-1, 10, 10)
     halves = [gram_geometry(gram[:, part, part]) for part in (slice(0, 5), slice(5, 10))]
     first, second = (0.6 * dispersion + 0.4 * anisotropy for dispersion, anisotropy in halves)
     return correlation(first, second)

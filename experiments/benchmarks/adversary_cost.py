@@ -56,7 +56,7 @@ class Bench:
         steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
         model = source.load().model if model is None else model
         self.device = next(model.parameters()).device
-        batches = MicroBatches(examples, steps[: rounds + WARM_UP], pad_id=source.tokenizer.pad_token_id)
+        batches = MicroBatches(examples, steps[: rounds + WARM_UP])
         self.batches = [move_data_to_device(batches[k], self.device) for k in range(len(batches))]
         self.dtype, self.clip = dtype, cfg.tuning.gradient_clip
         lora = {key: cfg.tuning[f"lora_{key}"] for key in ("r", "alpha", "dropout", "target_modules")}
@@ -72,7 +72,8 @@ class Bench:
             self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         batch = self.batches[position]
         start = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16"):
+        half = self.dtype == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, half, cache_enabled=False):  # as Lightning has it
             embeds = self.model.get_input_embeddings()(batch.ids)
             loss_of = MicroBatchLoss(self.model, batch)
             loss_of.same_dropout()

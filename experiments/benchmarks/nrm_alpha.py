@@ -60,7 +60,7 @@ def main() -> None:
         beta = RuleDistortion()(*noising.pairs(records))
         examples = EpochRecords(template.encode(noising.apply(records), source.tokenizer, eos=True)).first
         steps = plan_steps([len(e.ids) for e in examples], MICRO_BATCH, MICRO_BATCH, seed=0, epochs=1)
-        batches = MicroBatches(examples, steps[:count], pad_id=source.tokenizer.pad_token_id)
+        batches = MicroBatches(examples, steps[:count])
         fgm, rows = [], {alpha: [] for alpha in ALPHAS}
         for batch in (batches[k] for k in range(len(batches))):
             clean = model.get_input_embeddings()(batch.ids).detach().float()

@@ -44,7 +44,7 @@ def padding(pool: str, count: int) -> dict:
         pass_ = Likelihood(view)
         encoded = pass_.encode(records, template, source.tokenizer)
         for budget in BUDGETS:
-            data = Pending(pass_, encoded, cast(Any, None), budget, pass_.label, 0)
+            data = Pending(pass_, encoded, cast(Any, None), budget, 0)
             data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1))
             data.predict_dataloader()
             lengths = ([len(record.ids) - shared for record in batch] for batch, shared in data.batches)

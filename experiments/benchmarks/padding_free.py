@@ -56,7 +56,7 @@ def main() -> None:
         return seconds, loss, gradient
 
     steps = plan_steps([len(e.ids) for e in examples], GLOBAL, micro, seed=0, epochs=1)[: rounds + 1]
-    batches = MicroBatches(examples, steps, pad_id=source.tokenizer.pad_token_id)
+    batches = MicroBatches(examples, steps)
     spent, apart = [], []
     for turn in range(rounds + 1):
         own = [batches[turn * batches.per_step + k] for k in range(batches.per_step)]

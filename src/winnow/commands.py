@@ -94,9 +94,7 @@ def lds(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     from winnow.compare.lds import write_lds
 
-    out = given.out or given.runs[0]
-    write_lds(given.runs, out)
-    print((out / "lds.md").read_text(encoding="utf-8"))
+    print(write_lds(given.runs, given.out or given.runs[0]))
 
 
 def card(words: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import math
 import re
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -164,7 +165,8 @@ def arguments(target: Callable) -> dict[str, tuple[Any, bool]]:
 
 def _type(annotation: Any, maker: Callable) -> Any:
     if isinstance(annotation, str):
-        annotation = eval(annotation, {}, _Names({**vars(builtins), **maker.__globals__}))
+        # A name that only a type checker imports stands for any type.
+        annotation = eval(annotation, {}, defaultdict(lambda: _AnyType, {**vars(builtins), **maker.__globals__}))
     if typing.get_origin(annotation) is typing.Annotated:  # Free[int] takes what int takes
         return annotation.__origin__
     return Any if annotation is inspect.Parameter.empty else annotation
@@ -175,13 +177,6 @@ class _AnyType:
 
     def __class_getitem__(cls, _: Any) -> type[_AnyType]:
         return cls
-
-
-class _Names(dict):
-    """Names of a module; one that only a type checker imports stands for any type."""
-
-    def __missing__(self, name: str) -> Any:
-        return _AnyType
 
 
 def _walk(key: str, node: Any) -> None:

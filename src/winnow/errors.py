@@ -2,10 +2,17 @@
 
 import os
 import re
+from collections.abc import Collection
 
 
 class UserError(Exception):
     """Bad input or configuration, told in one sentence: where, what was found, what was expected, what to do."""
+
+
+def check_choice(key: str, value: str, known: Collection[str]) -> None:
+    """Raises UserError where a setting is none of those known. key: the whole one, `data.turns`."""
+    if value not in known:
+        raise UserError(f"{key}={value} is unknown; choose one of {', '.join(known)}.")
 
 
 def system_error(error: BaseException) -> OSError | None:
@@ -17,6 +24,8 @@ def system_error(error: BaseException) -> OSError | None:
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
+# What a CPU, CUDA and its libraries say when memory ends.
+NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 _NO_ACCESS = ("GatedRepoError", "RepositoryNotFoundError", "gated repo", "401 Client Error", "403 Client Error")
 
 

@@ -9,7 +9,6 @@ needs. Nothing leaves the machine without `push`.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from winnow.data.readers import read_pool
+from winnow.config import build
 from winnow.data.records import Record
 from winnow.data.schemas import SCHEMAS
 from winnow.errors import UserError, login
 from winnow.pages.model_card import pool_name, result_parts, tuned_model_card
-from winnow.store.files import read_json, replacing, write_json
+from winnow.store.files import read_json, replacing, write_json, write_lines
 from winnow.store.run_folder import earlier_output, present
 
 FILE = "messages.jsonl"
@@ -117,10 +116,7 @@ def _dataset(run: Path, card: Mapping[str, Any]) -> Path:
         (partial / "data").mkdir(parents=True)
         pa.parquet.write_table(table, partial / "data" / "train.parquet")
         shutil.copyfile(earlier_output(run, "scores.parquet", "score"), partial / "scores.parquet")
-        with (partial / FILE).open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps({"messages": chat}, ensure_ascii=False, allow_nan=False) + "\n" for chat in chats
-            )
+        write_lines(partial / FILE, ({"messages": chat} for chat in chats))
         write_json(partial / "dataset_info.json", {"subset": {"file_name": FILE, **ROLES}})
         (partial / "README.md").write_text(_dataset_card(run, card, manifest, len(records)), encoding="utf-8")
     return folder
@@ -132,21 +128,14 @@ def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
     if not files:
         raise UserError(f"{run} holds no subset; run the stage select in this folder first.")
     schema, columns = card["data"]["schema"], card["config"]["data"].get("columns")
-    pool = read_pool(
+    pool = build(
+        "data/file",  # with turns=last: rows of data.turns=every were cut when they were written
         source=card["data"]["source"],
         path=files[0],
         schema=schema if schema in SCHEMAS else "auto",
-        split="train",
-        limit=None,
         on_error="fail",
         columns=columns,
-        turns="last",  # rows of data.turns=every were cut when they were written
         duplicates="keep",
-        near_duplicates="keep",
-        near_threshold=1.0,
-        sample=None,
-        seed=0,
-        exclude=None,
     )
     return pool.records
 

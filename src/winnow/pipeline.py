@@ -23,7 +23,7 @@ from winnow.stages.tune import Loggers, tune
 from winnow.store.files import write_atomically
 from winnow.store.run_folder import STAGES, folder_lock
 from winnow.sweeps.scale import scaled
-from winnow.tracking.job import logged, naming, track_results, track_stage, track_start
+from winnow.tracking.job import logged, naming, track_results, track_stage
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 
@@ -60,7 +60,8 @@ def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         if parts.target is not None:
             card.data["target"] = data_summary(parts.target, suite)
         announce(parts, card.data)
-        track_start(tracker, card)
+        origin, keys = card.as_dict(), ("command", "git", "packages", "hardware", "data")
+        tracker.update_config({key: origin[key] for key in keys})  # at once: a run that fails has it too
         stages = stages_of(parts, tracker.lightning_loggers)
         for name in STAGES:
             if name not in parts.stages:

@@ -163,6 +163,43 @@ def test_sdpa_finds_the_same():
         assert (causal._found.readout, causal.reuse, causal.padding) == ARCHITECTURES[name][1]
 
 
+def test_whole_texts_attend_in_the_kernel(monkeypatch):
+    """Texts of 24 tokens: the block without a window is given no table of 24 x 24, the one with a window of 16 its own.
+    On a GPU in half precision alone, and on no old one."""
+    model, masks = tiny_architecture("exaone4", ARCHITECTURES["exaone4"][0], "sdpa"), []
+    causal, attend = CausalModel(model), nn.functional.scaled_dot_product_attention
+
+    def spy(*given, attn_mask, **options):
+        masks.append(attn_mask is not None)
+        return attend(*given, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
+    ids = torch.randint(3, 259, (2, 24), generator=torch.Generator().manual_seed(2))
+    got = causal.logits(causal.hidden(input_ids=ids).flatten(0, 1)).view(2, 24, -1)
+    assert sorted(masks) == [False, True]
+    assert torch.allclose(got, model(input_ids=ids, use_cache=False).logits, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(CausalModel, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert not causal._knows_causal
+    model.bfloat16()
+    assert causal._knows_causal
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not causal._knows_causal
+
+
+def test_a_pass_that_fails_leaves_no_layer_wrapped():
+    """While transformers 4 keeps the states of layers it wraps them, and it unwraps them after success alone."""
+    causal = CausalModel(tiny_architecture("llama", LLAMA))
+
+    def full(module, given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    causal.blocks[1].mlp.register_forward_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        causal.run(layers=(1,), input_ids=torch.ones(1, 4, dtype=torch.long))
+    assert "wrapped_forward" not in {block.forward.__code__.co_name for block in causal.blocks}
+
+
 class WithBigrams(LlamaForCausalLM):
     """Logits that hang on the token itself besides the final state: no map of states gives them."""
 

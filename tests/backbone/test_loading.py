@@ -11,11 +11,14 @@ import torch
 from architectures import ARCHITECTURES, tiny_architecture
 from composed import build
 from tiny import tiny_model
-from transformers import T5Config
+from transformers import AttentionInterface, T5Config
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from winnow.backbone import memory
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import folder_hash
 from winnow.errors import UserError
+from winnow.evaluation.shared_prompts import can_share_prompts
 
 backbone = partial(build, "backbone/hub", dtype="fp32")
 
@@ -38,9 +41,35 @@ def test_no_sdpa_falls_back(folder, tokenizer, capsys):
     assert source.load().model.config._attn_implementation == "eager"
 
 
+def test_caps_of_attention_are_not_left_out(folder, tokenizer, capsys):
+    """Gemma-2 caps its attention, which SDPA of transformers 4 would leave out: eager, with one sentence."""
+    tiny_architecture("gemma2", ARCHITECTURES["gemma2"][0] | {"attn_logit_softcapping": 0.01}).save_pretrained(folder)
+    source = backbone(name=str(folder))
+    loaded, ids = source.load().model, torch.arange(3, 40)[None]
+    assert source.identity["attention"] == "eager" == loaded.config._attn_implementation
+    assert capsys.readouterr().out.count("caps its attention: attn_implementation=eager is used.") == 1
+    with_caps = loaded(ids).logits
+    loaded.config.attn_logit_softcapping = None
+    for layer in loaded.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+    assert (loaded(ids).logits - with_caps).abs().max() > 1e-4
+
+
 def test_sdpa_where_there_is_one(folder):
     source = backbone(name=str(folder))
     assert source.identity["attention"] == "sdpa" == source.load().model.config._attn_implementation
+
+
+def test_attention_of_a_gpu_is_tried_there(folder, monkeypatch):
+    """An attention that transformers knows by a name of its own stands for `flash_attention_2`, which is not here."""
+    moved = []
+    monkeypatch.setattr(memory, "on_device", lambda model, trainer: moved.append(trainer) or model)
+    AttentionInterface.register("of_a_gpu", sdpa_attention_forward)
+    loaded = backbone(name=str(folder), attn_implementation="of_a_gpu").load()
+    assert moved == [{}] and not can_share_prompts(loaded.model)
+    assert can_share_prompts(backbone(name=str(folder)).load().model) and len(moved) == 1
+    with pytest.raises(UserError, match="could not be loaded by AutoModelForCausalLM: Flash"):
+        backbone(name=str(folder), attn_implementation="flash_attention_2").load()
 
 
 def test_weights_that_are_not_finite(folder):

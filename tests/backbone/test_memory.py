@@ -204,13 +204,28 @@ def test_a_model_is_moved_to_the_gpu_of_its_process(monkeypatch):
 
 def test_auto_is_512_on_a_cpu_and_what_fits_on_a_gpu(monkeypatch):
     """The tiny model: a layer's linear layers have 576 inputs and outputs, 2304 bytes a token in fp32. Half of a
-    gigabyte less the weights holds 216,974 such tokens, so 65,536, the most; a hundredth of it 2,131, so 2,048."""
+    gigabyte less the weights holds 216,974 such tokens, so 65,536, the most; a hundredth of it 2,131, so 2,048. A
+    backward pass keeps the 4,608 bytes of both layers: half as many. Where less is free than the weights take: 512."""
     model = tiny_model()
     assert shapes(model).per_token == 2 * (2 * 64 + 2 * 48 + 3 * 96) == 2 * 512
     assert memory.fitting_tokens(model, TRAINER) == 512
     for free, tokens in ((GB, 65536), (10**7, 2048), (1, 512)):
         monkeypatch.setattr(memory, "room", lambda trainer, free=free: Room(GB, free, "cuda"))
         assert memory.fitting_tokens(model, {}) == tokens
+        if free == 10**7:
+            assert memory.fitting_tokens(model, {}, backward=True) == tokens // 2
+
+
+@pytest.mark.parametrize("text", [NO_CPU_MEMORY, "CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
+def test_words_that_say_that_memory_ended(text):
+    """Of torch on a CPU, of CUDA and of cuBLAS. A trial that meets them says nothing about the architecture."""
+
+    def trial():
+        raise torch.AcceleratorError(text)
+
+    with pytest.raises(torch.AcceleratorError):
+        CausalModel(tiny_model())._try(trial)
+    assert not memory.out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_halves_lose_nothing_and_try_no_size_twice():

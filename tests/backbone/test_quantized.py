@@ -138,7 +138,7 @@ def test_an_adversarys_gradient_is_that_of_the_rounded_weights(dtype, load, toke
     """With respect to the embeddings, as NRM, PGD and FGM ask for it: its cosine with the gradient in the ordinary
     model that holds the same weights is 1 but for the rounding of bf16."""
     records = [one for one in template("alpaca").encode(make_records(5), tokenizer, eos=True) if not one.flag]
-    batch = MicroBatches(records, [Step(0, [list(range(len(records)))])], pad_id=0)[0]
+    batch = MicroBatches(records, [Step(0, [list(range(len(records)))])])[0]
     gradients = []
     for model in (load(dtype).model, ordinary(load(dtype)).model):
         gradients.append(MicroBatchLoss(model, batch).gradient(model.get_input_embeddings()(batch.ids)).flatten())
@@ -218,7 +218,7 @@ def test_qlora(dtype, load, tmp_path):
     assert losses == pytest.approx(same, abs=1e-3) and losses[-1] < losses[0] - 0.1
     assert results[0]["dtype"] == "bf16" and results[0]["total_parameters"] == tiny_model().num_parameters()
     tuned = load_tuned(backbone, tmp_path / "False" / "model")
-    batch = MicroBatches(records, [Step(0, [[0, 1, 2]])], pad_id=0)[0]
+    batch = MicroBatches(records, [Step(0, [[0, 1, 2]])])[0]
     after = float(MicroBatchLoss(tuned.model, batch)(tuned.model.get_input_embeddings()(batch.ids)))
     assert after == pytest.approx(losses[-1], abs=0.1)
     pairs = [(tuple(one.ids[: one.answer_start]), tuple(one.ids[one.answer_start :])) for one in records]

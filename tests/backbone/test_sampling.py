@@ -18,6 +18,22 @@ def draws(logits, n, seed=0, **options):
     return next_tokens(logits.expand(n, -1), uniform, **options)
 
 
+def test_a_deterministic_trainer_samples(monkeypatch):
+    """torch has no deterministic sums of fp32 on a GPU and forbids others: here it warns, and forbids again after."""
+    modes, cumsum = [], torch.Tensor.cumsum
+    monkeypatch.setattr(
+        torch.Tensor, "cumsum", lambda *given: modes.append(torch.get_deterministic_debug_mode()) or cumsum(*given)
+    )
+    for mode in (2, 0):
+        torch.set_deterministic_debug_mode(mode)
+        try:
+            draws(torch.randn(40, generator=torch.Generator().manual_seed(1)), 200, top_p=0.3)
+            assert torch.get_deterministic_debug_mode() == mode
+        finally:
+            torch.set_deterministic_debug_mode(0)
+    assert set(modes[: len(modes) // 2]) == {1} and set(modes[len(modes) // 2 :]) == {0}
+
+
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.4])
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
 def test_frequencies(temperature, top_p):

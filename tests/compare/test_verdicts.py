@@ -27,7 +27,7 @@ def job(folder, method, shift, seed=0, selection="top", **options):
     items = {"tuned": (DIFFICULTY + shift + noise).tolist(), "base": DIFFICULTY.tolist()}
     return run_folder(
         folder,
-        choices={"method": method, "selection": selection},
+        choices={"method": method, "selection": selection} | options.pop("choices", {}),
         metrics={KEY: float(np.mean(items["tuned"]))},
         base={KEY: float(np.mean(items["base"]))},
         items={model: {KEY: values} for model, values in items.items()},
@@ -126,9 +126,27 @@ def test_the_reference_has_the_same_settings(tmp_path, capsys):
         "length": None,
         **dict.fromkeys(both),
     }
-    undecided = found["length"]["undecided"]
-    assert sorted(undecided) == both and f"may be {' or '.join(undecided)}" in capsys.readouterr().out
-    assert "no verdict: random, " in (tmp_path / "out" / "verdicts.html").read_text()
+    why = found["length"]["no_verdict"]
+    assert all(one in why for one in both) and f"no verdict: {why}" in capsys.readouterr().out
+    assert "no verdict: its reference may be random, " in (tmp_path / "out" / "verdicts.html").read_text()
+
+
+def test_an_adversary_is_tested_against_none(tmp_path, capsys):
+    """One method at two shares, plain, with an adversary and with noise: the reference is the plain one of the same
+    share. Without it there is none, and a line says so."""
+    for share in (0.05, 0.1):
+        for place, robust in enumerate(({}, {"adversary": "nrm"}, {"noising": "replacement"})):
+            job(tmp_path / f"{share} {place}", "ifd", place, choices=robust, config={"selection.ratio": share})
+    found = rows(verdicts(read_runs(tmp_path), "ifd"))
+    assert {name: row["against"] for name, row in found.items()} == {
+        f"ifd{robust}, ratio={share}": f"ifd, ratio={share}" if robust else None
+        for share in ("0.05", "0.1")
+        for robust in ("", ", adversary=nrm", ", noising=replacement")
+    }
+    assert not any(row["no_verdict"] for row in found.values())
+    compare([str(tmp_path / "0.1 1"), str(tmp_path / "0.1 2"), "--against", "ifd", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert said.count("no verdict: ifd is the reference's own method; name another with --against") == 2
 
 
 def test_the_lines_under_a_sweep_say_what_the_verdicts_say(sweep):

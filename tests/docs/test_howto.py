@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from composed import CONF, config, template
+from composed import CONF, config, on_tiny, template
 from hydra.utils import instantiate
 from tiny import tiny_model
 from tiny_passes import compute, make_records
@@ -73,17 +73,12 @@ def run(tiny_folder, tmp_path):
     def call(*overrides: str, folder: str = "run") -> Path:
         cfg = config(
             "hydra.searchpath=[file://conf]",
-            "backbone=hub",
-            f"backbone.name={tiny_folder}",
-            "backbone.dtype=fp32",
+            *on_tiny(tiny_folder),
             "data.limit=12",
             "selection.ratio=0.5",
-            "template.max_length=1500",  # one token per byte
             "tuning.max_steps=2",
             "tuning.batch_size=2",
             "tuning.micro_batch_size=2",
-            "trainer=cpu",
-            "trainer.enable_progress_bar=false",
             "tracking=none",
             f"paths.run={tmp_path / folder}",
             f"paths.store={tmp_path / 'store'}",

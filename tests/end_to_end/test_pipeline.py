@@ -7,7 +7,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from composed import build, config
+from composed import build, config, on_tiny
 from trials import context
 
 from winnow import pipeline
@@ -23,10 +23,7 @@ SMALL = [
     "tuning.batch_size=4",
     "tuning.micro_batch_size=2",
     "evaluation.limit=4",
-    "trainer=cpu",
-    "trainer.enable_progress_bar=false",
     "tracking=csv",
-    "template.max_length=1500",  # one token per byte
 ]
 
 
@@ -37,9 +34,7 @@ def run(tiny_folder, tmp_path):
     def call(*overrides: str, folder: str = "run"):
         cfg = config(
             *SMALL,
-            "backbone=hub",
-            f"backbone.name={tiny_folder}",
-            "backbone.dtype=fp32",
+            *on_tiny(tiny_folder),
             f"paths.run={tmp_path / folder}",
             f"paths.store={tmp_path / 'store'}",
             *overrides,

@@ -14,7 +14,7 @@ import torch
 from composed import CONF, build, config, template
 from hydra.utils import instantiate
 from shared_data import shared
-from tiny import tiny_model, tiny_tokenizer
+from tiny import answering, tiny_model, tiny_tokenizer
 from tokenizers import processors
 
 from winnow.errors import UserError
@@ -136,11 +136,7 @@ def test_code_tasks_are_left_out_loudly(backbone, tmp_path, caplog):
 def test_humaneval_with_permission(backbone, tmp_path, monkeypatch):
     """The first completion is the canonical one and the second is empty, so pass@1 is 1/2."""
     solutions = iter([True, False])
-
-    def answer(self, requests, **_):
-        return [req.doc["canonical_solution"] if next(solutions) else "" for req in requests]
-
-    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    answering(monkeypatch, lambda doc: doc["canonical_solution"] if next(solutions) else "")
     suite = suite_of([HUMANEVAL], mirror=str(shared("data/eval")), limit=2, allow_code_execution=True)
     result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path)
     assert result["metrics"]["humaneval/pass@1"]["value"] == 0.5
@@ -158,13 +154,8 @@ def test_mbpp_prompt_and_score(backbone, tmp_path, monkeypatch):
 
     (folder / "prompt.jsonl").write_text("".join(problem(i, f"code {i}") for i in (1, 2, 3, 4)))
     (folder / "test.jsonl").write_text("".join(problem(i, "x") for i in (11, 12)))
-    prompts = []
-
-    def answer(self, requests, **_):
-        prompts.extend(req.args[0] for req in requests)
-        return ["f = lambda x: x + 1", "f = lambda x: x"]
-
-    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    replies = iter(["f = lambda x: x + 1", "f = lambda x: x"])
+    prompts = answering(monkeypatch, lambda doc: next(replies))
     task = {"task": "mbpp", "num_fewshot": 1, "metrics": ["pass@1"]}
     suite = suite_of([task], mirror=str(folder.parent), allow_code_execution=True)
     result = evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")

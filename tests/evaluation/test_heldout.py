@@ -35,11 +35,12 @@ def test_no_record_of_the_runs_pool_is_asked(tmp_path):
     small, whole, other = (pool(tmp_path, *one) for one in (("a", 20), ("a", 20), ("b", 5)))
     small = build("data/file", path=tmp_path / "a.jsonl", sample=8)
     found = suite({"b": other, "a": whole}, small)
-    assert {task: len(records) for task, records in found.pools.records.items()} == {"a_answers": 6, "b_answers": 3}
-    asked = {record.id for record in found.pools.records["a_answers"]}
+    assert {task: len(records) for task, records in found.pools.items()} == {"a_answers": 6, "b_answers": 3}
+    asked = {record.id for record in found.pools["a_answers"]}
     assert len(asked) == 6 and not asked & {record.id for record in small.records}
+    assert describe(found)["pools"]["class"].endswith("HeldOutPools")  # what stored evaluations of it are called
     assert list(found.headline) == ["a_answers/bits_per_byte", "b_answers/bits_per_byte"]  # its own kind first
-    assert all(record.output.strip() for records in found.pools.records.values() for record in records)
+    assert all(record.output.strip() for records in found.pools.values() for record in records)
 
 
 def test_a_column_makes_a_pool_of_each_kind(tmp_path):
@@ -48,8 +49,9 @@ def test_a_column_makes_a_pool_of_each_kind(tmp_path):
     rows = [{"instruction": f"b {i}", "output": f"answer {i}", "category": kind} for i, kind in enumerate(kinds)]
     (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     other, own = build("data/file", path=tmp_path / "b.jsonl"), pool(tmp_path, "a", 3)
-    found = suite({"b": other}, own, kinds={"b": "category"}).pools.records
+    found = suite({"b": other}, own, kinds={"b": "category"}).pools
     assert list(found) == ["b_closed_qa_answers", "b_open_qa_answers"]
+    assert len({one.fingerprint for one in (other, *by_kind("b", other, "category").values())}) == 3
     assert {record.raw["category"] for record in found["b_open_qa_answers"]} == {"Open QA"}
     with pytest.raises(UserError, match=r"evaluation\.kinds\.b=kind: no row of .* has a value"):
         suite({"b": other}, own, kinds={"b": "kind"})
@@ -112,5 +114,5 @@ def test_the_option_builds_it():
     pools = [f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")]
     built = build("evaluation/heldout", *pools, "data.limit=100", own=5, others=7)
     first = {record.id for record in build("data/embedded", limit=100).records}
-    asked = [record.id for records in built.pools.records.values() for record in records]
+    asked = [record.id for records in built.pools.values() for record in records]
     assert len(asked) == 15 and not first & set(asked)

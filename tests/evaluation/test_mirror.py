@@ -87,6 +87,19 @@ def test_missing_data_is_named(tokenizer, tmp_path):
         describe(suite(tmp_path / "nowhere", ("arc_easy", 0, ["acc"])))
 
 
+def test_evaluated_items_are_no_silent_examples(tmp_path, caplog):
+    """MMLU names `dev` for its examples; ARC-Easy names none, and the harness takes what is left."""
+    for folder in ("mmlu/anatomy", "arc_easy"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "test.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"'mmlu_anatomy' has no examples .*anatomy/dev\.jsonl; add it, or set num_few"):
+        suite(tmp_path, ("mmlu_anatomy", 5, ["acc"])).check_data()
+    suite(tmp_path, ("mmlu_anatomy", 0, ["acc"]), ("mmlu_anatomy", None, ["acc"])).check_data()
+    assert not caplog.records
+    suite(tmp_path, ("arc_easy", 5, ["acc"])).check_data()
+    assert "The examples of arc_easy are evaluated items" in caplog.text
+
+
 def test_a_broken_line_is_found_before_anything_is_tuned(tmp_path):
     """The check reads the evaluated file to its end."""
     own = suite(tmp_path, ("arc_easy", 0, ["acc"]))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from composed import build, template
-from tiny import tiny_model
+from tiny import answering, tiny_model
 
 from winnow.data.nlu.instructions import INSTRUCTIONS
 from winnow.data.records import Record
@@ -102,18 +102,6 @@ def test_every_base_task_is_there():
         assert leaf.config["dataset_name"] == name
         settings = leaf.config["generation_kwargs"]
         assert settings["do_sample"] is False and settings["until"] and 0 < settings["max_gen_toks"] <= 256
-
-
-def answering(monkeypatch, reply) -> list[str]:
-    """Puts `reply(document)` in the place of the model's answers; collects the prompts."""
-    asked: list[str] = []
-
-    def answer(self, requests, **_):
-        asked.extend(request.args[0] for request in requests)
-        return [reply(request.doc) for request in requests]
-
-    monkeypatch.setattr(HarnessModel, "generate_until", answer)
-    return asked
 
 
 def test_through_the_harness(tokenizer, tmp_path, folder, monkeypatch):

@@ -13,6 +13,7 @@ from tiny import tiny_model, tiny_tokenizer
 from winnow.commands import answer
 from winnow.errors import UserError
 from winnow.evaluation.questions import answer_rows, read_questions
+from winnow.store.files import write_lines
 
 QUESTIONS = [
     {"question_id": 1, "text": "Hi?", "category": "generic"},
@@ -54,9 +55,9 @@ def test_bad_files_are_named(tmp_path, content, told):
 
 
 def test_a_question_may_hold_any_line_separator(tmp_path):
-    """U+2028 and U+0085 end no line of JSON."""
-    row = {"question_id": 1, "text": "a\u2028b\u0085c"}
-    (tmp_path / "q.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    """U+2028 and U+0085 end no line of JSON, and half a surrogate pair is written as JSON reads it."""
+    row = {"question_id": 1, "text": "a\u2028b\u0085c\ud83d"}
+    write_lines(tmp_path / "q.jsonl", [row])
     assert read_questions(tmp_path / "q.jsonl") == [row]
 
 

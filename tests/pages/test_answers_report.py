@@ -45,32 +45,15 @@ def sampled():
 
 def scores(folder, rows=None):
     """A score table with the columns of the method, in the run folder."""
-    own = rows or [
-        {
-            "id": "r0",
-            "row": 10,
-            "score": 0.3,
-            "flag": None,
-            "dispersion": 0.1,
-            "anisotropy": 0.6,
-            "distinct_answers": 2.0,
-        },
-        {
-            "id": "r1",
-            "row": 11,
-            "score": 0.0,
-            "flag": None,
-            "dispersion": 0.0,
-            "anisotropy": 0.0,
-            "distinct_answers": 1.0,
-        },
-        {"id": "r2", "row": 12, "score": None, "flag": "a"}
-        | dict.fromkeys(["dispersion", "anisotropy", "distinct_answers"]),
-    ]
-    for i, row in enumerate(own):
-        row.setdefault("usable_answers", [3.0, 2.0, None][min(i, 2)])
+    keys = ("id", "row", "score", "flag", "dispersion", "anisotropy", "distinct_answers", "usable_answers")
+    own = (
+        ("r0", 10, 0.3, None, 0.1, 0.6, 2.0, 3.0),
+        ("r1", 11, 0.0, None, 0.0, 0.0, 1.0, 2.0),
+        ("r2", 12, None, "a", None, None, None, None),
+    )
+    rows = rows or [dict(zip(keys, values, strict=True)) for values in own]
     about = {"method": "adg", "settings": {}, "higher_is_better": True, "columns": {}}
-    table = pa.Table.from_pylist(own).replace_schema_metadata({"winnow": json.dumps(about)})
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"winnow": json.dumps(about)})
     pq.write_table(table, folder / "scores.parquet")
 
 

@@ -10,7 +10,7 @@ import pytest
 from winnow.pages import plots
 
 CURVE = [{"step": i, "loss": 2.0 - i / 100, "lr": 1e-4} for i in range(1, 61)]
-MODEL = {"metrics": {"a/acc": {"value": 0.5, "stderr": 0.1, "n": 9}}}
+MODEL = {"metrics": {"a/acc": {"value": 0.5, "stderr": 0.1, "n": 9, "higher_is_better": True}}}
 DRAWN = {
     "histogram, nothing": (lambda: plots.score_histogram([]), "No record has a score."),
     "histogram, all null": (lambda: plots.score_histogram([None, None], [False, False]), "No record has a score."),
@@ -84,26 +84,9 @@ def test_what_a_filter_took_is_drawn() -> None:
 
 def test_metrics_keep_their_order_and_share_an_axis_with_neighbours_of_their_unit() -> None:
     """acc, bits, acc_norm: three axes, as the second stands between; acc, acc_norm, bits: two."""
-    model = {"metrics": {name: {"value": 0.5} for name in ("a/acc", "b/bits_per_byte", "c/acc_norm")}}
+    names = ("a/acc", "b/bits_per_byte", "c/acc_norm")
+    model = {"metrics": {name: {"value": 0.5, "higher_is_better": "bits" not in name} for name in names}}
     for order, axes in (("abc", 3), ("acb", 2)):
         svg = plots.base_against_tuned({"base": model}, sorted(model["metrics"], key=lambda name: order.index(name[0])))
         assert svg.count("is better)<") == axes
         assert svg.index(">a/acc<") < svg.index(">b/bits" if order == "abc" else ">c/acc")
-
-
-@pytest.mark.parametrize(
-    ("metric", "lower"),
-    [
-        ("held/bits_per_byte", True),
-        ("wikitext/word_perplexity,none", True),
-        ("x/loss", True),
-        ("x/nll", True),
-        ("arc_easy/acc_norm", False),
-        ("closs/acc", False),
-        ("glossary/f1", False),
-    ],
-)
-def test_which_metrics_are_better_low(metric: str, lower: bool) -> None:
-    assert plots.lower_is_better(metric, {"value": 1.0}) is lower
-    # What the results themselves say counts more than the name.
-    assert plots.lower_is_better(metric, {"value": 1.0, "higher_is_better": lower}) is not lower

@@ -7,15 +7,15 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.pages import plots
 from winnow.pages.report import FOLD, _folded, report_content, write_report
@@ -24,23 +24,10 @@ from winnow.tracking.run_card import RunCard
 N = 40
 
 
-@dataclass(frozen=True)
-class Rec:
-    """What the report reads of a record."""
-
-    id: str
-    row: int
-    instruction: str
-    input: str
-    output: str
-    turns: tuple[tuple[str, str], ...] = ()
-    raw: dict[str, Any] = field(default_factory=dict)
-
-
-def fill(folder: Path, n: int = N) -> list[Rec]:
+def fill(folder: Path, n: int = N) -> list[Record]:
     """A run folder of n records: record i has score i / 100 and 10 + i answer tokens, record 0 has none; the
     top 4 are selected, record n - 1 was taken out by a filter."""
-    records = [Rec(f"{i:016x}", i, f"Instruction {i}.", "", f"Answer {i}.") for i in range(n)]
+    records = [Record(f"{i:016x}", i, f"Instruction {i}.", "", f"Answer {i}.", (), "", {}) for i in range(n)]
     rows = [
         {
             "id": one.id,
@@ -88,14 +75,15 @@ def fill(folder: Path, n: int = N) -> list[Rec]:
         "reasons": {"below_cut": n - 6, "empty_answer": 1, "ratio_above_one": 1},
         "decisions": decisions,
     }
-    metric = {"value": 0.5, "stderr": 0.03, "n": 60}
+    metric = {"value": 0.5, "stderr": 0.03, "n": 60, "higher_is_better": True}
+    bits = {"value": 1.0, "stderr": 0.01, "n": 60, "higher_is_better": False}
     results = {
         "suite": "embedded",
         "models": {
             "base": {
                 "metrics": {
                     "choice/acc": metric,
-                    "held/bits_per_byte": {"value": 1.0, "stderr": 0.01, "n": 60},
+                    "held/bits_per_byte": bits,
                     "held/mcc": metric,
                 },
                 "samples": None,
@@ -103,7 +91,7 @@ def fill(folder: Path, n: int = N) -> list[Rec]:
             "tuned": {
                 "metrics": {
                     "choice/acc": {**metric, "value": 0.54, "stderr": 0.04},
-                    "held/bits_per_byte": {"value": 0.9, "stderr": None, "n": 60},
+                    "held/bits_per_byte": {**bits, "value": 0.9, "stderr": None},
                     "held/mcc": {**metric, "value": 0.6},
                 },
                 "samples": None,
@@ -288,7 +276,8 @@ def test_hostile_text_is_only_text(tmp_path: Path) -> None:
     swell the page."""
     records = fill(tmp_path)
     evil = "</div></main><script>alert(1)</script><img src=x onerror=alert(2)>&amp; \ud83d"
-    records[38] = Rec(records[38].id, 38, evil, evil, "word " * 100_000, (("user", evil),), {"defect": "<b>x</b>"})
+    texts = {"instruction": evil, "input": evil, "output": "word " * 100_000, "turns": (("user", evil),)}
+    records[38] = replace(records[38], **texts, raw={"defect": "<b>x</b>"})
     source = write_report(tmp_path, records).read_text(encoding="utf-8")
     page = Page(source)
     assert [tag for tag, _ in page.elements].count("script") == 1 and "img" not in {tag for tag, _ in page.elements}

@@ -16,7 +16,7 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.perturb import distortion as module
 from winnow.perturb.distortion import RuleDistortion
-from winnow.tuning.noised import distortion_of
+from winnow.tuning.examples import distortion_of
 
 embedding = partial(build, "distortion/embedding")
 openai = partial(build, "distortion/openai")

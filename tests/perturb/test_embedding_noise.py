@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from winnow import draws
-from winnow.perturb.embedding_noise import add_noise, embedding_noise, region_statistics, unit_noise
+from winnow.perturb.embedding_noise import add_noise, embedding_noise, region_statistics, sent, unit_noise
 
 
 @pytest.fixture
@@ -25,6 +25,16 @@ def test_statistics_by_hand():
     assert mean.item() == pytest.approx(4.0) and deviation.item() == pytest.approx(math.sqrt(5))
     mean, deviation = region_statistics(embeddings, "per_dimension")
     assert mean.tolist() == [3.0, 5.0] and deviation.tolist() == [2.0, 2.0]
+
+
+def test_nothing_waits_for_noise_on_its_way_to_a_gpu(monkeypatch):
+    """From pinned memory the CPU goes on; on the CPU the values are the same tensor."""
+    asked, values = [], torch.ones(2)
+    assert sent(values, values.device) is values
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda own: asked.append("pinned") or own)
+    monkeypatch.setattr(torch.Tensor, "to", lambda own, device, **given: asked.append((device.type, given)) or own)
+    sent(values, torch.device("cuda"))
+    assert asked == ["pinned", ("cuda", {"non_blocking": True})]
 
 
 @pytest.mark.parametrize("family", ["gaussian", "uniform"])

@@ -22,6 +22,7 @@ from winnow.sweeps.summary import note_failure
 
 PAPER = Path(__file__).resolve().parents[2] / "experiments"
 TABLE3 = {"row": {"ratio": 0.12}, "table": "consistency/table3"}
+HIGH = {"row": {"ratio": 0.12, "order": "high"}, "choices": {"method": "consistency"}, "table": "consistency/table3"}
 
 
 def table(name: str, jobs: Path, **changes):
@@ -38,12 +39,7 @@ def test_mean_spread_and_difference(tmp_path):
     prints 45.97, so the difference is -2.97. The high-consistency row has one seed: no spread."""
     run_folder(tmp_path / "a", metrics={"mmlu/acc": 0.40}, seed=0, **TABLE3)
     run_folder(tmp_path / "b", metrics={"mmlu/acc": 0.46}, seed=1, **TABLE3)
-    high = {
-        "row": {"ratio": 0.12, "order": "high"},
-        "choices": {"method": "consistency"},
-        "table": "consistency/table3",
-    }
-    run_folder(tmp_path / "c", metrics={"mmlu/acc": 0.5}, **high)
+    run_folder(tmp_path / "c", metrics={"mmlu/acc": 0.5}, **HIGH)
     found = table("consistency/table3", tmp_path)
     cell = row(found, method="random").cells["mmlu"]
     assert cell.mean == pytest.approx(43.0) and cell.std == pytest.approx(math.sqrt(18)) and cell.n == {50}
@@ -67,12 +63,7 @@ def test_a_wrong_average_is_footnoted_and_not_compared_with():
 def test_doubtful_cells_are_marked_and_not_compared_with(tmp_path):
     """The five cells of Table 3's high consistency are another row's: ours of 0.5 stands beside 46.34 without a
     difference, and the page marks it; the average, 30.45, is not theirs and is compared as printed."""
-    high = {
-        "row": {"ratio": 0.12, "order": "high"},
-        "choices": {"method": "consistency"},
-        "table": "consistency/table3",
-    }
-    run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5, "average/small": 0.31}, **high)
+    run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5, "average/small": 0.31}, **HIGH)
     found = table("consistency/table3", tmp_path / "runs")
     cells = row(found, order="high").cells
     assert cells["mmlu"].doubtful and cells["mmlu"].paper == [46.34]

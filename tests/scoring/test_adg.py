@@ -6,17 +6,19 @@ import math
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build, config
 from hydra.utils import instantiate
 from scipy.stats import ortho_group
+from test_methods import records
+from tiny import tiny_model
+from tiny_passes import TRAINER, columns
 
-from winnow.data.records import Record
+from winnow.backbone import memory
+from winnow.backbone.memory import GB, Room, shapes
 from winnow.errors import UserError
 from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
-from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
 from winnow.store.describe import describe
 
@@ -91,41 +93,26 @@ def test_normalised_by_hand():
     assert (
         normalised(np.array([4.0]), "rank").tolist() == [0] and np.isnan(normalised(np.array([np.nan]), "rank")).all()
     )
-    with pytest.raises(ValueError, match="unknown normalisation"):
-        normalised(np.array([1.0]), "log")
 
 
 # -- from the pass to the score ----------------------------------------------------------------------------
 
 
-def records(n):
-    return [Record(f"r{i}", i, "do", "", "x", (), "test", {}) for i in range(n)]
-
-
 def answered(sets, drawn=5, usable=None, texts=None, flags=None):
     """A sampling pass whose record i has the answer vectors sets[i]; None for a flagged record."""
-    rows = []
+    given = {name: [] for name in ("usable", "gram", "answers", "tokens", "finish", "flag")}
     for i, vectors in enumerate(sets):
-        if vectors is None:
-            rows.append({"id": f"r{i}", "answers": [], "tokens": [], "finish": [], "usable": [], "gram": []})
-            rows[-1] |= {"prompt_tokens": None, "answer_tokens": 3, "flag": (flags or {}).get(i, "no")}
-            continue
-        v = np.array(vectors, dtype=float)
         ok = [True] * drawn if usable is None else usable[i]
-        v = v * np.array(ok)[:, None]
-        own = [f"answer {k}" for k in range(drawn)] if texts is None else texts[i]
-        rows.append(
-            {"id": f"r{i}", "answers": own, "tokens": [4] * drawn, "finish": ["eos"] * (drawn - 1) + ["length"]}
-        )
-        rows[-1] |= {
-            "usable": ok,
-            "gram": (v @ v.T).flatten().tolist(),
-            "prompt_tokens": 7,
-            "answer_tokens": 3,
-            "flag": None,
-        }
-    table = pa.Table.from_pylist(rows, schema=SampledAnswers.schema)
-    return {"answers": PassTable(table, [f"r{i}" for i in range(len(sets))])}
+        if vectors is None:
+            row = [[], [], [], [], [], (flags or {}).get(i, "no")]
+        else:
+            v = np.array(vectors, dtype=float) * np.array(ok)[:, None]
+            own = [f"answer {k}" for k in range(drawn)] if texts is None else texts[i]
+            ends = ["eos"] * (drawn - 1) + ["length"]
+            row = [ok, (v @ v.T).flatten().tolist(), own, [4] * drawn, ends, None]
+        for values, value in zip(given.values(), row, strict=True):
+            values.append(value)
+    return {"answers": columns(SampledAnswers.schema, **given)}
 
 
 def test_score_by_hand():
@@ -232,6 +219,7 @@ def test_configuration():
         and method.normalise == "none"
         and not method.filters
     )
+    assert method.tokens_per_batch == "auto" and pass_.tokens_per_batch is None
     faster = instantiate(config("method=adg", "seed=3", "method.tokens_per_batch=99").method)
     assert describe(faster) == describe(method) and faster.passes["answers"].tokens_per_batch == 99
 
@@ -252,8 +240,21 @@ def test_configuration():
         ({"pooling": "cls"}, "method.pooling=cls must be paper or authors"),
         ({"prompt": "half"}, "method.prompt=half"),
         ({"tokens_per_batch": 0}, "method.tokens_per_batch=0"),
+        ({"tokens_per_batch": "much"}, "method.tokens_per_batch=much must be at least 1, or auto"),
     ],
 )
 def test_bad_settings(options, told):
     with pytest.raises(UserError, match=told):
         adg(**options)
+
+
+def test_auto_holds_16384_tokens_on_a_cpu_and_what_fits_on_a_gpu(monkeypatch):
+    """The tiny model keeps 2 layers of keys and values of 2 heads of 8 numbers, 256 bytes a token in fp32, and has 0.14
+    MB of weights. Half of a gigabyte less the weights holds 1,952,851 tokens: 2^18, the most; of 10 MB 19,256: 2^14.
+    Less than the weights: 512."""
+    model = tiny_model()
+    assert shapes(model).cache == 64 and shapes(model).weights == 35_168
+    assert memory.fitting_answers(model, TRAINER) == 16384
+    for free, tokens in ((GB, 2**18), (10**7, 2**14), (1, 512)):
+        monkeypatch.setattr(memory, "room", lambda trainer, free=free: Room(GB, free, "cuda"))
+        assert memory.fitting_answers(model, {}) == tokens

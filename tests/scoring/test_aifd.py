@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build
 from test_methods import likelihood, records
+from tiny_passes import columns
 
 from winnow.errors import UserError
 from winnow.perturb.attacks.base import PromptAttack
 from winnow.scoring.attack_levels import NO_ATTACK, by_level
 from winnow.scoring.methods.aioec import NO_DIRECTION
 from winnow.scoring.passes.likelihood import Likelihood
-from winnow.scoring.runner import PassTable
 from winnow.store.describe import describe
 
 aifd = partial(build, "method/aifd")
@@ -45,17 +44,8 @@ def attacks(*names):
 
 def vectors(rows, flags=None):
     """A likelihood pass with the given instruction vectors per record."""
-    n = len(rows)
-    columns = {
-        "id": [f"r{i}" for i in range(n)],
-        "nll": [[1.0]] * n,
-        "skipped": [0] * n,
-        "instruction_vector": [None if row is None else np.array(row, np.float16) for row in rows],
-        "prompt_tokens": [3] * n,
-        "answer_tokens": [1] * n,
-        "flag": flags or [None] * n,
-    }
-    return PassTable(pa.table(columns, schema=Likelihood.schema), columns["id"])
+    own = [None if row is None else np.array(row, np.float16) for row in rows]
+    return columns(Likelihood.schema, nll=[[1.0]] * len(rows), instruction_vector=own, flag=flags)
 
 
 def test_aifd_by_hand():

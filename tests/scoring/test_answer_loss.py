@@ -62,10 +62,12 @@ def test_no_answer_has_no_loss(backbone):
 
 
 def test_the_model_is_where_the_trainer_computes(backbone, tmp_path, monkeypatch):
-    """No Lightning moves it: a greedy attack asks by itself."""
+    """No Lightning moves it: a greedy attack asks by itself. A model that processes are to share stays where it is."""
     moved = []
     monkeypatch.setattr(winnow.scoring.runner, "on_device", lambda model, trainer: moved.append(trainer))
     runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
     attack = build("attack/checklist", search="greedy", query_budget=2)
     runner.prompts({"checklist": attack}, [record("Danube")], template("alpaca"))
-    assert moved == [TRAINER]
+    assert moved and all(trainer == TRAINER for trainer in moved)
+    moved.clear()
+    assert PassRunner(Loaded(backbone), Store(tmp_path), TRAINER | {"strategy": "fsdp"}).backbone and not moved

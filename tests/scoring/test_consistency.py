@@ -6,37 +6,25 @@ import math
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build, config
 from hydra.utils import instantiate
+from test_methods import records
+from tiny_passes import columns
 
-from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.passes.divergence import NoiseDivergence
-from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores
 
 consistency = partial(build, "method/consistency")
 
 
-def records(n):
-    return [Record(f"r{i}", i, "do", "", "x", (), "test", {}) for i in range(n)]
-
-
-def divergences(betas, flags=None, **columns):
+def divergences(betas, flags=None, **given):
     """A noise pass with the given divergences by column name."""
-    n = len(next(iter(columns.values())))
-    flags = flags or [None] * n
+    flags = flags or [None] * len(next(iter(given.values())))
     counts = {"tokens": 9, "noised_tokens": 4, "prompt_tokens": 7, "answer_tokens": 3}
-    table = pa.table(
-        {"id": [f"r{i}" for i in range(n)]}
-        | columns
-        | {name: [None if flag else value for flag in flags] for name, value in counts.items()}
-        | {"flag": flags},
-        schema=NoiseDivergence(betas).schema,
-    )
-    return {"noise": PassTable(table, [f"r{i}" for i in range(n)])}
+    given |= {name: [None if flag else value for flag in flags] for name, value in counts.items()}
+    return {"noise": columns(NoiseDivergence(betas).schema, **given, flag=flags)}
 
 
 def test_by_hand():

@@ -5,29 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build
+from tiny_passes import columns
 
 from winnow.scoring.passes.gradient import LoraGradient
-from winnow.scoring.runner import PassTable
 
 
-def table(vectors, rate=None, norms=None) -> PassTable:
+def table(vectors, rate=None, norms=None):
     """A row for each vector; None is a record without a gradient."""
-    rows = [
-        {
-            "id": str(i),
-            "norm": None if vector is None else (norms or [1.0] * len(vectors))[i],
-            "vector": vector,
-            "rate": rate if vector is not None else None,
-            "prompt_tokens": 3,
-            "answer_tokens": 2,
-            "flag": "no_answer" if vector is None else None,
-        }
-        for i, vector in enumerate(vectors)
-    ]
-    return PassTable(pa.Table.from_pylist(rows, schema=LoraGradient.schema), [row["id"] for row in rows])
+    rates = [None if one is None else rate for one in vectors]
+    flags = ["no_answer" if one is None else None for one in vectors]
+    return columns(LoraGradient.schema, vector=vectors, norm=norms, rate=rates, flag=flags)
 
 
 def test_gradnorm_is_the_norm():

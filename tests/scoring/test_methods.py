@@ -7,16 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build
+from tiny_passes import columns
 
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.scoring.methods.baselines import Oracle
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.token_count import TokenCount
-from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import answer_losses
 
 ifd = partial(build, "method/ifd")
@@ -30,20 +29,8 @@ def records(n, outputs=None):
 
 def likelihood(rows, skipped=0, flags=None):
     """A likelihood pass with the given token losses per record."""
-    n = len(rows)
-    table = pa.table(
-        {
-            "id": [f"r{i}" for i in range(n)],
-            "nll": rows,
-            "skipped": [skipped] * n,
-            "instruction_vector": [None] * n,
-            "prompt_tokens": [3] * n,
-            "answer_tokens": [len(row) + skipped for row in rows],
-            "flag": flags or [None] * n,
-        },
-        schema=Likelihood.schema,
-    )
-    return PassTable(table, [f"r{i}" for i in range(n)])
+    counts = [len(row) + skipped for row in rows]
+    return columns(Likelihood.schema, nll=rows, skipped=[skipped] * len(rows), answer_tokens=counts, flag=flags)
 
 
 def test_ifd_by_hand():
@@ -122,11 +109,8 @@ def test_perplexity_by_hand():
 
 def test_length_counts_the_whole_answer(tokenizer):
     """The count is the answer's own, not what the window left of it."""
-    table = pa.table(
-        {"id": ["r0", "r1"], "prompt_tokens": [3, None], "answer_tokens": [900, 0], "flag": [None, "empty_answer"]},
-        schema=TokenCount.schema,
-    )
-    scores = build("method/length").score({"count": PassTable(table, ["r0", "r1"])}, records(2))
+    table = columns(TokenCount.schema, answer_tokens=[900, 0], flag=[None, "empty_answer"])
+    scores = build("method/length").score({"count": table}, records(2))
     assert scores.score[0] == 900 and scores.flag[1] == "empty_answer"
 
 

@@ -25,6 +25,15 @@ def test_missing_vectors_leave_gaps():
     assert rows[[0, 3, 4, 5]].tolist() == [[1, 2], [3, 4], [5, 6], [3, 4]]
 
 
+def test_a_matrix_has_a_row_of_nan_where_there_is_none():
+    """Null or empty, at any place; flags of another type become numbers. With no value at all it keeps its width."""
+    ids = ["a", "b", "c"]
+    rows = {"x": pa.array([[True, False], None, []], pa.list_(pa.bool_())), "y": pa.array([[], [], None], KIND)}
+    table = PassTable(pa.table({"id": ids} | rows), ["b", "a", "c"])
+    assert table.matrix("x", 2)[1].tolist() == [1, 0] and np.isnan(table.matrix("x", 2)[[0, 2]]).all()
+    assert table.matrix("y", 3).shape == (3, 3) and np.isnan(table.matrix("y", 3)).all()
+
+
 def test_a_pass_without_vectors_is_one_sentence():
     with pytest.raises(UserError, match="no vector for any of 2 records"):
         vectors([None, None], rows=[0, 1])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from composed import build
-from tiny_passes import record
+from tiny_passes import columns, record
 from vector_pool import table as score_table
 
 from winnow.errors import UserError
@@ -22,18 +22,9 @@ from winnow.scoring.passes.embedding import SentenceEmbedding
 from winnow.scoring.passes.likelihood import LikelihoodEntropy
 from winnow.scoring.passes.noised_likelihood import NoisedLikelihood
 from winnow.scoring.passes.rating import Rating
-from winnow.scoring.runner import PassTable
 from winnow.store.describe import describe
 
 RECORDS = [record("do", "", text, row) for row, text in enumerate(["one", "two", "three"])]
-
-
-def columns(schema, **given) -> PassTable:
-    """A pass table of the first records with these columns; others are null."""
-    rows = len(next(iter(given.values())))
-    ids = [f"r{i}" for i in range(rows)]
-    full = {"id": ids, "skipped": [0] * rows, "prompt_tokens": [3] * rows, "flag": [None] * rows} | given
-    return PassTable(pa.table({name: full.get(name, [None] * rows) for name in schema.names}, schema=schema), ids)
 
 
 likelihood = partial(columns, LikelihoodEntropy.schema)

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from tiny_passes import TRAINER, Loaded, record
 
 from winnow import pipeline
-from winnow.data.records import Pool, pool_fingerprint
+from winnow.data.records import Pool
 from winnow.errors import UserError
 from winnow.scoring.methods.baselines import Oracle
 from winnow.scoring.passes.token_count import TokenCount
@@ -44,8 +44,7 @@ class Longer(Method):
 
 def pool(*outputs: str) -> Pool:
     records = [record("do", "", output, row) for row, output in enumerate(outputs)]
-    fingerprint = pool_fingerprint(one.id for one in records)
-    return Pool(records, "alpaca", "jsonl", "test", [], 0, fingerprint)
+    return Pool(records, "alpaca", "jsonl", "test", [])
 
 
 def test_target_passes_run_over_the_target_and_a_pass_over_its_own_records(backbone, tmp_path):

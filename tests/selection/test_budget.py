@@ -5,27 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build
+from vector_pool import table
 
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 
 top = partial(build, "selection/top")
-
-
-def table(scores, flags=None, **columns):
-    n = len(scores)
-    return pa.table(
-        {
-            "id": [f"r{i}" for i in range(n)],
-            "row": list(range(n)),
-            "score": pa.array(scores, pa.float64()),
-            "flag": pa.array(flags or [None] * n, pa.string()),
-            **columns,
-        }
-    )
 
 
 def test_share_counts_valid_records():

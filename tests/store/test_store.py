@@ -49,11 +49,11 @@ def test_finished_only_after_finish(tmp_path):
     artifact = Store(tmp_path).artifact("models", {"a": 1})
     with pytest.raises(RuntimeError):
         _killed_in(artifact.claim())
-    assert not artifact.finished
+    assert artifact.missing()
     with artifact.claim() as must_compute:
         assert must_compute
         artifact.finish()
-    assert artifact.finished
+    assert not artifact.missing()
     with artifact.claim() as must_compute:
         assert not must_compute
 
@@ -67,7 +67,7 @@ def test_metadata_may_hold_tuples(tmp_path):
     with artifact.claim() as must_compute:
         assert must_compute
         artifact.finish()
-    assert Store(tmp_path).artifact("evaluations", {"datasets": ["sst2", "lap14"]}).finished
+    assert not Store(tmp_path).artifact("evaluations", {"datasets": ["sst2", "lap14"]}).missing()
 
 
 def test_foreign_metadata_is_refused(tmp_path):
@@ -77,7 +77,7 @@ def test_foreign_metadata_is_refused(tmp_path):
         artifact.finish()
     (artifact.path / "meta.json").write_text(json.dumps({"a": 2}))
     with pytest.raises(UserError, match="delete the folder"):
-        assert artifact.finished
+        assert not artifact.missing()
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -124,7 +124,7 @@ def test_a_damaged_artifact_is_computed_anew(tmp_path, damage, capsys):
     with artifact.claim():
         result.write_text('{"accuracy": 0.5}')
         artifact.finish()
-    assert artifact.finished and artifact.result("result.json") == {"accuracy": 0.5}
+    assert not artifact.missing() and artifact.result("result.json") == {"accuracy": 0.5}
     files._sound.clear()
     if damage == "gone":
         result.unlink()
@@ -132,14 +132,14 @@ def test_a_damaged_artifact_is_computed_anew(tmp_path, damage, capsys):
         (artifact.path / "DONE").write_text("")
     else:
         result.write_text('{"acc' if damage == "cut" else '{"accuracy": 0.55}')
-    assert not artifact.finished
+    assert artifact.missing()
     with artifact.claim() as must_compute:
         assert must_compute and not (artifact.path / "DONE").exists()
         result.write_text('{"accuracy": 0.5}')
         artifact.finish()
     name = "DONE" if damage == "old store" else "result.json"
     assert capsys.readouterr().out.startswith(f"Computing {artifact.path} anew: {artifact.path / name} ")
-    assert artifact.finished
+    assert not artifact.missing()
 
 
 @pytest.mark.fault(
@@ -163,11 +163,11 @@ def test_no_flipped_bit_is_used(tmp_path, name, record_property):
     whole, sums = file.read_bytes(), json.loads((artifact.path / "DONE").read_text())
     for _ in range(TRIALS):
         flip(file, draw)
-        if artifact.finished:
+        if not artifact.missing():
             used += name != "DONE" or json.loads(file.read_text()) != sums
         file.write_bytes(whole)
     files._sound.clear()
-    assert used == 0 and artifact.finished
+    assert used == 0 and not artifact.missing()
 
 
 @pytest.mark.fault(
@@ -237,9 +237,9 @@ def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):
     with artifact.claim():
         artifact.finish()
     files._sound.clear()
-    assert artifact.finished
+    assert not artifact.missing()
     monkeypatch.setattr(files, "_checksum", None)
-    assert artifact.finished
+    assert not artifact.missing()
 
 
 def test_an_artifact_that_the_system_cannot_read_is_kept(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_an_artifact_that_the_system_cannot_read_is_kept(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="meta.json cannot be read: Input/output error; it is kept"):
             artifact.missing()
         monkeypatch.undo()
-    assert artifact.finished
+    assert not artifact.missing()
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -271,11 +271,11 @@ def test_checkpoints_are_kept_until_the_artifact_is_sealed(tmp_path, monkeypatch
         monkeypatch.setattr(files, "_checksum", lambda file: _killed_in(nullcontext()))
         with pytest.raises(RuntimeError):
             artifact.finish()
-        assert left.exists() and not artifact.finished
+        assert left.exists() and artifact.missing()
         monkeypatch.undo()
         seal(artifact.path) if killed else artifact.finish()
     assert left.exists() == killed and list(json.loads((artifact.path / "DONE").read_text())) == ["meta.json"]
-    assert artifact.finished and not left.parent.exists() and artifact.finished
+    assert not artifact.missing() and not left.parent.exists() and not artifact.missing()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from composed import config_of_hydra
+from composed import config_of_hydra, on_tiny
 from trials import call
 
 TABLE = "experiment=consistency/table3"
@@ -21,13 +21,8 @@ def command(tiny_folder, tmp_path):
     def build(*overrides: str) -> list[str]:
         own = [
             "scale=smoke",
-            "backbone=hub",
-            f"backbone.name={tiny_folder}",
-            "backbone.dtype=fp32",
-            "trainer=cpu",
-            "trainer.enable_progress_bar=false",
+            *on_tiny(tiny_folder),
             "tracking=none",
-            "template.max_length=1500",
             "data.limit=24",
             "selection.count=null",
             "tuning=none",

@@ -194,6 +194,24 @@ def test_a_folder_named_after_the_overrides(call, tmp_path):
     assert "File name too long; give shorter names (a sweep: hydra.sweep.subdir=...)" in seen.told
 
 
+def test_a_folder_that_another_job_gets_begins_a_wandb_run(call, tmp_path):
+    """The number 0 keeps its job and its W&B run, though all jobs got a setting more; the number 1 has another job."""
+
+    def tracked(cfg):
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        (folder / "wandb").mkdir(exist_ok=True)
+        with (folder / "wandb" / "run_id").open("a") as file:
+            file.write(f"{cfg.method.name} ")
+        hydra = {"overrides": list(HydraConfig.get().overrides.task)}
+        (folder / "run_card.json").write_text(json.dumps({"status": "finished", "error": None, "hydra": hydra}))
+        return {"selected": 3}
+
+    call("-m", "method=random,length", run_job=tracked)
+    call("-m", "trainer=cpu", "method=random,ifd", run_job=tracked)
+    found = [(tmp_path / "s" / number / "wandb" / "run_id").read_text() for number in "01"]
+    assert found == ["random random ", "ifd "]
+
+
 @pytest.mark.fault("Ctrl-C in a sweep", promise="one sentence with the number of jobs that finished", trials="1")
 def test_an_interrupted_sweep_counts_its_jobs(call):
     """In the third of three jobs, of which one finished and one failed: one. There is no table; the next sweep of the

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from composed import config
+from composed import config, on_tiny
 from offline_runs import artifacts_of, config_of, exit_code_of, history_of, read_offline, run_of, summary_of
 from omegaconf import OmegaConf
 
@@ -34,13 +34,8 @@ def jobs(tiny_folder, tmp_path, monkeypatch):
             "selection.count=null",
             "row.ratio=null",
             "selection.ratio=0.5,0.25",
-            "backbone=hub",
-            f"backbone.name={tiny_folder}",
-            "backbone.dtype=fp32",
-            "template.max_length=1500",
+            *on_tiny(tiny_folder),
             "data.limit=24",
-            "trainer=cpu",
-            "trainer.enable_progress_bar=false",
             "tracking.mode=offline",
             f"paths.store={tmp_path / 'store'}",
             f"hydra.sweep.dir={tmp_path / 'sweep'}",

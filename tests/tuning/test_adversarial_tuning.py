@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from composed import build
 from killed_run import SETTINGS as SMALL
-from test_adversaries import ALL, each
+from test_adversaries import ALL
 from test_resume import Stopped
+from test_smart_latent import LATENT, SMART
 from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
 
 from winnow.errors import UserError
@@ -20,6 +21,7 @@ from winnow.store.describe import describe
 from winnow.tuning.adversary.none import NoAdversary
 
 nrm = partial(build, "adversary/nrm")
+each = pytest.mark.parametrize("adversary", [*ALL.values(), SMART, LATENT], ids=[*ALL, "smart", "latent"])
 
 SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
 
@@ -55,6 +57,8 @@ def difference(tmp_path, one: str | Path, other: str | Path) -> float:
         build("adversary/fgsm", epsilon=0.1, weight=0.0),
         build("adversary/freelb", epsilon=0.0, alpha=0.1, rounds=2),
         build("adversary/neftune", alpha=0.0),
+        build("adversary/smart", epsilon=0.3, sigma=0.1, alpha=0.2, rounds=2, weight=0.0),
+        build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2, weight=0.0),
     ],
     ids=lambda adversary: type(adversary).__name__,
 )
@@ -74,11 +78,12 @@ def test_without_strength_it_is_plain_tuning(adversary, mode, plain, tmp_path):
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_accumulation_changes_nothing(adversary, mode, plain, tmp_path):
     """8 records at once and 2 times 4, with random starts: a record's draw is its own, and so is its norm. Three steps,
-    the last of 6 records; plain tuning ends elsewhere."""
+    the last of 6 records; plain tuning ends elsewhere. Adam moves a weight by about 1e-3 a step, on the sign of a
+    gradient that may be little more than rounding."""
     settings = {"mode": mode, "lora_dropout": 0.0}
     for micro in (8, 4):
         tune(tmp_path / f"{micro}", adversary, micro_batch_size=micro, **settings)
-    assert difference(tmp_path, "8", "4") < 2e-5
+    assert difference(tmp_path, "8", "4") < 5e-5
     assert difference(tmp_path, "8", plain(micro_batch_size=8, **settings)[1]) > 1e-4
 
 

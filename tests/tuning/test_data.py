@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
@@ -27,7 +26,7 @@ def test_only_answer_tokens_are_targets_each_from_the_position_before():
     Flattened positions: a has 0..3, b has 4..7. a's answers stand at 2 and 3, predicted from 1 and 2; b's
     stands at 5, predicted from 4. The last hidden state of a record predicts nothing.
     """
-    ids, mask, rows, targets = collate([record(0, [5, 6, 7, 1], 2), record(1, [8, 9], 1)], pad_id=0)
+    ids, mask, rows, targets = collate([record(0, [5, 6, 7, 1], 2), record(1, [8, 9], 1)])
     assert ids.tolist() == [[5, 6, 7, 1], [8, 9, 0, 0]]
     assert mask.tolist() == [[True] * 4, [True, True, False, False]]
     assert rows.tolist() == [1, 2, 4]
@@ -39,7 +38,7 @@ def test_an_answer_at_the_very_start_loses_its_first_token():
     predicted."""
     bare = record(0, [5, 6, 1], 0)
     assert supervised_tokens(bare) == 2
-    _, _, rows, targets = collate([bare], pad_id=0)
+    _, _, rows, targets = collate([bare])
     assert (rows.tolist(), targets.tolist()) == ([0, 1], [6, 1])
 
 
@@ -96,7 +95,7 @@ def test_processes_share_a_step_and_fill_up_with_empty_micro_batches(world):
     both steps, so the second has 3 empty ones; all processes together see each record once per epoch."""
     records = [record(i, [2] * (2 + i) + [1], 1) for i in range(5)]
     steps = plan_steps([len(r.ids) for r in records], 4, 1, seed=0, epochs=1)
-    shards = [MicroBatches(records, steps, 0, world, rank) for rank in range(world)]
+    shards = [MicroBatches(records, steps, world, rank) for rank in range(world)]
     assert [shard.per_step for shard in shards] == [4 // world] * world
     everything = [shard[k] for shard in shards for k in range(len(shard))]
     assert sum(len(m.ids) == 0 for m in everything) == 3
@@ -110,25 +109,16 @@ def test_processes_share_a_step_and_fill_up_with_empty_micro_batches(world):
 def test_a_resumed_loader_gives_exactly_the_rest():
     records = [record(i, [2] * (2 + i) + [1], 1) for i in range(6)]
     steps = plan_steps([len(r.ids) for r in records], 2, 1, seed=0, epochs=1)
-    whole = [(m.step, m.number) for m in MicroBatchLoader(MicroBatches(records, steps, 0))]
-    first = MicroBatchLoader(MicroBatches(records, steps, 0))
+    whole = [(m.step, m.number) for m in MicroBatchLoader(MicroBatches(records, steps))]
+    first = MicroBatchLoader(MicroBatches(records, steps))
     given = iter(first)
     for _ in range(4):
         next(given)
-    second = MicroBatchLoader(MicroBatches(records, steps, 0))
+    second = MicroBatchLoader(MicroBatches(records, steps))
     second.load_state_dict(first.state_dict())
     assert len(second) == len(whole) == 6  # Lightning counts on to the full length
     assert [(m.step, m.number) for m in second] == whole[4:]
     assert second.state_dict() == {"steps": 3}
-
-
-def test_padding_can_be_any_token():
-    """Right padding is invisible to a causal model: the tests of the module rely on ids beside the mask."""
-    records = [record(0, [5, 6, 7, 1], 2), record(1, [8, 9], 1)]
-    one, other = collate(records, 0), collate(records, 9)
-    assert not torch.equal(one[0], other[0])
-    assert torch.equal(one[0][one[1]], other[0][other[1]])
-    assert torch.equal(one[2], other[2]) and torch.equal(one[3], other[3])
 
 
 @pytest.mark.parametrize(("batch", "micro", "world"), [(6, 4, 1), (8, 4, 4), (0, 1, 1), (4, 0, 1)])

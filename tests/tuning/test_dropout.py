@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 from composed import build
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Mixt
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.dropout import RecordDropout, check_attention
+from winnow.tuning.dropout import RecordDropout, _mixed, _mixed_number, check_attention
 from winnow.tuning.loss import MicroBatchLoss
 
 
@@ -69,6 +71,14 @@ def test_a_mask_belongs_to_the_record():
     )
     first, second = masks([7], (1, 5, 16), 0.5, calls=2)
     assert torch.equal(first[0], together[0]) and not torch.equal(first, second)
+
+
+def test_masks_stay_what_they_were():
+    """Other masks would be other weights, under the same name in the store. A number is mixed as a tensor of it is."""
+    kept = masks([3, -(2**63), 2**63 - 1], (3, 7, 12), 0.3, calls=2)
+    assert hashlib.sha256(kept.numpy().tobytes()).hexdigest()[:16] == "c16a42ae6fd40430"
+    for number in (0, 1, -1, 2**63 - 1, -(2**63), 1234567890123456789, -987654321):
+        assert _mixed_number(number) == int(_mixed(torch.tensor(number)))
 
 
 def test_what_is_kept_is_scaled():

@@ -84,7 +84,7 @@ def test_a_step_counts_its_own_epochs_answer_tokens():
     def of(epoch):
         return [replace(r, ids=r.ids[:-2]) if epoch and r is records[3] else r for r in records]
 
-    data = MicroBatches(of, [Step(0, [[2], [3]]), Step(1, [[2], [3]])], pad_id=0)
+    data = MicroBatches(of, [Step(0, [[2], [3]]), Step(1, [[2], [3]])])
     assert [data[k].step_tokens for k in range(4)] == [7, 7, 5, 5]
     assert [len(data[k].targets) for k in range(4)] == [3, 4, 3, 2]
 
@@ -158,5 +158,5 @@ def test_an_epoch_is_made_once_and_only_one_is_kept():
 
 def test_the_instruction_of_each_form_is_known():
     """Record 1 has a prompt of 3 tokens, instruction 1 to 2; one word before it in epoch 1 moves that to 2 to 3."""
-    data = MicroBatches(noised, [Step(0, [[1]]), Step(1, [[1]])], pad_id=0)
+    data = MicroBatches(noised, [Step(0, [[1]]), Step(1, [[1]])])
     assert [torch.where(data[k].regions["instruction"][0])[0].tolist() for k in range(2)] == [[1, 2], [2, 3]]

@@ -82,10 +82,10 @@ def test_the_saved_model_is_an_ordinary_one(folder):
 
 def test_a_spare_micro_batch_repeats_the_last_of_its_step():
     """Three micro-batches on two processes: the second's second is a repetition of the third, which counts nothing."""
-    data = MicroBatches(tiny_records(6), [Step(0, [[0, 1], [2, 3], [4, 5]])], 0, 2, 1, spare=True)
+    data = MicroBatches(tiny_records(6), [Step(0, [[0, 1], [2, 3], [4, 5]])], 2, 1, spare=True)
     assert [data[k].spare for k in range(2)] == [False, True]
     assert data[1].records == tuple(record.id for record in tiny_records(6)[4:])
-    empty = MicroBatches(tiny_records(6), [Step(0, [[0, 1], [2, 3], [4, 5]])], 0, 2, 1)[1]
+    empty = MicroBatches(tiny_records(6), [Step(0, [[0, 1], [2, 3], [4, 5]])], 2, 1)[1]
     assert not empty.spare and empty.records == ()
 
 

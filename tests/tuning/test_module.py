@@ -7,16 +7,18 @@ import math
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelSummary
-from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.callbacks import Callback, DeviceStatsMonitor, LearningRateMonitor, ModelSummary
+from pytorch_lightning.plugins.precision import MixedPrecision
 from tiny import tiny_model
-from tiny_tuning import CPU, VOCABULARY, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import CPU, VOCABULARY, Recorder, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from torch._subclasses import FakeTensorMode
 from transformers import MambaConfig, MambaForCausalLM
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import plan_steps
 from winnow.tuning.examples import EpochRecords
+from winnow.tuning.module import InstructionTuner
 from winnow.tuning.trainable import check_targets, with_adapters
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
@@ -341,21 +343,36 @@ def test_the_report_of_a_run(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-class Recorder(DummyLogger):
-    """Keeps what is logged."""
+@pytest.mark.parametrize(("device", "fused"), [("cuda:0", True), ("cpu", None)])
+def test_a_gpu_takes_fused_steps(device, fused):
+    """By weights that seem to lie there. Gradients can be clipped all the same, which Lightning refuses by a mark."""
+    with FakeTensorMode():
+        model = torch.nn.ParameterList([torch.empty(2, 2, device=device)])
+        optimizer = InstructionTuner(model, NoAdversary(), 1e-3, 10).configure_optimizers()["optimizer"]
+        assert optimizer.defaults["fused"] is fused
+        MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1.0)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[tuple[int, dict]] = []
 
-    def log_metrics(self, metrics, step=None):
-        self.rows.append((step, metrics))
+def test_moments_end_with_the_training(tmp_path):
+    """Lightning would move them to the CPU's memory otherwise."""
+    found = []
+
+    class Watching(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            found.append(len(trainer.optimizers[0].state))
+
+        def on_fit_end(self, trainer, _):
+            found.append(len(trainer.optimizers[0].state))
+
+    tuner(**FULL | {"max_steps": 1, "micro_batch_size": 8}).fit(
+        tiny_backbone(), tiny_records(), tmp_path, trainer_args=CPU | {"callbacks": [Watching()]}
+    )
+    assert found == [20, 0]
 
 
 def test_loggers_get_one_row_per_optimizer_step(tmp_path):
     recorder = Recorder()
     result = tune(tmp_path, loggers=[recorder])
-    logged = [row["train/loss"] for _, row in recorder.rows if "train/loss" in row]
-    assert logged == pytest.approx([entry["loss"] for entry in result["train_loss"]])
-    assert [step for step, row in recorder.rows if "train/loss" in row] == list(range(6))
-    assert all("train/lr" in row for _, row in recorder.rows if "train/loss" in row)
+    assert [step for step, _ in recorder.rows] == list(range(6))
+    assert [row["train/loss"] for _, row in recorder.rows] == pytest.approx([e["loss"] for e in result["train_loss"]])
+    assert all("train/lr" in row for _, row in recorder.rows)

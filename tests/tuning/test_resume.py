@@ -13,9 +13,8 @@ import pytest
 import torch
 from killed_run import SETTINGS
 from lightning_fabric.utilities.cloud_io import _atomic_save
-from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import CPU, Recorder, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from trials import fork
 
 from winnow.errors import UserError
@@ -185,22 +184,12 @@ def test_checkpoints_stay_when_the_model_is_saved(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_1.ckpt", "step_2.ckpt"]
 
 
-class Recorder(DummyLogger):
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: list[int] = []
-
-    def log_metrics(self, metrics, step=None):
-        if "train/loss" in metrics:
-            self.steps.append(step)
-
-
 def test_loggers_count_on(tmp_path):
     """0-based steps 4 and 5 are left after a resume from 4 finished ones."""
     interrupted(tmp_path, after=17)
     recorder = Recorder()
     tune(tmp_path, loggers=[recorder])
-    assert recorder.steps == [4, 5]
+    assert [step for step, _ in recorder.rows] == [4, 5]
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 8), (8, 1)])

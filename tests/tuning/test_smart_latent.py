@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from itertools import count
 
 import pytest
 import torch
 from composed import build
-from killed_run import SETTINGS as SMALL
 from test_loss import model_of, ramp, setup, trained
-from test_resume import Stopped
-from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_model, tiny_records, tuner, weights
+from tiny_tuning import micro_batch, tiny_model, tiny_records
 from torch import Tensor
 
 from winnow.backbone.divergence import symmetric_kl
 from winnow.errors import UserError
-from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.adversary.pgd import PGD
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
 
 SMART = build("adversary/smart", epsilon=0.3, sigma=0.1, alpha=0.2, rounds=2)
 LATENT = build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2)
-each = pytest.mark.parametrize("adversary", [SMART, LATENT], ids=["smart", "latent"])
 
 
 def test_symmetric_kl_by_hand():
@@ -134,65 +128,3 @@ def test_latent_is_pgd_at_its_layer():
     expected = PGD(**settings).loss(loss_of.at(1), torch.zeros_like(embeds), loss_of.batch.mask)
     assert float(LATENT.loss(loss_of, embeds, loss_of.batch.mask)) == pytest.approx(float(expected), abs=1e-6)
     assert float(PGD(**settings).loss(loss_of, embeds, loss_of.batch.mask)) != pytest.approx(float(expected), abs=1e-6)
-
-
-SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
-
-
-def tune(folder, adversary, **settings):
-    return tuner(**{**SETTINGS, **settings}).fit(tiny_backbone(), tiny_records(), folder, adversary, trainer_args=CPU)
-
-
-def difference(tmp_path, one: str, other: str) -> float:
-    return largest_difference(weights(tmp_path / one / "model"), weights(tmp_path / other / "model"))
-
-
-@each
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_accumulation_changes_nothing(adversary, mode, tmp_path):
-    """8 records at once and 2 times 4 for three steps; plain tuning, which weight 0 is, ends elsewhere. Adam moves a
-    weight by about 1e-3 a step, on the sign of a gradient that may be little more than rounding."""
-    settings = {"mode": mode, "lora_dropout": 0.0}
-    without = copy.copy(adversary)
-    without.weight = 0.0
-    for name, micro, own in (("8", 8, adversary), ("4", 4, adversary), ("0", 8, without), ("plain", 8, NoAdversary())):
-        tune(tmp_path / name, own, micro_batch_size=micro, **settings)
-    assert difference(tmp_path, "8", "4") < 5e-5 and difference(tmp_path, "0", "plain") < 1e-6
-    assert difference(tmp_path, "8", "plain") > 1e-4
-
-
-@each
-def test_gradient_checkpointing_changes_nothing(adversary, tmp_path):
-    """Activations are computed again with the dropout and the offset of their forward pass."""
-    for name, on in (("plain", False), ("again", True)):
-        tune(tmp_path / name, adversary, mode="lora", lora_dropout=0.1, gradient_checkpointing=on, max_steps=2)
-    assert difference(tmp_path, "plain", "again") < 1e-6
-
-
-@each
-def test_bf16_follows_fp32(adversary, tmp_path):
-    found = [
-        tune(tmp_path / dtype, adversary, mode="lora", dtype=dtype, lora_dropout=0.0, max_steps=2)["train_loss"]
-        for dtype in ("fp32", "bf16")
-    ]
-    ratios = [half["loss"] / whole["loss"] for whole, half in zip(*found, strict=True)]
-    assert all(abs(ratio - 1) < 0.01 for ratio in ratios) and any(ratio != 1 for ratio in ratios)
-
-
-@each
-def test_stopped_and_started_again(adversary, tmp_path):
-    """In the second micro-batch of step 3; the rest draws the noise and dropout of the uninterrupted run."""
-    stopped, calls = copy.copy(adversary), count()
-
-    def loss(loss_of, embeds, mask):
-        if next(calls) == 5:
-            raise Stopped
-        return adversary.loss(loss_of, embeds, mask)
-
-    stopped.loss = loss
-    settings = SMALL | {"epochs": 1, "micro_batch_size": 4}
-    with pytest.raises(Stopped):
-        tune(tmp_path / "parts", stopped, **settings)
-    report = tune(tmp_path / "parts", adversary, **settings)
-    assert report["train_loss"] == tune(tmp_path / "whole", adversary, **settings)["train_loss"]
-    assert report["resumed_from"] == 2

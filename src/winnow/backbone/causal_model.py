@@ -76,9 +76,8 @@ class CausalModel:
         body = self.model.get_decoder()
         self.body: Any = self.model.base_model if body is None or body is self.model else body
         self.embed = self.model.get_input_embeddings()
-        self._accepted = inspect.signature(self.body.forward).parameters
         # A cache that nobody asked for costs memory, and some hold what the text before left there.
-        self._plain = {"use_cache": False} if "use_cache" in self._accepted else {}
+        self._plain = {"use_cache": False} if "use_cache" in inspect.signature(self.body.forward).parameters else {}
         if self.model not in _FINDINGS:
             _FINDINGS[self.model] = self._tried()
         self._found = _FINDINGS[self.model]
@@ -109,10 +108,17 @@ class CausalModel:
         if past is not None:
             inputs |= {"past_key_values": past, "use_cache": True}
         else:
+            if self._knows_causal and not inputs.keys() & {"attention_mask", "position_ids"}:
+                given = next(iter(inputs.values()))
+                inputs["attention_mask"] = given.new_ones(given.shape[:2], dtype=torch.long)
             inputs |= self._plain
         if layers or whole:
             inputs["output_hidden_states"] = True
-        out = (self.model if whole else self.body)(**inputs)
+        try:
+            out = (self.model if whole else self.body)(**inputs)
+        except BaseException:
+            _let_go(self.model)
+            raise
         hidden = torch.cat([out.hidden_states[-1], out.logits], dim=-1) if whole else out[0]
         # Some bodies list their last state before its norm.
         states = [*out.hidden_states[:-1], self.vectors(hidden)] if layers else []
@@ -205,6 +211,19 @@ class CausalModel:
 
     # -- the model's own way from states to logits -----------------------------------------------------------
 
+    @property
+    def _knows_causal(self) -> bool:
+        """Whether a mask that hides nothing makes SDPA attend by a kernel that knows causal attention.
+
+        Without a mask transformers 4 takes its own position ids for those of texts in one row, and tells these apart by
+        a table of (length, length), which no flash kernel reads. On a GPU flash kernels have no fp32, on old ones none.
+        """
+        knows = self.config._attn_implementation == "sdpa" and getattr(self.body, "_supports_attention_backend", False)
+        if not knows or self.device.type != "cuda":
+            return knows
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else self.model.dtype
+        return dtype.itemsize == 2 and torch.cuda.get_device_capability(self.device) >= (8, 0)
+
     @cached_property
     def _width(self) -> int:
         return self.embed(torch.zeros(1, 1, dtype=torch.long, device=self.device)).shape[-1]
@@ -292,12 +311,14 @@ class CausalModel:
         return self._equal(self.packed(places, input_ids=ids), alone)
 
     def _try(self, trial) -> bool:
+        from winnow.backbone.memory import out_of_memory
+
         with torch.no_grad(), self._quiet():
             try:
                 return trial()
-            except (MemoryError, torch.OutOfMemoryError, UserError):  # the machine's or ours, not the architecture's
-                raise
             except Exception as error:  # an architecture that cannot do a thing fails in a way of its own
+                if isinstance(error, UserError) or out_of_memory(error):
+                    raise
                 log.info("backbone.name=%s: a trial failed with %r; the slower way is taken.", self.name, error)
                 return False
 
@@ -359,6 +380,14 @@ def positions(config: Any) -> int | None:
         known += [getattr(config, "original_max_position_embeddings", None)]
         known += [scaling.get("original_max_position_embeddings")]
     return min((limit for limit in known if limit), default=None)
+
+
+def _let_go(model: nn.Module) -> None:
+    """Gives layers back the `forward` that transformers 4 wraps to keep its outputs, and leaves so where it fails."""
+    for module in model.modules():
+        own: Any = module.forward
+        while getattr(getattr(own, "__code__", None), "co_name", "") == "wrapped_forward":
+            own = module.forward = own.__wrapped__
 
 
 @contextmanager

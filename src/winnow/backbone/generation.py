@@ -250,9 +250,9 @@ class _Decoding:
     def drop_ended(self, stop: Stop | None) -> bool:
         """Take closed rows, and those that `stop` closes, out of the batch; False if none is left."""
         if stop is not None:
-            for place, row in enumerate(self.row.tolist()):
-                if self.open[place] and stop(self.tokens[row, : self.counts[row]].tolist()):
-                    self.open[place] = False
+            counts = self.counts[self.row].tolist()
+            rows = zip(self.open.tolist(), self.tokens[self.row, : max(counts)].tolist(), counts, strict=True)
+            self.open = torch.tensor([on and not stop(ids[:n]) for on, ids, n in rows]).to(self.open)
         going = self.open.nonzero()[:, 0].tolist()
         count = len(going)
         if count == len(self.open):
@@ -267,9 +267,10 @@ class _Decoding:
         self.mask = None if self.mask is None else self.mask[keep]
         self.texts, self.prompt, self.draws = self.texts[keep], self.prompt[keep], self.draws[keep]
         self.row, self.open, self.token = self.row[keep], self.open[keep], self.token[keep]
+        places = torch.tensor([holes, movers], dtype=torch.long, device=self.row.device)
         for layer in self.cache.layers if self.cache else []:
             assert isinstance(layer, RowLayer)  # see row_cache
-            layer.move(holes, movers, count)
+            layer.move(places[0], places[1], count)
         return count > 0
 
     def answers(self, copies: int, times: int) -> list[list[Answer]]:

@@ -111,9 +111,12 @@ class BackboneSource(Identified):
 
     @cached_property
     def attention(self) -> str:
-        """`attn_implementation`, or `eager` for a model that has no SDPA."""
+        """`attn_implementation`, or `eager` for a model without SDPA or with caps that it would leave out (Gemma-2)."""
         if self.attn_implementation != "sdpa" or self.is_packaged:
             return self.attn_implementation
+        if getattr(self._config.get_text_config(), "attn_logit_softcapping", None):
+            print(f"backbone.name={self.name} caps its attention: attn_implementation=eager is used.", flush=True)
+            return "eager"
         try:
             self._on_meta("sdpa")
         except UserError as error:
@@ -213,7 +216,7 @@ class BackboneSource(Identified):
         """Load the weights (safetensors only) and find out how the model is to be read; see `CausalModel`."""
         from transformers import AutoModelForCausalLM
 
-        from winnow.backbone.memory import out_of_memory, own_gpu
+        from winnow.backbone.memory import on_device, out_of_memory, own_gpu
 
         stored = getattr(self._config, "quantization_config", None) or {}
         if stored.get("quant_method") == "bitsandbytes":
@@ -233,6 +236,8 @@ class BackboneSource(Identified):
         check_finite(model, self.name)
         if self.is_quantized:
             quantized.settle(model)
+        elif self.attention not in ("sdpa", "eager"):  # its kernel may be for GPUs alone
+            model = on_device(model, {})
         try:
             CausalModel(model, self.name)
         except RuntimeError as error:

@@ -34,7 +34,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from winnow.backbone.quantized import count
-from winnow.errors import UserError
+from winnow.errors import NO_MEMORY, UserError
 from winnow.trainer import device_of, processes_of
 
 Item = TypeVar("Item")
@@ -44,6 +44,7 @@ GB = 10**9
 BYTES = {"fp32": 4, "bf16": 2, "int8": 2, "nf4": 2}  # of a number, and of a weight but for those in QUANTIZED
 QUANTIZED = {"int8": 1.0, "nf4": 0.5}  # of a weight of a linear layer; scales are left out
 LARGEST_BATCH, SMALLEST_BATCH = 65536, 512  # tokens; larger ones run no faster, and 512 keep a CPU busy (ours)
+ANSWERS_ON_A_CPU, MOST_ANSWERS = 16384, 2**18  # tokens of prompts and sampled answers; about 50 answers (ours)
 
 
 class Room(NamedTuple):
@@ -232,24 +233,34 @@ def billion(count: int) -> str:
     return f"{count / 1e9:.3g} billion"
 
 
-def fitting_tokens(model: Any, trainer: Mapping[str, Any]) -> int:
-    """Tokens of a batch for `model`, which is loaded: on a CPU 512, on a GPU the power of two with which a forward
-    pass takes at most half of what is free beside the weights."""
+def fitting_tokens(model: Any, trainer: Mapping[str, Any], backward: bool = False) -> int:
+    """Tokens of a batch for `model`, which is loaded: on a CPU 512, on a GPU the power of two with which a pass takes
+    at most half of what is free beside the weights. backward: whether it keeps what all layers computed."""
+    kept = shapes(model).per_token // (1 if backward else shapes(model).layers)
+    return _fitting(model, trainer, kept, SMALLEST_BATCH, LARGEST_BATCH)
+
+
+def fitting_answers(model: Any, trainer: Mapping[str, Any]) -> int:
+    """Prompt and answer tokens of a batch for `model`, which is loaded: on a CPU 16384, on a GPU the power of two whose
+    keys and values take at most half of what is free beside the weights."""
+    return _fitting(model, trainer, shapes(model).cache, ANSWERS_ON_A_CPU, MOST_ANSWERS)
+
+
+def _fitting(model: Any, trainer: Mapping[str, Any], numbers: int, on_a_cpu: int, most: int) -> int:
+    """numbers: kept for each token."""
     space, size = room(trainer), shapes(model)
     if space.device == "cpu":
-        return SMALLEST_BATCH
-    width = model.dtype.itemsize
-    processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
+        return on_a_cpu
+    width, processes = model.dtype.itemsize, processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
     weights = width * shared_weights(size, processes)
     here = 0 if next(model.parameters()).is_cuda else weights  # Lightning moves it there later
-    tokens = (space.free - here) // 2 // (width * max(size.per_token // size.layers, 1))
-    power = 1 << max(tokens.bit_length() - 1, 0)
-    return min(max(power, SMALLEST_BATCH), LARGEST_BATCH)
+    tokens = max((space.free - here) // 2 // (width * max(numbers, 1)), SMALLEST_BATCH)
+    return min(1 << (tokens.bit_length() - 1), most)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ended. On a CPU torch has no class of its own for it."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether the error says that memory ended. torch has a class of its own for its allocator on a GPU alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 class Halves:

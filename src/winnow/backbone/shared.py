@@ -77,6 +77,7 @@ def join_in(model: nn.Module) -> None:
 def on_all_devices(settings: Mapping[str, Any], model: nn.Module, work: Callable[[], None]) -> None:
     """Call `work` in each process of these settings, which Lightning starts where nobody has; `model` is on the device
     of the process meanwhile, or the processes share it."""
+    gc.collect()  # models of earlier work, which Lightning holds in cycles on the device
     options = {"enable_progress_bar": False, "logger": False, "inference_mode": False, "limit_predict_batches": 1}
     trainer = make_trainer(settings, **options)
     with interruptible(trainer):
@@ -88,6 +89,10 @@ class _Work(pl.LightningModule):
     def __init__(self, model: nn.Module, work: Callable[[], None]) -> None:
         super().__init__()
         self.model, self.work = model, work
+
+    def cpu(self) -> _Work:
+        """Itself: at the end Lightning would move the weights to the CPU, for nobody."""
+        return self
 
     def configure_model(self) -> None:
         share_model(self.trainer, self.model)

@@ -23,7 +23,6 @@ from winnow.compare.verdicts import marks_of_runs, seeds_by_method
 from winnow.errors import UserError
 from winnow.pages.card import show_change, show_number
 from winnow.pages.files import render
-from winnow.pages.plots import lower_is_better
 from winnow.pages.svg import CSS
 from winnow.store.files import write_atomically
 
@@ -132,7 +131,7 @@ def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
     """The values of one list: its rows, best first, and its plots."""
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.headline))
     low = {
-        metric: lower_is_better(metric, next((run.metrics[metric] for run in runs if metric in run.metrics), None))
+        metric: not next((run.metrics[metric]["higher_is_better"] for run in runs if metric in run.metrics), True)
         for metric in metrics
     }
     marks, against, why = marks_of_runs(runs)

@@ -115,12 +115,13 @@ def _check(tuned: Sequence[ComparedRun]) -> None:
         )
 
 
-def write_lds(folders: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write `lds.json` and `lds.md` of all finished runs below the folders; returns the former's content."""
+def write_lds(folders: Sequence[Path], out: Path) -> str:
+    """Write `lds.json` and `lds.md` of all finished runs below the folders; returns the latter's content."""
     summary = lds(read_runs(*folders))
     write_json(out / "lds.json", summary)
-    write_atomically(out / "lds.md", "\n\n".join(map(_table, summary["comparisons"])) + "\n")
-    return summary
+    text = "\n\n".join(map(_table, summary["comparisons"])) + "\n"
+    write_atomically(out / "lds.md", text)
+    return text
 
 
 def _table(one: Mapping[str, Any]) -> str:

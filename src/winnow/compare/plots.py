@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -22,7 +21,6 @@ from winnow.pages.svg import (
     INK,
     MARKS,
     RED,
-    STYLE,
     height_for,
     legend,
     message,
@@ -64,8 +62,7 @@ def standings(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -> st
     rows = sorted(
         (row for row in rows if metric in row.values), key=lambda row: row.values[metric] * (1 if low else -1)
     )
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(1.3 + 0.26 * len(rows))
+    with new_figure(1.3 + 0.26 * len(rows)) as (figure, axes):
         titles: list[tuple[Artist, list[str]]] = []
         for place, row in enumerate(rows):
             colour, mark = colours[row.label]
@@ -96,10 +93,9 @@ def against_ratio(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -
     if len({row.share for row in rows}) < 2:
         return None
     title = f"{metric} against the selected share"
-    with matplotlib.rc_context(STYLE):
-        labels = sorted({row.label for row in rows})
-        names = short_names(labels)
-        figure, axes = new_figure(height_for([*names, "base model"], 3.0))
+    labels = sorted({row.label for row in rows})
+    names = short_names(labels)
+    with new_figure(height_for([*names, "base model"], 3.0)) as (figure, axes):
         titles: list[tuple[Artist, list[str]]] = []
         for label, name in zip(labels, names, strict=True):
             colour, mark = colours[label]
@@ -128,8 +124,7 @@ def matrix(title: str, names: Sequence[str], values: np.ndarray) -> str:
     """A square matrix of numbers in [-1, 1] with the names beside it; NaN cells are empty."""
     if len(names) < 2:
         return message(title, "There is nothing to compare: fewer than two runs have this.")
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.8 + 0.27 * len(names))
+    with new_figure(0.8 + 0.27 * len(names)) as (figure, axes):
         cells = draw_cells(axes, values, size=8.5 if len(names) <= MOST // 2 else 6)
         axes.set_yticks(range(len(names)))
         axes.set_xticks(range(len(names)), [str(number + 1) for number in range(len(names))])
@@ -165,10 +160,9 @@ def cost_against_gain(rows: Sequence[Row], metric: str, low: bool, colours: Look
     rows = [row for row in rows if metric in row.values and metric in row.base and row.cost is not None]
     if not rows:
         return message(title, "No run has both a known cost and a base model.")
-    with matplotlib.rc_context(STYLE):
-        labels = sorted({row.label for row in rows})
-        names = dict(zip(labels, short_names(labels), strict=True))
-        figure, axes = new_figure(height_for(list(names.values()), 3.0))
+    labels = sorted({row.label for row in rows})
+    names = dict(zip(labels, short_names(labels), strict=True))
+    with new_figure(height_for(list(names.values()), 3.0)) as (figure, axes):
         titles: list[tuple[Artist, list[str]]] = []
         for row in rows:
             colour, mark = colours[row.label]
@@ -195,8 +189,7 @@ def seconds_per_stage(rows: Sequence[Row], stages: Sequence[str], colours: Looks
     if not rows:
         return message(title, "The time of no stage is known.")
     shades = dict(zip(stages, (1.0, 0.75, 0.5, 0.25), strict=True))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(1.4 + 0.26 * len(rows))
+    with new_figure(1.4 + 0.26 * len(rows)) as (figure, axes):
         titles: list[tuple[Artist, list[str]]] = []
         for place, row in enumerate(rows):
             left = 0.0

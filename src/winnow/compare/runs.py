@@ -18,6 +18,7 @@ from winnow.sweeps.summary import FAILURE
 from winnow.tracking.names import AROUND, CONTROLS, control, identity, share
 
 STAGES = ("score", "select", "tune", "evaluate")
+ROBUST = ("adversary", "noising")  # groups that the identity of a run leaves out where it has none
 SHARES = (  # the selected share has an axis of its own
     *("ratio", "budget", "selection.ratio", "selection.count"),
     *("selection.around.ratio", "selection.around.count"),
@@ -40,11 +41,11 @@ class ComparedRun(Run):
     fingerprint: str | None
     backbone: str
     ratio: float | None
-    metrics: dict[str, dict[str, Any]]
-    base: dict[str, float]
-    headline: list[str]
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    base: dict[str, float] = field(default_factory=dict)
+    headline: list[str] = field(default_factory=list)
     seconds: dict[str, float]
-    cost: float | None
+    cost: float | None = None
     share: str
     command: str = ""
     overrides: tuple[str, ...] = ()
@@ -87,11 +88,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         fingerprint=card["data"].get("fingerprint"),
         backbone=backbone,
         ratio=len(subset) / len(selection["decisions"]) if selection["decisions"] else None,
-        metrics={},
-        base={},
-        headline=[],
         seconds=_seconds(folder, card),
-        cost=None,
         share="" if config["method"]["name"] == "full" else ", ".join(map("=".join, share(config).items())),
         subset=subset,
         scores=_scores(folder / "scores.parquet"),
@@ -118,8 +115,7 @@ def _identity(config: Mapping[str, Any], choices: Mapping[str, str], backbone: s
     method, rule = config["method"]["name"], choices.get("selection", "top")
     rule = choices.get(AROUND, "top") if rule in CONTROLS else rule
     method = control(method if rule in ("top", method) else f"{method}, {rule}", choices)
-    robust = {group: choices.get(group, "none") for group in ("adversary", "noising")}
-    robust = {group: option for group, option in robust.items() if option != "none"}
+    robust = {group: choices[group] for group in ROBUST if choices.get(group, "none") != "none"}
     return {"method": method, "backbone": backbone, "pool": pool} | robust
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from winnow.compare.runs import ComparedRun, read_runs
+from winnow.compare.runs import ROBUST, ComparedRun, read_runs
 from winnow.errors import UserError
 from winnow.evaluation.comparison import (
     LEVEL,
@@ -131,12 +131,8 @@ def _standings(
     compared = {pair: compare_items(sides[pair[0]], sides[pair[1]]) for pair in pairs}
     adjusted = dict(zip(pairs, holm([compared[pair].p for pair in pairs]), strict=True))
     marks = letters(names, {frozenset(pair) for pair in pairs if adjusted[pair] < LEVEL})
-    references, undecided = {}, {}
-    for name in names:
-        found = _references(name, names, groups, against)
-        references[name] = found[0] if len(found) == 1 else None
-        if len(found) > 1:
-            undecided[name] = found
+    candidates = {name: _references(name, names, groups, against) for name in names}
+    references = {name: found[0] if len(found) == 1 else None for name, found in candidates.items()}
     tested = {
         # The backbone is one model, for every seed.
         name: compare_items(sides[name], [base] * len(sides[name]) if other == BASE else sides[other])
@@ -156,11 +152,17 @@ def _standings(
             "seeds": [run.seed for run in groups[name]],
             "folders": [str(run.folder) for run in groups[name]],
             "against": None,
-            "undecided": undecided.get(name, []),
+            "no_verdict": None,
         }
         if name in tested:
             one, p = tested[name], p_values[name]
             row |= {"against": references[name]} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
+        elif len(candidates[name]) > 1:
+            row["no_verdict"] = f"its reference may be {' or '.join(candidates[name])}"
+        elif not candidates[name] and name not in references.values():
+            own = _controls(against, groups[name][0].identity["method"])
+            why = "is the reference's own method; name another with --against" if own else "has no run for this method"
+            row["no_verdict"] = f"{against} {why}"
         standings.append(row)
     return {
         "higher_is_better": high,
@@ -179,19 +181,23 @@ def _references(
     name: str, names: Sequence[str], groups: Mapping[str, Sequence[ComparedRun]], against: str
 ) -> list[str]:
     """What a method can be tested against: the best method, the backbone, or groups of the reference method or of the
-    method's own control of that kind. Those with the same share go before others, then those with the same identity,
-    then those whose settings are the method's own, of the settings in which they differ (sweeps over a learning rate).
-    Empty for the reference itself; only where one is left is there a test."""
+    method's own control of that kind; for the reference method with an adversary or noising, the same without. Those
+    with the same share go before others, then those with the same identity, then those whose settings are the method's
+    own, of the settings in which they differ (sweeps over a learning rate). Empty for the reference itself; only where
+    one is left is there a test."""
     if against == BASE:
         return [BASE]
     if against == BEST:
         return names[:1] if name != names[0] else []
     run = groups[name][0]
     method = run.identity["method"]
-    if _controls(against, method):
-        return []
     found = {other: groups[other][0] for other in names}
-    found = {other: one for other, one in found.items() if one.identity["method"] in (against, f"{against}({method})")}
+    if _controls(against, method):
+        plain = {key: value for key, value in run.identity.items() if key not in ROBUST}
+        found = {other: one for other, one in found.items() if one.identity == plain != run.identity}
+    else:
+        wanted = (against, f"{against}({method})")
+        found = {other: one for other, one in found.items() if one.identity["method"] in wanted}
 
     def rest(one: ComparedRun) -> dict[str, str]:
         return {key: value for key, value in one.identity.items() if key != "method"}
@@ -219,8 +225,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
                     f"  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] against {row['against']}: "
                     f"{row['verdict']} (p {row['p']:.2g})"
                 )
-            if row["undecided"]:
-                text += f"  no verdict: its reference may be {' or '.join(row['undecided'])}"
+            if row["no_verdict"]:
+                text += f"  no verdict: {row['no_verdict']}"
             lines.append(text)
     for arena in summary["prices"]:
         for name, one in arena.items():

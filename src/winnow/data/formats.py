@@ -140,24 +140,19 @@ def _json_line_rows(path: Path) -> Iterator[SourceRow]:
                 content = content.removeprefix(codecs.BOM_UTF8)
             if not content.strip():
                 continue
+            value, problem = None, None
             try:
-                yield SourceRow(number, line, json.loads(content.decode("utf-8")))
+                value = json.loads(content.decode("utf-8"))
             except UnicodeDecodeError as error:
-                yield SourceRow(number, line, _shown(content), _not_utf8(error))
+                problem = f"not UTF-8: byte 0x{content[error.start]:02x} at byte offset {error.start} of the line"
             except json.JSONDecodeError as error:
-                text = content.decode("utf-8").rstrip("\r\n")
-                yield SourceRow(number, line, text, f"wrong JSON at column {error.colno}: {error.msg}")
+                problem = f"wrong JSON at column {error.colno}: {error.msg}"
             except (ValueError, RecursionError) as error:  # a number of over 4,300 digits; nesting too deep
-                yield SourceRow(number, line, _shown(content), f"JSON that cannot be read: {error}")
+                problem = f"JSON that cannot be read: {error}"
+            if problem is not None:
+                value = content.rstrip(b"\r\n").decode("utf-8", errors="backslashreplace")
+            yield SourceRow(number, line, value, problem)
             number += 1
-
-
-def _shown(content: bytes) -> str:
-    return content.rstrip(b"\r\n").decode("utf-8", errors="backslashreplace")
-
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte offset {error.start} of the line"
 
 
 def _json(path: Path) -> Table:
@@ -272,16 +267,14 @@ def _csv_rows(path: Path, header: list[str], delimiter: str) -> Iterator[SourceR
             if problem is None:
                 yield SourceRow(number, line, dict(zip(header, cells, strict=True)))
             else:
-                yield SourceRow(number, line, [_readable(cell) for cell in cells] or None, problem)
+                raw = [cell.encode("utf-8", errors="surrogateescape") for cell in cells]
+                shown = [cell.decode("utf-8", errors="backslashreplace") for cell in raw]
+                yield SourceRow(number, line, shown or None, problem)
 
 
 def _undecoded(cell: str) -> bool:
     """Whether a cell holds bytes that were no UTF-8: surrogateescape has made them U+DC80 to U+DCFF."""
     return any("\udc80" <= character <= "\udcff" for character in cell)
-
-
-def _readable(cell: str) -> str:
-    return cell.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
 
 
 def _parquet(path: Path) -> Table:

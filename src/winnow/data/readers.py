@@ -12,7 +12,7 @@ from typing import Any
 from winnow import draws
 from winnow.data.formats import FORMATS, SourceRow, Table, file_format, read_table
 from winnow.data.overlap import REASON, excluded, near_copies
-from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
+from winnow.data.records import Pool, Quarantined, Record, record_id
 from winnow.data.schemas import (
     NO_COLUMNS,
     SCHEMAS,
@@ -23,11 +23,8 @@ from winnow.data.schemas import (
     detect_schema,
     known_schemas,
     read_fields,
-    unknown_schema,
 )
-from winnow.errors import UserError
-
-__all__ = ["Pool", "Quarantined", "Record", "read_pool"]
+from winnow.errors import UserError, check_choice
 
 EMBEDDED = Path(__file__).with_name("embedded") / "pool.jsonl"
 ON_ERROR = ("quarantine", "fail")
@@ -75,9 +72,9 @@ def read_pool(
     source without one good row, with on_error=fail for the first bad row, and with duplicates=fail for a repeat.
     """
     _check_settings(source, path, schema, {"limit": limit, "sample": sample}, on_error, columns)
-    check_choice("turns", turns, TURNS)
-    check_choice("duplicates", duplicates, DUPLICATES)
-    check_choice("near_duplicates", near_duplicates, NEAR_DUPLICATES)
+    check_choice("data.turns", turns, TURNS)
+    check_choice("data.duplicates", duplicates, DUPLICATES)
+    check_choice("data.near_duplicates", near_duplicates, NEAR_DUPLICATES)
     if not 0 < near_threshold <= 1:
         raise UserError(f"data.near_threshold={near_threshold} is out of range: give a number above 0, at most 1.")
     name, format, table = _open_source(str(source or ""), path, split)
@@ -116,7 +113,6 @@ def read_pool(
     if sample is not None:
         first = sorted(records, key=lambda record: (draws.key("sample", seed, record.id), record.row))[:sample]
         records = sorted(first, key=lambda record: record.row)
-    ids = [record.id for record in records]
     check_duplicates(records, place, duplicates)
     return Pool(
         records=records,
@@ -124,8 +120,6 @@ def read_pool(
         format=format,
         source=name,
         quarantined=quarantined,
-        duplicates=len(ids) - len(set(ids)),
-        fingerprint=pool_fingerprint(ids),
         layout=table.layout.schema if format == "parquet" and turns == "every" else table.layout,
         keep_duplicates=duplicates == "keep",
         near_threshold=near_threshold,
@@ -145,7 +139,7 @@ def _check_settings(
         raise UserError(f"data.schema={schema} and data.columns exclude each other: leave data.schema=auto.")
     for key, size in sizes.items():
         check_size(key, size)
-    check_choice("on_error", on_error, ON_ERROR)
+    check_choice("data.on_error", on_error, ON_ERROR)
     for key, value in (("source", source), ("path", path)):
         if value is not None and not isinstance(value, (str, Path)):
             raise UserError(
@@ -158,12 +152,6 @@ def check_size(key: str, size: Any) -> None:
     """Raises UserError where a setting of data is neither a number of records nor null."""
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size <= 0):
         raise UserError(f"data.{key}={size} is out of range: give a whole number above 0, or null for all.")
-
-
-def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises UserError where a setting of data is none of those known."""
-    if value not in known:
-        raise UserError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
 
 
 def check_duplicates(records: list[Record], place: str, duplicates: str) -> None:
@@ -245,10 +233,7 @@ def _first_objects(
 def _detect(rows: Iterator[SourceRow], place: str) -> tuple[str, Iterator[SourceRow]]:
     """The schema's name and all rows. Where no row is an object, any schema does: it refuses each row."""
     objects, rows = _first_objects(rows, lambda row: any(schema.matches(row) for schema in SCHEMAS.values()))
-    found = detect_schema(objects, place) if objects else next(iter(SCHEMAS))
-    if found is None:
-        raise unknown_schema(objects, place)
-    return found, rows
+    return detect_schema(objects, place) if objects else next(iter(SCHEMAS)), rows
 
 
 def _by_columns(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from winnow.store.describe import Identified
@@ -48,8 +49,7 @@ class Pool(Identified):
     """The records of one source, in its order.
 
     schema: a key of `schemas.SCHEMAS`, or `columns` where data.columns named them. format: json, json.gz,
-    jsonl, jsonl.gz, ndjson, csv, tsv, parquet or hub. duplicates: records whose id occurred before.
-    fingerprint: `pool_fingerprint` of the records. layout: what else the source's format needs to be written
+    jsonl, jsonl.gz, ndjson, csv, tsv, parquet or hub. layout: what else the source's format needs to be written
     again: the CSV header, the Parquet table (its schema, where rows were cut), the JSON object around the array;
     otherwise None. keep_duplicates: whether a selection may hold a record twice. near_threshold: the Jaccard index
     from which two records are near copies (`overlap.near_copies`), None where nobody looks for them. unread: what the
@@ -61,12 +61,19 @@ class Pool(Identified):
     format: str
     source: str
     quarantined: list[Quarantined]
-    duplicates: int
-    fingerprint: str
     layout: Any = field(default=None, repr=False, compare=False)
     keep_duplicates: bool = False
     near_threshold: float | None = None
     unread: tuple[str, ...] = ()
+
+    @cached_property
+    def duplicates(self) -> int:
+        """Records whose id occurred before."""
+        return len(self.records) - len({record.id for record in self.records})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return pool_fingerprint(record.id for record in self.records)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -47,30 +47,15 @@ CHATS = ("conversations", "conversation", "messages")
 SPEAKER_KEYS = ("from", "role")
 TEXT_KEYS = ("value", "content")
 ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "ai"), "assistant"),
 }
 TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
 _NAMES = "data.columns='{turns: COLUMN, role: KEY, content: KEY, user: NAME, assistant: NAME}'"
 _LATER_TURNS = "turns after the last answer"
-_KINDS = {
-    type(None): "null",
-    str: "a text",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
+_KINDS = {type(None): "null", str: "a text", bool: "a boolean", list: "a list", dict: "an object"}
+_KINDS |= dict.fromkeys((int, float), "a number")
 
 
 def _kind(value: Any) -> str:
@@ -369,12 +354,12 @@ def read_fields(schema: Schema, row: Any) -> Fields:
     return fields
 
 
-def detect_schema(rows: list[tuple[int, Row]], source: str) -> str | None:
-    """The schema that the (row number, row) pairs follow, None if no row follows any.
+def detect_schema(rows: list[tuple[int, Row]], source: str) -> str:
+    """The schema that the (row number, row) pairs follow.
 
     Columns without a value count only where the others fit no schema. Rows of no known schema do not vote, unless a
     column has the name of a chat: then the reader of chats says what is wrong with it. Raises UserError where one row
-    fits several schemas, or rows differ.
+    fits several schemas, rows differ, or no row follows any.
     """
     found: dict[str, int] = {}
     for number, row in rows:
@@ -392,23 +377,19 @@ def detect_schema(rows: list[tuple[int, Row]], source: str) -> str | None:
             f"{source} mixes schemas ({first}): choose one with data.schema=<name> (rows that it cannot "
             "read are then refused), or divide the source."
         )
-    named = any(not _absent(row.get(key)) for _, row in rows for key in CHATS)
-    return next(iter(found), "messages" if named else None)
+    if not found and all(_absent(row.get(key)) for _, row in rows for key in CHATS):
+        keys = list(dict.fromkeys(str(key) for _, row in rows for key in row))
+        shown = ", ".join(keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "")
+        raise UserError(
+            f"{source}: no known schema has the keys {shown or 'none'}; known schemas are {known_schemas()}; for "
+            "others name the columns, as in data.columns='{instruction: question, output: reply}', or of chats "
+            "data.columns='{turns: dialog}'."
+        )
+    return next(iter(found), "messages")
 
 
 def _fitting(row: Row) -> list[str]:
     return [name for name, schema in SCHEMAS.items() if schema.matches(row)]
-
-
-def unknown_schema(rows: list[tuple[int, Row]], source: str) -> UserError:
-    """The error for rows that follow no known schema."""
-    keys = list(dict.fromkeys(str(key) for _, row in rows for key in row))
-    shown = ", ".join(keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "")
-    return UserError(
-        f"{source}: no known schema has the keys {shown or 'none'}; known schemas are {known_schemas()}; for "
-        "others name the columns, as in data.columns='{instruction: question, output: reply}', or of chats "
-        "data.columns='{turns: dialog}'."
-    )
 
 
 def column_schema(columns: Mapping[str, str]) -> Schema:

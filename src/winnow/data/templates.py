@@ -25,7 +25,7 @@ from jinja2 import TemplateSyntaxError
 
 from winnow.data.records import Record
 from winnow.data.tokens import Piece, Prompt, RefusedError, Tokens, check_eos, one_line, places, tokenise, tokens_of
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.store.describe import Free
 
 # Reasons for which a record has nothing to score or to train on, beside `tokens.TOKENIZER_FAILS`. The last is followed
@@ -85,8 +85,7 @@ class Template:
     ) -> None:
         if bos not in ("auto", True, False):
             raise UserError(f"template.bos={bos} is unknown; choose auto, true or false.")
-        if boundary not in ("separate", "joint"):
-            raise UserError(f"template.boundary={boundary} is unknown; choose separate or joint.")
+        check_choice("template.boundary", boundary, ("separate", "joint"))
         if boundary == "joint" and with_input is None:
             raise UserError("template.boundary=joint works for text templates only; use separate with template=chat.")
         if (with_input is None) != (without_input is None):

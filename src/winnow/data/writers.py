@@ -6,7 +6,6 @@ A file appears under its name only when it is complete: it is written beside it 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import gzip
 import io
 import json
@@ -58,8 +57,7 @@ def write_quarantine(pool: Pool, folder: str | Path) -> Path | None:
         return None
     with replacing(path) as partial, partial.open("wb") as file:
         for bad in pool.quarantined:
-            fields = {f.name: getattr(bad, f.name) for f in dataclasses.fields(bad)}
-            file.write(_json_bytes(fields) + b"\n")
+            file.write(_json_bytes(vars(bad)) + b"\n")
     return path
 
 

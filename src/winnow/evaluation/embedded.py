@@ -11,7 +11,6 @@ Prompts come from the run's own template, so that evaluation and tuning use the 
 from __future__ import annotations
 
 import copy
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 from winnow.data.records import Record, record_id
 from winnow.data.templates import Template
 from winnow.errors import UserError
+from winnow.store.files import read_lines
 
 HELDOUT = Path(__file__).parents[1] / "data" / "embedded" / "heldout.jsonl"
 HUB_NAME = "winnow/heldout"  # the name of the data in the embedded tasks' YAMLs
@@ -38,11 +38,10 @@ class HeldOut:
 def load_heldout(path: Path = HELDOUT) -> list[HeldOut]:
     """The held-out records, in file order."""
     items = []
-    for row, line in enumerate(path.read_text(encoding="utf-8").strip().split("\n")):
-        raw = json.loads(line)
+    for number, raw in read_lines(path):
         instruction, given, output = raw["instruction"], raw["input"], raw["output"]
         identity = record_id(instruction, given, output)
-        record = Record(identity, row, instruction, given, output, (), path.name, raw)
+        record = Record(identity, number - 1, instruction, given, output, (), path.name, raw)
         items.append(HeldOut(record, tuple(raw["distractors"]), raw["category"]))
     return items
 

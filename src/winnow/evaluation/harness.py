@@ -137,7 +137,11 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
 
     if suite.chat_template and not tokenizer.chat_template:
         raise UserError("evaluation.chat_template=true, but the tokenizer has no chat template: set it to false.")
-    with _fresh_folder(workdir / "tasks", keep=True) as folder, _fresh_folder(workdir / "datasets") as cache:
+    folder, cache = workdir / "tasks", workdir / "datasets"
+    for left in (folder, cache):  # nothing of an earlier, other run gets in
+        shutil.rmtree(left, ignore_errors=True)
+        left.mkdir()
+    try:
         loaded, pairs, prompts = load_tasks(specs, suite, template, tokenizer, folder, cache)
         harness_model = HarnessModel(model, tokenizer, suite.batch_size, pairs, from_leader(prompts))
         logging.getLogger("lm_eval").setLevel(logging.WARNING)
@@ -150,8 +154,9 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
             fewshot_as_multiturn=suite.chat_template,
             confirm_run_unsafe_code=suite.allow_code_execution,
         )
-        truncated = harness_model.finish()
-    return raw, truncated
+        return raw, harness_model.finish()
+    finally:
+        shutil.rmtree(cache)
 
 
 def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -232,19 +237,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"a sample holds {type(value).__name__}, which JSON cannot hold")
-
-
-@contextlib.contextmanager
-def _fresh_folder(folder: Path, keep: bool = False) -> Iterator[Path]:
-    """An empty folder, removed afterwards unless it is to be kept: nothing of an earlier, other run gets in."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        if not keep:
-            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

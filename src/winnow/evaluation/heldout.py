@@ -5,32 +5,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from winnow import draws
 from winnow.data.records import Pool, Record
 from winnow.errors import UserError
 from winnow.evaluation.suite import Suite
-from winnow.store.describe import Free, Identified
-
-
-@dataclass(frozen=True)
-class HeldOutPools(Identified):
-    """records: task name -> its records, in the order of the draw."""
-
-    records: Mapping[str, Sequence[Record]]
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Hash of the ids in their order: `limit` takes the first of them."""
-        return {
-            task: hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()[:16]
-            for task, records in self.records.items()
-        }
+from winnow.store.describe import Free
 
 
 def heldout_suite(
@@ -88,7 +72,7 @@ def heldout_suite(
         chat_template=chat_template,
         seed=seed,
         bootstrap_iters=bootstrap_iters,
-        pools=HeldOutPools(records),
+        pools=records,
     )
 
 

@@ -14,7 +14,7 @@ from winnow import draws
 from winnow.data.nlu.datasets import DATASETS
 from winnow.data.overlap import texts_in
 from winnow.data.readers import check_size
-from winnow.data.records import Pool, Quarantined, Record, pool_fingerprint, record_id
+from winnow.data.records import Pool, Quarantined, Record, record_id
 from winnow.errors import UserError
 from winnow.evaluation.embedded import HUB_NAME, load_heldout
 from winnow.evaluation.harness import quiet_harness, runnable
@@ -50,7 +50,7 @@ def read_items(task: str, split: str | None, path: str | Path | None, limit: int
     mirror = None if path is None else str(path)
     settings: dict[str, Any] = {"limit": None, "batch_size": 1, "allow_code_execution": False, "chat_template": False}
     settings |= {"averages": {}, "mirror": mirror, "seed": 0, "bootstrap_iters": 0}
-    suite = Suite(task, [{"task": task, "metrics": ()}], (), **settings)
+    suite = Suite(task, [{"task": task, "metrics": (), "num_fewshot": 0}], (), **settings)
     records: list[Record] = []
     quarantined: list[Quarantined] = []
     with TemporaryDirectory() as folder, quiet_harness():
@@ -79,9 +79,7 @@ def read_items(task: str, split: str | None, path: str | Path | None, limit: int
         why = f"of the first one, {quarantined[0].reason}" if quarantined else "the split is empty"
         raise UserError(f"Task {task!r} has no item to give: {why}.")
     records.sort(key=lambda record: record.row)
-    ids = [record.id for record in records]
-    repeats, fingerprint = len(ids) - len(set(ids)), pool_fingerprint(ids)
-    return Pool(records, "alpaca", "jsonl", task, quarantined, repeats, fingerprint)
+    return Pool(records, "alpaca", "jsonl", task, quarantined)
 
 
 def asked_texts(suite: Suite) -> Iterator[str]:
@@ -89,7 +87,7 @@ def asked_texts(suite: Suite) -> Iterator[str]:
     specs = [spec for spec in suite.tasks if spec.task not in suite.written]
     if any(spec.task.startswith("embedded") for spec in specs):
         yield from texts_in([item.record.raw for item in load_heldout()])
-    for records in suite.pools.records.values() if suite.pools is not None else ():
+    for records in (suite.pools or {}).values():
         yield from texts_in([record.raw for record in records])
     for dataset in {condition.dataset for condition in suite.conditions().values()}:
         yield from (DATASETS[dataset].read(record.raw["original"])[0] for record in suite.nlu.records(dataset))

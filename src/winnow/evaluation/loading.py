@@ -6,7 +6,6 @@ Imported only when an evaluation runs: lm-eval takes seconds to import.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from winnow.evaluation import embedded, nlu
 from winnow.evaluation.catalogue import StockTask, definition_folders, leaves
 from winnow.evaluation.mirror import mirrored_files, write_overlay
 from winnow.evaluation.suite import Suite, TaskSpec
-from winnow.store.files import read_lines
+from winnow.store.files import read_lines, write_lines
 
 Pairs = dict[tuple[str, str], tuple[list[int], list[int]]]
 Prompts = dict[str, list[int]]
@@ -36,18 +35,16 @@ def load_tasks(
     """
     tasks = {spec.task: leaves(spec.task) for spec in specs if spec.task not in suite.written}
     _check_resources(tasks)
-    pairs = _write_pools(suite, template, tokenizer, folder, cache)
-    heldout: Path | None = None
-    for task in (leaf for group in tasks.values() for leaf in group):
+    pairs: Pairs = {}
+    for name, records in (suite.pools or {}).items():
+        items = [embedded.HeldOut(record, (), name) for record in records]
+        task = replace(leaves("embedded_answers")[0], name=name)
+        pairs |= _write_items(task, items, template, tokenizer, folder, cache)
+    for task, shots in ((leaf, spec.num_fewshot) for spec in specs for leaf in tasks.get(spec.task, ())):
         if task.config["dataset_path"] == embedded.HUB_NAME:
-            if heldout is None:
-                items = embedded.load_heldout()
-                pairs |= embedded.token_pairs(items, template, tokenizer)
-                heldout = folder / "heldout" / "test.jsonl"
-                _write_rows(embedded.documents(items, template, tokenizer), heldout)
-            write_overlay(task, {"test": heldout}, folder, cache)
+            pairs |= _write_items(task, embedded.load_heldout(), template, tokenizer, folder, cache)
         elif suite.mirror is not None:
-            write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser()), folder, cache)
+            write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser(), shots), folder, cache)
     prompts = _write_conditions(suite, template, tokenizer, folder, cache)
     manager = TaskManager(include_path=[*definition_folders(tasks), folder], include_defaults=False)
     names = [spec.task for spec in specs]
@@ -66,16 +63,19 @@ def load_tasks(
     return loaded, pairs, prompts
 
 
-def _write_pools(suite: Suite, template, tokenizer, folder: Path, cache: Path) -> Pairs:
-    """Writes data and a task file for the held-out answers of each pool; their token ids as the template makes them."""
-    pairs: Pairs = {}
-    for name, records in (suite.pools.records if suite.pools is not None else {}).items():
-        items = [embedded.HeldOut(record, (), name) for record in records]
-        pairs |= embedded.token_pairs(items, template, tokenizer)
-        file = folder / name / "test.jsonl"
-        _write_rows(embedded.documents(items, template, tokenizer), file)
-        write_overlay(replace(leaves("embedded_answers")[0], name=name), {"test": file}, folder, cache)
-    return pairs
+def _write_items(
+    task: StockTask, items: Sequence[embedded.HeldOut], template, tokenizer, folder: Path, cache: Path
+) -> Pairs:
+    """Write data and a task file for held-out answers, and return their token ids as the template makes them."""
+    _write_task(task, embedded.documents(items, template, tokenizer), folder, cache)
+    return embedded.token_pairs(items, template, tokenizer)
+
+
+def _write_task(task: StockTask, rows: Sequence[Mapping[str, Any]], folder: Path, cache: Path) -> None:
+    """Write the data and the file of a task of ours."""
+    file = folder / task.name / "test.jsonl"
+    write_lines(file, rows)
+    write_overlay(task, {"test": file}, folder, cache)
 
 
 def check_data(suite: Suite) -> None:
@@ -92,12 +92,12 @@ def check_data(suite: Suite) -> None:
     specs = [spec for spec in runnable(suite)[0] if spec.task not in suite.written]
     wanted = {spec.task: leaves(spec.task) for spec in specs}
     _check_resources(wanted)
-    for name, task in ((name, leaf) for name, found in wanted.items() for leaf in found):
+    for name, shots, task in ((one.task, one.num_fewshot, leaf) for one in specs for leaf in wanted[one.task]):
         source = task.config.get("dataset_path")
         if source in (None, embedded.HUB_NAME):
             continue
         if suite.mirror is not None:
-            file = mirrored_files(task, Path(suite.mirror).expanduser())[task.evaluated_split]
+            file = mirrored_files(task, Path(suite.mirror).expanduser(), shots)[task.evaluated_split]
             if not sum(1 for _ in read_lines(file)):
                 raise UserError(f"{file} is empty: an item on each line was expected.")
         elif (source, task.config.get("dataset_name")) not in asked:
@@ -112,8 +112,9 @@ def check_data(suite: Suite) -> None:
 
 
 def _not_to_be_had(names: list[str], error: Exception) -> UserError:
+    reason = str(error).strip().split("\n", 1)[0].rstrip(".")
     return UserError(
-        f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({_first_line(error)}): "
+        f"The data of {', '.join(names)} cannot be fetched from the Hugging Face hub ({reason}): "
         f"connect to the network, or pass evaluation.mirror=<folder> with local copies; a gated data set needs "
         f"`hf auth login`."
     )
@@ -130,10 +131,7 @@ def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Pa
         rows = nlu.documents(condition, records, template, tokenizer)
         ids = nlu.prompt_ids(records, template, tokenizer)
         prompts |= {row["prompt"]: own for row, own in zip(rows, ids, strict=True)}
-        file = folder / "nlu" / condition.dataset / condition.label / "test.jsonl"
-        _write_rows(rows, file)
-        base = leaves(f"nlu_{condition.dataset}")[0]
-        write_overlay(replace(base, name=name), {"test": file}, folder, cache)
+        _write_task(replace(leaves(f"nlu_{condition.dataset}")[0], name=name), rows, folder, cache)
     return prompts
 
 
@@ -153,14 +151,3 @@ def _check_resources(tasks: Mapping[str, Sequence[StockTask]]) -> None:
             "Task 'ifeval' needs NLTK's sentence splitter punkt_tab: run `python -m nltk.downloader punkt_tab` once, "
             "or point NLTK_DATA to a folder that holds tokenizers/punkt_tab."
         ) from None
-
-
-def _write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".")

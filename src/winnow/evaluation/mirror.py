@@ -7,6 +7,7 @@ a YAML is written that includes the stock one and only names other data, so that
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import yaml
 from winnow.errors import UserError
 from winnow.evaluation.catalogue import StockTask, leaves
 from winnow.evaluation.embedded import HUB_NAME
+
+log = logging.getLogger(__name__)
 
 # (hub name, configuration) -> folder below the mirror. Elsewhere: the last part of the hub name in lower case,
 # followed by the configuration where there is one (`cais/mmlu` + `anatomy` -> `mmlu/anatomy`).
@@ -65,8 +68,12 @@ def _check_folder(mirror: Path) -> None:
         raise UserError(f"evaluation.mirror={mirror} is not a folder: name one that holds <data set>/<split>.jsonl.")
 
 
-def mirrored_files(task: StockTask, mirror: Path) -> dict[str, Path]:
-    """{split: file} of a task's data in the mirror. Raises UserError when the evaluated split is not there."""
+def mirrored_files(task: StockTask, mirror: Path, shots: int | None = 0) -> dict[str, Path]:
+    """{split: file} of a task's data in the mirror.
+
+    shots: examples in a prompt; None for the task's own number. Raises UserError when the evaluated split is not there,
+    and when the task names a split of examples, but only the evaluated one is there.
+    """
     _check_folder(mirror)
     folder = mirror.resolve() / data_folder(task)
     files = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
@@ -76,6 +83,16 @@ def mirrored_files(task: StockTask, mirror: Path) -> dict[str, Path]:
             f"{folder / (task.evaluated_split + '.jsonl')}; add it, or leave the task "
             f"or its group out of evaluation.tasks, evaluation.averages and evaluation.headline."
         )
+    others = {task.config.get(key) for key in _SPLIT_KEYS} - {None, task.evaluated_split}
+    named = task.config.get("fewshot_split")
+    shots = task.config.get("num_fewshot") if shots is None else shots
+    if shots and others and not others & files.keys():
+        if named in others:
+            raise UserError(
+                f"Task {task.name!r} has no examples in the mirror: expected the file {folder / (named + '.jsonl')}; "
+                f"add it, or set num_fewshot to 0 for the task in evaluation.tasks."
+            )
+        log.warning("The examples of %s are evaluated items: %s holds no other split", task.name, folder)
     return files
 
 
@@ -83,7 +100,7 @@ def write_overlay(task: StockTask, files: Mapping[str, Path], folder: Path, cach
     """Write the YAML that runs `task` on `files` ({split: JSON Lines file}) and return its path.
 
     cache: where the data sets library may keep its converted copy. Splits without a file are set to null: the
-    harness reads the training split when it builds a task, used or not, and then falls back to examples from the
+    harness reads the training split when it builds a task, used or not, and without it takes examples from the
     evaluated split, never showing an item its own answer.
     """
     absent = {key: None for key in _SPLIT_KEYS if task.config.get(key) and task.config[key] not in files}

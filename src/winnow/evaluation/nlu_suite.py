@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from winnow.data.nlu.datasets import DATASETS
-from winnow.evaluation.nlu import CLEAN, NluData
+from winnow.evaluation.nlu import NluData
 from winnow.evaluation.suite import Suite, TaskSpec
 from winnow.perturb.noising import noising_class
 from winnow.store.describe import Free
@@ -48,29 +48,19 @@ def nlu_suite(
         noise_seed=noise_seed,
         draws=draws,
     )
-    conditions = data.conditions()
-    tasks = []
-    for task, condition in conditions.items():
-        both = DATASETS[condition.dataset].entities and DATASETS[condition.dataset].pairs
-        parts = ("entity_f1", "relation_f1") if both else ()
-        tasks.append(TaskSpec(task, ("micro_f1", *parts, "unreadable"), 0))
+    tasks, headline = [], []
     averages: dict[str, list[str]] = {}
-    for task, condition in conditions.items():
-        if condition.noise is not None:
-            noise = noising_class(condition.noise).name
-            averages.setdefault(f"{condition.dataset}/{noise}", []).append(f"{task}/micro_f1")
+    for task, condition in data.conditions().items():
+        key, dataset = f"{task}/micro_f1", DATASETS[condition.dataset]
+        parts = ("entity_f1", "relation_f1") if dataset.entities and dataset.pairs else ()
+        tasks.append(TaskSpec(task, ("micro_f1", *parts, "unreadable"), 0))
+        if condition.noise is None:
+            headline += [key, f"average/{condition.dataset}/noisy"] if data.noises else [key]
+        else:
+            for kind in ("noisy", noising_class(condition.noise).name):
+                averages.setdefault(f"{condition.dataset}/{kind}", []).append(key)
     if len(data.datasets) > 1 and not data.noises:
-        averages["tasks"] = [f"{dataset}/micro_f1" for dataset in data.datasets]
-    for dataset in data.datasets if data.noises else ():
-        noisy = [f"{task}/micro_f1" for task, one in conditions.items() if one.dataset == dataset and one.noise]
-        averages[f"{dataset}/noisy"] = noisy
-    headline = [
-        key
-        for dataset in data.datasets
-        for key in (
-            (f"{dataset}/{CLEAN}/micro_f1", f"average/{dataset}/noisy") if data.noises else (f"{dataset}/micro_f1",)
-        )
-    ]
+        averages["tasks"] = headline
     return Suite(
         name,
         tasks,

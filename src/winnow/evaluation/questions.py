@@ -22,7 +22,7 @@ from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.nlu import prompt_ids
-from winnow.store.files import read_json, read_lines, write_atomically
+from winnow.store.files import read_json, read_lines, write_lines
 from winnow.store.run_folder import earlier_output
 from winnow.tuning.saving import load_tuned
 
@@ -87,5 +87,5 @@ def answer_questions(run: Path, questions: Path, model: str, out: Path, max_toke
     texts = greedy_answers(moved, backbone.tokenizer, prompts, [], max_tokens, batch_size)
     about = {"template": template.name, "max_tokens": max_tokens, "temperature": 0.0}
     rows = answer_rows(asked, texts, f"{run.resolve().name}/{model}", about)
-    write_atomically(out, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_lines(out, rows)
     return out

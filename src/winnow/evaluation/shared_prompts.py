@@ -27,9 +27,10 @@ _PREFIX_KEY = 16  # prompts that agree on so many first tokens are taken togethe
 
 
 def can_share_prompts(model) -> bool:
-    """True for causal models whose answers can stand behind padded prompts: no window, no distance in places."""
+    """True for causal models whose answers can stand behind padded prompts: no window, no distance in places, and
+    attention that takes a mask of numbers."""
     causal = CausalModel(model)
-    return causal.window is None and causal.padding
+    return causal.window is None and causal.padding and causal.config._attn_implementation in ("sdpa", "eager")
 
 
 @torch.no_grad()
@@ -66,9 +67,7 @@ def answer_loglikelihoods(model, pairs: Sequence[Pair], batch_size: int, progres
 def _score_texts(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> list[Score]:
     """Scores of pairs that begin with the same `shared` tokens, each run as one text, padded on the right."""
     hidden = prefix.hidden(_padded([prompt + answer[:-1] for prompt, answer in batch], prefix.causal.device), shared)
-    return [
-        _sum(prefix, states[len(prompt) - 1 :], answer) for (prompt, answer), states in zip(batch, hidden, strict=True)
-    ]
+    return _sums(prefix, [own[len(prompt) - 1 :] for own, (prompt, _) in zip(hidden, batch, strict=True)], batch)
 
 
 def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> list[Score]:
@@ -93,15 +92,19 @@ def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> list[Sco
         attention_mask=gap_mask(lengths, start, ids.shape[1], causal.model.dtype),
         position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=causal.device),
     )
-    return [_sum(prefix, states, answer) for (_, answer), states in zip(batch, hidden, strict=True)]
+    return _sums(prefix, hidden, batch)
 
 
-def _sum(prefix: SharedPrefix, states: torch.Tensor, answer: Ids) -> Score:
-    """states: (answer length or more, width), from the one that predicts the answer's first token on."""
-    target = torch.tensor(answer, device=states.device)
-    own = prefix.causal.logits(states[: len(answer)]).float()  # (answer length, vocabulary)
-    chosen = own.gather(1, target[:, None])[:, 0] - own.logsumexp(1)
-    return chosen.double().sum().item(), bool((own.argmax(1) == target).all())
+def _sums(prefix: SharedPrefix, hidden: Iterable[torch.Tensor], batch: Sequence[Pair]) -> list[Score]:
+    """hidden: of each pair, (answer length or more, width), from the state that predicts the answer's first token on.
+    The device is waited for once."""
+    found = []
+    for states, (_, answer) in zip(hidden, batch, strict=True):
+        target = torch.tensor(answer, device=states.device)
+        own = prefix.causal.logits(states[: len(answer)]).float()  # (answer length, vocabulary)
+        chosen = own.gather(1, target[:, None])[:, 0] - own.logsumexp(1)
+        found.append(torch.stack([chosen.double().sum(), (own.argmax(1) == target).all()]))
+    return [(total, bool(hit)) for total, hit in torch.stack(found).tolist()]
 
 
 def _padded(texts: Sequence[Ids], device) -> torch.Tensor:

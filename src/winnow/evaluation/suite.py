@@ -15,7 +15,7 @@ from winnow.evaluation.embedded import HELDOUT
 from winnow.store.describe import Free, Identified, arguments
 
 if TYPE_CHECKING:
-    from winnow.evaluation.heldout import HeldOutPools
+    from winnow.data.records import Record
     from winnow.evaluation.nlu import Condition, NluData
 
 
@@ -44,7 +44,7 @@ class Suite(Identified):
     code; otherwise they are left out and listed. chat_template: wrap prompts in the tokenizer's own template.
     seed: draws the few-shot examples. bootstrap_iters: resamples for errors without a closed form. nlu: the data of
     the NLU tasks; with it, `tasks` are its conditions.
-    pools: held-out answers of pools, each of which is one of the `tasks`.
+    pools: name of one of the `tasks` -> records whose answers it asks, in the order of their draw.
 
     Raises UserError on settings that cannot be run.
     """
@@ -61,7 +61,7 @@ class Suite(Identified):
     seed: int
     bootstrap_iters: int
     nlu: NluData | None = None
-    pools: HeldOutPools | None = None
+    pools: Mapping[str, Sequence[Record]] | None = None
 
     def __post_init__(self) -> None:
         tasks = tuple(task if isinstance(task, TaskSpec) else _task_spec(task) for task in self.tasks)
@@ -108,7 +108,7 @@ class Suite(Identified):
     @property
     def written(self) -> set[str]:
         """Tasks whose data is written when the suite runs, and which no catalogue knows."""
-        return set(self.conditions()) | set(self.pools.records if self.pools is not None else ())
+        return set(self.conditions()) | set(self.pools or ())
 
     @property
     def uses_template(self) -> bool:
@@ -121,7 +121,12 @@ class Suite(Identified):
     @property
     def identity(self) -> dict[str, Any]:
         """Data count by content, not by place: the files of the mirror in use, and the held-out records."""
+        # The name is that under which stored evaluations have them; `limit` takes the first of the ids.
+        pools = {"class": "winnow.evaluation.heldout.HeldOutPools"}
+        for task, records in (self.pools or {}).items():
+            pools[task] = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()[:16]
         return arguments(self) | {
+            "pools": None if self.pools is None else pools,
             "lm_eval": version("lm-eval"),
             "heldout": hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16],
             "mirror": None if self.mirror is None else self._mirror_digest,

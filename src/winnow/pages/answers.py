@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from winnow.errors import UserError
-from winnow.pages.svg import BLUE, GREY, RED, STYLE, legend, message, new_figure, rank_correlation, scatter, to_svg
+from winnow.pages.svg import BLUE, GREY, RED, legend, message, new_figure, rank_correlation, scatter, to_svg
 
 SHOWN = 5  # records at each end
 
@@ -68,8 +67,7 @@ def divergence_plane(
     chosen = np.zeros(len(x), bool) if selected is None else np.array(selected, dtype=bool)
     others = "scored" if selected is None else "not selected"
     groups = [(~chosen & ~same, GREY, others), (chosen & ~same, BLUE, "selected")]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(4.4)
+    with new_figure(4.4) as (figure, axes):
         scatter(axes, x, y, groups, [10 if len(x) > 1000 else 22] * 2)
         if same.any():
             label = f"all answers the same ({same.sum():,})"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from winnow.pages.svg import BLUE, GREY, INK, RED, STYLE, legend, message, new_figure, scatter, to_svg
+from winnow.pages.svg import BLUE, GREY, INK, RED, legend, message, new_figure, scatter, to_svg
 
 
 def diversity_section(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,8 +34,7 @@ def class_shares(by_class: list[Mapping[str, Any]]) -> str:
         return message(title, "No record of any class may be selected.")
     share = np.divide(selected, valid, out=np.zeros_like(valid), where=valid > 0)
     overall = selected.sum() / valid.sum()
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.0)
+    with new_figure(3.0) as (figure, axes):
         places = np.arange(len(share))
         bars = axes.bar(places, share, width=0.8, color=BLUE, label="of the class")
         axes.axhline(overall, color=INK, linestyle="--", linewidth=1.2, label=f"of the pool: {100 * overall:.3g}%")
@@ -65,8 +63,7 @@ def neighbour_histogram(neighbours: Mapping[str, Any] | None) -> str:
     if neighbours is None:
         return message(title, "The subset has fewer than two records.")
     edges = np.array(neighbours["edges"])
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.2)
+    with new_figure(3.2) as (figure, axes):
         label = f"subset (median {neighbours['subset_median']:.3f})"
         axes.stairs(neighbours["subset"], edges, fill=True, color=BLUE, label=label)
         label = f"random subsets of equal size\n(median {neighbours['random_median']:.3f})"
@@ -86,8 +83,7 @@ def pool_map(content: Mapping[str, Any] | None) -> str:
         return message(title, "The pool has too few vectors for a map.")
     x, y = np.array(content["x"]), np.array(content["y"])
     chosen = np.array(content["selected"], dtype=bool)
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6)
+    with new_figure(5.6) as (figure, axes):
         groups = [(~chosen, GREY, "not selected"), (chosen, BLUE, "selected")]
         scatter(axes, x, y, groups, [7, 13] if len(x) > 1000 else [14, 26])
         first, second = content["explained"]

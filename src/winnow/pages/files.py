@@ -52,9 +52,5 @@ def _environment(html: bool, filters: tuple[tuple[str, Callable], ...]) -> jinja
         lstrip_blocks=True,
     )
     formats = {"number": show_number, "measure": show_measure, "change": show_change, "seconds": show_seconds}
-    environment.filters.update(formats, words=_words, **dict(filters))
+    environment.filters.update(formats, words=lambda name: str(name).replace("_", " "), **dict(filters))
     return environment
-
-
-def _words(name: str) -> str:
-    return str(name).replace("_", " ")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -22,7 +21,6 @@ from winnow.pages.svg import (
     GRID,
     INK,
     RED,
-    STYLE,
     height_for,
     legend,
     message,
@@ -31,16 +29,6 @@ from winnow.pages.svg import (
     scatter,
     to_svg,
 )
-
-LOWER_IS_BETTER = re.compile(r"bits_per_byte|perplexity|(^|[/_])(loss|nll|bpb|ppl)([,_/]|$)")
-
-
-def lower_is_better(metric: str, entry: Mapping[str, Any] | None) -> bool:
-    """Whether a smaller value of `<task>/<metric>` is the better one: what its entry in results.json says, or, for
-    results that do not say, its name (losses, perplexities, bits per byte)."""
-    if entry is not None and entry.get("higher_is_better") is not None:
-        return not entry["higher_is_better"]
-    return LOWER_IS_BETTER.search(metric.lower()) is not None
 
 
 def score_histogram(
@@ -78,8 +66,7 @@ def score_histogram(
         )
         if mask.any()
     ]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(height_for([""] * (len(parts) + len(lines)), 2.8))
+    with new_figure(height_for([""] * (len(parts) + len(lines)), 2.8)) as (figure, axes):
         masks, colours, labels = zip(*parts, strict=True)
         counts, edges, bars = axes.hist(
             [shown[mask] for mask in masks], bins, stacked=True, color=list(colours), label=list(labels)
@@ -123,8 +110,7 @@ def score_against_length(
         return message(title, "No record has both a score and an answer length.")
     low, high, outside = _range(values, list((limits or {}).values()))
     names = titles and [one for score, one in zip(known, titles, strict=True) if score is not None]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(height_for([""] * 5, 2.8))
+    with new_figure(height_for([""] * 5, 2.8)) as (figure, axes):
         groups = [
             (~chosen & ~out, GREY, "scored" if selected is None else "not selected"),
             (out & ~chosen, AMBER, "filtered"),
@@ -161,12 +147,13 @@ def unit(metric: str) -> str:
 def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> str:
     """A row per metric, in their order, with the base model's value (grey, open) and the tuned model's (blue, filled)
     and one standard error to either side. Neighbours with the same unit and direction share an axis. `models` is
-    `results.json`'s: name -> {"metrics": {metric: {"value", "stderr"}}}; one of the two models may be missing."""
+    `results.json`'s: name -> {"metrics": {metric: {"value", "stderr", "higher_is_better"}}}; one of the two models may
+    be missing."""
     title = "Base against tuned (bars: one standard error)"
     tables = {name: models[name]["metrics"] for name in ("base", "tuned") if name in models}
     metrics = [metric for metric in metrics if any(_value(table, metric) is not None for table in tables.values())]
     low = {
-        metric: lower_is_better(metric, next(table[metric] for table in tables.values() if metric in table))
+        metric: not next(table[metric]["higher_is_better"] for table in tables.values() if metric in table)
         for metric in metrics
     }
     panels = [list(same) for _, same in groupby(metrics, lambda metric: (low[metric], unit(metric)))]
@@ -174,8 +161,7 @@ def base_against_tuned(models: Mapping[str, Mapping[str, Any]], metrics: Sequenc
         return message(title, "There is no metric to compare.")
     heights = [len(panel) + 1.2 for panel in panels]
     titles = []
-    with matplotlib.rc_context(STYLE):
-        figure, rows = new_panels(0.8 + 0.36 * sum(heights), heights)
+    with new_panels(0.8 + 0.36 * sum(heights), heights) as (figure, rows):
         for axes, panel in zip(rows, panels, strict=True):
             for place, metric in enumerate(panel):
                 ends = [value for table in tables.values() if (value := _value(table, metric)) is not None]
@@ -214,8 +200,7 @@ def training_curve(train_loss: Sequence[Mapping[str, float]]) -> str:
     steps, losses = [point["step"] for point in train_loss], np.array([point["loss"] for point in train_loss], float)
     rates = [point.get("lr") for point in train_loss]
     mark = "o" if len(steps) <= 40 else None
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.0)
+    with new_figure(3.0) as (figure, axes):
         window = len(steps) // 10
         smooth = window >= 3
         style = {"color": BLUE, "alpha": 0.4 if smooth else 1, "linewidth": 1.2, "marker": mark, "markersize": 3.5}
@@ -249,8 +234,7 @@ def detection_bars(detection: Mapping[str, Any]) -> str:
     rows = [row for row in rows if row[1] is not None]
     if not rows:
         return message(title, "The pool needs clean and defective records for this.")
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.9 + 0.34 * len(rows))
+    with new_figure(0.9 + 0.34 * len(rows)) as (figure, axes):
         for place, (_, auc, count) in enumerate(rows):
             axes.barh(place, auc - 0.5, left=0.5, height=0.62, color=BLUE if auc >= 0.5 else RED)
             inward = {"x": auc + 0.008, "ha": "left"} if auc >= 0.5 else {"x": auc - 0.008, "ha": "right"}

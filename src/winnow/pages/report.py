@@ -63,12 +63,8 @@ def write_report(run_folder: str | Path, records: Sequence[Record] | None = None
 
 def report_content(folder: Path, records: Sequence[Record] | None = None) -> dict[str, Any]:
     """The values of the template, by section; a section is None where its file is missing."""
-    card = read_json(folder / "run_card.json")
-    selection = read_json(folder / "selection.json")
-    results = read_json(folder / "results.json")
-    tuning = read_json(folder / "tuning.json")
-    detection = read_json(folder / "detection.json")
-    diversity = read_json(folder / "diversity.json")
+    names = ("run_card", "selection", "results", "tuning", "detection", "diversity")
+    card, selection, results, tuning, detection, diversity = (read_json(folder / f"{name}.json") for name in names)
     rows, about = None, {}
     if (folder / "scores.parquet").is_file():
         table = Scores.read(folder / "scores.parquet")
@@ -131,11 +127,8 @@ def _names(
     config = (card or {}).get("config", {})
 
     def chosen(group: str) -> str | None:
-        setting = config.get(group)
-        if isinstance(setting, Mapping):
-            keys = ("name", "id", "model", "path", "source")
-            return next((str(setting[key]) for key in keys if isinstance(setting.get(key), str)), None)
-        return None if setting is None else str(setting)
+        setting = config.get(group, {})
+        return next((setting[key] for key in ("name", "path", "source") if isinstance(setting.get(key), str)), None)
 
     source = (card or {}).get("data", {}).get("source")
     return {

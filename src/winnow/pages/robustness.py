@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 from matplotlib.ticker import FuncFormatter
 
-from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, STYLE, legend, message, new_figure, to_svg
+from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, legend, message, new_figure, to_svg
 
 _KEY = re.compile(r"(?P<dataset>[^/]+)/(?P<noise>[a-z_]+)(?:@(?P<omega>[\d.]+))?/(?P<metric>[a-z0-9_]+)")
 _CLEAN = "clean"
@@ -44,8 +43,7 @@ def robustness_curves(results: Mapping[str, Any], dataset: str, model: str, metr
     if not noises:
         return message(title, "There are no results under noise.")
     clean = next(row[model] for row in rows if row["noise"] == _CLEAN)
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(3.8)
+    with new_figure(3.8) as (figure, axes):
         axes.axhline(clean["value"], color=INK, linewidth=0.8, label=f"clean ({clean['value']:.3f})")
         for i, noise in enumerate(noises):
             colour, line = _LOOKS[i % len(_LOOKS)]

@@ -8,7 +8,8 @@ which a browser shows under the pointer.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from textwrap import fill
 from xml.etree import ElementTree
 
@@ -68,17 +69,21 @@ ElementTree.register_namespace("", SVG[1:-1])
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
-def new_figure(height: float) -> tuple[Figure, Axes]:
-    """An empty figure `height` inches high with one pair of axes. No global state: pyplot is not involved."""
-    figure, axes = new_panels(height, [1])
-    return figure, axes[0]
+@contextmanager
+def new_figure(height: float) -> Iterator[tuple[Figure, Axes]]:
+    """An empty figure `height` inches high with one pair of axes, and the style of plots inside the block. No global
+    state is left: pyplot is not involved."""
+    with new_panels(height, [1]) as (figure, axes):
+        yield figure, axes[0]
 
 
-def new_panels(height: float, ratios: Sequence[float]) -> tuple[Figure, np.ndarray]:
-    """An empty figure with a pair of axes for each ratio of heights, one below the other."""
-    figure = Figure(figsize=(WIDTH, height), facecolor="none")
-    rows = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios, subplot_kw={"facecolor": "none"})
-    return figure, rows[:, 0]
+@contextmanager
+def new_panels(height: float, ratios: Sequence[float]) -> Iterator[tuple[Figure, np.ndarray]]:
+    """The same with a pair of axes for each ratio of heights, one below the other."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), facecolor="none")
+        rows = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios, subplot_kw={"facecolor": "none"})
+        yield figure, rows[:, 0]
 
 
 def height_for(labels: Sequence[str], least: float) -> float:
@@ -126,8 +131,7 @@ def rank_correlation(x: Sequence[float | None], y: Sequence[float | None]) -> fl
 
 def message(title: str, text: str) -> str:
     """A sentence in place of a plot."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.9)
+    with new_figure(0.9) as (figure, axes):
         axes.text(0, 0.5, fill(text, 70), va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return to_svg(figure, title)

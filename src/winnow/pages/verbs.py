@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter
 
 from winnow.data.records import Record
-from winnow.pages.svg import BLUE, GREY, STYLE, legend, message, new_figure, to_svg
+from winnow.pages.svg import BLUE, GREY, legend, message, new_figure, to_svg
 
 SHOWN = 20  # pairs in the plot
 _POLITE = re.compile(r"^(?:(?:please|kindly|(?:can|could|would|will) you)[ ,]+)+", re.I)
@@ -87,8 +86,7 @@ def pairs_plot(rows: Sequence[tuple[str, float, float]]) -> str:
     if not rows:
         return message(title, "No instruction of the pool is a command with a verb and an object.")
     names, pool, subset = zip(*rows, strict=True)
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(1.0 + 0.26 * len(rows))
+    with new_figure(1.0 + 0.26 * len(rows)) as (figure, axes):
         places = np.arange(len(rows))
         axes.barh(places - 0.2, pool, height=0.4, color=GREY, label="pool")
         axes.barh(places + 0.2, subset, height=0.4, color=BLUE, label="subset")

@@ -37,12 +37,17 @@ def embedding_noise(
     mean, deviation = region_statistics(embeddings, statistics)
     # On the CPU whatever the device, so that a record meets the same noise on a GPU.
     eps = unit_noise(embeddings.shape, draws.generator(seed, record_id, draw), family)
-    return mean + deviation * eps.to(embeddings.device)
+    return mean + deviation * sent(eps, embeddings.device)
 
 
 def add_noise(embeddings: Tensor, noise: Tensor, beta: float) -> Tensor:
     """e + beta (mu + sigma eps), added in fp32 and returned in the embeddings' dtype; both (tokens, width)."""
     return (embeddings.float() + beta * noise).to(embeddings.dtype)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU on a device; none but pinned memory goes to a GPU while the CPU goes on."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def region_statistics(embeddings: Tensor, statistics: str = "scalar") -> tuple[Tensor, Tensor]:

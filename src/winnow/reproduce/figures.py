@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-from winnow.pages.svg import COLOURS, MARKS, STYLE, height_for, legend, message, new_figure, to_svg
+from winnow.pages.svg import COLOURS, MARKS, height_for, legend, message, new_figure, to_svg
 from winnow.reproduce.tables import Row, Table
 
 
@@ -33,9 +31,8 @@ def draw(table: Table, figure: Mapping[str, Any]) -> str:
         for printed in (True, False)
         if (points := _points(rows, figure, None if numeric else places, printed))
     ]
-    with matplotlib.rc_context(STYLE):
-        names = [f"{label}, {'paper' if printed else 'ours'}".strip(", ") for _, label, printed, _ in curves]
-        plot, axes = new_figure(height_for(names, 3.2))
+    names = [f"{label}, {'paper' if printed else 'ours'}".strip(", ") for _, label, printed, _ in curves]
+    with new_figure(height_for(names, 3.2)) as (plot, axes):
         for name, (number, _, printed, points) in zip(names, curves, strict=True):
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 6}
             xs, ys, spreads = zip(*sorted(points), strict=True)

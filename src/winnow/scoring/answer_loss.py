@@ -11,9 +11,10 @@ from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import Halves
 from winnow.backbone.prefix import SharedPrefix
-from winnow.data.batching import pad_right, token_budget_batches
+from winnow.data.batching import token_budget_batches
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
+from winnow.scoring.protocols import padded
 
 # Room that is kept free for instructions longer than the record's own: this many tokens, or this part of the
 # instruction's, whichever is more (ours). StressTest's longest option is 15 words.
@@ -47,17 +48,18 @@ class AnswerLoss:
         variants = self.template.encode([replace(record, instruction=i) for i in instructions], self.backbone.tokenizer)
         n, losses = self._answer_tokens(record), [float("nan")] * len(instructions)
         fitting = [i for i, v in enumerate(variants) if v.flag is None and 0 < n <= len(v.ids) - v.answer_start]
-        rows = [variants[i].ids[: variants[i].answer_start + n] for i in fitting]
-        shared = self._shared([variants[i] for i in fitting])
+        rows = [replace(variants[i], ids=variants[i].ids[: variants[i].answer_start + n]) for i in fitting]
+        shared = self._shared(rows)
+        own = [len(row.ids) - shared for row in rows]
 
         def size(batch: Sequence[int]) -> int:
-            return len(batch) * max(len(rows[i]) - shared for i in batch)
+            return len(batch) * max(own[i] for i in batch)
 
         def work(batch: Sequence[int]) -> None:
-            for i, loss in zip(batch, self._means([rows[i] for i in batch], shared, n), strict=True):
+            for i, loss in zip(batch, self._means([rows[i] for i in batch], shared), strict=True):
                 losses[fitting[i]] = loss
 
-        for batch in token_budget_batches([len(row) - shared for row in rows], self.tokens_per_batch):
+        for batch in token_budget_batches(own, self.tokens_per_batch):
             self._halves(batch, size, work)
         return losses
 
@@ -78,14 +80,9 @@ class AnswerLoss:
         heads = {tuple(variant.ids[:shortest]) for variant in variants}
         return shortest if len(heads) == 1 else 0
 
-    def _means(self, rows: Sequence[Sequence[int]], shared: int, n: int) -> list[float]:
-        causal = self._prefix.causal
-        ids = torch.tensor(pad_right(rows, 0), device=causal.device)
-        hidden = self._prefix.hidden(ids, shared)
-        # A text that begins with its answer has no prediction for its first token.
-        first = [max(len(row) - n, 1) for row in rows]
-        states = torch.cat([hidden[i, first[i] - 1 : len(row) - 1] for i, row in enumerate(rows)])
-        targets = torch.cat([ids[i, first[i] : len(row)] for i, row in enumerate(rows)])
-        nll = token_nll(states, causal.logits, targets)
-        counts = [len(row) - start for row, start in zip(rows, first, strict=True)]
-        return [float(part.mean()) for part in nll.split(counts)]
+    def _means(self, rows: Sequence[Encoded], shared: int) -> list[float]:
+        causal, batch = self._prefix.causal, padded(rows)
+        hidden = self._prefix.hidden(batch["input_ids"].to(causal.device), shared)
+        states = hidden[batch["row"], batch["position"]]
+        nll = token_nll(states, causal.logits, batch["target"].to(causal.device)).cpu()
+        return [float(part.mean()) for part in nll.split([row["scored"] for row in batch["columns"]])]

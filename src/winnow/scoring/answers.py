@@ -36,7 +36,7 @@ def write_answers(folder: Path, table: PassTable, records: Sequence[Record], ans
     one and for one whose vector is not finite; `same_as`, the first draw with the same text, null for a text not seen
     before. A record that could not be answered has no row. answers: K, how many of the sampled ones count.
     """
-    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
+    rows = []
     names = ("answers", "tokens", "finish", "usable")
     for record, texts, tokens, finish, usable in zip(
         records, *(table.table[name].to_pylist() for name in names), strict=True
@@ -48,9 +48,8 @@ def write_answers(folder: Path, table: PassTable, records: Sequence[Record], ans
                 *(record.id, record.row, record.instruction, record.input, draw, text),
                 *(tokens[draw], finish[draw], usable[draw], None if same == draw else same),
             )
-            for name, value in zip(SCHEMA.names, row, strict=True):
-                columns[name].append(value)
+            rows.append(dict(zip(SCHEMA.names, row, strict=True)))
     path = folder / "answers.parquet"
     with replacing(path) as partial:
-        pq.write_table(pa.table(columns, schema=SCHEMA), partial)
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 
 NO_SPREAD = 1e-12  # a trace below it counts as none [code]
 
@@ -41,18 +42,9 @@ def normalised(values: np.ndarray, how: str) -> np.ndarray:
     rank     rank / (n - 1), from 0 for the smallest to 1 for the largest; equal values share their mean rank
     zscore   (value - mean) / standard deviation of the population; 0 where all are equal
     """
-    valid = ~np.isnan(values)
-    result = np.full(len(values), np.nan)
-    own = values[valid]
+    own = values[~np.isnan(values)]
     if how == "none" or not len(own):
-        result[valid] = own
-    elif how == "rank":
-        _, place, count = np.unique(own, return_inverse=True, return_counts=True)
-        mean_rank = np.cumsum(count) - (count + 1) / 2  # of each distinct value, from 0
-        result[valid] = mean_rank[place] / max(len(own) - 1, 1)
-    elif how == "zscore":
-        deviation = own.std()
-        result[valid] = (own - own.mean()) / deviation if deviation > 0 else 0.0
-    else:
-        raise ValueError(f"unknown normalisation {how!r}; known: none, rank, zscore")
-    return result
+        return values
+    if how == "rank":
+        return (rankdata(values, nan_policy="omit") - 1) / max(len(own) - 1, 1)
+    return (values - own.mean()) / (own.std() or 1.0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from winnow.backbone.memory import Halves, out_of_memory
@@ -28,11 +28,9 @@ NOTHING = -1  # number of a batch without records
 class Pending(pl.LightningDataModule):
     """Ready-made batches of the records that the store lacks. there: how many it has already."""
 
-    def __init__(
-        self, pass_: Pass, encoded: list[Encoded], columns: Columns, budget: int, label: str, there: int
-    ) -> None:
+    def __init__(self, pass_: Pass, encoded: list[Encoded], columns: Columns, budget: int, there: int) -> None:
         super().__init__()
-        self.pass_, self.columns, self.budget, self.label = pass_, columns, budget, label
+        self.pass_, self.columns, self.budget = pass_, columns, budget
         self.total = there + len(encoded)
         self.pending = [record for record in encoded if record.flag is None]
         self.flagged = [record for record in encoded if record.flag is not None]
@@ -52,28 +50,18 @@ class Pending(pl.LightningDataModule):
             [tuple(row[:common]) for row, common in zip(rows, shared, strict=True)],
         )
         self.batches = [([self.pending[i] for i in batch], shared[batch[0]]) for batch in batches]
-        dataset = _Batches(self.batches, self.pass_)
         # Dealt out like cards: neighbours are of about equal size, so every process has about equal work.
         assert self.trainer is not None  # Lightning asks for batches from inside a Trainer
-        mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
+        mine: Any = range(self.trainer.global_rank, len(batches), self.trainer.world_size)
         # Lightning refuses a process without batches where others have some.
-        return DataLoader(Subset(dataset, mine or [NOTHING][: len(dataset)]), batch_size=None, shuffle=False)
+        mine = mine or [NOTHING][: len(batches)]
+        return DataLoader(mine, batch_size=None, shuffle=False, collate_fn=self._batch)
 
-
-class _Batches(Dataset):
-    """One item is one whole batch."""
-
-    def __init__(self, batches: list[tuple[list[Encoded], int]], pass_: Pass) -> None:
-        self.batches, self.pass_ = batches, pass_
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if index == NOTHING:
+    def _batch(self, number: Any) -> dict[str, Any]:  # an int; torch expects lists
+        if number == NOTHING:
             return {"columns": [], "number": NOTHING}
-        records, shared = self.batches[index]
-        return self.pass_.collate(records) | {"shared": shared, "number": index}
+        records, shared = self.batches[number]
+        return self.pass_.collate(records) | {"shared": shared, "number": number}
 
 
 class InHalves(pl.LightningModule):
@@ -87,6 +75,10 @@ class InHalves(pl.LightningModule):
         super().__init__()
         self.module, self.data, self.model = module, data, model
         self.halves = Halves(self._tell)
+
+    def cpu(self) -> InHalves:
+        """Itself: after each pass Lightning would move the weights to the CPU, and the next one back."""
+        return self
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -119,8 +111,8 @@ class InHalves(pl.LightningModule):
 
     def _tell(self, records: int, tokens: int) -> None:
         tqdm.write(
-            f"Pass {self.data.label}: a batch of {records} records ({tokens} tokens) is more than memory holds. Its "
-            f"halves are run one after the other, and so is every batch of that size; nothing is lost."
+            f"Pass {self.data.pass_.label}: a batch of {records} records ({tokens} tokens) is more than memory holds. "
+            f"Its halves are run one after the other, and so is every batch of that size; nothing is lost."
         )
 
 
@@ -170,7 +162,7 @@ class RecordProgress(pl.Callback):
         self.bar = tqdm(
             total=data.total,
             initial=data.total - len(data.pending),
-            desc=f"Pass {data.label}",
+            desc=f"Pass {data.pass_.label}",
             unit="rec",
             disable=trainer.global_rank != 0,
         )

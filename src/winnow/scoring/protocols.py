@@ -37,9 +37,10 @@ class Pass:
     same arguments would give other numbers. A subclass has `module`, or `columns` if it needs no model.
 
     attack: records come with the instruction that the attack has written. encoder: source of the model that is run in
-    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch, None for the run's.
-    max_new_tokens: that it adds to a prompt at most. needs_gradients: `predict_step` may use `torch.enable_grad()`.
-    checkpoint: which of the models of the preparation it runs.
+    place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch; None for the run's,
+    or for as many answers as the device holds, where a pass has max_new_tokens, which it adds to a prompt at most.
+    needs_gradients: `predict_step` may use `torch.enable_grad()`. checkpoint: which of the models of the preparation it
+    runs.
     """
 
     schema: ClassVar[pa.Schema]
@@ -93,18 +94,31 @@ class Pass:
 
 
 def padded(batch: Sequence[Encoded]) -> dict[str, Any]:
-    """input_ids: (batch, length), padded on the right with 0, which a causal model needs no mask for. columns: id,
-    tokens, prompt_tokens (the answer's first place) and answer_tokens (before any cut) of each record."""
-    columns = [
-        {
-            "id": record.id,
-            "tokens": len(record.ids),
-            "prompt_tokens": record.answer_start,
-            "answer_tokens": record.answer_total,
-        }
-        for record in batch
-    ]
-    return {"input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)), "columns": columns}
+    """Padded ids and the places of the answers' predictions: position t - 1 predicts token t.
+
+    input_ids: (batch, length), padded on the right with 0, which a causal model needs no mask for. row, position,
+    target: (scored tokens,), record by record. columns: of each record its id, tokens, prompt_tokens (the answer's
+    first place), answer_tokens (before any cut), skipped (answer tokens without a predecessor), scored (those with one)
+    and instruction (its span, None without one).
+    """
+    columns, places = [], []
+    for i, record in enumerate(batch):
+        first = max(record.answer_start, 1)  # the very first token of a text has no predecessor
+        places += [(i, t - 1, record.ids[t]) for t in range(first, len(record.ids))]
+        columns.append(
+            {
+                "id": record.id,
+                "tokens": len(record.ids),
+                "prompt_tokens": record.answer_start,
+                "answer_tokens": record.answer_total,
+                "skipped": first - record.answer_start,
+                "scored": len(record.ids) - first,
+                "instruction": record.spans.get("instruction"),
+            }
+        )
+    row, position, target = torch.tensor(places, dtype=torch.long).reshape(len(places), 3).T.contiguous()
+    ids = torch.tensor(pad_right([record.ids for record in batch], 0))
+    return {"input_ids": ids, "row": row, "position": position, "target": target, "columns": columns}
 
 
 class Preparation:

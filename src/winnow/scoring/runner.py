@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pytorch_lightning as pl
 
 from winnow.backbone.loading import Backbone
-from winnow.backbone.memory import fitting_tokens, on_device
+from winnow.backbone.memory import fitting_answers, fitting_tokens, on_device
 from winnow.backbone.shared import is_shared
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
@@ -76,12 +76,15 @@ class PassRunner:
         if self._backbone is None or is_shared(self._backbone.model):
             self.forget()  # before the next one is there
             self._backbone = self.source.load()
+        if self.trainer.get("strategy") != "fsdp":
+            on_device(self._backbone.model, self.trainer)  # before adapters share its weights: moved later, each copies
         return self._backbone
 
     @property
     def loaded(self) -> Backbone:
         """The loaded backbone, whole or shared by the processes: for forward passes."""
-        return self._backbone or self.backbone
+        self._backbone = self._backbone or self.source.load()
+        return self._backbone
 
     def forget(self) -> None:
         """Drops a backbone that the processes share: its parts stay on their devices otherwise."""
@@ -92,12 +95,13 @@ class PassRunner:
     def release(self) -> Backbone:
         """The backbone, which the runner forgets: for one who changes its weights. The next use loads it again."""
         backbone, self._backbone = self.backbone, None
+        gc.collect()  # models of earlier passes, which Lightning holds in cycles on a GPU
         return backbone
 
-    def _budget(self, model) -> int:
+    def _budget(self, model, backward: bool = False) -> int:
         """Padded tokens per batch."""
         if self.tokens_per_batch == "auto":
-            return fitting_tokens(model, self.trainer)
+            return fitting_tokens(model, self.trainer, backward)
         return int(self.tokens_per_batch)
 
     def over(self, source) -> PassRunner:
@@ -159,9 +163,7 @@ class PassRunner:
 
         @cache  # one model for all attacks, loaded when the first loss is asked
         def measure() -> AnswerLoss:
-            model, budget = self.backbone.model, self._budget(self.backbone.model)  # told before it takes its room
-            on_device(model, self.trainer)
-            return AnswerLoss(self.backbone, template, budget)
+            return AnswerLoss(self.backbone, template, self._budget(self.backbone.model))
 
         def loss(record: Record, instructions: Sequence[str]) -> list[float]:
             return measure()(record, instructions)
@@ -194,8 +196,11 @@ class PassRunner:
 
     def _predict(self, pass_: Pass, encoded: list[Encoded], columns: Columns, there: int) -> None:
         model = self.loaded if pass_.encoder is None else pass_.encoder.load()
-        budget = pass_.tokens_per_batch or self._budget(model.model)
-        data = Pending(pass_, encoded, columns, budget, pass_.label, there)
+        if pass_.max_new_tokens:
+            suited = fitting_answers(model.model, self.trainer)
+        else:
+            suited = self._budget(model.model, pass_.needs_gradients)
+        data = Pending(pass_, encoded, columns, pass_.tokens_per_batch or suited, there)
         meter = Meter(model.model, encoder=pass_.encoder is not None, backward=pass_.needs_gradients)
         callbacks: list[pl.Callback] = [PartWriter(columns, self.flush_seconds, meter, pass_.label)]
         if self.trainer.get("enable_progress_bar", True):
@@ -234,6 +239,13 @@ class PassTable:
         lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         values = column.flatten().to_numpy(zero_copy_only=False)
         return values.astype(np.float64), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    def matrix(self, name: str, width: int) -> np.ndarray:
+        """A list column of `width` values a record as (records, width) floats; NaN rows where there is none."""
+        values, offsets = self.ragged(name)
+        rows = np.full((len(self), width), np.nan)
+        rows[np.diff(offsets) > 0] = values.reshape(-1, width)
+        return rows
 
     def vectors(self, name: str) -> np.ndarray:
         """A list column of equally long vectors as (records, width) float32; NaN rows where there is none.

@@ -50,10 +50,8 @@ class Scores:
         infinite = np.isinf(self.score)
         if infinite.any():  # it would rank first or last, whatever the record is
             object.__setattr__(self, "score", np.where(infinite, np.nan, self.score))
-            flags = [
-                reason or (NON_FINITE_SCORE if out else None) for reason, out in zip(self.flag, infinite, strict=True)
-            ]
-            object.__setattr__(self, "flag", flags)
+            flags = [NON_FINITE_SCORE if out else None for out in infinite]
+            object.__setattr__(self, "flag", first_reason(self.flag, flags))
         unexplained = [i for i, reason in enumerate(self.flag) if (reason is None) == bool(np.isnan(self.score[i]))]
         if unexplained:
             i = unexplained[0]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from winnow import draws
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
@@ -31,13 +29,11 @@ class Around(Budget):
         own = {key: getattr(around, key) for key in ("order", "embedding", "classes", "centre")}
         super().__init__(ratio, count, budget, filters=filters, seed=seed, **own)
         self.around, self.needs_vectors, self.needs_column = around, around.needs_vectors, around.needs_column
+        self.classify, self._keys, self._number = around.classify, around._keys, around._number
 
     @property
     def passes(self) -> dict[str, Pass]:
         return self.around.passes | {"count": TokenCount()}
-
-    def classify(self, points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-        return self.around.classify(points, ids)
 
     def all_eligible(self, number: int) -> Picks:
         raise UserError(f"selection={self.name} draws beside what a method takes, and this method takes all records.")
@@ -45,9 +41,3 @@ class Around(Budget):
     def drawn(self, candidates: Candidates) -> list[int]:
         """All places in an order that is drawn from (seed, record id), and is not the order of a rule that draws."""
         return sorted(range(candidates.n), key=lambda place: draws.uniform("control", self.seed, candidates.ids[place]))
-
-    def _keys(self, score: np.ndarray, ids: Sequence[str], higher_is_better: bool) -> np.ndarray:
-        return self.around._keys(score, ids, higher_is_better)
-
-    def _number(self, candidates: Candidates, tokens: float) -> int:
-        return self.around._number(candidates, tokens)

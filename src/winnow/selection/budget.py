@@ -209,9 +209,7 @@ class Budget:
         if vectors is not None:
             checks.append((NO_VECTOR, present(vectors)))
         if not keep_duplicates:
-            ids = table["id"].to_pylist()
-            first = {record_id: i for i, record_id in reversed(list(enumerate(ids)))}
-            checks.append((DUPLICATE, [first[record_id] == i for i, record_id in enumerate(ids)]))
+            checks.append((DUPLICATE, ~table["id"].to_pandas().duplicated()))
         for name, kept in checks:
             reasons = [reason or (None if ok else name) for reason, ok in zip(reasons, kept, strict=True)]
         return reasons

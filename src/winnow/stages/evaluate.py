@@ -87,10 +87,7 @@ def _evaluated(
     artifact = runner.store.artifact("evaluations", meta)
     record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))
 
-    def work(_: bool) -> None:
-        _evaluate(artifact.path, name, folder, runner, suite, template)
-
-    if compute_once(artifact, work):
+    if compute_once(artifact, lambda _: _evaluate(artifact.path, name, folder, runner, suite, template)):
         record.status = "computed"
     return artifact
 

@@ -16,7 +16,7 @@ from winnow.store.differences import difference_summary, differences
 from winnow.store.files import read_json, write_json
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
-from winnow.tuning.noised import Distortion, distortion_of, examples_of
+from winnow.tuning.examples import Distortion, distortion_of, examples_of
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
 from winnow.tuning.trainable import check_targets

@@ -64,16 +64,16 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / "lock")
             try:
-                lock.acquire(timeout=0)
+                held = lock.acquire(timeout=0)
             except Timeout:
                 print(f"Waiting: another process is computing {self.path} ...", flush=True)
-                lock.acquire()
+                held = lock.acquire()
         except OSError as error:
             raise UserError(
                 f"paths.store: {self.path} cannot be written ({error.strerror}); "
                 f"give a folder you may write to with paths.store=..."
             ) from None
-        try:
+        with held:
             if (self.path / "meta.json").exists():
                 self.check_meta()
             else:
@@ -81,8 +81,6 @@ class Folder:
             for folder in (self.path, self.path / "parts"):
                 remove_partials(folder / "*")
             yield
-        finally:
-            lock.release()
 
     def check_meta(self) -> None:
         """Raises UserError if the folder belongs to other settings."""
@@ -102,21 +100,17 @@ class Folder:
 class Artifact(Folder):
     """A folder that is computed as a whole: a tuned model, an evaluation."""
 
-    @property
-    def finished(self) -> bool:
-        """True once every file is there and sound. Raises UserError if the folder belongs to other settings or cannot
-        be read. Removes checkpoints that a process left which was killed after it had sealed the folder."""
+    def missing(self) -> bool:
+        """True if it must be computed, False once every file is there and sound. Raises UserError if the folder belongs
+        to other settings or cannot be read. Removes checkpoints that a process left which was killed after it had
+        sealed the folder."""
         if not (self.path / SEAL).exists():
-            return False
+            return True
         self.check_meta()
         if damage(self.path) is not None:
-            return False
+            return True
         shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
-        return True
-
-    def missing(self) -> bool:
-        """True if it must be computed."""
-        return not self.finished
+        return False
 
     @contextmanager
     def claim(self) -> Iterator[bool]:

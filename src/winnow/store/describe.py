@@ -34,7 +34,7 @@ CODE = Path(__file__).with_name("code.json")
 DESCRIBED = (
     *("backbone/loading.py", "backbone/sentence_encoder.py", "data/records.py"),
     *("data/templates.py", "data/tokens.py"),
-    *("evaluation/heldout.py", "evaluation/nlu.py", "evaluation/suite.py"),
+    *("evaluation/nlu.py", "evaluation/suite.py"),
     *("perturb/distortion.py", "perturb/attacks/*.py", "perturb/noising/*.py"),
     *("scoring/filters.py", "scoring/protocols.py", "scoring/methods/*.py", "scoring/passes/*.py"),
     *("selection/around.py", "selection/budget.py", "selection/rules/*.py"),

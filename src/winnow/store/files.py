@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,12 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(value, file, indent=indent, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write values to `path` as JSON Lines, in the way of `write_json`."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def read_json(path: Path, *keys: str, cure: str = "delete it and run the stage that writes it again") -> dict[str, Any]:

@@ -47,19 +47,16 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     The lock is the operating system's, so that of a killed process is gone.
     """
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         raise UserError(
             f"Another run is writing to {folder}; wait for its end, or give this one another folder with paths.run=... "
             f"(a sweep: hydra.sweep.dir=...)."
         ) from None
-    try:
+    with held:
         remove_partials(folder / "*")
         yield
-    finally:
-        lock.release()
 
 
 def present(folder: Path, file: str, stage: str) -> Path:

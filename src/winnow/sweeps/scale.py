@@ -83,7 +83,8 @@ def rescaled(cfg: Mapping[str, Any], keep: Collection[str]) -> tuple[dict[str, A
         if holder.get(name) and not own_pool and _is_remote(holder[name]):
             holder[name] = _in_place_of(holder[name], place, scale["data"], keep)
     nlu = all("dataset" in pool for pool in (new["data"], start.get("pool", new["data"])))
-    if not nlu and _target(new, "noising").endswith(".Opposite") and "noising" not in keep:
+    opposite = (new.get("noising") or {}).get("_target_", "").endswith(".Opposite")
+    if opposite and not nlu and "noising" not in keep:
         new["noising"] = copy.deepcopy(scale["noising"])  # only records of an NLU task have an opposite
     _substitute_attacks(new, scale.get("attack") or {}, keep)
     if _stock_tasks(new["evaluation"]) and new["evaluation"].get("mirror") and "evaluation.tasks" not in keep:
@@ -128,10 +129,6 @@ def _in_place_of(own: Mapping[str, Any], name: str, choice: Mapping[str, Any], k
 def _is_remote(pool: Mapping[str, Any]) -> bool:
     """Whether a pool is neither a local file nor the embedded pool."""
     return pool.get("path") is None and pool.get("source") != "embedded"
-
-
-def _target(cfg: Mapping[str, Any], group: str) -> str:
-    return (cfg.get(group) or {}).get("_target_", "")
 
 
 def _stock_tasks(evaluation: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from winnow.messages import user_sentence
 from winnow.store.files import read_json, write_atomically, write_json
 from winnow.sweeps import scale
 from winnow.sweeps.rows import expand, job_name
-from winnow.tracking.run_card import mask_hydra
+from winnow.tracking.run_card import mask_hydra, masked
 
 FAILURE = "failed.json"  # in a job's folder: the error of its last attempt
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
@@ -170,7 +170,7 @@ class SweepSummary(Callback):
         REFUSED.clear()
         scale.PRINTED.clear()
         _name_folder(config)
-        self.common, self.number = set(config.hydra.overrides.task), _number_of_jobs(config)
+        self.common, self.number = set(masked(config.hydra.overrides.task)), _number_of_jobs(config)
         print(f"Sweep{f' of {self.number} jobs' if self.number else ''} in {config.hydra.sweep.dir}", flush=True)
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
         home = Path(os.path.abspath(folder))
@@ -193,9 +193,9 @@ class SweepSummary(Callback):
             return
         if self.notes is not None:
             of = f" of {self.number}" if self.number else ""
-            print(
-                f"\nJob {config.hydra.job.num + 1}{of}: {' '.join(self._own(config.hydra.overrides.task))}", flush=True
-            )
+            own = self._own(masked(config.hydra.overrides.task))
+            print(f"\nJob {config.hydra.job.num + 1}{of}: {' '.join(own)}", flush=True)
+            self._part_from_another(folder, own)
         if (folder / FAILURE).is_file():
             from winnow.distributed import is_leader  # loads torch, which takes seconds
 
@@ -206,6 +206,21 @@ class SweepSummary(Callback):
         """The overrides of a job that others lack."""
         added = ("row.job=", "scale.keep=")  # by the sweeper of rows
         return [word for word in overrides if word not in self.common and not word.startswith(added)]
+
+    def _part_from_another(self, folder: Path, own: Sequence[str]) -> None:
+        """Begin a new W&B run in a folder that another job had, when this sweep had other values."""
+        run_id = folder / "wandb" / "run_id"  # of `tracking.wandb_run`, which loads torch
+        if not run_id.is_file():
+            return
+        try:
+            before = read_json(folder / CARD, "hydra")["hydra"]["overrides"]
+        except (UserError, TypeError):  # no card, or one that does not tell
+            return
+        if set(self._own(before)) != set(own):
+            from winnow.distributed import is_leader
+
+            if is_leader():
+                run_id.unlink(missing_ok=True)
 
     def _first(self, config: DictConfig, folder: Path) -> bool:
         """Write the job's note. False if an earlier job has this folder; the settings of that job are restored."""

@@ -68,12 +68,6 @@ def logged(config: Mapping[str, Any], choices: Mapping[str, str], attacks: bool,
     return {key: node for key, node in config.items() if key not in unused} | own
 
 
-def track_start(tracker: Tracker, card: RunCard) -> None:
-    """Provenance, at once, so that a run that fails has it too."""
-    content = card.as_dict()
-    tracker.update_config({key: content[key] for key in ("command", "git", "packages", "hardware", "data")})
-
-
 def track_stage(tracker: Tracker, folder: Path, pool: Pool, stage: str, record: StageRecord) -> None:
     """Seconds and status of a finished stage, and what it left in the run folder: the scores, the best and worst
     records and the subset, the training curve and the model, all metrics of the evaluation.

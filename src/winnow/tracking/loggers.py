@@ -94,12 +94,6 @@ class LoggerTracker(Tracker):
     def update_config(self, values: Mapping[str, Any]) -> None:
         self.logger.log_hyperparams(masked(values))
 
-    def log_scores(self, scores: Sequence[float | None], name: str = "scores") -> None:
-        """Mean of the scores and number of nulls."""
-        numbers = [score for score in scores if score is not None and math.isfinite(score)]
-        means = {f"{name}/mean": math.fsum(numbers) / len(numbers)} if numbers else {}
-        self._log({f"{name}/null": len(scores) - len(numbers)} | means)
-
     def _log(self, values: Mapping[str, Any]) -> None:
         numbers = {
             # MLflow takes no comma in a name (`exact_match,strict-match`).

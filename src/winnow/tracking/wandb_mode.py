@@ -48,7 +48,10 @@ def resolve_mode(mode: str) -> str:
         source = "WANDB_MODE"
     if find_spec("wandb") is None:
         if mode in ("online", "offline"):
-            raise UserError(f"{source}={mode} needs W&B: run `pip install 'winnow[wandb]'`, or use tracking=csv.")
+            raise UserError(
+                f"{source}={mode} needs W&B: run `pip install -c requirements.txt -e '.[wandb]'` in the repository, "
+                f"or use tracking=csv."
+            )
         if mode == "auto":
             print("W&B is not installed, so nothing is tracked but in CSV files (tracking=csv).", flush=True)
             return "disabled"

@@ -61,7 +61,6 @@ class Tracker:
         self._variables = tuple(variables)
         self._loggers: list[Logger] = []
         self._csv_steps = 0
-        self._finished = False
         self._csv = CSVLogger(save_dir=str(folder), name="metrics") if csv else None
         self.place: str | None = None
         if run is not None:
@@ -78,10 +77,18 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.run is not None and (error is not None or self.continued):
-            # An earlier start may have left its error.
-            self.run.summary["error"] = None if error is None else error_sentence(error)
-        self.finish(0 if error is None else 1)
+        try:
+            if self._csv is not None:
+                self._csv.finalize("success" if error is None else "failed")
+            if self.run is not None:
+                if error is not None or self.continued:  # an earlier start may have left its error
+                    self.run.summary["error"] = None if error is None else error_sentence(error)
+                # W&B's service process writes the last records of the file some milliseconds later; the end of this
+                # process waits for it.
+                self.run.finish(exit_code=0 if error is None else 1)
+        finally:
+            for key in self._variables:
+                os.environ.pop(key, None)
 
     def lightning_loggers(self) -> list[Logger]:
         """Loggers for `Trainer(logger=...)`: a WandbLogger on this same W&B run (unless disabled) and a
@@ -108,18 +115,15 @@ class Tracker:
         if self.run is not None:
             self.run.config.update(masked(values), allow_val_change=True)
 
-    def log_scores(self, scores: Sequence[float | None], name: str = "scores") -> None:
-        """Log a score table's column as a histogram of 64 bins, with its mean and its number of nulls in the
-        summary."""
-        if self.run is None:
-            return
-        import wandb
-
+    def log_scores(self, scores: Sequence[float | None]) -> None:
+        """Log the scores as a histogram of 64 bins, with their mean and their number of nulls in the summary."""
         numbers = [score for score in scores if score is not None and math.isfinite(score)]
-        self.run.summary[f"{name}/null"] = len(scores) - len(numbers)
-        if numbers:
-            self.run.summary[f"{name}/mean"] = math.fsum(numbers) / len(numbers)
-            self.run.log({f"{name}/histogram": wandb.Histogram(numbers, num_bins=64)})
+        means = {"scores/mean": math.fsum(numbers) / len(numbers)} if numbers else {}
+        self.summary({"scores/null": len(scores) - len(numbers)} | means)
+        if self.run is not None and numbers:
+            import wandb
+
+            self.run.log({"scores/histogram": wandb.Histogram(numbers, num_bins=64)})
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table, for instance the best records with their scores. Cells are numbers, strings or None; a
@@ -132,12 +136,8 @@ class Tracker:
             {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)}
         )
 
-    def save_file(self, path: str | Path) -> None:
-        """Keep a copy of a file of the run folder (run card, report) with the W&B run. Raises UserError when
-        it is missing."""
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such file to send to W&B.")
+    def save_file(self, path: Path) -> None:
+        """Keep a copy of a file of the run folder (run card, report) with the W&B run."""
         if self.run is not None:
             # Copied to where W&B collects files: `run.save` would link, which breaks when the folder moves.
             target = Path(self.run.dir) / path.name
@@ -163,22 +163,6 @@ class Tracker:
         else:
             artifact.add_file(str(path), skip_cache=True)
         self.run.log_artifact(artifact)
-
-    def finish(self, exit_code: int = 0) -> None:
-        """End the run: 0 = finished, anything else = failed. A second call does nothing. W&B's service
-        process writes the last records of the file some milliseconds later; the end of this process waits for
-        it."""
-        if self._finished:
-            return
-        self._finished = True
-        try:
-            if self._csv is not None:
-                self._csv.finalize("success" if exit_code == 0 else "failed")
-            if self.run is not None:
-                self.run.finish(exit_code=exit_code)
-        finally:
-            for key in self._variables:
-                os.environ.pop(key, None)
 
 
 def track(
@@ -247,7 +231,8 @@ def track(
             settings=settings,
         )
     except (wandb.Error, ValueError, OSError) as error:
-        Tracker(None, mode, folder, csv=False, variables=variables).finish(1)
+        for key in variables:
+            os.environ.pop(key, None)
         message = " ".join(str(error).split())
         anew = f", delete {folder / 'wandb' / ID_FILE} to begin a new W&B run" if continued else ""
         raise UserError(

@@ -104,14 +104,12 @@ class MicroBatches(Dataset):
         self,
         examples: Sequence[Encoded] | ExamplesOf,
         steps: Sequence[Step],
-        pad_id: int,
         world: int = 1,
         rank: int = 0,
         spare: bool = False,
     ) -> None:
         self.examples_of = examples if callable(examples) else lambda _epoch: examples
-        self.steps, self.pad_id = steps, pad_id
-        self.world, self.rank, self.spare = world, rank, spare
+        self.steps, self.world, self.rank, self.spare = steps, world, rank, spare
         self.per_step = math.ceil(max(len(step.micro_batches) for step in steps) / world)
 
     def __len__(self) -> int:
@@ -126,19 +124,20 @@ class MicroBatches(Dataset):
         own = micro_batches[index] if not beyond else micro_batches[-1] if self.spare else []
         chosen = [examples[i] for i in own]
         tokens = sum(supervised_tokens(examples[i]) for micro in micro_batches for i in micro)
-        ids, mask, rows, targets = collate(chosen, self.pad_id)
+        ids, mask, rows, targets = collate(chosen)
         names = tuple(example.id for example in chosen)
         where = regions(chosen, mask)
         return MicroBatch(step, epoch, index, names, ids, mask, where, rows, targets, tokens, beyond and self.spare)
 
 
-def collate(examples: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def collate(examples: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(ids, mask, rows, targets) of a micro-batch; see MicroBatch for shapes.
 
-    The prompt is masked: only answer tokens are targets, each predicted from the position before it.
+    The prompt is masked: only answer tokens are targets, each predicted from the position before it. Padding is token
+    0; any other would do, as a causal model sees nothing to the right of a token.
     """
     width = max((len(example.ids) for example in examples), default=0)
-    ids = torch.full((len(examples), width), pad_id, dtype=torch.long)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask = torch.zeros(len(examples), width, dtype=torch.bool)
     rows: list[int] = []
     targets: list[int] = []
@@ -223,8 +222,3 @@ def digest(records: Sequence[Encoded]) -> str:
     """Hash of what the records train on: ids, tokens and where the answers begin."""
     content = json.dumps([[r.id, r.ids, r.answer_start] for r in records]).encode()
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def pad_id(tokenizer: Any) -> int:
-    """Any id will do: padding lies to the right, where a causal model cannot see it from a real token."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -87,10 +88,10 @@ class RecordDropout(TorchFunctionMode):
             )
         h = _mixed(keys ^ call)
         for size in by_row[1:-1]:
-            h = _mixed(h[..., None] ^ _mixed(torch.arange(size, device=h.device)))
+            h = _mixed(h[..., None] ^ _mixed_places(size, h.device))
         if self.places is not None:
             h = h.flatten()[self.places]
-        c = _mixed(torch.arange(by_row[-1], device=h.device) ^ _mixed(keys.new_tensor(~call)))
+        c = _mixed(torch.arange(by_row[-1], device=h.device) ^ _mixed_number(~call))
         a, b = h.to(torch.int32) | 1, (h >> 32).to(torch.int32)
         drawn = torch.addcmul(b[..., None], a[..., None], c.to(torch.int32))  # wraps at 2^32
         return (drawn >= min(round(p * 2**32), 2**32 - 1) - 2**31).view(shape)
@@ -158,6 +159,20 @@ def _mixed(x: Tensor) -> Tensor:
     x = (x ^ _shifted(x, 30)) * ODD[0]
     x = (x ^ _shifted(x, 27)) * ODD[1]
     return x ^ _shifted(x, 31)
+
+
+@lru_cache(maxsize=256)
+def _mixed_places(size: int, device: torch.device) -> Tensor:
+    """(size,) `_mixed` of 0, 1, ...: every adapted layer of a micro-batch asks for the same ones."""
+    return _mixed(torch.arange(size, device=device))
+
+
+def _mixed_number(x: int) -> int:
+    """`_mixed` of one number, which stays on the host: to send it to a GPU is to wait for the GPU."""
+    for bits, odd in zip((30, 27, 31), (*ODD, 1), strict=True):
+        x %= 2**64
+        x = (x ^ x >> bits) * odd
+    return (x + 2**63) % 2**64 - 2**63
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:

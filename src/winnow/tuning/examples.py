@@ -1,4 +1,5 @@
-"""The records of each epoch: the same ones in the same order, in a form that may differ from epoch to epoch."""
+"""The records of each epoch: the same ones in the same order, in a form that may differ from epoch to epoch, and the
+distortion of noised instructions that an adversary asks for."""
 
 from __future__ import annotations
 
@@ -6,11 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from winnow.errors import UserError
+
 if TYPE_CHECKING:
-    from winnow.data.templates import Encoded
+    from winnow.data.records import Record
+    from winnow.data.templates import Encoded, Template
+    from winnow.perturb.noising.base import Noising
 
 # epoch, from 0 -> the encoded records of that epoch: the same record ids in the same order every time
 ExamplesOf = Callable[[int], "Sequence[Encoded]"]
+Distortion = Callable[[Sequence[str], Sequence[str]], float]  # original and noised instructions -> beta
 
 
 def supervised_tokens(example: Encoded) -> int:
@@ -59,11 +65,10 @@ class EpochRecords:
         kept = [i for i, one in enumerate(given) if trainable(one)]
         self._positions = sorted(kept, key=lambda i: (given[i].id, given[i].ids))
         self.first = [given[i] for i in self._positions]
-        self._fixed = not callable(examples)
         self._epoch, self._records = 0, self.first
 
     def __call__(self, epoch: int) -> list[Encoded]:
-        if epoch != self._epoch and not self._fixed:
+        if epoch != self._epoch:
             given = self._of(epoch)
             records = [given[i] for i in self._positions] if len(given) == self.total else []
             if [record.id for record in records] != [record.id for record in self.first]:
@@ -72,3 +77,34 @@ class EpochRecords:
                 raise RuntimeError(f"a record of epoch {epoch} cannot be trained on, which in epoch 0 it could")
             self._epoch, self._records = epoch, records
         return self._records
+
+
+def examples_of(
+    records: Sequence[Record], template: Template, tokenizer, noising: Noising | None
+) -> Sequence[Encoded] | ExamplesOf:
+    """Encoded records with EOS; with a noising, a function that gives those of an epoch."""
+
+    def encoded(own: Sequence[Record]) -> list[Encoded]:
+        return template.encode(own, tokenizer, eos=True)
+
+    if noising is None:
+        return encoded(records)
+    return NoisedExamples(encoded(records), lambda epoch: encoded(noising.apply(records, epoch)))
+
+
+def distortion_of(records: Sequence[Record], noising: Noising, measure: Distortion) -> Callable[[int], float]:
+    """Epoch -> beta, the distortion of the instructions as that epoch noises them (ANIT, Algorithm 1, line 4).
+
+    The function raises UserError if no instruction can be noised.
+    """
+
+    def beta(epoch: int) -> float:
+        raw, noisy = noising.pairs(records, epoch)
+        if not raw:
+            raise UserError(
+                f"noising={noising.name} can change none of the {len(records)} selected instructions, so there is no "
+                f"distortion; choose another noising, or give adversary.distortion a number."
+            )
+        return measure(raw, noisy)
+
+    return beta

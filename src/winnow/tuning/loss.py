@@ -43,6 +43,7 @@ class MicroBatchLoss:
         run_as_row = padding_free and not bool(batch.mask.all())
         self.places = batch.mask.flatten().nonzero()[:, 0] if run_as_row else None
         self.weights = [p for p in model.parameters() if p.requires_grad]
+        self._keys: dict[int, Tensor] = {}  # number of copies -> keys of their dropout
 
     def __call__(self, embeds: Tensor) -> Tensor:
         return self.nll(self.states(embeds))
@@ -82,20 +83,23 @@ class MicroBatchLoss:
 
     def uniform(self) -> Tensor:
         embedding = self.model.get_input_embeddings().weight
-        drawn = torch.zeros(*self.batch.mask.shape, embedding.shape[1])
-        lengths = self.batch.mask.sum(1).tolist()
-        for row, length, record in zip(drawn, lengths, self.batch.records, strict=True):
-            source = draws.generator(self.seed, "adversary", record, self.batch.step)
-            row[:length].uniform_(-1.0, 1.0, generator=source)
-        return drawn.to(self.batch.mask.device)
+        mask = self.batch.mask
+        # Nothing here waits for a GPU: lengths are not asked for, and pinned memory is sent while it is at work.
+        drawn = torch.empty(*mask.shape, embedding.shape[1], pin_memory=mask.is_cuda)
+        for row, record in zip(drawn, self.batch.records, strict=True):
+            row.uniform_(-1.0, 1.0, generator=draws.generator(self.seed, "adversary", record, self.batch.step))
+        return drawn.to(mask.device, non_blocking=True).masked_fill_(~mask[..., None], 0.0)
 
     def same_dropout(self) -> None:
         torch.manual_seed(draws.key("dropout", self.seed, self.batch.step))
 
     def _dropout(self, copies: int = 1) -> RecordDropout:
-        names = [draws.key(copy, record) - 2**63 for copy in range(copies) for record in self.batch.records]
+        if copies not in self._keys:
+            names = [draws.key(copy, record) - 2**63 for copy in range(copies) for record in self.batch.records]
+            ids = self.batch.ids
+            self._keys[copies] = torch.tensor(names, pin_memory=ids.is_cuda).to(ids.device, non_blocking=True)
         places = None if self.places is None else self._of_copies(self.places, copies)
-        return RecordDropout(torch.tensor(names, device=self.batch.ids.device), self.batch.ids.shape[1], places)
+        return RecordDropout(self._keys[copies], self.batch.ids.shape[1], places)
 
     def _of_copies(self, places: Tensor, count: int) -> Tensor:
         """Places in the flattened batch, in each of `count` batches one after the other."""
@@ -149,13 +153,9 @@ class KeptGradients:
         found = _gradients(loss, [point, *self.loss_of.weights])
         self.value += weight * loss.detach()
         for i, gradient in enumerate(found if self.embeds.requires_grad else found[1:]):
-            if gradient is None:
-                continue
-            total = self.sums[i]
-            if total is None:
-                self.sums[i] = weight * gradient
-            else:
-                total.add_(gradient, alpha=weight)
+            if gradient is not None:
+                total = self.sums[i]
+                self.sums[i] = weight * gradient if total is None else total.add_(gradient, alpha=weight)
         assert found[0] is not None  # the loss depends on the embeddings
         return found[0]
 

@@ -36,15 +36,11 @@ class TunedSource(Identified):
     """A tuned backbone as a source for passes: the runner of the base backbone, and the folder of the result."""
 
     def __init__(self, base: PassRunner, folder: Path) -> None:
-        self.base, self.source, self.folder = base, base.source, folder
+        self.base, self.source, self.tokenizer, self.folder = base, base.source, base.source.tokenizer, folder
 
     @cached_property
     def identity(self) -> dict:
         return tuned_identity(describe(self.source), self.folder)
-
-    @property
-    def tokenizer(self):
-        return self.source.tokenizer
 
     def load(self) -> Backbone:
         # Adapters share the weights of the base; a full model wants no second one beside it.

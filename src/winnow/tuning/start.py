@@ -82,7 +82,7 @@ def trainable_model(backbone: Backbone, mode: str, lora: dict[str, Any], seed: i
     if mode == "full":
         if start is not None:
             began = load_tuned(backbone, start).model.state_dict()
-            _check_shapes(start, _shapes(began), _shapes(backbone.model.state_dict()))
+            _check_shapes(start, began, backbone.model.state_dict())
             backbone.model.load_state_dict(began)
         return backbone.model.float().requires_grad_(True)
     fresh = with_adapters(backbone.model, **lora, seed=seed)
@@ -135,7 +135,7 @@ def _take_adapter(fresh: PeftModel, folder: Path) -> None:
             f"start: the adapter in {folder} adapts {', '.join(_modules(weights))}, but the run's settings adapt "
             f"{', '.join(_modules(here))}; change tuning.lora_target_modules, or start from another model."
         )
-    _check_shapes(folder, _shapes(weights), _shapes(here))
+    _check_shapes(folder, weights, here)
     set_peft_model_state_dict(fresh, weights)
 
 
@@ -144,11 +144,8 @@ def _modules(weights: dict[str, Any]) -> list[str]:
     return sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in weights})
 
 
-def _shapes(weights: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
-
-
-def _check_shapes(folder: Path, there: dict[str, tuple[int, ...]], here: dict[str, tuple[int, ...]]) -> None:
+def _check_shapes(folder: Path, *weights: dict[str, Any]) -> None:
+    there, here = ({name: tuple(tensor.shape) for name, tensor in one.items()} for one in weights)
     differing = sorted(name for name in there | here if there.get(name) != here.get(name))
     if differing:
         first = differing[0]

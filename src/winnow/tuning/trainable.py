@@ -46,13 +46,12 @@ def with_adapters(
     """
     torch.manual_seed(seed)
     check_targets(model, target_modules)
-    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
-    left_out = _barred(model) if targets == "all-linear" else []
+    left_out = _barred(model) if target_modules == "all-linear" else []
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft declares int, and divides it by r
         lora_dropout=dropout,
-        target_modules=targets,
+        target_modules=target_modules,
         exclude_modules=left_out or None,
         bias="none",
         task_type="CAUSAL_LM",
@@ -61,7 +60,7 @@ def with_adapters(
         return get_peft_model(shared_copy(model), config)
     except ValueError as error:
         raise UserError(
-            f"tuning.lora_target_modules={targets} does not fit this backbone: {' '.join(str(error).split())}"
+            f"tuning.lora_target_modules={target_modules} does not fit this backbone: {' '.join(str(error).split())}"
         ) from error
 
 

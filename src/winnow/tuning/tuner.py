@@ -27,14 +27,7 @@ from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, newest
 from winnow.tuning.console import TuningBar
-from winnow.tuning.data import (
-    MicroBatches,
-    MicroBatchLoader,
-    check_sizes,
-    digest,
-    pad_id,
-    plan_steps,
-)
+from winnow.tuning.data import MicroBatches, MicroBatchLoader, check_sizes, digest, plan_steps
 from winnow.tuning.dropout import again, check_attention
 from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.memory import check_tuning
@@ -199,7 +192,7 @@ class Tuner:
             check_tuning(backbone.name, shapes(backbone.model), self, kind, trainer_args or {}, max(tokens))
             sharded = isinstance(trainer.strategy, Sharded)
             place = (trainer.world_size, trainer.global_rank, sharded)
-            data = MicroBatches(records_of, steps, pad_id(backbone.tokenizer), *place)
+            data = MicroBatches(records_of, steps, *place)
             trainer.accumulate_grad_batches = data.per_step
             saved, causal = self._trainable(backbone, start)
             module = InstructionTuner(

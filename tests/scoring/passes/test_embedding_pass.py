@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from composed import template
-from tiny_passes import TRAINER, Loaded, column, compute, make_records, record
+from tiny_passes import TRAINER, Loaded, compute, make_records, record
 from transformers import BertConfig, BertModel
 
-from winnow.backbone.sentence_encoder import SentenceEncoder
+from winnow.backbone.sentence_encoder import PACKAGED, SentenceEncoder
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import BackboneEmbedding, SentenceEmbedding
 from winnow.scoring.runner import PassRunner
@@ -57,7 +57,7 @@ def plain(model, encoded, region, layer, pooling):
 def test_equals_the_definition(backbone, records, tmp_path, region, layer, pooling):
     """Batches, padding and the shared prefix change nothing. Record 5 has no answer: its prompt has a vector still."""
     table = compute(backbone, records, tmp_path, BackboneEmbedding(region, layer, pooling))
-    vectors = column(table, "vector")
+    vectors = table.vectors("vector")
     flags = table.flags()
     assert [i for i, flag in enumerate(flags) if flag] == ([7] if region == "prompt" else [5, 7])
     for i, encoded in enumerate(template("alpaca").encode(records, backbone.tokenizer)):
@@ -69,14 +69,12 @@ def test_the_instructions_vector_does_not_know_the_form(backbone, tmp_path):
     """region=instruction runs the text alone: the mean of its states, the same with an input (another form of the
     template) and without an answer. Over the prompt the two differ."""
     pair = [record("Name it", "a pear", "fruit"), record("Name it", "", "")]
-    vectors = column(
-        compute(backbone, pair, tmp_path, BackboneEmbedding(**FINAL | {"region": "instruction"})), "vector"
-    )
+    alone, whole = (BackboneEmbedding(**FINAL | {"region": region}) for region in ("instruction", "prompt"))
+    vectors = compute(backbone, pair, tmp_path, alone).vectors("vector")
     ids = torch.tensor([backbone.tokenizer("Name it")["input_ids"]])
     wanted = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0].mean(0).numpy()
     assert all(np.allclose(vector, wanted, atol=1e-5) for vector in vectors)
-    prompts = column(compute(backbone, pair, tmp_path, BackboneEmbedding(**FINAL | {"region": "prompt"})), "vector")
-    assert not np.allclose(*prompts, atol=1e-2)
+    assert not np.allclose(*compute(backbone, pair, tmp_path, whole).vectors("vector"), atol=1e-2)
 
 
 def test_tokens_are_those_pooled(backbone, tmp_path):
@@ -122,7 +120,7 @@ def test_sentence_embedding_equals_the_definition(backbone, encoder_folder, reco
     an empty answer or a window that is too small for the prompt is no obstacle."""
     pass_ = sentences(str(encoder_folder), max_length=50)
     table = compute(backbone, records, tmp_path, pass_)
-    vectors = column(table, "vector")
+    vectors = table.vectors("vector")
     assert {i: flag for i, flag in enumerate(table.flags()) if flag} == {9: "empty_instruction_and_input"}
     loaded = pass_.encoder.load()
     for i, one in enumerate(records):
@@ -140,7 +138,7 @@ def test_sentence_embedding_of_the_instruction_leaves_the_input_out(encoder_fold
     pair = [record("Name it", "a pear", "fruit"), record("Name it", "", "fruit")]
     for region, same in (("instruction", True), ("prompt", False)):
         pass_ = sentences(str(encoder_folder), region=region)
-        one, other = column(compute(backbone, pair, tmp_path, pass_), "vector")
+        one, other = compute(backbone, pair, tmp_path, pass_).vectors("vector")
         assert np.allclose(one, other, atol=1e-6) == same
     with pytest.raises(UserError, match="no region=answer"):
         sentences(str(encoder_folder), region="answer")
@@ -189,7 +187,7 @@ def test_unknown_encoder_is_one_sentence(name, part, monkeypatch):
 
 
 def test_missing_package_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(PACKAGED, "packaged:minilm", ("no-such-package", "model"))
     with pytest.raises(UserError, match="requirements-models.txt"):
         _ = SentenceEncoder().folder
 
@@ -199,7 +197,7 @@ def test_packaged_encoder(backbone, tmp_path):
     """A paraphrase lies nearer than another subject. MiniLM's card: 384 dimensions; vectors have length 1."""
     texts = ["How do I bake bread?", "What is the way to make a loaf of bread?", "Name the capital of France."]
     some = [record(text, "", "x") for text in texts]
-    vectors = column(compute(backbone, some, tmp_path, sentences("packaged:minilm")), "vector")
+    vectors = compute(backbone, some, tmp_path, sentences("packaged:minilm")).vectors("vector")
     assert vectors.shape == (3, 384) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     cosine = vectors @ vectors.T
     assert cosine[0, 1] > 0.6 > 0.3 > cosine[0, 2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from dataclasses import replace
 
@@ -13,12 +12,15 @@ from composed import build, template
 from tiny_passes import TRAINER, Loaded
 
 from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.shared import _Work
 from winnow.data.records import Record, record_id
+from winnow.scoring.pass_loop import InHalves
 from winnow.scoring.passes.embedding import BackboneEmbedding
-from winnow.scoring.passes.likelihood import Likelihood
+from winnow.scoring.passes.likelihood import Likelihood, LikelihoodModule
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.runner import PassRunner
+from winnow.scoring.scores import record_means
 from winnow.store.artifacts import Store
 
 
@@ -45,8 +47,7 @@ def compute(backbone, records, folder, budget=256, pass_=None, name="alpaca", **
 
 
 def means(table):
-    values, offsets = table.ragged("nll")
-    return np.array([values[a:b].mean() if b > a else np.nan for a, b in itertools.pairwise(offsets)])
+    return record_means(table.ragged("nll"))
 
 
 def test_equals_the_models_own_loss(backbone, records, tmp_path):
@@ -94,6 +95,22 @@ def test_flags_and_copies(backbone, records, tmp_path):
     assert sum(flag is not None for flag in flags) == 3
     values = means(table)
     assert values[8] == values[9]
+
+
+def test_the_weights_stay_where_they_were_run(backbone):
+    """Lightning's end of a pass would take them to the CPU. Weights on the meta device cannot be taken anywhere."""
+    there = torch.nn.Linear(1, 1, device="meta")
+    assert InHalves(LikelihoodModule(backbone.model), None, there).cpu().model.weight.is_meta
+    assert _Work(there, print).cpu().model.weight.is_meta
+
+
+@pytest.mark.parametrize("pass_", [Likelihood("clean"), PromptEmbedding()])
+def test_a_batch_waits_for_the_device_twice(pass_, backbone, records, tmp_path, monkeypatch):
+    """For the losses and for the vectors of its 36 records together."""
+    fetched, original = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda own: fetched.append(own.shape) or original(own))
+    compute(backbone, records, tmp_path, budget=10**6, pass_=pass_)
+    assert len(fetched) == 2
 
 
 def test_finished_pass_is_not_computed_again(backbone, records, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from composed import template
-from tiny_passes import column, compute, make_records, record, sharper
+from tiny_passes import compute, make_records, record, sharper
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.errors import UserError
@@ -61,8 +61,8 @@ def test_equals_the_plain_formula(backbone, records, tmp_path, shape, settings):
     table = compute(backbone, records, tmp_path, settings, shape=template(shape))
     encoded = template(shape).encode(records, backbone.tokenizer)
     for beta in settings.betas:
-        whole = column(table, settings.column(beta))
-        answer = column(table, settings.column(beta, "answer"))
+        whole = table.matrix(settings.column(beta), settings.draws)
+        answer = table.matrix(settings.column(beta, "answer"), settings.draws)
         for i, one in enumerate(encoded):
             if one.flag or not one.spans:
                 assert np.isnan(whole[i]).all()
@@ -87,20 +87,20 @@ def test_not_negative_and_zero_at_beta_zero(backbone, records, tmp_path):
     """KL >= 0; without noise P = Q. The noisy run enters by embeddings and the clean one by ids, so 0 is exact."""
     table = compute(backbone, records, tmp_path, NoiseDivergence(betas=(0, 1), draws=2))
     valid = [i for i in range(len(records)) if i not in FLAGS]
-    assert (column(table, "kl_beta_0")[valid] == 0).all()
-    assert (column(table, "kl_beta_1")[valid] > 1e-6).all()
+    assert (table.matrix("kl_beta_0", 2)[valid] == 0).all()
+    assert (table.matrix("kl_beta_1", 2)[valid] > 1e-6).all()
 
 
 def test_batch_and_order_do_not_matter(backbone, records, tmp_path):
     """Batches of one, of many, and the records shuffled, each under another state of the global generator."""
-    reference = column(compute(backbone, records, tmp_path / "a", SMALL, budget=1), "kl_beta_1")
+    reference = compute(backbone, records, tmp_path / "a", SMALL, budget=1).matrix("kl_beta_1", 2)
     torch.manual_seed(99)
-    many = column(compute(backbone, records, tmp_path / "b", SMALL, budget=4096), "kl_beta_1")
+    many = compute(backbone, records, tmp_path / "b", SMALL, budget=4096).matrix("kl_beta_1", 2)
     assert np.allclose(reference, many, atol=1e-5, equal_nan=True)
     order = random.Random(1).sample(range(len(records)), len(records))
-    shuffled = column(compute(backbone, [records[i] for i in order], tmp_path / "c", SMALL), "kl_beta_1")
+    shuffled = compute(backbone, [records[i] for i in order], tmp_path / "c", SMALL).matrix("kl_beta_1", 2)
     assert np.allclose(reference[order], shuffled, atol=1e-5, equal_nan=True)
-    alone = column(compute(backbone, records[:1], tmp_path / "d", SMALL), "kl_beta_1")
+    alone = compute(backbone, records[:1], tmp_path / "d", SMALL).matrix("kl_beta_1", 2)
     assert np.allclose(reference[:1], alone, atol=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_betas_together_equal_betas_apart(backbone, records, tmp_path):
     for beta in (1, 5, 15):
         alone = compute(backbone, records, tmp_path, NoiseDivergence(betas=(beta,), draws=2))
         name = NoiseDivergence.column(beta)
-        assert np.allclose(column(together, name), column(alone, name), atol=1e-6, equal_nan=True)
+        assert np.allclose(together.matrix(name, 2), alone.matrix(name, 2), atol=1e-6, equal_nan=True)
 
 
 class Spy:
@@ -159,6 +159,15 @@ def test_the_clean_run_happens_once(backbone, tmp_path):
     assert [tuple(embeds.shape) for embeds in spy.embeds] == [(16, len(encoded.ids) - begin, 32)] * 6
 
 
+def test_the_prefix_is_read_from_the_device_once(backbone, tmp_path, monkeypatch):
+    """Not again before each noisy run: reading it waits for all that the device still has to do."""
+    some, read, original = [record(f"name colour {i:02d}", "", "blue") for i in range(16)], [], torch.Tensor.tolist
+    CausalModel(backbone.model)  # whose trials run the model too
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda own: read.append(own.dtype) or original(own))
+    compute(backbone, some, tmp_path, SMALL, budget=4096)
+    assert read.count(torch.long) == 1
+
+
 def test_without_attention_noise_stays_where_it_is(backbone, tmp_path):
     """With the attention's output set to 0 a position sees its own token only: noise moves the predictions of the words
     it is put on and no other, so the answer's KL is 0, exactly. With attention the answer feels it."""
@@ -167,8 +176,8 @@ def test_without_attention_noise_stays_where_it_is(backbone, tmp_path):
     for layer in backbone.model.model.layers:
         layer.self_attn.o_proj.weight.zero_()
     without = compute(backbone, [one], tmp_path / "b", SMALL)
-    assert (column(with_attention, "kl_answer_beta_1") > 1e-3).all()
-    assert (column(without, "kl_answer_beta_1") == 0).all() and (column(without, "kl_beta_1") > 1e-4).all()
+    assert (with_attention.matrix("kl_answer_beta_1", 2) > 1e-3).all()
+    assert (without.matrix("kl_answer_beta_1", 2) == 0).all() and (without.matrix("kl_beta_1", 2) > 1e-4).all()
 
 
 def test_input_before_instruction(backbone, tmp_path):
@@ -179,7 +188,7 @@ def test_input_before_instruction(backbone, tmp_path):
     some = [record(f"task {i}", "the same text", "fine") for i in range(10)]
     table = compute(backbone, some, tmp_path, SMALL, shape=shape)
     for i, one in enumerate(shape.encode(some, backbone.tokenizer)):
-        assert np.allclose(column(table, "kl_beta_1")[i], naive(backbone.model, one, SMALL, 1.0)[0], atol=1e-5)
+        assert np.allclose(table.matrix("kl_beta_1", 2)[i], naive(backbone.model, one, SMALL, 1.0)[0], atol=1e-5)
 
 
 def test_settings():

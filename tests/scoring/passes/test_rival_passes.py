@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from composed import template
-from tiny_passes import column, compute, make_records
+from tiny_passes import compute, make_records
 
 from winnow.backbone.likelihood import token_nll_entropy
 from winnow.scoring.passes.embedding import BackboneEmbedding
@@ -92,12 +92,9 @@ def test_both_views_noise_the_answer_alike(backbone):
 def test_ratings_are_the_models_own_probabilities(backbone, tmp_path):
     """One token a byte: after the request's text, the soft-max over the bytes 1 to 5."""
     records = make_records(3)
-    got = column(
-        compute(backbone, records, tmp_path, Rating("Rate {it}."), shape=template("alpaca", max_length=2000)),
-        "probabilities",
-    )
+    table = compute(backbone, records, tmp_path, Rating("Rate {it}."), shape=template("alpaca", max_length=2000))
     grades = [backbone.tokenizer(grade)["input_ids"][0] for grade in "12345"]
-    for one, own in zip(records, got, strict=True):
+    for one, own in zip(records, table.matrix("probabilities", 5), strict=True):
         asked = f"{one.instruction}\n{one.input}" if one.input else one.instruction
         text = f"Rate {{it}}.\n\nInstruction:\n{asked}\n\nResponse:\n{one.output}\n\nScore:\n"
         logits = backbone.model(torch.tensor([backbone.tokenizer(text)["input_ids"]])).logits[0, -1, grades]

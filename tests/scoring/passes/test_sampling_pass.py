@@ -19,6 +19,7 @@ from winnow.backbone.generation import Answer
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.scoring.geometry import gram_geometry
+from winnow.scoring.passes import sampling
 from winnow.scoring.passes.sampling import _SamplingModule, authors_vectors, gram, token_weight
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
@@ -176,6 +177,19 @@ def test_authors_pooling_by_hand(backbone):
     weights = torch.tensor([{" ": 0.0, ",": 0.0, "1": 1.3, "2": 1.3}.get(letter, 1.0) for letter in text])
     vector = (torch.stack(states[1:4]).mean(0)[0] * weights[:, None]).sum(0) / weights.sum()
     assert row["gram"][0][0] == pytest.approx(float(vector.double() @ vector.double()), rel=1e-5)
+
+
+def test_authors_vectors_of_a_record_are_one_forward(backbone, monkeypatch):
+    """Of its different answers together; blank ones have none."""
+    asked = []
+
+    def made(model, tokenizer, texts):
+        asked.append(texts)
+        return [torch.ones(8)] * len(texts)
+
+    monkeypatch.setattr(sampling, "authors_vectors", made)
+    row = say(backbone, "a", " ", "b", "a", settings=replace(SMALL, pooling="authors"))
+    assert asked == [["say 12 a", "say 12 b"]] and row["usable"] == [[True, False, True, True]]
 
 
 def test_authors_vectors_of_padded_texts(backbone):

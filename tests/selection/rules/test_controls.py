@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from composed import build, config
 from hydra.utils import instantiate
-from vector_pool import clustered
+from vector_pool import clustered, table
 
 from winnow.errors import UserError
 from winnow.tracking.names import AROUND, identity
@@ -17,12 +16,6 @@ from winnow.tracking.names import AROUND, identity
 top = partial(build, "selection/top")
 length_matched = partial(build, "selection/length_matched")
 equal_tokens = partial(build, "selection/equal_tokens")
-
-
-def table(scores) -> pa.Table:
-    n = len(scores)
-    flags = pa.array([None] * n, pa.string())
-    return pa.table({"id": [f"r{i}" for i in range(n)], "row": list(range(n)), "score": scores, "flag": flags})
 
 
 def test_length_matched_by_hand():

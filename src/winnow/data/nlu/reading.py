@@ -14,9 +14,9 @@ from winnow.data.formats import SourceRow
 from winnow.data.nlu.datasets import DATASETS, Dataset
 from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
 from winnow.data.readers import DUPLICATES, ON_ERROR, check_duplicates, check_size, load_from_hub, read_records
-from winnow.data.records import Pool, Record, pool_fingerprint, record_id
+from winnow.data.records import Pool, Record, record_id
 from winnow.data.schemas import BadRow
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 
 # Split -> the words that stand for it in file names: eng.testa, dev.tsv, valid_triples.json.
 SPLITS = {
@@ -60,15 +60,12 @@ def read_nlu(
     if swapped is not None:
         records = _swapped(records, swapped, seed, place)
     check_duplicates(records, place, duplicates)
-    ids = [record.id for record in records]
     return Pool(
         records=records,
         schema="alpaca",
         format="jsonl",
         source=dataset,
         quarantined=quarantined,
-        duplicates=len(ids) - len(set(ids)),
-        fingerprint=pool_fingerprint(ids),
         keep_duplicates=duplicates == "keep",
     )
 
@@ -99,15 +96,11 @@ def nlu_file(dataset: str, path: str | Path, split: str) -> Path:
 
 
 def _dataset(dataset: str, style: str, split: str, limit: Any, on_error: str, duplicates: str) -> Dataset:
-    for key, value, known in (
-        ("dataset", dataset, DATASETS),
-        ("style", style, STYLES),
-        ("split", split, SPLITS),
-        ("on_error", on_error, ON_ERROR),
-        ("duplicates", duplicates, DUPLICATES),
-    ):
-        if value not in known:
-            raise UserError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
+    check_choice("data.dataset", dataset, DATASETS)
+    check_choice("data.style", style, STYLES)
+    check_choice("data.split", split, SPLITS)
+    check_choice("data.on_error", on_error, ON_ERROR)
+    check_choice("data.duplicates", duplicates, DUPLICATES)
     check_size("limit", limit)
     return DATASETS[dataset]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from winnow.data.nlu.reading import read_nlu
-from winnow.data.records import Pool, pool_fingerprint
+from winnow.data.records import Pool
 from winnow.errors import UserError
 
 
@@ -29,6 +29,4 @@ def read_nlu_tasks(dataset: Sequence[str], path: str | Path | None, **settings) 
         records=records,
         source="+".join(dataset),
         quarantined=[bad for pool in pools for bad in pool.quarantined],
-        duplicates=sum(pool.duplicates for pool in pools),
-        fingerprint=pool_fingerprint([record.id for record in records]),
     )

@@ -12,7 +12,7 @@ from winnow.perturb.attacks.prompts import PromptTable
 INTELLIGIBLE = 0.8  # sentence similarity from which on a prompt counts as still intelligible (ours)
 
 
-def audit(tables: Mapping[str, PromptTable], intelligible: float = INTELLIGIBLE) -> dict:
+def audit(tables: Mapping[str, PromptTable]) -> dict:
     """Per attack, as JSON can hold it:
 
     records; changed, the share of records with an attacked prompt; of these the means of similarity (cosine of sentence
@@ -20,14 +20,14 @@ def audit(tables: Mapping[str, PromptTable], intelligible: float = INTELLIGIBLE)
     intelligible, the share whose similarity is at least the limit; flags, how often each reason for failure occurs;
     resources. A mean over nothing is None.
     """
-    return {"intelligible_from": intelligible, "attacks": {name: _one(t, intelligible) for name, t in tables.items()}}
+    return {"intelligible_from": INTELLIGIBLE, "attacks": {name: _one(table) for name, table in tables.items()}}
 
 
-def _one(table: PromptTable, limit: float) -> dict:
+def _one(table: PromptTable) -> dict:
     columns = table.table.to_pydict()
     done = [i for i, success in enumerate(columns["success"]) if success]
     # fp32 sums differ in the last digits between batches; a prompt that was kept at the limit is at the limit.
-    readable = [columns["similarity"][i] >= limit - 1e-5 for i in done]
+    readable = [columns["similarity"][i] >= INTELLIGIBLE - 1e-5 for i in done]
     return {
         "records": len(table),
         "changed": round(len(done) / len(table), 4) if len(table) else None,

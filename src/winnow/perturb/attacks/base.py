@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from winnow.perturb.attacks.resources import Resources
 
 SEARCHES = ("random", "greedy")
-LEVELS = ("character", "word", "sentence")
 # Longer instructions are flagged by the attacks that change words: every candidate is a whole text (ours).
 MOST_WORDS, MOST_CHARACTERS = 2000, 32_000
 
@@ -82,7 +81,6 @@ class PromptAttack(Identified):
             raise UserError(f"attack.query_budget={query_budget} is too small; give 2 or more, one for the original.")
         self.name, self.search, self.resources, self.seed = name, search, resources, seed
         self.query_budget, self.cache = (query_budget if search == "greedy" else None), cache
-        self._engine: Any = None  # TextAttack's objects; never sent to another process
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -102,17 +100,6 @@ class PromptAttack(Identified):
         """The rewritten instruction, never the same, or a flag that says why there is none. losses: of the record's
         answer under each of several instructions, for search=greedy."""
         raise NotImplementedError
-
-    def engine(self) -> Any:
-        if self._engine is None:
-            self._engine = self.build(sets.load(self.resources, self.cache))
-        return self._engine
-
-    def build(self, resources: Resources) -> Any:
-        raise NotImplementedError
-
-    def __getstate__(self) -> dict:
-        return vars(self) | {"_engine": None}
 
 
 class WordAttack(PromptAttack):
@@ -134,6 +121,10 @@ class WordAttack(PromptAttack):
         if self.query_budget == 2:
             raise UserError("attack.query_budget=2 asks for no changed word; give 3 or more.")
         self.share, self.max_words = share, max_words
+        self._engine: _WordEngine | None = None  # TextAttack's objects; never sent to another process
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_engine": None}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -152,12 +143,10 @@ class WordAttack(PromptAttack):
         """Words that are never changed."""
         return sets.stop_words()
 
-    def build(self, resources: Resources) -> _WordEngine:
-        from textattack.constraints.pre_transformation import RepeatModification, StopwordModification
-
-        first = [RepeatModification(), StopwordModification(stopwords=self.stop_words())]
-        transformation = self.transformation(resources)
-        return _WordEngine(self, transformation, first, self.constraints(resources))
+    def engine(self) -> _WordEngine:
+        if self._engine is None:
+            self._engine = _WordEngine(self, sets.load(self.resources, self.cache))
+        return self._engine
 
     def prepare(self) -> None:
         self.engine()
@@ -182,22 +171,25 @@ class WordAttack(PromptAttack):
 class _WordEngine:
     """TextAttack's Attack for one word attack, random or greedy."""
 
-    def __init__(self, owner: WordAttack, transformation: Any, first: list[Any], constraints: list[Any]) -> None:
+    def __init__(self, owner: WordAttack, resources: Resources) -> None:
         import textattack
+        from textattack.constraints.pre_transformation import RepeatModification, StopwordModification
 
         from winnow.perturb.attacks.goal import AnswerLossGoal
         from winnow.perturb.attacks.greedy_search import AtMostWords, GreedyWords
         from winnow.perturb.attacks.random_search import RandomWordSwap
 
-        self.owner, self.limit = owner, AtMostWords()
-        if owner.search == "random":
-            self.search, goal = RandomWordSwap(), AnswerLossGoal(sys.maxsize)
-            self.attack = textattack.Attack(goal, first + constraints, transformation, self.search)
-            self.search.propose = self.attack._get_transformations_uncached
-        else:
+        self.owner, self.limit, self.greedy = owner, AtMostWords(), owner.search == "greedy"
+        first = [RepeatModification(), StopwordModification(stopwords=owner.stop_words())]
+        transformation, constraints = owner.transformation(resources), owner.constraints(resources)
+        if self.greedy:
             self.search, goal = GreedyWords(owner.ranking, owner.query_budget), AnswerLossGoal(owner.query_budget)
             self.attack = textattack.Attack(goal, [*first, self.limit, *constraints], transformation, self.search)
             self.search.attach(self.attack)
+        else:
+            self.search, goal = RandomWordSwap(), AnswerLossGoal(sys.maxsize)
+            self.attack = textattack.Attack(goal, first + constraints, transformation, self.search)
+            self.search.propose = self.attack._get_transformations_uncached
 
     def run(self, instruction: str, losses: Losses | None) -> Outcome:
         from textattack.shared import AttackedText
@@ -206,26 +198,17 @@ class _WordEngine:
         if not candidates:
             return Outcome(None, flag=NO_WORD)
         self.search.words = self.limit.words = self.owner.words_to_change(candidates)
-        return run_attack(self.attack, instruction, losses, self.owner.search == "greedy")
-
-
-def run_attack(attack: Any, instruction: str, losses: Losses | None, greedy: bool) -> Outcome:
-    """One TextAttack attack as an outcome."""
-    if greedy and losses is None:
-        raise ValueError("search=greedy needs the losses of the answer")
-    attack.goal_function.ask(losses if greedy else lambda texts: [0.0] * len(texts))
-    attack.clear_cache()  # an attack that ended in an error leaves the losses of its own record
-    result = attack.attack(instruction, 0)
-    queries = result.num_queries if greedy else 0
-    search = attack.search_method
-    prompt = result.perturbed_result.attacked_text.text
-    if search.steps and prompt != instruction:
-        return Outcome(prompt, search.steps, queries)
-    if greedy and not math.isfinite(result.original_result.score):
-        return Outcome(None, queries=queries, flag=NO_LOSS)
-    if greedy and search.proposed:
-        return Outcome(None, queries=queries, flag=LOSS_NOT_RAISED)
-    return Outcome(None, queries=queries, flag=NOTHING_KEPT if greedy or search.proposed else NO_CANDIDATE)
+        self.attack.goal_function.ask(losses if self.greedy else lambda texts: [0.0] * len(texts))
+        self.attack.clear_cache()  # an attack that ended in an error leaves the losses of its own record
+        result = self.attack.attack(instruction, 0)
+        queries = result.num_queries if self.greedy else 0
+        prompt = result.perturbed_result.attacked_text.text
+        if self.search.steps and prompt != instruction:
+            return Outcome(prompt, self.search.steps, queries)
+        if self.greedy and not math.isfinite(result.original_result.score):
+            return Outcome(None, queries=queries, flag=NO_LOSS)
+        flags = (NOTHING_KEPT, LOSS_NOT_RAISED) if self.greedy else (NO_CANDIDATE, NOTHING_KEPT)
+        return Outcome(None, queries=queries, flag=flags[self.search.proposed])
 
 
 class SentenceAttack(PromptAttack):
@@ -235,21 +218,8 @@ class SentenceAttack(PromptAttack):
 
     def options(self) -> tuple[str, ...]:
         """The texts, of which one is drawn (random) or the one with the largest loss is taken (greedy), among as many
-        of the first as the query budget allows."""
+        of the first, in alphabetical order, as the query budget allows."""
         raise NotImplementedError
-
-    def prepare(self) -> None:
-        if self.search == "greedy":
-            self.engine()
-
-    def build(self, resources: Resources) -> Any:
-        import textattack
-
-        from winnow.perturb.attacks.goal import AnswerLossGoal
-        from winnow.perturb.attacks.greedy_search import Append, BestOption
-
-        goal = AnswerLossGoal(self.query_budget)
-        return textattack.Attack(goal, [], Append(self.options()), BestOption())
 
     def attack(self, record_id: str, instruction: str, losses: Losses | None = None) -> Outcome:
         """The instruction with one of the options after it. losses: needed by search=greedy."""
@@ -258,12 +228,16 @@ class SentenceAttack(PromptAttack):
         if self.search == "random":
             with drawn_from(self.seed, record_id, self.name):
                 option = random.choice(self.options())
-        else:
-            found = run_attack(self.engine(), instruction, losses, greedy=True)
-            if found.prompt is None:
-                return found
-            return Outcome(found.prompt, len(found.prompt[len(instruction) :].split()), found.queries)
-        return Outcome(f"{instruction} {option}", len(option.split()))
+            return Outcome(f"{instruction} {option}", len(option.split()))
+        (before,) = losses([instruction])
+        if not math.isfinite(before):
+            return Outcome(None, queries=1, flag=NO_LOSS)
+        options = sorted(self.options())[: self.query_budget - 1]
+        after = losses([f"{instruction} {option}" for option in options])
+        best = max(range(len(options)), key=lambda i: -math.inf if math.isnan(after[i]) else after[i])
+        if not after[best] > before:
+            return Outcome(None, queries=1 + len(options), flag=LOSS_NOT_RAISED)
+        return Outcome(f"{instruction} {options[best]}", len(options[best].split()), 1 + len(options))
 
 
 @contextmanager

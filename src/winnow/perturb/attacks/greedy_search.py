@@ -10,9 +10,8 @@ from functools import partial
 
 import textattack
 from textattack.constraints import Constraint
-from textattack.search_methods import GreedyWordSwapWIR, SearchMethod
+from textattack.search_methods import GreedyWordSwapWIR
 from textattack.shared import AttackedText
-from textattack.transformations import Transformation
 
 
 class GreedyWords(GreedyWordSwapWIR):
@@ -63,33 +62,3 @@ def steps(text: AttackedText) -> int:
     while "previous_attacked_text" in text.attack_attrs:
         text, count = text.attack_attrs["previous_attacked_text"], count + 1
     return count
-
-
-class Append(Transformation):
-    """The text with one of the options put after it, one blank between."""
-
-    def __init__(self, options: tuple[str, ...]) -> None:
-        self.options = options
-
-    def _get_transformations(self, current_text: AttackedText, indices_to_modify) -> list[AttackedText]:
-        made = [AttackedText(f"{current_text.text} {option}") for option in self.options]
-        for text in made:
-            text.attack_attrs["previous_attacked_text"] = current_text
-        return made
-
-
-class BestOption(SearchMethod):
-    """One step: of all transformations the one with the largest score, if it is larger than the original's."""
-
-    is_black_box = True
-    steps, proposed = 0, True
-
-    def perform_search(self, initial_result):
-        self.steps = 0
-        if not math.isfinite(initial_result.score):
-            return initial_result
-        candidates = self.get_transformations(initial_result.attacked_text, original_text=initial_result.attacked_text)
-        results, _ = self.get_goal_results(candidates)
-        best = max([initial_result, *results], key=lambda result: result.score)
-        self.steps = int(best is not initial_result)
-        return best

@@ -6,7 +6,6 @@ Imported through `resources.load` only: it builds on TextAttack's classes.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -23,10 +22,10 @@ from textattack.transformations.word_swaps.word_swap_embedding import recover_wo
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import BackboneSource
 from winnow.perturb.attacks.resources import CONTEXT_MODEL, VECTORS_VERSION, identities, stop_words
-from winnow.perturb.attacks.sentence_vectors import encoder, sentence_vectors
+from winnow.perturb.attacks.sentence_vectors import encoder, remembered_vectors, sentence_vectors
 from winnow.store.files import cached
 
-REMEMBERED = 64  # instructions whose vectors or predictions are kept
+REMEMBERED = 64  # instructions whose predictions are kept
 # What the context model reads before the instruction, so that the first word has a context too (ours).
 OPENING = "<|im_start|>user\n"
 CLASSES = ("ADJ", "ADV", "AUX", "NOUN", "PROPN", "VERB")  # parts of speech that lemminflect tells apart
@@ -63,22 +62,14 @@ class SentenceSimilarity(SentenceConstraint):
         return sentence_vectors(sentences)
 
     def _score_list(self, starting_text: AttackedText, transformed_texts: list[AttackedText]) -> torch.Tensor:
-        # TextAttack's own would encode the original once per candidate. Here the first candidates take it along.
+        # TextAttack's own would encode the original once per candidate.
         if not transformed_texts:
             return torch.tensor([])
-        original, texts = starting_text.text, [text.text for text in transformed_texts]
-        if original not in _vectors:
-            while len(_vectors) >= REMEMBERED:
-                _vectors.popitem(last=False)
-            _vectors[original], *vectors = self.encode([original, *texts])
-            return torch.stack(vectors) @ _vectors[original]
-        return self.encode(texts) @ _vectors[original]
+        vectors = remembered_vectors([starting_text.text, *(text.text for text in transformed_texts)])
+        return vectors[1:] @ vectors[0]
 
     def _check_constraint(self, transformed_text: AttackedText, reference_text: AttackedText) -> bool:
         return len(self._check_constraint_many([transformed_text], reference_text)) == 1
-
-
-_vectors: OrderedDict[str, torch.Tensor] = OrderedDict()
 
 
 @cache

@@ -186,9 +186,10 @@ def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: Proc
 
 def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] | None = None) -> dict[str, list]:
     """Columns of `SCHEMA` for some instructions. asks: for each of them, whom to ask for losses."""
-    from winnow.perturb.attacks.sentence_vectors import sentence_vectors
+    from winnow.perturb.attacks.sentence_vectors import forget_vectors, remembered_vectors
 
     attack.prepare()  # what cannot be loaded is no fault of a record
+    forget_vectors()
     outcomes = [
         _outcome(attack, record_id, instruction, None if asks is None else asks[i])
         for i, (record_id, instruction) in enumerate(texts)
@@ -197,7 +198,7 @@ def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] 
     done.sort(key=lambda i: len(texts[i][1]))  # neighbours in length share a batch of the encoder
     similarity: dict[int, float] = {}
     if done:
-        vectors = sentence_vectors([text for i in done for text in (texts[i][1], outcomes[i].prompt)])
+        vectors = remembered_vectors([text for i in done for text in (texts[i][1], outcomes[i].prompt)])
         similarity = dict(zip(done, (vectors[0::2] * vectors[1::2]).sum(1).tolist(), strict=True))
     return {
         "id": [record_id for record_id, _ in texts],

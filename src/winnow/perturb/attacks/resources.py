@@ -14,8 +14,7 @@ import importlib.metadata
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +93,7 @@ def _version(distribution: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         raise UserError(
             f"attack.resources needs the package {distribution}, which is not installed: "
-            f"run `pip install 'winnow[attacks]'`."
+            f"run `pip install -c requirements.txt -e '.[attacks]'` in the repository."
         ) from None
 
 
@@ -133,26 +132,21 @@ def import_textattack(folder: str) -> None:
         (own / "post_install_check_3").touch()
     except OSError as error:
         raise UserError(f"paths.cache={folder} cannot be written ({error.strerror}): name another folder.") from None
-    with patch.dict(os.environ, TA_CACHE_DIR=str(own)), _loggers_kept():
+    known = [one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    before = [(logger, logger.disabled) for logger in known]
+    with patch.dict(os.environ, TA_CACHE_DIR=str(own)):
         try:
             import textattack.shared
         except ImportError as error:
             raise UserError(
                 f"TextAttack cannot be imported ({error}): attacks need transformers 4, found "
-                f"{transformers.__version__}; run `pip install 'winnow[attacks]'` in an environment of its own."
+                f"{transformers.__version__}; run `pip install -c requirements.txt -e '.[attacks]'` in the repository, "
+                f"in an environment of its own."
             ) from error
+        finally:
+            for logger, disabled in before:
+                logger.disabled = disabled
 
     # It warns of every goal function that it does not know, and tells of every file that it opens.
     textattack.shared.logger.setLevel(logging.ERROR)
     logging.getLogger("jieba").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _loggers_kept() -> Iterator[None]:
-    known = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-    before = [(logger, logger.disabled) for logger in known]
-    try:
-        yield
-    finally:
-        for logger, disabled in before:
-            logger.disabled = disabled

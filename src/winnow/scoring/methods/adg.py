@@ -36,7 +36,7 @@ class AnswerDivergence(Method):
     dispersion_weight, anisotropy_weight: 0.6 and 0.4 [code]. normalise: bring D and I to a common scale over the pool
     first; `none` [code], `rank` or `zscore` (ours): with realistic answers I is about ten times D.
     min_answers: fewer usable ones give no score (ours). Two answers lie on one line, so I is 0 whatever they say.
-    The other arguments are those of `SampledAnswers`.
+    tokens_per_batch: a number, or `auto`. The other arguments are those of `SampledAnswers`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AnswerDivergence(Method):
         anisotropy_weight: float,
         normalise: str,
         min_answers: int,
-        tokens_per_batch: Free[int],
+        tokens_per_batch: Free[int | str],
         **sampling,
     ) -> None:
         drawn = answers if sampled is None else sampled
@@ -61,7 +61,8 @@ class AnswerDivergence(Method):
         self.name, self.answers, self.min_answers, self.normalise = name, answers, min_answers, normalise
         self.dispersion_weight, self.anisotropy_weight = dispersion_weight, anisotropy_weight
         self.sampled, self.tokens_per_batch = drawn, tokens_per_batch
-        self.sampling = SampledAnswers(answers=drawn, tokens_per_batch=tokens_per_batch, **sampling)
+        sampling["tokens_per_batch"] = None if tokens_per_batch == "auto" else tokens_per_batch
+        self.sampling = SampledAnswers(answers=drawn, **sampling)
         self.passes = {"answers": self.sampling}
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
@@ -116,15 +117,9 @@ class AnswerDivergence(Method):
     def _products(self, table: PassTable) -> tuple[np.ndarray, np.ndarray]:
         """The first K answers' Gram matrices (records, K, K) and which answers are usable (records, K); of a flagged
         record none is."""
-        values, _ = table.ragged("gram")
-        usable, starts = table.ragged("usable")
-        there = np.diff(starts) > 0
-        drawn = self.sampled
-        gram = np.zeros((len(table), self.answers, self.answers))
-        good = np.zeros((len(table), self.answers), dtype=bool)
-        gram[there] = values.reshape(-1, drawn, drawn)[:, : self.answers, : self.answers]
-        good[there] = usable.reshape(-1, drawn)[:, : self.answers] > 0
-        return gram, good
+        k, drawn = self.answers, self.sampled
+        gram = table.matrix("gram", drawn**2).reshape(-1, drawn, drawn)
+        return gram[:, :k, :k], table.matrix("usable", drawn)[:, :k] > 0
 
     def _lengths(self, table: PassTable, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Per record: tokens of the usable answers, and how many of these were cut."""

@@ -66,7 +66,7 @@ class NoiseConsistency(Method):
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         table = tables["noise"]
-        draws = _by_draw(table, NoiseDivergence.column(self.beta))
+        draws = table.matrix(NoiseDivergence.column(self.beta), self.draws)
         if self.average_over == "record":
             n, prompt = table.numbers("tokens"), table.numbers("prompt_tokens")
             draws = draws * (n / (table.numbers("noised_tokens") + n + 1 - prompt))[:, None]
@@ -79,7 +79,7 @@ class NoiseConsistency(Method):
             flag=flag,
             components={
                 "kl_draw_std": spread,
-                "kl_answer": _by_draw(table, NoiseDivergence.column(self.beta, "answer")).mean(1),
+                "kl_answer": table.matrix(NoiseDivergence.column(self.beta, "answer"), self.draws).mean(1),
                 "scored_tokens": table.numbers("tokens"),
                 "noised_tokens": table.numbers("noised_tokens"),
                 "prompt_tokens": table.numbers("prompt_tokens"),
@@ -95,12 +95,3 @@ class NoiseConsistency(Method):
                 "answer_tokens": "answer tokens before any cut",
             },
         )
-
-
-def _by_draw(table: PassTable, column: str) -> np.ndarray:
-    """A column of one value per draw as (records, draws) in fp64; a record without values is a row of NaN."""
-    values, offsets = table.ragged(column)
-    counts = np.diff(offsets)
-    matrix = np.full((len(table), max(int(counts.max(initial=0)), 1)), np.nan)
-    matrix[counts > 0] = values.reshape(-1, matrix.shape[1])
-    return matrix

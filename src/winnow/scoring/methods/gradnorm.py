@@ -31,6 +31,5 @@ class GradientNorm(Method):
             descriptions={
                 "score": "norm of the gradient of the mean answer loss, nats per token",
                 "answer_tokens": "answer tokens before any cut",
-                "prompt_tokens": "tokens of the whole prompt",
             },
         )

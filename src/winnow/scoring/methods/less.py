@@ -58,6 +58,5 @@ class LESS(Method):
             descriptions={
                 "score": f"{self.over} over the target of the cosine of gradients, weighted over epochs",
                 "answer_tokens": "answer tokens before any cut",
-                "prompt_tokens": "tokens of the whole prompt",
             },
         )

@@ -36,12 +36,8 @@ class SelectIT(Method):
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         flag = first_reason(*(table.flags() for table in tables.values()))
-        ratings = np.full((len(records), len(tables)), np.nan)
-        for k, table in enumerate(tables.values()):
-            values, offsets = table.ragged("probabilities")
-            there = np.diff(offsets) > 0
-            ratings[there, k] = self._rated(values.reshape(-1, len(GRADES)))
-        mean, spread = ratings.mean(1), ratings.std(1)
+        rated = [self._rated(table.matrix("probabilities", len(GRADES))) for table in tables.values()]
+        mean, spread = np.mean(rated, axis=0), np.std(rated, axis=0)
         return Scores(
             score=np.where([reason is None for reason in flag], mean / (1 + self.alpha * spread), np.nan),
             flag=flag,

@@ -88,13 +88,12 @@ class BackboneEmbedding(Pass):
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
         # token.
         prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
-        if self.region == "instruction_in_prompt":
-            bare = [prompt.flag is None and "instruction" not in prompt.spans for prompt in prompts]
-            prompts = [
-                replace(prompt, ids=[], flag=NO_INSTRUCTION) if none else prompt
-                for prompt, none in zip(prompts, bare, strict=True)
-            ]
-        return [prompt if prompt.flag else replace(prompt, ids=prompt.ids[: prompt.answer_start]) for prompt in prompts]
+        needed = {"instruction"} if self.region == "instruction_in_prompt" else set[str]()
+        return [
+            replace(prompt, ids=[] if flag else prompt.ids[: prompt.answer_start], flag=flag)
+            for prompt in prompts
+            for flag in [prompt.flag or (None if needed <= prompt.spans.keys() else NO_INSTRUCTION)]
+        ]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         CausalModel(backbone.model, backbone.name).check_layers([self.layer], f"layer={self.layer} of an embedding")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,6 @@ from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone, OptimizerState
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
-from winnow.scoring.passes.likelihood import answer_batch
 from winnow.scoring.protocols import Pass
 from winnow.scoring.scores import NON_FINITE, NOTHING_TO_AVERAGE
 
@@ -74,9 +73,6 @@ class LoraGradient(Pass):
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return _GradientModule(backbone, self)
-
-    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        return answer_batch(batch)
 
     def cost(self, encoded: Encoded, shared: int) -> int:
         """Its whole text: the gradient passes through what others have run too."""

@@ -13,7 +13,6 @@ import torch
 from winnow.backbone.likelihood import token_nll, token_nll_entropy
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
-from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.scoring.protocols import Pass
@@ -62,9 +61,6 @@ class Likelihood(Pass):
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return LikelihoodModule(backbone.model, vectors=self.view != "direct")
 
-    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        return answer_batch(batch)
-
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
         none = dict.fromkeys(("instruction_vector", "prompt_tokens"))
         return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
@@ -96,40 +92,6 @@ class LikelihoodEntropy(Likelihood):
         return super().flagged(encoded) | {"entropy": [], "openness": []}
 
 
-def answer_batch(batch: Sequence[Encoded]) -> dict[str, Any]:
-    """Padded ids and the places of the answers' predictions: position t - 1 predicts token t.
-
-    The runner adds `shared`, how many first tokens all rows of the batch have in common.
-    input_ids: (batch, length). row, position, target: (scored tokens,), record by record.
-    """
-    row: list[int] = []
-    position: list[int] = []
-    target: list[int] = []
-    columns = []
-    for i, record in enumerate(batch):
-        first = max(record.answer_start, 1)  # the very first token of a text has no predecessor
-        row += [i] * (len(record.ids) - first)
-        position += range(first - 1, len(record.ids) - 1)
-        target += record.ids[first:]
-        columns.append(
-            {
-                "id": record.id,
-                "skipped": first - record.answer_start,
-                "prompt_tokens": record.answer_start,
-                "answer_tokens": record.answer_total,
-                "instruction": record.spans.get("instruction"),
-                "scored": len(record.ids) - first,
-            }
-        )
-    return {
-        "input_ids": torch.tensor(pad_right([record.ids for record in batch], 0)),
-        "row": torch.tensor(row, dtype=torch.long),
-        "position": torch.tensor(position, dtype=torch.long),
-        "target": torch.tensor(target, dtype=torch.long),
-        "columns": columns,
-    }
-
-
 class LikelihoodModule(pl.LightningModule):
     def __init__(self, model, vectors: bool = False, entropy: bool = False) -> None:
         super().__init__()
@@ -152,11 +114,11 @@ class LikelihoodModule(pl.LightningModule):
         for name, values in zip(("entropy", "openness"), more, strict=False):
             columns[name] = [part.tolist() for part in values.cpu().split(counts)]
         columns["instruction_vector"] = [None] * len(losses)
-        if self.vectors:
+        spans = {i: record["instruction"] for i, record in enumerate(batch["columns"]) if record["instruction"]}
+        if self.vectors and spans:
             vectors = self.prefix.causal.vectors(hidden)
-            for i, span in enumerate(record["instruction"] for record in batch["columns"]):
-                if span is not None:
-                    mean = vectors[i, slice(*span)].float().mean(0)
-                    columns["instruction_vector"][i] = mean.half().cpu().numpy()
+            means = torch.stack([vectors[i, slice(*span)].float().mean(0) for i, span in spans.items()])
+            for i, mean in zip(spans, means.half().cpu().numpy(), strict=True):
+                columns["instruction_vector"][i] = mean
         columns["flag"] = [None] * len(losses)
         return columns

@@ -18,8 +18,9 @@ from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError
-from winnow.scoring.passes.likelihood import LikelihoodModule, answer_batch
-from winnow.scoring.protocols import Pass
+from winnow.perturb.embedding_noise import sent
+from winnow.scoring.passes.likelihood import LikelihoodModule
+from winnow.scoring.protocols import Pass, padded
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class NoisedLikelihood(Pass):
         return _NoisedModule(backbone.model, self)
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        made = answer_batch(batch)
+        made = padded(batch)
         for column, record in zip(made["columns"], cast("Sequence[_Noised]", batch), strict=True):
-            column |= {"tokens": len(record.ids), "length": record.length}
+            column["length"] = record.length
         return made
 
     def cost(self, encoded: Encoded, shared: int) -> int:
@@ -124,4 +125,4 @@ class _NoisedModule(LikelihoodModule):
             row[start:stop] = torch.rand((stop - start, width), generator=source) * 2 - 1
             row[:start] = torch.rand((start, width), generator=source) * 2 - 1
             row *= own.alpha / math.sqrt(record["length"] * width)
-        return noise.to(embeds.device)
+        return sent(noise, embeds.device)

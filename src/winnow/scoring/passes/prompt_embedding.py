@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytorch_lightning as pl
+import torch
 
 from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
-from winnow.scoring.passes.likelihood import LikelihoodModule, answer_batch
+from winnow.scoring.passes.likelihood import LikelihoodModule
 from winnow.scoring.protocols import Pass
 
 
@@ -42,22 +43,19 @@ class PromptEmbedding(Pass):
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return _PromptEmbeddingModule(backbone.model)
 
-    def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        return answer_batch(batch)
-
 
 class _PromptEmbeddingModule(LikelihoodModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
-        lengths = [record["scored"] + record["skipped"] for record in batch["columns"]]
+        lengths = [record["tokens"] for record in batch["columns"]]
         states = self.prefix.causal.vectors(hidden)
-        vectors = [states[i, :length].float().mean(0).cpu().tolist() for i, length in enumerate(lengths)]
+        vectors = torch.stack([states[i, :length].float().mean(0) for i, length in enumerate(lengths)])
         rows = hidden[batch["row"], batch["position"]]
         nll = token_nll(rows, self.prefix.causal.logits, batch["target"]).cpu()
         losses = nll.split([record["scored"] for record in batch["columns"]])
         return {
             "id": [record["id"] for record in batch["columns"]],
-            "vector": vectors,
+            "vector": vectors.cpu().tolist(),
             "prompt_nll": [float(loss.mean()) if len(loss) else None for loss in losses],
             "flag": [None] * len(lengths),
         }

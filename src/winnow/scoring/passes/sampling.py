@@ -46,8 +46,8 @@ class SampledAnswers(Pass):
     decoding; or `authors`, for parity: the text `instruction + " " + answer` is run again, hidden states
     -4, -3 and -2, all its tokens, weight 0 for one of punctuation or blanks alone and 1.3 for one with a digit, %, ℃
     or °. prompt: `whole`; or `authors`, the template's form without input, cut to its first 80 tokens.
-    tokens_per_batch: prompt and answer tokens whose keys and values are held at once; about 40 rows keep a CPU at its
-    matrix limit. It changes speed and memory, never numbers.
+    tokens_per_batch: prompt and answer tokens whose keys and values are held at once; None for what suits the device.
+    It changes speed and memory, never numbers.
 
     Columns per record, K entries each: `answers`, texts; `tokens`, without the end token; `finish`, `eos` or `length`;
     `usable`, whether there is a text and a finite vector; and `gram`, K x K products v_i . v_j in fp64, row by row, 0
@@ -67,7 +67,7 @@ class SampledAnswers(Pass):
     layers: tuple[int, ...]
     pooling: str
     prompt: str
-    tokens_per_batch: Free[int]
+    tokens_per_batch: Free[int | None]
     version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -84,6 +84,7 @@ class SampledAnswers(Pass):
     )
 
     def __post_init__(self) -> None:
+        held = self.tokens_per_batch
         # A configuration gives a list; `authors` has layers of its own.
         layers = AUTHORS_LAYERS if self.pooling == "authors" else tuple(self.layers)
         object.__setattr__(self, "layers", layers)
@@ -93,7 +94,7 @@ class SampledAnswers(Pass):
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k is None or self.top_k >= 1, "null or at least 1"),
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("tokens_per_batch", self.tokens_per_batch >= 1, "at least 1"),
+            ("tokens_per_batch", held is None or (isinstance(held, int) and held >= 1), "at least 1, or auto"),
             ("layers", len(self.layers) > 0, "one or more indices of hidden states"),
             ("pooling", self.pooling in POOLINGS, " or ".join(POOLINGS)),
             ("prompt", self.prompt in PROMPTS, " or ".join(PROMPTS)),
@@ -191,24 +192,21 @@ class _SamplingModule(pl.LightningModule):
     def _vectors(self, record: dict[str, Any], answers: list[Answer], texts: list[str]) -> list[Tensor | None]:
         """A vector per answer; None for one that has no text, no token that counts or no finite vector."""
         made: dict[tuple[int, ...], Tensor | None] = {}
+        whole: dict[tuple[int, ...], str] = {}  # of the answers with a vector
         for answer, text in zip(answers, texts, strict=True):
             key = tuple(answer.ids)
-            if key not in made:
-                vector = answer.vector if text.strip() else None
-                if vector is not None and self.settings.pooling == "authors":
-                    text = f"{record['instruction']} {text.strip()}"
-                    vector = authors_vectors(self.model, self.tokenizer, [text])[0]
-                finite = vector is not None and bool(torch.isfinite(vector).all()) and bool(vector.any())
-                made[key] = vector if finite else None
-        return [made[tuple(answer.ids)] for answer in answers]
+            if made.setdefault(key, answer.vector if text.strip() else None) is not None:
+                whole[key] = f"{record['instruction']} {text.strip()}"
+        if self.settings.pooling == "authors":
+            made |= zip(whole, authors_vectors(self.model, self.tokenizer, list(whole.values())), strict=True)
+        finite = {key for key, one in made.items() if one is not None and one.isfinite().all() and one.any()}
+        return [made[key] if key in finite else None for key in (tuple(answer.ids) for answer in answers)]
 
 
 def gram(vectors: Sequence[Tensor | None]) -> Tensor:
     """(K, K) products of the vectors in fp64; 0 wherever a vector is None."""
-    there = [vector for vector in vectors if vector is not None]
-    if not there:
-        return torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
-    rows = torch.stack([torch.zeros_like(there[0]) if v is None else v for v in vectors]).double()
+    zero = torch.zeros_like(next((vector for vector in vectors if vector is not None), torch.zeros(1)))
+    rows = torch.stack([zero if vector is None else vector for vector in vectors]).double()
     return rows @ rows.T
 
 
@@ -217,7 +215,7 @@ def authors_vectors(model, tokenizer, texts: Sequence[str]) -> list[Tensor | Non
 
     Where all weights are 0 that code has a zero vector; here it is None. The arithmetic is the backbone's, not fp16.
     """
-    encoded = [ids[:AUTHORS_WINDOW] for ids in text_ids(texts, tokenizer)]
+    encoded = [ids[:AUTHORS_WINDOW] for ids in text_ids(texts, tokenizer)] if texts else []
     weights = [[token_weight(tokenizer.decode([token])) for token in ids] for ids in encoded]
     counted = [i for i, own in enumerate(weights) if sum(own) > 0]
     result: list[Tensor | None] = [None] * len(texts)
