@@ -10,8 +10,9 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, tiny_architecture
 from composed import build
+from peft import LoraConfig, get_peft_model
 from tiny import tiny_model
-from transformers import AttentionInterface, T5Config
+from transformers import AttentionInterface, AutoModelForCausalLM, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from winnow.backbone import memory
@@ -94,6 +95,18 @@ def test_adapter_folder(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
     with pytest.raises(UserError, match="is an adapter of some/base, not a model.*start=model start.path="):
         backbone(name=str(folder)).identity  # noqa: B018
+
+
+def test_adapter_of_the_hub(folder, tmp_path):
+    """transformers would load the base and put the adapter into it; the next adapter would join that one."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    for file in (folder / "config.json", *folder.glob("*token*")):
+        shutil.copy(file, tmp_path / "adapter")
+    source = backbone(name="some/adapter")
+    source.folder = str(tmp_path / "adapter")  # what the hub would give
+    with pytest.raises(UserError, match="some/adapter is an adapter, not a model: .* start=model start.path=FOLDER"):
+        source.load()
 
 
 def test_pickled_weights_only(folder):

@@ -232,6 +232,11 @@ class BackboneSource(Identified):
             use_safetensors=True,
             **options,
         ).eval()
+        if getattr(model, "_hf_peft_config_loaded", False):  # transformers loads its base, and the adapter into it
+            raise UserError(
+                f"backbone.name={self.name} is an adapter, not a model: set backbone.name to its base, and tune from "
+                f"the adapter in a local folder with start=model start.path=FOLDER."
+            )
         model.requires_grad_(False)
         check_finite(model, self.name)
         if self.is_quantized:
