@@ -13,7 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, base, open_dict
 
-from winnow.config import build
+from winnow.config import build, compose
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 # `key=value`; any other override chooses, adds, deletes or sweeps.
@@ -23,7 +23,7 @@ assert defaults_list._create_interpolation_map
 defaults_list._create_interpolation_map = lambda *_: None  # a third of its time; no default is interpolated
 base.parse = cache(base.parse)  # two thirds of what it takes to resolve a configuration, which a run does five times
 
-__all__ = ["CONF", "build", "config", "config_of_hydra", "on_tiny", "template"]
+__all__ = ["CONF", "build", "compose", "config", "config_of_hydra", "template"]
 
 
 @cache

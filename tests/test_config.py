@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from composed import CONF, config
+from composed import CONF, compose, config
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from winnow.config import arguments
+from winnow.config import arguments, told
 from winnow.data.templates import Template
 from winnow.errors import UserError
 from winnow.evaluation.suite import Suite
@@ -221,3 +221,11 @@ def test_bad_value_is_unwrapped():
         instantiate(config("selection.ratio=1.5").selection)
     assert user_sentence(caught.value).startswith("selection.ratio=1.5 must be above 0")
     assert isinstance(caught.value.__cause__, UserError)
+
+
+def test_a_composed_configuration_tells_its_words_as_they_are():
+    """A word that refers to its neighbour is a text there, resolved nowhere."""
+    words = ("seed=3", "selection.seed=${..seed}")
+    cfg = compose(*words)
+    assert told(cfg)["overrides"] == list(words) and told(cfg)["choices"]["selection"] == "top"
+    assert cfg.selection.seed == 3

@@ -69,13 +69,15 @@ def told(cfg: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     if "hydra" in cfg:
-        return OmegaConf.to_container(cfg.hydra)
+        return OmegaConf.to_container(cfg.hydra, resolve=False)
     return _told(HydraConfig.get()) if HydraConfig.initialized() else {}
 
 
 def _told(own: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
     choices = {str(group): str(option) for group, option in own.runtime.choices.items()}
-    return {"choices": choices, "overrides": list(own.overrides.task)}
+    return {"choices": choices, "overrides": OmegaConf.to_container(own.overrides.task, resolve=False)}
 
 
 def build(option: str, *overrides: str, **changes: Any) -> Any:

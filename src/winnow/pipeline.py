@@ -35,26 +35,26 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     Finished work is taken from the store. Raises UserError, in one sentence, for whatever the user can mend.
     """
+    hydra = told(cfg)
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     check(cfg)
     set_offline(cfg.offline)
-    cfg = scaled(cfg)
+    cfg = scaled(cfg, hydra.get("overrides", []))
     join()
     parts = build_parts(cfg)
     if not is_leader():  # further processes help with passes, tuning and evaluation; the first one writes
-        stages = stages_of(parts, lambda: _tracker(cfg, parts).lightning_loggers())
+        stages = stages_of(parts, lambda: _tracker(cfg, hydra, parts).lightning_loggers())
         for name in ("score", "select", "tune", "evaluate"):
             if name in parts.stages:
                 stages[name](StageRecord())
         return {}
     with folder_lock(parts.folder):
-        return _lead(cfg, parts)
+        return _lead(cfg, hydra, parts)
 
 
-def _lead(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
-    config, hydra = OmegaConf.to_container(cfg, resolve=True), told(cfg)
-    config.pop("hydra", None)
-    folder, card = parts.folder, RunCard(config, hydra=hydra or None)
-    with card.recording(folder), _tracker(cfg, parts) as tracker:
+def _lead(cfg: DictConfig, hydra: dict[str, Any], parts: Parts) -> dict[str, Any]:
+    folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True), hydra=hydra or None)
+    with card.recording(folder), _tracker(cfg, hydra, parts) as tracker:
         suite = parts.suite if "evaluate" in parts.stages else None
         card.data = data_summary(parts.pool, suite)
         if parts.target is not None:
@@ -89,9 +89,16 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     def subset() -> list[Record]:
         return selected_records(p.folder, p.pool, selection())
 
+    def forget_scorer() -> None:  # no stage below needs another backbone that scored
+        p.scorer.forget(whole=p.scorer is not p.runner)
+
     def tuned(record: StageRecord) -> dict[str, Any]:
-        p.scorer.forget()  # no stage below needs it
+        forget_scorer()
         return tune(record, p.folder, p.recipe, subset, loggers)
+
+    def evaluated(record: StageRecord) -> dict[str, Any]:
+        forget_scorer()
+        return evaluate(record, p.folder, p.runner, p.suite, p.template, p.recipe, earlier)
 
     scoring = (p.folder, p.pool, p.method)
     preparation = (p.pre_experience, p.target)
@@ -101,14 +108,13 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
         "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, *preparation, scores()),
         "select": lambda record: select(record, *scoring, p.selection, p.scorer, p.template, scores(), selection()),
         "tune": tuned,
-        "evaluate": lambda record: evaluate(record, p.folder, p.runner, p.suite, p.template, p.recipe, earlier),
+        "evaluate": evaluated,
         "report": lambda record: report(p.folder, p.pool, p.recipe, made),
     }
 
 
-def _tracker(cfg: DictConfig, parts: Parts) -> Tracker:
-    config, choices = OmegaConf.to_container(cfg, resolve=True), told(cfg).get("choices", {})
-    config.pop("hydra", None)
+def _tracker(cfg: DictConfig, hydra: dict[str, Any], parts: Parts) -> Tracker:
+    config, choices = OmegaConf.to_container(cfg, resolve=True), hydra.get("choices", {})
     names = naming(config, choices, parts.method.name, parts.runner.source.name, parts.pool.source)
     distortion = parts.recipe is not None and parts.recipe.adversary.needs_distortion
     config = logged(config, choices, attacks=bool(parts.method.attacks), distortion=distortion)

@@ -300,6 +300,10 @@ def test_a_backbone_that_was_released_is_loaded_again(backbone, tmp_path):
     runner = PassRunner(source, Store(tmp_path), TRAINER)
     assert runner.backbone is runner.release() and source.loads == 1
     assert runner.backbone.model is backbone.model and source.loads == 2
+    runner.forget()  # nothing that the processes share
+    assert runner.loaded is backbone and source.loads == 2
+    runner.forget(whole=True)
+    assert runner.loaded is backbone and source.loads == 3
 
 
 def test_a_batch_size_that_is_none_is_one_sentence(backbone, tmp_path):

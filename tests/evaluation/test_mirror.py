@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -98,6 +99,10 @@ def test_evaluated_items_are_no_silent_examples(tmp_path, caplog):
     assert not caplog.records
     suite(tmp_path, ("arc_easy", 5, ["acc"])).check_data()
     assert "The examples of arc_easy are evaluated items" in caplog.text
+    caplog.clear()
+    (task,) = leaves("arc_easy")
+    own = replace(task, config=task.config | {"fewshot_config": {"samples": [{}]}})  # as the MATH tasks
+    assert mirrored_files(own, tmp_path, 5) and not caplog.records
 
 
 def test_a_broken_line_is_found_before_anything_is_tuned(tmp_path):

@@ -195,7 +195,7 @@ def test_a_folder_named_after_the_overrides(call, tmp_path):
 
 
 def test_a_folder_that_another_job_gets_begins_a_wandb_run(call, tmp_path):
-    """The number 0 keeps its job and its W&B run, though all jobs got a setting more; the number 1 has another job."""
+    """The number 0 keeps its job and its W&B run, though all compute elsewhere now; the number 1 has another job."""
 
     def tracked(cfg):
         folder = Path(HydraConfig.get().runtime.output_dir)
@@ -206,8 +206,8 @@ def test_a_folder_that_another_job_gets_begins_a_wandb_run(call, tmp_path):
         (folder / "run_card.json").write_text(json.dumps({"status": "finished", "error": None, "hydra": hydra}))
         return {"selected": 3}
 
-    call("-m", "method=random,length", run_job=tracked)
-    call("-m", "trainer=cpu", "method=random,ifd", run_job=tracked)
+    call("-m", "trainer.devices=auto", "method=random,length", run_job=tracked)
+    call("-m", "trainer=cpu", "trainer.devices=1", "method=random,ifd", run_job=tracked)
     found = [(tmp_path / "s" / number / "wandb" / "run_id").read_text() for number in "01"]
     assert found == ["random random ", "ifd "]
 

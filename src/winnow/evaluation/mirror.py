@@ -86,7 +86,8 @@ def mirrored_files(task: StockTask, mirror: Path, shots: int | None = 0) -> dict
     others = {task.config.get(key) for key in _SPLIT_KEYS} - {None, task.evaluated_split}
     named = task.config.get("fewshot_split")
     shots = task.config.get("num_fewshot") if shots is None else shots
-    if shots and others and not others & files.keys():
+    fixed = named is None and (task.config.get("fewshot_config") or {}).get("samples")
+    if shots and not fixed and others and not others & files.keys():
         if named in others:
             raise UserError(
                 f"Task {task.name!r} has no examples in the mirror: expected the file {folder / (named + '.jsonl')}; "

@@ -73,9 +73,8 @@ class PassRunner:
     @property
     def backbone(self) -> Backbone:
         """The loaded backbone, whole; loading happens here, once, or anew if the processes share what was loaded."""
-        if self._backbone is None or is_shared(self._backbone.model):
-            self.forget()  # before the next one is there
-            self._backbone = self.source.load()
+        self.forget()  # before the next one is there
+        self._backbone = self._backbone or self._load()
         if self.trainer.get("strategy") != "fsdp":
             on_device(self._backbone.model, self.trainer)  # before adapters share its weights: moved later, each copies
         return self._backbone
@@ -83,12 +82,16 @@ class PassRunner:
     @property
     def loaded(self) -> Backbone:
         """The loaded backbone, whole or shared by the processes: for forward passes."""
-        self._backbone = self._backbone or self.source.load()
+        self._backbone = self._backbone or self._load()
         return self._backbone
 
-    def forget(self) -> None:
-        """Drops a backbone that the processes share: its parts stay on their devices otherwise."""
-        if self._backbone is not None and is_shared(self._backbone.model):
+    def _load(self) -> Backbone:
+        gc.collect()  # models of earlier passes, which Lightning holds in cycles on a GPU
+        return self.source.load()
+
+    def forget(self, whole: bool = False) -> None:
+        """Drops a backbone that the processes share, whose parts stay on their devices otherwise. whole: any."""
+        if self._backbone is not None and (whole or is_shared(self._backbone.model)):
             self._backbone = None
             gc.collect()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -32,17 +32,19 @@ ABSENT = "absent"
 PRINTED: set[str] = set()  # changes that this process has printed for a job of the sweep
 
 
-def scaled(cfg: DictConfig) -> DictConfig:
+def scaled(cfg: DictConfig, words: Sequence[str] | None = None) -> DictConfig:
     """`cfg` itself at scale=paper, otherwise a resolved copy at `cfg.scale`; prints the changes, of a sweep each once.
 
-    The copy's `scale` holds name and changes (key -> [from, to]). A second call returns such a copy unchanged.
+    words: the overrides that set it, by default those that Hydra was told. The copy's `scale` holds name and changes
+    (key -> [from, to]). A second call returns such a copy unchanged.
     """
     scale = cfg.get("scale")
     if scale is None or scale.name == "paper" or "changes" in scale:
         return cfg
     keep = scale.keep
     if keep is None:  # what the command line sets
-        keep = [word.lstrip("+~").split("=", 1)[0] for word in told(cfg).get("overrides", [])]
+        words = told(cfg).get("overrides", []) if words is None else words
+        keep = [word.lstrip("+~").split("=", 1)[0] for word in words]
     plain, changes = rescaled(OmegaConf.to_container(cfg, resolve=True), keep)
     lines = []
     for key, (before, after) in changes.items():

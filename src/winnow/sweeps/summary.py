@@ -41,6 +41,7 @@ SHARED = (
     "jobs, as ${hydra:job.num} does"
 )
 CARD = "run_card.json"
+FREE = ("paths", "tracking", "scoring", "trainer", "callbacks", "stages", "offline")  # groups that change no number
 UNNAMED = Path("outputs/sweeps/unnamed")  # the folder of a sweep in conf/config.yaml
 
 
@@ -216,7 +217,7 @@ class SweepSummary(Callback):
             before = read_json(folder / CARD, "hydra")["hydra"]["overrides"]
         except (UserError, TypeError):  # no card, or one that does not tell
             return
-        if set(self._own(before)) != set(own):
+        if _numbers(self._own(before)) != _numbers(own):
             from winnow.distributed import is_leader
 
             if is_leader():
@@ -245,6 +246,11 @@ class SweepSummary(Callback):
                 write_atomically(folder / ".hydra" / name, text)
             write_json(self.notes / f"{uuid.uuid4().hex}.json", about | {"refused": True})
             return False
+
+
+def _numbers(overrides: Sequence[str]) -> set[str]:
+    """The overrides that may change a number: another place, device or tracker makes no other job."""
+    return {word for word in overrides if re.split(r"[.=@]", word.lstrip("+~"))[0] not in FREE}
 
 
 def _name_folder(config: DictConfig) -> None:

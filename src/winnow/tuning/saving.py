@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 
 import winnow
@@ -182,7 +184,7 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
     """The tuned model as a backbone of its own, in evaluation mode, with the dtype and device of `backbone`.
 
     folder: what `save_tuned` wrote. Adapters sit on a copy of the layers that shares the weights of
-    `backbone`, which stays as it is and can be evaluated beside it; a full model is loaded next to it.
+    `backbone`, which stays as it is and can be evaluated beside it; a full model takes its place on the device.
     Raises UserError if there is no tuned model in the folder.
     """
     folder = Path(folder)
@@ -205,7 +207,10 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
                 folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
             )
         if not is_shared(backbone.model):  # one that is too large for a device is shared later
-            model = model.to(reference.device)
+            device = reference.device
+            nn.Module.to(backbone.model, "cpu")  # the GPU need not hold both; who computes with it moves it back
+            gc.collect()  # models of earlier work, which Lightning holds in cycles
+            model = model.to(device)
     model = model.eval().requires_grad_(False)
     identity = tuned_identity(backbone.identity, folder)
     return dataclasses.replace(backbone, model=model, identity=identity, name=f"{backbone.name}+tuned")
