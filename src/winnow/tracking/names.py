@@ -66,8 +66,10 @@ def identity(row: Mapping[str, object], choices: Mapping[str, str], paper: str) 
     rule = choices["selection"]
     if rule in CONTROLS:
         rule = choices.get(AROUND, "top")
-    method = SELECTORS.get((choices["method"], rule), choices["method"])
-    method = control(METHODS.get(method, method), choices)
+    method = choices["method"]
+    if paper != "verdict":  # whose tables are no paper's
+        method = SELECTORS.get((method, rule), METHODS.get(method, method))
+    method = control(method, choices)
     if paper == "anit":  # its methods are ways to tune on all data
         method = ADVERSARIES.get(choices.get("adversary", "none"), choices.get("adversary", "none"))
     words = {

@@ -150,6 +150,7 @@ def test_names_say_what_is_controlled():
     assert identity({}, choices, "ifd")["method"] == "length_matched(ifd)"
     other = choices | {"method": "consistency", AROUND: "consistency"}
     assert identity({}, other, "consistency")["method"] == "length_matched(noise_consistency+diversity)"
+    assert identity({}, other, "verdict")["method"] == "length_matched(consistency)"  # no paper's table
 
 
 def test_all_records_leave_nothing_to_draw():
