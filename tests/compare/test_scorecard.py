@@ -59,6 +59,17 @@ def test_each_run_is_compared_with_the_one_that_differs_least(sweep):
     assert (found["records"], found["defect_auc"]) == (20, 0.75)
 
 
+def test_a_tenth_of_the_pool_is_taken_away(tmp_path):
+    """10 of 20 records and 9 of 18 are one share. The whole pool comes first; of the 9 one is not among its 10."""
+    for name, records, selected in (("part", 18, range(2, 11)), ("whole", 20, range(10))):
+        budget = {"data.sample": records, "selection.count": len(selected)}
+        scores = {"choices": {"method": "ifd"}, "scores": WORTH[:records], "selected": list(selected)}
+        run_folder(tmp_path / name, config=budget, table=None, **scores)
+    (found,) = scorecards(read_runs(tmp_path))
+    (told,) = found["agreement"]
+    assert told == {"differs": "data.sample=18", "rho": pytest.approx(1), "changed": pytest.approx(1 / 9)}
+
+
 def test_another_share_says_nothing_of_the_score(sweep):
     """The same scores at another share are no second run, and their larger subset is no change of the selection."""
     run_folder(

@@ -89,8 +89,18 @@ def changed(one: frozenset[str], other: frozenset[str], known: Collection[str]) 
 
 
 def _first(members: Sequence[ComparedRun]) -> ComparedRun:
-    """The run that differs from the others in the fewest settings: what they vary is seen one by one."""
-    return min(members, key=lambda run: (sum(len(_differing(run, other)) for other in members), run.seed, run.name))
+    """The run that differs from the others in the fewest settings: what they vary is seen one by one. Of several, one
+    with the most records: a part of a pool is seen from the whole."""
+
+    def order(run: ComparedRun) -> tuple[int, int, int, str]:
+        return sum(len(_differing(run, other)) for other in members), -len(run.scores), run.seed, run.name
+
+    return min(members, key=order)
+
+
+def _same_share(one: ComparedRun, other: ComparedRun) -> bool:
+    """Whether two runs select the same share: 200 of 2,000 records are as 180 of 1,800."""
+    return one.share == other.share or (one.ratio is not None and round(one.ratio, 4) == round(other.ratio or 0, 4))
 
 
 def _differing(one: ComparedRun, other: ComparedRun) -> dict[str, str]:
@@ -114,9 +124,9 @@ def _agreements(own: ComparedRun, members: Sequence[ComparedRun]) -> list[dict[s
     """What the other runs of a method differ in, and how far they agree. A run with another share has the scores of its
     twin with the same share, and another subset: it counts only where it has no twin, and then for its scores alone."""
     found: dict[str, dict[str, Any]] = {}
-    for run in sorted(members, key=lambda run: run.share != own.share):
+    for run in sorted(members, key=lambda run: not _same_share(own, run)):
         what = _differing(own, run) or ({"seed": str(run.seed)} if own.seed != run.seed else {})
-        differs, alike = ", ".join(f"{key}={value}" for key, value in what.items()), run.share == own.share
+        differs, alike = ", ".join(f"{key}={value}" for key, value in what.items()), _same_share(own, run)
         if run is not own and differs not in found and (differs or alike):
             found[differs] = {
                 "differs": differs or "nothing",
