@@ -58,9 +58,6 @@ class SentenceSimilarity(SentenceConstraint):
         super().__init__(threshold=limit, metric="cosine", compare_against_original=True)
         encoder()  # loaded now, not amid an attack's draws
 
-    def encode(self, sentences: Sequence[str]) -> torch.Tensor:
-        return sentence_vectors(sentences)
-
     def _score_list(self, starting_text: AttackedText, transformed_texts: list[AttackedText]) -> torch.Tensor:
         # TextAttack's own would encode the original once per candidate.
         if not transformed_texts:
