@@ -6,6 +6,7 @@ import io
 import json
 import math
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -74,13 +75,13 @@ def test_each_noise_on_several_instructions_by_hand(name):
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("dataset", ["sst2", "conll03", "scierc"])
+@pytest.mark.parametrize("dataset", INSTRUCTIONS)
 def test_the_instructions_of_a_data_set_need_no_fall_back(dataset, style, caplog):
-    """Eight instructions of unlike lengths: at omega 0.2 m is not the same for all, so that eq. 1 is evaluated and
-    lies inside (0, 1)."""
+    """Eight instructions of unlike lengths: under each omega of ANIT's sweep m is not the same for all, so that eq. 1 is
+    evaluated and lies inside (0, 1)."""
     raw = list(INSTRUCTIONS[dataset][style])
-    for name in ("truncation", "insertion", "replacement", "padding"):
-        noising = build(f"noising/{name}", omega=0.2, phi=1.0, seed=0)
+    for name, omega in product(("truncation", "insertion", "replacement", "padding"), (0.1, 0.2, 0.3, 0.4, 0.5)):
+        noising = build(f"noising/{name}", omega=omega, phi=1.0, seed=0)
         noisy = [noising.noisy(text, f"record {i}", raw={"dataset": dataset}) for i, text in enumerate(raw)]
         assert 0 < RuleDistortion()(raw, noisy) < 1
     assert "min-max normalisation says nothing" not in caplog.text

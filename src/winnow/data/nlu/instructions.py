@@ -340,7 +340,7 @@ INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "Name the topic of the following news report.",
             "Sort this news item into its category.",
             "What is the subject of this article?",
-            "Decide on the topic of the text.",
+            "Say which of the four topics, World, Sports, Business or Sci/Tech, the text is about.",
             "Give the section in which this report is printed.",
         ),
     },
@@ -363,8 +363,8 @@ INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "The maker of a computer wants to know what buyers like and dislike. Go through this sentence of a review "
             "and note each aspect with the words that express the opinion on it. Begin the note with positive, "
             "negative or neutral and a colon, then the aspect, a vertical bar, and the opinion words. Copy from the "
-            "text and do not add aspects that are only implied. Part the notes by semicolons. Without an opinion note "
-            "none.",
+            "text and do not add aspects that are only implied. Part the notes by semicolons. Where the sentence "
+            "holds no opinion at all, the note consists of the word none and of nothing else.",
             "Read the sentence about a notebook computer and look for words of praise and blame. For each of them "
             "find the thing that it refers to: keyboard, speed, support, operating system or whatever the text names. "
             "The answer lists sentiment, colon, thing, vertical bar, word of praise or blame, in the order of the "
