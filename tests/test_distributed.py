@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
 import torch.distributed as dist
+from lightning_fabric.plugins.environments import LightningEnvironment
 
-from winnow.distributed import PATIENCE, join
+from winnow.distributed import PATIENCE, join, rank
+from winnow.errors import UserError
 from winnow.trainer import make_trainer
 
 
@@ -20,6 +23,49 @@ def test_a_group_of_torchrun_is_patient(monkeypatch):
     monkeypatch.setattr(dist, "init_process_group", lambda **given: asked.append(given))
     join()
     assert asked == [{"timeout": PATIENCE}] and PATIENCE.days >= 7
+
+
+@pytest.mark.parametrize(
+    ("variables", "number"),
+    [
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "LOCAL_RANK": "2"}, 2),  # in the shell of `srun --pty`
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "LOCAL_RANK": "1"}, 3),
+        ({"RANK": "5", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2", "LOCAL_RANK": "1"}, 5),  # torchrun under srun
+        ({"NODE_RANK": "1"}, 1),
+        ({}, 0),
+    ],
+)
+def test_rank_is_that_of_who_started_the_process(monkeypatch, variables, number):
+    for variable in ("RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "LOCAL_RANK", "NODE_RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert rank() == number
+
+
+def slurm(monkeypatch, **variables):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # join writes into it
+    os.environ |= {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "winnow", "SLURM_NTASKS": "2", "SLURM_NODELIST": "localhost"}
+    os.environ |= {"SLURM_LOCALID": "1", "SLURM_PROCID": "1", "SLURM_NODEID": "0", **variables}
+
+
+def test_tasks_of_an_interactive_job_start_no_others(monkeypatch):
+    """Lightning leaves a job of this name to itself, and reads LOCAL_RANK to know whether it starts the processes."""
+    slurm(monkeypatch, SLURM_JOB_NAME="interactive", SLURM_STEP_NUM_TASKS="2", SLURM_NTASKS_PER_NODE="2")
+    monkeypatch.setattr(dist, "init_process_group", lambda **_: None)
+    join()
+    assert LightningEnvironment().creates_processes_externally and LightningEnvironment().local_rank() == 1
+
+
+def test_slurm_without_srun_and_without_tasks_a_machine(monkeypatch):
+    slurm(monkeypatch, SLURM_STEP_NUM_TASKS="2")
+    with pytest.raises(UserError, match="--ntasks-per-node=2"):
+        join()
+    slurm(monkeypatch, SLURM_NTASKS_PER_NODE="2")
+    del os.environ["SLURM_STEP_NUM_TASKS"]
+    with pytest.raises(UserError, match="write srun before the command"):
+        make_trainer({"accelerator": "cpu", "strategy": "ddp", "devices": 2}, logger=False)
 
 
 def test_a_child_of_lightnings_launcher_ends_with_its_parent(monkeypatch):

@@ -47,11 +47,17 @@ def rank() -> int:
         value = os.environ.get(variable, "")
         return int(value) if value.isdigit() else None
 
-    for variable in ("RANK", "SLURM_PROCID"):
+    for variable in ("RANK", *(["SLURM_PROCID"] if _started_by_srun() else [])):
         if number(variable) is not None:
             return number(variable)
     # Lightning's launcher: the first process of a further machine has no LOCAL_RANK yet, but a NODE_RANK.
     return number("LOCAL_RANK") or number("NODE_RANK") or 0
+
+
+def _started_by_srun() -> bool:
+    """Whether srun started several tasks, of which this is one. The shell of `srun --pty` and `salloc` has Slurm's other
+    variables too, and a batch script all but this one."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def is_leader() -> bool:
@@ -72,10 +78,15 @@ def join() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _take_gpu(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group(timeout=PATIENCE)
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # which a batch script outside of srun does not have
+    elif _started_by_srun():
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
-        job = SLURMEnvironment()
+        try:
+            job = SLURMEnvironment()
+        except RuntimeError as error:  # the number of tasks is given, but not how many a machine has
+            raise UserError(f"Slurm's settings: {error}") from error
+        # In a job named `bash` or `interactive` Lightning looks for these, and would start processes of its own.
+        os.environ["LOCAL_RANK"], os.environ["NODE_RANK"] = str(job.local_rank()), str(job.node_rank())
         _take_gpu(job.local_rank())
         place = f"tcp://{job.main_address}:{job.main_port}"
         dist.init_process_group(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -81,9 +83,15 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us
     try:
         trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"The trainer settings {settings} cannot be used on this machine: {message}") from error
+    by_slurm = isinstance(getattr(trainer.strategy, "cluster_environment", None), SLURMEnvironment)
+    if by_slurm and trainer.world_size > 1 and "SLURM_STEP_NUM_TASKS" not in os.environ:
+        raise UserError(
+            f"The Slurm job has {trainer.world_size} tasks, but srun did not start this process, which would wait for "
+            f"the others for ever: write srun before the command."
+        )
     if settings.get("profiler"):  # its report is a log message, which is hidden otherwise
         logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)
     if isinstance(trainer.strategy, DDPStrategy):

@@ -13,6 +13,7 @@ from winnow.errors import UserError
 from winnow.tracking.loggers import LoggerTracker
 
 KEYS = {"train/loss", "scores/mean", "scores/null", "delta/ifeval/exact_match,strict-match", "stages/score/seconds"}
+KEYS |= {"delta/humaneval/pass@1"}
 
 
 def fill(tracker) -> None:
@@ -23,6 +24,7 @@ def fill(tracker) -> None:
         tracker.log_scores([1.0, None, 2.0])
         tracker.log_table("best", ["id"], [["a"]])
         tracker.summary({"stages/score/seconds": 2, "stages/score/status": "computed"})
+        tracker.summary({"delta/humaneval/pass@1": 0.5})
         tracker.summary({"delta/ifeval/exact_match,strict-match": 0.25, "verdict/ifeval": "tie", "nothing": None})
 
 
@@ -56,7 +58,10 @@ def test_mlflow_reads_back(tmp_path):
         build("tracking/mlflow", folder=tmp_path / "run", config={"seed": 1}, uri=uri, name="n", group="g", tags=["t"])
     )
     (run,) = mlflow.MlflowClient(uri).search_runs(["1"])
-    assert set(run.data.metrics) == {key.replace(",", " ") for key in KEYS} and run.info.status == "FINISHED"
+    assert (
+        set(run.data.metrics) == {key.replace(",", " ").replace("@", " at ") for key in KEYS}
+        and run.info.status == "FINISHED"
+    )
     assert run.data.tags["group"] == "g" and run.data.params["seed"] == "1"
 
 

@@ -96,8 +96,8 @@ class LoggerTracker(Tracker):
 
     def _log(self, values: Mapping[str, Any]) -> None:
         numbers = {
-            # MLflow takes no comma in a name (`exact_match,strict-match`).
-            key.replace(",", " ") if isinstance(self.logger, MLFlowLogger) else key: float(value)
+            # MLflow takes no comma in a name (`exact_match,strict-match`), and leaves out the sign of `pass@1`.
+            key.replace(",", " ").replace("@", " at ") if isinstance(self.logger, MLFlowLogger) else key: float(value)
             for key, value in values.items()
             if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         }
