@@ -55,8 +55,8 @@ def rank() -> int:
 
 
 def _started_by_srun() -> bool:
-    """Whether srun started several tasks, of which this is one. The shell of `srun --pty` and `salloc` has Slurm's other
-    variables too, and a batch script all but this one."""
+    """Whether srun started several tasks, of which this is one. The shell of `srun --pty` and `salloc` and a batch
+    script have Slurm's other variables too."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from composed import CONF, config
 
-POOLS = ["alpaca", "alpaca_gpt4", "alpagasus", "dolly", "flan_cot", "lima", "sharegpt", "wizardlm"]
+POOLS = ["alpaca", "alpaca_gpt4", "alpagasus", "dolly", "flan_cot", "lima", "sharegpt", "wizardlm", "wizardlm_filtered"]
 NLU = ["agnews", "conll03", "lap14", "nyt", "ontonotes", "rest14", "scierc", "sst2", "webnlg"]
 
 
