@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from composed import build, config
@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from winnow import commands
+from winnow.__main__ import main
 from winnow.config import COMMANDS, POSITIVE, SHARES, _check_value, arguments, check, check_values
 from winnow.errors import UserError
 from winnow.messages import user_sentence
@@ -50,6 +51,8 @@ from winnow.messages import user_sentence
         (["+tuning.lora.r=3"], "tuning.lora is no setting"),
         (["method=aifd", "+attack.use.checklist.serch=greedy"], "method.attacks.checklist.serch is no setting; did"),
         (["~template.name"], "template.name is missing; give template.name=..."),
+        (["~tuning"], "tuning is missing: write tuning=none."),
+        (["~method"], "method is missing: leave ~method out."),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -85,12 +88,20 @@ def test_what_is_documented_passes(overrides):
         ("experiment=ifd/mian", "experiment=ifd/mian is no option; did you mean experiment=ifd/main? Known are "),
         ("+experiment=ifd/main", "experiment is a key already: write experiment=... without the plus."),
         ("+selection.ratio=0.2", "selection.ratio is a key already: write selection.ratio=... without the plus."),
-        ("data@start.pool=alpaca", "Could not override 'data@start.pool'. Did you mean to override one of data,"),
+        ("+method=ifd", "method is a key already: write method=... without the plus."),
+        ("++method=ifd", "method is a key already: write method=... without the plus."),
+        ("data@start.pool=alpaca", "data@start.pool is a part of another option: give start=pool with it."),
+        ("selection@selection.around=tpo", "selection@selection.around is a part of another option: give selection=eq"),
+        ("data@targt=dolly", "Could not override 'data@targt'. Did you mean to override one of data, data@target?"),
+        ("data@target=dollly", "data@target=dollly is no option; did you mean data@target=dolly? Known are "),
+        ("backbone@scorer=gpt3", "backbone@scorer=gpt3 is no option; did you mean backbone@scorer=gpt2? Known are "),
+        ("hydra/launcher=joblb", "hydra/launcher=joblb is no option; did you mean hydra/launcher=joblib? Known are "),
     ],
 )
-def test_an_override_that_hydra_cannot_use_is_one_sentence(override, told):
+def test_an_override_that_hydra_cannot_use_is_one_sentence(override, told, monkeypatch):
     """Hydra's own advice, to put a plus before it, ends in an unknown argument: it is not given. Nor is a shared base
     (`_base`) an option."""
+    monkeypatch.setattr(sys, "argv", ["winnow", override])
     with pytest.raises(HydraException) as caught:
         config(override)
     sentence = user_sentence(caught.value)
@@ -124,6 +135,15 @@ def test_a_marked_type_is_the_type_it_marks():
         _check_value("a.count", "ten", kind)
 
 
+def test_a_type_that_cannot_be_read_is_any():
+    """`numpy` stands for what a type checker alone imports."""
+
+    def made(rows) -> None: ...
+
+    made.__annotations__["rows"] = "numpy.ndarray | None"
+    assert arguments(made) == {"rows": (Any, False)}
+
+
 def test_build_is_the_option_with_changes():
     """`${seed}` is that of the whole configuration: 0, or what the override says; an unknown argument is a sentence."""
     above = [build("method/ifd", **changes).filters[0] for changes in ({}, {"strict": True})]
@@ -155,6 +175,25 @@ def test_help_is_quick_and_says_what_hydra_would(tmp_path):
     assert all(f"  {name} " in ours.stdout and callable(getattr(commands, name)) for name in COMMANDS)
 
 
+@pytest.mark.parametrize(("word", "meant"), [("--verison", "--version"), ("help", "--help")])
+def test_a_flag_that_is_nearly_one(word, meant, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["winnow", word])
+    with pytest.raises(SystemExit, match=f"^error: {word} is no argument; did you mean `winnow {meant}`"):
+        main()
+
+
+def test_a_command_that_cannot_know_what_is_meant(tmp_path):
+    """A table nearly named; a store of one's own, whose runs may lie anywhere."""
+    with pytest.raises(UserError, match="found consistency/tabel1; did you mean consistency/table1"):
+        commands.table(["consistency/tabel1"])
+    (tmp_path / "passes" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"--free unused: give --runs FOLDER, .* with the store {tmp_path} lie"):
+        commands.store([str(tmp_path), "--free", "unused"])
+    assert (tmp_path / "passes" / "a").is_dir()
+    commands.store([str(tmp_path), "--free", "unused", "--runs", str(tmp_path)])
+    assert not (tmp_path / "passes" / "a").exists()
+
+
 def test_a_missing_file_is_said_before_torch_is_imported(tmp_path):
     code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from winnow.__main__ import main; main()"
     words = ["data=file", "data.path=gone.jsonl", "paths.run=run"]
@@ -174,6 +213,11 @@ def test_a_missing_file_is_said_before_torch_is_imported(tmp_path):
             ["start=model", "start.path=gone"],
             "gone does not exist: give a file or folder that is there with start.",
         ),
+        (["data.exclude=gone"], "gone does not exist: give a file or folder that is there with data.exclude="),
+        (["data@target=file", "target.path=gone"], "gone does not exist: give a file or folder that is there with "),
+        (["method=column", "method.path=gone"], "gone does not exist: give a file or folder that is there with "),
+        (["evaluation=ifeval", "paths.eval=gone"], "with evaluation.mirror=..."),
+        (["evaluation=nlu", "evaluation.path=gone"], "with evaluation.path=..."),
     ],
 )
 def test_values_are_checked_before_any_target_is_imported(words, sentence):

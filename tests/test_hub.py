@@ -70,6 +70,7 @@ def test_the_subset_as_parquet_and_as_the_chats_that_trainers_read(run, sent, ca
 
 
 def test_the_card_says_what_it_is(run):
+    """Where the backbone lies is not said; another one that scored is."""
     commands.publish([str(run)])
     card = (run / "publish" / "dataset" / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
@@ -78,7 +79,12 @@ def test_the_card_says_what_it_is(run):
     assert "whose licence holds for them" in card
     lines = card.split("```yaml\n")
     assert yaml.safe_load(lines[1].split("```")[0])["datasets"][0]["type"] == "chat_template"
-    assert yaml.safe_load(lines[2].split("```")[0])["dataset"] == "subset"
+    assert yaml.safe_load(lines[2].split("```")[0])["dataset"] == "subset" and "; backbone: tiny; " in card
+    made = json.loads((run / "run_card.json").read_text())
+    made["config"]["scorer"] = {"name": "org/scorer"}
+    (run / "run_card.json").write_text(json.dumps(made))
+    commands.publish([str(run)])
+    assert "; backbone: org/scorer; " in (run / "publish" / "dataset" / "README.md").read_text()
 
 
 RESULTS = {

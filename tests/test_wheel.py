@@ -67,6 +67,15 @@ def test_the_wheel_runs_from_an_empty_folder(installed, tmp_path):
     assert (tmp_path / "run" / "scores.parquet").is_file() and (tmp_path / "run" / "selection.json").is_file()
 
 
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package(installed):
+    """The hashes of the code among them: without these every fingerprint would be another. A link is not followed."""
+    (site,) = (installed.parent / "lib").glob("python*/site-packages")
+    source = REPOSITORY / "src"
+    files = [file.relative_to(source) for file in (source / "winnow").rglob("*") if file.is_file()]
+    assert {str(file) for file in files if file.suffix != ".pyc" and not (site / file).is_file()} == set()
+
+
 def test_every_dependency_is_pinned_within_its_bounds():
     """requirements.txt holds one version of everything that the wheel asks for, and it is the oldest that is allowed:
     no older one has been tried. The extras that set-up does not install are free."""

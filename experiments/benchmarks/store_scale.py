@@ -3,10 +3,12 @@
     python experiments/benchmarks/store_scale.py                    # 10,000, 100,000 and 1,000,000 records
     python experiments/benchmarks/store_scale.py --sizes 10000 --scored 20
 
-A record has 20 to 100 losses, as an answer of so many tokens. Parts of 2,000 rows are written, as a pass on a GPU
-flushes them, and merged when the pass ends. Each step runs in a process of its own. Extra memory is its peak resident
-memory, less what is resident before; from /proc, so Linux only. `missing` and `read` are what a pool does whose
-records are all there. `checksums`: the share of it that goes into hashing. Seconds are those of the processor.
+A record has 20 to 100 losses, as an answer of so many tokens, and a vector of 576 half-precision numbers, as wide as
+the packaged backbone's. Parts of 2,000 rows are written, as a pass on a GPU flushes them, and merged when the pass
+ends. Each step runs in a process of its own. Extra memory is its peak resident memory, less what is resident before;
+from /proc, so Linux only. `missing` and `read`, without the vectors, are what a pool does whose records are all there;
+`vectors` is what a method does that asks for them. `checksums`: the share of it that goes into hashing. Seconds are
+those of the processor.
 
 At last IFD's two passes score `--scored` embedded records with the packaged backbone, from an empty store: what share
 of the time goes into checksums, of the columns and of the unpacked backbone.
@@ -33,8 +35,9 @@ from winnow.store import files
 from winnow.store.artifacts import Store
 from winnow.store.columns import Columns
 
-PART = 2000
-SCHEMA = pa.schema([("id", pa.string()), ("nll", pa.list_(pa.float32())), ("flag", pa.string())])
+PART, WIDTH = 2000, 576
+OWN = {"id": pa.string(), "nll": pa.list_(pa.float32()), "flag": pa.string()}
+SCHEMA = pa.schema(OWN | {"vector": pa.list_(pa.float16())})
 
 
 def record_ids(n: int) -> list[str]:
@@ -48,7 +51,9 @@ def append(columns: Columns, ids: list[str]) -> None:
             some = missing[start : start + PART]
             ends = np.concatenate([[0], np.cumsum(draw.integers(20, 101, len(some)))]).astype(np.int32)
             losses = pa.ListArray.from_arrays(ends, draw.random(ends[-1], np.float32))
-            columns.append(pa.table([some, losses, pa.nulls(len(some), pa.string())], SCHEMA))
+            ends = np.arange(0, len(some) * WIDTH + 1, WIDTH, np.int32)
+            vectors = pa.ListArray.from_arrays(ends, draw.random(ends[-1], np.float32).astype(np.float16))
+            columns.append(pa.table([some, losses, pa.nulls(len(some), pa.string()), vectors], schema=SCHEMA))
         columns.finish()
 
 
@@ -81,7 +86,7 @@ def measure(folder: str, step: str, n: int) -> dict:
     elif step == "missing":
         assert columns.missing(tenth) == []
     else:
-        assert len(columns.read(tenth)) == n // 10
+        assert len(columns.read(tenth, OWN if step == "read" else ["id", "vector"])) == n // 10
     numbers = {"seconds": round(time.process_time() - begin, 2), "extra_mib": round(resident_mib("VmHWM") - before)}
     if step == "append":
         found = list((columns.path / "parts").iterdir())
@@ -126,7 +131,7 @@ def main() -> None:
     for n in asked.sizes:
         numbers[n] = {}
         with tempfile.TemporaryDirectory() as folder:
-            for step in ("append", "missing", "read"):
+            for step in ("append", "missing", "read", "vectors"):
                 numbers[n][step] = apart("--one", folder, step, n)
                 print(n, step, numbers[n][step], flush=True)
     save("store_scale", {"sizes": numbers, "scoring": scoring(asked.scored)})

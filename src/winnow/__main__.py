@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,8 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"Winnow {winnow.__version__}")
         return
+    if meant := get_close_matches(" ".join(sys.argv[1:]), ("--help", "--version"), 1, 0.8):
+        sys.exit(f"error: {sys.argv[1]} is no argument; did you mean `winnow {meant[0]}`?")
     quiet()  # before the imports: then libraries begin to talk
     from winnow.messages import user_sentence
     from winnow.sweeps.summary import SWEEPS

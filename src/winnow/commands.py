@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from winnow.config import CONF, choices
+from winnow.config import CONF, choices, instead
 from winnow.errors import UserError
 from winnow.reproduce.collect import jobs_below, scale_of
 from winnow.sweeps.summary import table_name
@@ -26,9 +26,8 @@ def table(words: Sequence[str]) -> None:
     names, options = _options(parser.parse_args(words).words, "scale", "runs", "to")
     known = experiments()
     if len(names) != 1 or names[0] not in known:
-        raise UserError(
-            f"winnow table wants one experiment, found {' '.join(names) or 'none'}: choose {', '.join(known)}."
-        )
+        found = " ".join(names)
+        raise UserError(f"winnow table wants one experiment, found {found or 'none'}{instead(found, known, '')}")
     from winnow.reproduce.publish import publish
 
     settings = table_settings(names[0])
@@ -145,18 +144,17 @@ def store(words: Sequence[str]) -> None:
     --runs was made with, but for attacked prompts; what a stage uses counts when the stage has ended. What another
     process is writing stays. A run computes again what it misses.
     """
-    parser = _parser(store)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/store"), help="by default outputs/store")
+    parser, home = _parser(store), Path("outputs")
+    parser.add_argument("folder", nargs="?", type=Path, default=home / "store", help="by default outputs/store")
     parser.add_argument("--free", nargs="+", default=[], metavar="WHAT", help="kinds, fingerprints, or unused")
-    parser.add_argument("--runs", type=Path, default=Path("outputs"), help="the runs that count; by default outputs")
+    parser.add_argument("--runs", type=Path, help="the runs that count; by default outputs")
     given = parser.parse_args(words)
     from winnow.store import contents
 
-    print(
-        "\n".join(
-            [*contents.free(given.folder, given.free, given.runs), *contents.summary_lines(given.folder, given.runs)]
-        )
-    )
+    if contents.UNUSED in given.free and given.runs is None and given.folder != home / "store":
+        raise UserError(f"--free unused: give --runs FOLDER, below which all runs with the store {given.folder} lie.")
+    place = given.folder, given.runs or home
+    print("\n".join([*contents.free(given.folder, given.free, place[1]), *contents.summary_lines(*place)]))
 
 
 def publish(words: Sequence[str]) -> None:

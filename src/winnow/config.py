@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import math
 import re
 import types
 import typing
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -40,6 +38,8 @@ POSITIVE = (  # above 0
     *("tuning.epochs", "tuning.max_steps", "tuning.batch_size", "tuning.micro_batch_size", "tuning.learning_rate"),
     *("evaluation.limit", "evaluation.batch_size"),
 )
+PATHS = ("data.path", "data.exclude", "target.path", "target.exclude", "method.path")  # of files and folders here
+STAGE_PATHS = {"tune": ("start.path", "start.pool.path"), "evaluate": ("evaluation.mirror", "evaluation.path")}
 COMMANDS = ("compare", "dashboard", "table", "card", "lds", "store", "audit", "answer", "publish")  # of winnow.commands
 LARGEST_SEED = 2**32 - 1  # scikit-learn's k-means takes none above it, and none below 0
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "keys"}
@@ -130,9 +130,13 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Raises UserError for the first number out of range and the first path that is not there. Imports no target."""
+    """Raises UserError for the first group that was deleted, the first number out of range and the first path that is
+    not there. Imports no target."""
     from omegaconf import OmegaConf
 
+    for group in sorted({path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "hydra", *cfg}):
+        cure = f"write {group}=none" if "none" in choices(group) else f"leave ~{group} out"
+        raise UserError(f"{group} is missing: {cure}.")
     for key, kind in KEYS.items():
         _check_value(key, OmegaConf.select(cfg, key), kind)
     if not 0 <= cfg.seed <= LARGEST_SEED:
@@ -143,7 +147,7 @@ def check_values(cfg: DictConfig) -> None:
         if number and not 0 < value <= (1 if key in SHARES else math.inf):
             most = " and at most 1; 0.05 is 5 percent" if key in SHARES else ""
             raise UserError(f"{key}={value} must be above 0{most}.")
-    for key in ("data.path", *(("start.path", "start.pool.path") if "tune" in cfg.stages else ())):
+    for key in (*PATHS, *(one for stage in STAGE_PATHS if stage in cfg.stages for one in STAGE_PATHS[stage])):
         path = OmegaConf.select(cfg, key)
         if isinstance(path, str) and path != "None" and not Path(path).expanduser().exists():
             raise UserError(f"{path} does not exist: give a file or folder that is there with {key}=...")
@@ -152,8 +156,8 @@ def check_values(cfg: DictConfig) -> None:
 def arguments(target: Callable) -> dict[str, tuple[Any, bool]]:
     """Argument -> (type, whether it has a default) of a function or class; "**" for one that takes any name.
 
-    A class that hands further arguments on takes those of the class above it. A name that cannot be read stands for
-    any type.
+    A class that hands further arguments on takes those of the class above it. An annotation that cannot be read, as it
+    has a name that only a type checker imports, stands for any type.
     """
     found: dict[str, tuple[Any, bool]] = {}
     for maker, own in signatures(target):
@@ -167,18 +171,13 @@ def arguments(target: Callable) -> dict[str, tuple[Any, bool]]:
 
 def _type(annotation: Any, maker: Callable) -> Any:
     if isinstance(annotation, str):
-        # A name that only a type checker imports stands for any type.
-        annotation = eval(annotation, {}, defaultdict(lambda: _AnyType, {**vars(builtins), **maker.__globals__}))
+        try:
+            annotation = eval(annotation, maker.__globals__)
+        except Exception:  # whatever the missing name leads to
+            return Any
     if typing.get_origin(annotation) is typing.Annotated:  # Free[int] takes what int takes
         return annotation.__origin__
     return Any if annotation is inspect.Parameter.empty else annotation
-
-
-class _AnyType:
-    """Any type, and any type of something."""
-
-    def __class_getitem__(cls, _: Any) -> type[_AnyType]:
-        return cls
 
 
 def _walk(key: str, node: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -60,10 +61,11 @@ def announce(parts: Parts, data: dict[str, Any]) -> None:
     }
     extra = [f"{data[key]} {word}" for key, word in words.items() if data[key]]
     note = f" ({', '.join(extra)})" if extra else ""
+    scorer = f", scored by {parts.scorer.source.name}" if parts.scorer is not parts.runner else ""
     aim = f" | target {data['target']['source']}, {data['target']['n_records']} records" if "target" in data else ""
     print(
         f"Winnow: {', '.join(parts.stages)} | method {parts.method.name} | pool {data['source']}, "
-        f"{data['n_records']} records{note}{aim} | backbone {source.name}, {source.dtype}",
+        f"{data['n_records']} records{note}{aim} | backbone {source.name}, {source.dtype}{scorer}",
         flush=True,
     )
     if data["unread"]:
@@ -125,9 +127,9 @@ def sweep_lines(folder: Path, jobs: Sequence[Mapping[str, Any]], table: Mapping[
     if runs:
         lines.append(f"  dashboard  {write_dashboard(folder)}")
     if any(run.metrics for run in runs):
-        lines.append(f"  next       winnow compare {folder}")
+        lines.append(f"  next       winnow compare {quote(str(folder))}")
     if table is not None and runs:
-        lines.append(f"             winnow table {table_name(table)} runs={folder}")
+        lines.append(f"             winnow table {table_name(table)} {quote(f'runs={folder}')}")
     return ["", *lines]
 
 
@@ -150,6 +152,8 @@ def standing_lines(runs: Sequence[ComparedRun]) -> list[str]:
             if row["against"] is not None:
                 line += f"  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] against {row['against']}: "
                 line += JUDGED[row["verdict"]]
+            if row["no_verdict"]:
+                line += f"  no verdict: {row['no_verdict']}"
             lines.append(line)
     more = len(comparisons) - COMPARISONS_SHOWN
     return [*lines, *([f"and {more} more comparisons"] if more > 0 else [])]
@@ -163,7 +167,7 @@ def trial_lines(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     if "best_params" not in found:
         return []
-    settings = " ".join(f"{key}={show_number(value)}" for key, value in found["best_params"].items())
+    settings = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
     for job in jobs:
         path = Path(job["folder"]) / CARD
         card = read_json(path, "config", "results") if path.is_file() else {"config": {}, "results": {}}

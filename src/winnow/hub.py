@@ -141,7 +141,8 @@ def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
 
 
 def _dataset_card(run: Path, card: Mapping[str, Any], manifest: Mapping[str, Any], count: int) -> str:
-    backbone, pool = card["config"]["backbone"]["name"], pool_name(card)
+    pool, scorer = pool_name(card), (card["config"].get("scorer") or card["config"]["backbone"])["name"]
+    scorer = Path(scorer).name if Path(scorer).expanduser().is_dir() else scorer  # of a folder here not where it lies
     front = [
         "---",
         "tags: [winnow, instruction-tuning]",
@@ -151,7 +152,7 @@ def _dataset_card(run: Path, card: Mapping[str, Any], manifest: Mapping[str, Any
     ]
     facts = [
         f"- pool: {pool}, {manifest['n_records']} records, fingerprint {card['data']['fingerprint']}",
-        f"- method: {manifest['method']}; backbone: {backbone}; scored: {manifest['n_valid']}; selected: {count}",
+        f"- method: {manifest['method']}; backbone: {scorer}; scored: {manifest['n_valid']}; selected: {count}",
         "- `data/train.parquet`: id, score, rank (1 is the best), texts and messages of the selected records",
         "- `scores.parquet`: score and components of every record of the pool, without its texts",
         f"- `{FILE}`: the selected records as chats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.config import COMMANDS, choices, instead
+from winnow.config import COMMANDS, CONF, choices, instead
 from winnow.errors import NO_MEMORY, UserError, login, system_error
 
 # What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
@@ -69,19 +70,34 @@ def _composition(error: Exception) -> str:
     """What Hydra says of an override that it cannot use, in one sentence and with what was perhaps meant."""
     text = " ".join((str(error) or str(error.__cause__)).split())  # Hydra at times puts the message into the cause only
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        group, _, choice = error.missing_cfg_file.partition("/")
-        return f"{group}={choice} is no option{instead(choice, error.options or choices(group), group, '=')}"
+        file = error.missing_cfg_file  # data/x, experiment/x/y, hydra/launcher/x
+        group, _, choice = file.rpartition("/") if file.startswith("hydra/") else file.partition("/")
+        given = (word.lstrip("+").partition("=")[::2] for word in sys.argv[1:])
+        key = next((key for key, value in given if key.split("@")[0] == group and choice in value.split(",")), group)
+        return f"{key}={choice} is no option{instead(choice, error.options or choices(group), key, '=')}"
     key = re.match(r"Could not override '(.+?)'", text)
+    if key and (needs := _owners(key[1])):
+        return f"{key[1]} is a part of another option: give {' or '.join(needs)} with it."
     if key and isinstance(error.__cause__, OmegaConfBaseException):
         cause = error.__cause__
         parent, _, _ = str(cause.full_key).rpartition(".")
         return f"{key[1]} is no key{instead(str(cause.key), map(str, cause.parent_node), parent)}"
     key = re.match(
-        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w@/]+(?:\.\w+)*)", text
+        r"(?:Could not append to config\. An item is already at '|Multiple values for |(?=\S+ appears more than once)|"
+        r"force-add of config groups is not supported: '\+\+)([\w@/]+(?:\.\w+)*)",
+        text,
     )
     if key:
         return f"{key[1]} is a key already: write {key[1]}=... without the plus."
     return re.sub(r"\s*To append to your default list use \S+", "", text)  # which ends in a TypeError
+
+
+def _owners(key: str) -> list[str]:
+    """The choices that have a part of their own: `start=pool` for data@start.pool."""
+    group, _, place = key.partition("@")
+    owner, _, part = place.partition(".")
+    files = {f"{owner}={one}": CONF / owner / f"{one}.yaml" for one in choices(owner)} if part else {}
+    return [one for one, file in files.items() if f"{group}@{part}:" in file.read_text(encoding="utf-8")]
 
 
 def _unreadable(override: str) -> str:

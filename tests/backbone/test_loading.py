@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from architectures import ARCHITECTURES, tiny_architecture
 from composed import build
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_model
-from transformers import AttentionInterface, AutoModelForCausalLM, T5Config
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from winnow.backbone import memory
@@ -93,8 +94,12 @@ def test_logits_that_are_not_finite(folder):
 
 def test_adapter_folder(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
-    with pytest.raises(UserError, match="is an adapter of some/base, not a model.*start=model start.path="):
+    with pytest.raises(UserError, match="is an adapter, not a model: set backbone.name to some/base.*start.path=/"):
         backbone(name=str(folder)).identity  # noqa: B018
+    for content, told in (("{}", "lacks base_model_name_or_path"), ("{", "cannot be read")):
+        (folder / "adapter_config.json").write_text(content)
+        with pytest.raises(UserError, match=f"adapter_config.json {told}.*; it is an adapter's: set backbone.name to"):
+            backbone(name=str(folder)).identity  # noqa: B018
 
 
 def test_adapter_of_the_hub(folder, tmp_path):
@@ -109,11 +114,37 @@ def test_adapter_of_the_hub(folder, tmp_path):
         source.load()
 
 
-def test_pickled_weights_only(folder):
+def test_no_weights_or_pickled_ones_only(folder):
     (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pytorch_model.bin.*safe_serialization=True"):
-        backbone(name=str(folder)).load()
+    for _ in range(2):
+        with pytest.raises(UserError, match="pytorch_model.bin.*safe_serialization=True"):
+            backbone(name=str(folder)).check_window(1, "")
+        torch.save({}, folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("a/b does not appear to have a file named config.json."), "a/b is an adapter, not a model"),
+        (OSError("or do not set `use_safetensors=True`."), "pytorch_model.bin.*safe_serialization=True"),
+        (Exception("data did not match any variant"), "could not be loaded by AutoConfig: data did not match"),
+    ],
+)
+def test_what_the_hub_lacks(monkeypatch, error, told):
+    """In the words of transformers and tokenizers. Memory that ended is no fault of the model."""
+    load = Mock(side_effect=[error, MemoryError])
+    monkeypatch.setattr(AutoConfig, "from_pretrained", load)
+    monkeypatch.setattr("transformers.utils.find_adapter_config_file", lambda name, revision: name)
+    with pytest.raises(UserError, match=told):
+        backbone(name="a/b").check_window(1, "")
+    with pytest.raises(MemoryError):
+        backbone(name="a/b").check_window(1, "")
+
+
+def test_a_tokenizer_that_was_cut(folder):
+    (folder / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(UserError, match="could not be loaded by AutoTokenizer: "):
+        backbone(name=str(folder)).tokenizer  # noqa: B018
 
 
 def test_no_tokenizer(folder):
@@ -130,12 +161,13 @@ def test_no_end_token(folder):
         backbone(name=str(folder)).tokenizer  # noqa: B018
 
 
-def test_padding_token_without_an_embedding(folder):
-    """A padding token that was added to the tokenizer alone gets the number 259; the model has rows 0 to 258."""
+@pytest.mark.parametrize("kind", ["pad", "bos"])
+def test_special_token_without_an_embedding(folder, kind):
+    """A token that was added to the tokenizer alone gets the number 259; the model has rows 0 to 258."""
     tokenizer = backbone(name=str(folder)).tokenizer
-    tokenizer.add_special_tokens({"pad_token": "<|new|>"})
+    tokenizer.add_special_tokens({f"{kind}_token": "<|new|>"})
     tokenizer.save_pretrained(folder)
-    with pytest.raises(UserError, match=r"has 259 embeddings, but its tokenizer's pad_token '<\|new\|>' is token 259"):
+    with pytest.raises(UserError, match=rf"has 259 embeddings, .* tokenizer's {kind}_token '<\|new\|>' is token 259"):
         backbone(name=str(folder)).tokenizer  # noqa: B018
 
 
@@ -182,6 +214,7 @@ def test_load_tries_once(folder, monkeypatch):
 
 def test_an_encoder_decoder_model_is_one_sentence(tmp_path):
     T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=32).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(UserError, match="could not be loaded by AutoModelForCausalLM: .*T5Config"):
         _ = backbone(name=str(tmp_path)).skeleton
 

@@ -36,6 +36,12 @@ def run(tmp_path):
     return tmp_path
 
 
+def test_changed_scores_are_refused(run):
+    (run / "scores.parquet.sha256").write_text("0  scores.parquet\n")
+    with pytest.raises(UserError, match="scores.parquet is damaged"):
+        write_audit(run)
+
+
 def test_measures_and_sheet(run, capsys):
     """Means 0.8, 4 and 2 over three prompts; the similarity falls as the ratio rises (rho -1), the distance rises with
     it (1). The sheet has the three prompts, a text like a formula is disarmed, and nothing is rated yet."""

@@ -12,6 +12,8 @@ from run_folders import run_folder
 from winnow.compare.dashboard import alike, content, jaccard, read_runs, share_name, spearman, write_dashboard
 from winnow.compare.plots import looks
 from winnow.errors import UserError
+from winnow.pages.report import write_report
+from winnow.store.files import write_sum
 from winnow.sweeps.summary import note_failure
 
 
@@ -107,6 +109,31 @@ def test_seeds_are_one_row_that_leads_to_their_reports(tmp_path):
     assert [(row.name, row.values["t/acc"]) for row in rows] == [("ifd, 30%", 0.7), ("ifd, 10%", pytest.approx(0.5))]
     assert page["links"]["b"] == "b/report.html" and list(page["colours"]) == ["ifd"]
     assert [share_name(one) for one in ("count=500", "")] == ["500 records", "all"]
+
+
+def test_a_budget_of_answer_tokens_says_so(tmp_path):
+    """20,000 tokens are no 20,000 records, nor a tenth of the tokens a tenth of the records."""
+    for place, (key, value) in enumerate((("count", 20000), ("ratio", 0.1))):
+        budget = {f"selection.{key}": value, "selection.budget": "answer_tokens"}
+        run_folder(tmp_path / f"{place}", config=budget, table=None)
+    assert [share_name(run.share) for run in read_runs(tmp_path)] == [
+        "20000 answer tokens",
+        "10% of the answer tokens",
+    ]
+
+
+def test_a_file_with_another_checksum_is_refused(folder):
+    """Dashboard and report read a file whose checksum is right or absent, and none that was changed behind it."""
+    for name in ("selection.json", "scores.parquet"):
+        file = folder / "a" / name
+        before = file.read_bytes()
+        write_sum(file)
+        assert read_runs(folder)
+        file.write_bytes(before + b" ")
+        for read in (lambda: read_runs(folder), lambda: write_report(folder / "a")):
+            with pytest.raises(UserError, match=f"a/{name} is damaged: {name}.sha256 .* has another checksum"):
+                read()
+        file.write_bytes(before)
 
 
 def test_error_bars_are_the_paired_interval(tmp_path):

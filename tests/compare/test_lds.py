@@ -89,6 +89,30 @@ def test_a_score_that_is_the_worth_predicts_it(sweep):
     assert found["length"]["score"]["p"] > 0.05 > found["ifd"]["score"]["p"]
 
 
+def test_a_subset_is_one_point(sweep):
+    """The first subset again: an earlier run of its seed counts for nothing, one of another seed for the mean, which
+    here is the value itself. Points and intervals stay as they are."""
+    before = lds(read_runs(sweep))
+    first = next(run for run in read_runs(sweep) if run.name == "random-0")
+    chosen = [int(one.removeprefix("record ")) for one in first.subset]
+    for name, seed, value in (("earlier", 0, 99.0), ("seed", 1, first.metrics[KEY]["value"])):
+        run_folder(
+            sweep / f"random-{name}",
+            seed=seed,
+            started="2025-01-01T12:00:00+00:00",
+            metrics={KEY: value},
+            scores=[0.5] * RECORDS,
+            selected=chosen,
+            config={"method.seed": 0, "selection.count": 5, "tuning.seed": seed},
+            table=None,
+        )
+    for folder in sweep.glob("random-[0-9]*"):
+        card = json.loads((folder / "run_card.json").read_text())
+        card["config"]["tuning"] = {"seed": 0}
+        (folder / "run_card.json").write_text(json.dumps(card))
+    assert lds(read_runs(sweep)) == before
+
+
 def test_the_command_writes_what_it_says(sweep, tmp_path, capsys):
     out = tmp_path / "out"
     command([str(sweep), "--out", str(out)])

@@ -79,6 +79,18 @@ def test_against_the_best_and_the_base(sweep):
     assert {row["against"] for row in found.values()} == {"base"}
 
 
+def test_the_backbone_is_that_of_any_run_that_has_it(tmp_path):
+    """The first run has no results of the backbone, the second has: both are tested. The first alone is not."""
+    for method in ("ifd", "random"):
+        job(tmp_path / method, method, 0.5)
+    results = json.loads((tmp_path / "ifd" / "results.json").read_text())
+    del results["models"]["base"]
+    (tmp_path / "ifd" / "results.json").write_text(json.dumps(results))
+    assert {row["against"] for row in rows(verdicts(read_runs(tmp_path), "base")).values()} == {"base"}
+    (row,) = rows(verdicts(read_runs(tmp_path / "ifd"), "base")).values()
+    assert (row["against"], row["no_verdict"]) == (None, "no run has this metric of the backbone")
+
+
 def test_each_method_against_its_own_control(tmp_path):
     """length_matched(ifd) is what ifd is tested against, and not what perplexity is."""
     for method in ("ifd", "perplexity"):
@@ -107,6 +119,26 @@ def test_the_reference_has_the_same_share(tmp_path):
         "random, ratio=0.1": None,
         "random, ratio=0.05": None,
     }
+
+
+def test_a_reference_of_another_share_is_none(tmp_path, capsys):
+    """Random at 5% alone: ifd at 30% has no verdict, and lines and dashboard say why; all data, which has no share, is
+    tested against it, and so is length at 5%, though its learning rate is another, which is told."""
+    job(tmp_path / "random", "random", 0.0, config={"selection.ratio": 0.05, "tuning.learning_rate": 1e-4})
+    job(tmp_path / "ifd", "ifd", 0.5, config={"selection.ratio": 0.3, "tuning.learning_rate": 1e-4})
+    job(tmp_path / "full", "full", 0.5, config={"tuning.learning_rate": 1e-4})
+    job(tmp_path / "length", "length", 0.5, config={"selection.ratio": 0.05, "tuning.learning_rate": 2e-4})
+    compare([str(tmp_path), "--out", str(tmp_path / "out")])
+    found = rows(json.loads((tmp_path / "out" / "verdicts.json").read_text()))
+    assert {name: row["against"] for name, row in found.items()} == {
+        "full": "random, ratio=0.05",
+        "length, ratio=0.05": "random, ratio=0.05 (tuning.learning_rate=0.0001)",
+        "ifd, ratio=0.3": None,
+        "random, ratio=0.05": None,
+    }
+    why = "random has no run for this method at this share"
+    assert f"no verdict: {why}" in capsys.readouterr().out
+    assert f'title="{why}">no verdict</span>' in write_dashboard(tmp_path).read_text()
 
 
 def test_the_reference_has_the_same_settings(tmp_path, capsys):
@@ -186,21 +218,28 @@ def test_the_command(sweep, tmp_path, capsys):
     assert "▲ win" in page and page.count("<script") == 1
     said = capsys.readouterr().out
     assert "against random: win" in said and "1 seed" in said and "verdicts.html" in said
+    assert "two seeds" not in said
+    compare([str(sweep), "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().out.count("  two seeds: about one false alarm in ten\n") == 1
 
 
 def test_the_page_has_the_price_of_each_method(tmp_path):
     """The pass of ifd took 16 s and 2 * 5 parameters * 6e11 tokens = 6 TFLOP for 20 records: half of that for the 10 of
-    this pool, 8 s, twice the 4 s of tuning. Two shares of ifd use it, and no other method: all 8 s are its own. Random
-    has no pass and no price."""
+    this pool, 8 s, twice the 4 s of tuning. Two shares of ifd and its control use it, and no other method: all 8 s are
+    its own. The control's model came from the store, and so did the 4 s. Random has no pass and no price."""
     line = {"pass": "likelihood", "records": 20, "forwards": 20, "tokens": 600_000_000_000, "parameters": 5}
     (tmp_path / "store" / "passes" / "p").mkdir(parents=True)
     (tmp_path / "store" / "passes" / "p" / "ledger.jsonl").write_text(json.dumps(line | {"seconds": 16.0}))
-    for name, method, ratio in (("a", "ifd", 0.1), ("b", "ifd", 0.3), ("c", "random", 0.1)):
+    control = {"selection": "length_matched"}
+    for name, method, ratio, more in (
+        *(("a", "ifd", 0.1, {}), ("b", "ifd", 0.3, {})),
+        *(("c", "random", 0.1, {}), ("d", "ifd", 0.1, control)),
+    ):
         run_folder(
             tmp_path / "runs" / name,
-            choices={"method": method},
+            choices={"method": method} | more,
             config={"selection.ratio": ratio, "paths.store": str(tmp_path / "store")},
-            seconds={"score": (9.0, "computed"), "tune": (4.0, "computed")},
+            seconds={"score": (9.0, "computed"), "tune": (4.0, "reused" if more else "computed")},
             metrics={"t/acc": 0.5},
             items={"tuned": {"t/acc": [0, 1]}},
             table=None,
@@ -208,11 +247,14 @@ def test_the_page_has_the_price_of_each_method(tmp_path):
         card = json.loads((tmp_path / "runs" / name / "run_card.json").read_text())
         card["stages"]["score"]["fingerprint"] = "p" if method == "ifd" else None
         (tmp_path / "runs" / name / "run_card.json").write_text(json.dumps(card))
+    tuned = {"steps": 1, "train_loss": [], "seconds": 4.0}
+    (tmp_path / "runs" / "d" / "tuning.json").write_text(json.dumps(tuned))
     summary = write_verdicts([tmp_path / "runs"], None, tmp_path)
     (prices,) = summary["prices"]
-    assert list(prices) == ["ifd"] and (prices["ifd"]["seconds"], prices["ifd"]["marginal"]["seconds"]) == (8.0, 8.0)
+    assert sorted(prices) == ["ifd", "length_matched(ifd)"]
+    assert {(one["seconds"], one["marginal"]["seconds"]) for one in prices.values()} == {(8.0, 8.0)}
     price = (tmp_path / "verdicts.html").read_text().split("<h2>Price</h2>")[1]
-    assert price.count(">8.0 s<") == 2 and ">3<" in price and ">2 times<" in price
+    assert price.count(">8.0 s<") == 4 and ">3<" in price and price.count(">2 times<") == 2
 
 
 def test_the_price_of_a_freed_pass_is_that_of_the_run_card(tmp_path, capsys):

@@ -99,11 +99,14 @@ def test_history_in_a_cell_is_json(tmp_path):
     assert [one.turns for one in read(source=path).records] == [(("user", "q"), ("assistant", "a")), ()]
 
 
-@pytest.mark.parametrize("history", [[["q"]], ["q", "a"], {"q": "a"}, "q", [["q", None]], 3])
+@pytest.mark.parametrize("history", [[["q"]], [ROLE[0]], ["q", "a"], {"q": "a"}, "q", [["q", None]], 3])
 def test_a_history_of_another_form_is_quarantined(tmp_path, history):
     good = {"instruction": "Hi", "output": "Hello"}
     pool = pool_of(tmp_path, good, good | {"history": history})
     assert len(pool.records) == 1 and "`history`" in reasons(pool)[0]
+    assert reasons(pool)[0].endswith("leave it out, set data.columns='{instruction: instruction, output: output}'")
+    columns = {"instruction": "instruction", "output": "output"}
+    assert texts(pool_of(tmp_path, good | {"history": history}, columns=columns)) == [PLAIN]
 
 
 def test_columns_name_system_and_history(tmp_path):
@@ -293,8 +296,10 @@ def test_two_chats_in_one_row_are_not_guessed(tmp_path):
 def test_columns_name_the_keys_and_roles_of_a_chat(tmp_path):
     turns = [{"speaker": "Q", "says": "Hi"}, {"speaker": "A", "says": "Hello"}]
     columns = {"turns": "dialog", "role": "speaker", "content": "says", "user": "Q", "assistant": "A", "system": "rule"}
-    pool = pool_of(tmp_path, {"dialog": turns, "rule": "Be brief."}, columns=columns)
-    assert (texts(pool), pool.schema) == ([("Hi", "", "Hello", SYSTEM)], "columns")
+    columns["system_role"] = "Sys"
+    told = [{"speaker": "SYS", "says": "Be brief."}, *turns]
+    pool = pool_of(tmp_path, {"dialog": turns, "rule": "Be brief."}, {"dialog": told}, columns=columns)
+    assert (texts(pool), pool.schema) == ([("Hi", "", "Hello", SYSTEM)] * 2, "columns")
     with pytest.raises(UserError, match="maps turns to `talk`, but the columns are dialog"):
         pool_of(tmp_path, {"dialog": turns}, columns={"turns": "talk"})
 
@@ -352,6 +357,22 @@ def test_an_answer_that_answers_nothing_is_context_alone(tmp_path):
     turns = [{"from": "gpt", "value": "Welcome"}, *FROM]
     pool = pool_of(tmp_path, {"conversations": turns}, turns="every")
     assert texts(pool) == [("Hi", "", "Hello", (("assistant", "Welcome"),))]
+
+
+@pytest.mark.parametrize(
+    ("roles", "unread"),
+    [
+        ("aua", []),
+        ("uaaua", []),
+        ("uau", ["turns after the last answer"]),
+        ("uaa", ["answers that follow no user turn"]),
+        ("uaau", ["answers that follow no user turn", "turns after the last answer"]),
+    ],
+)
+def test_what_is_cut_off_is_named(tmp_path, roles, unread):
+    """The tail of a conversation is in no record; turns between two answers are before the second."""
+    turns = [{"role": {"u": "user", "a": "assistant"}[role], "content": f"{i}"} for i, role in enumerate(roles)]
+    assert list(pool_of(tmp_path, {"messages": turns}, turns="every").unread) == unread
 
 
 def test_a_bad_row_stays_one_when_every_answer_is_read(tmp_path):

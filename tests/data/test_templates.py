@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from winnow.data.records import Record, record_id
 from winnow.data.tokens import check_eos, text_ids
 from winnow.errors import UserError
+from winnow.scoring.passes.embedding import BackboneEmbedding, SentenceEmbedding
 from winnow.store.describe import describe
 
 
@@ -147,6 +148,8 @@ def test_bad_settings_are_told_in_one_sentence(options, expected):
         ),
         ({"with_input": "{instruction} }"}, r"template.with_input is no format string \(Single '}'.*; write {{ and }}"),
         ({"turns": {"user": "Q: "}}, "template.turns.user='Q: ' drops the turn; write {text} where"),
+        ({"with_input": "{instruction} A:"}, "with_input='{instruction} A:' drops the input; write {input} where"),
+        ({"without_input": "{turns}A:"}, "without_input='{turns}A:' drops the instruction; write {instruction} where"),
     ],
 )
 def test_texts_that_cannot_be_filled_in(options, told):
@@ -246,6 +249,14 @@ def test_a_role_that_the_template_has_no_form_for(tokenizer):
     assert "add template.turns.tool" in flags[0] and flags[1] is None
 
 
+def test_a_text_that_the_template_has_no_place_for(tokenizer):
+    """One form for all records, without input and turns: a record that has them is flagged, never cut in silence."""
+    records = [record(), record(input="data"), record(turns=(("system", "Be brief."),))]
+    short = template("plain", with_input="{instruction}:", without_input="{instruction}:")
+    flags = [one.flag for one in short.encode(records, tokenizer)]
+    assert flags[0] is None and "drops the input, add {input}" in flags[1] and "drops the turns, add {tu" in flags[2]
+
+
 def test_the_date_is_told_and_counts(monkeypatch):
     """A template that writes the date gives the same ids on every day; another date is another template."""
     tokenizer = tokenizer_of("byte-level BPE", "llama3")
@@ -287,6 +298,8 @@ def test_control_tokens_of_every_make_stay_text():
                 assert forbidden.isdisjoint(encoded.ids[begin:end])
             assert forbidden.isdisjoint(encoded.ids[encoded.answer_start :])
         assert forbidden.isdisjoint(text_ids([hostile.output], tokenizer)[0])
+        for pass_ in (BackboneEmbedding("instruction", -1, "mean"), SentenceEmbedding("none", None, 99, "prompt")):
+            assert forbidden.isdisjoint(pass_.encode([hostile], template("plain"), tokenizer)[0].ids)
 
 
 def test_an_end_of_one_character_is_refused():

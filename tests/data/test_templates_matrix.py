@@ -13,6 +13,7 @@ from composed import template
 from jinja2 import TemplateError
 from tokenizer_kinds import BLANK_FIRST, CHATS, ENDS, KINDS, LOSSLESS, MARKERS, tokenizer_of
 
+from winnow.data import tokens
 from winnow.data.records import Record
 
 FUZZ_CASES = int(os.environ.get("WINNOW_FUZZ_CASES", "600"))
@@ -68,6 +69,16 @@ def test_chat_ids_are_the_librarys_own(kind, chat):
         else:
             assert own.flag is None and own.ids[: own.answer_start] == expected
     assert refused == {"gemma": 4, "mistral": 4, "llama2": 2}.get(chat, 0)
+
+
+def test_the_work_grows_with_the_turns(monkeypatch):
+    """A marker is held against the texts that it touches: 200 turns have 400 markers, which touch none."""
+    holds, calls = tokens._holds, []
+    monkeypatch.setattr(tokens, "_holds", lambda *given: calls.append(given) or holds(*given))
+    long = record("Go on", "", "Yes", (("user", "One"), ("assistant", "Two")) * 100)
+    tokenizer = tokenizer_of("byte-level BPE", "chatml")
+    (own,) = template("chat", max_length=100_000).encode([long], tokenizer)
+    assert own.ids[: own.answer_start] == library(long, tokenizer) and len(calls) <= 400
 
 
 @pytest.mark.parametrize("name", [*TEXTS, "chat"])

@@ -13,7 +13,7 @@ from trials import context
 from winnow import pipeline
 from winnow.commands import compare
 from winnow.errors import UserError
-from winnow.store.files import read_json, write_sum
+from winnow.store.files import has_sum, read_json, write_sum
 from winnow.store.run_folder import STAGES, folder_lock
 
 SMALL = [
@@ -60,6 +60,7 @@ def test_five_stages_and_their_files(run):
     results, folder = run()
     expected = {"scores.parquet", "subset.jsonl", "selection.json", "detection.json", "tuning.json", "results.json"}
     expected |= {"run_card.md", "run_card.json", "report.html", "model"}
+    assert all(has_sum(folder / name) for name in ("scores.parquet", "selection.json", "tuning.json", "results.json"))
     assert expected <= {path.name for path in folder.iterdir()}
     scores = pq.read_table(folder / "scores.parquet")
     assert scores.column_names[:4] == ["id", "row", "score", "flag"]

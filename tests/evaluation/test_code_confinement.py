@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,10 +80,31 @@ def test_no_daemon_stays(ending):
         f"os.setsid() if os.getpid() != os.getpgid(0) else None\n{ending}"
     )
     assert passes(program, 3.0) is (ending == "pass")
-    deadline = time.monotonic() + 5
-    while running(name) and time.monotonic() < deadline:
+    assert within(5, lambda: not running(name))
+
+
+@pytest.mark.fault("SIGKILL of a run that runs code of a model", promise="the code ends with it", trials="2 ways")
+@pytest.mark.parametrize("confined", ["namespaces", "limits"])
+def test_code_ends_with_the_run(confined, tmp_path):
+    """An endless program under a name that this test can find. Its time on a core has a limit besides."""
+    name = f"winnow-orphan-{os.getpid()}-{confined}"
+    program = (
+        "import os, resource, sys\nassert resource.getrlimit(resource.RLIMIT_CPU) == (31, 31)\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', 'while True: pass', {name!r}])"
+    )
+    run = f"from winnow.evaluation import code_execution\ncode_execution._passes({program!r}, 30.0, {confined!r})"
+    leader = subprocess.Popen([sys.executable, "-c", run], env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert within(20, lambda: running(name))
+    leader.kill()
+    leader.wait()
+    assert within(3, lambda: not running(name))
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not running(name)
+    return condition()
 
 
 def running(name: str) -> bool:

@@ -24,6 +24,7 @@ from winnow.evaluation.comparison import (
     ratio_stderr,
     verdict,
 )
+from winnow.store.files import write_json
 
 TRIALS = int(os.environ.get("WINNOW_ALARM_TRIALS", "500"))  # 2,000 take four times as long
 ERROR = math.sqrt(0.05 * 0.95 / TRIALS)  # of a rate of 5% over the trials
@@ -362,6 +363,11 @@ def test_samples_of_an_evaluation(tmp_path):
     assert untested["mmlu_a/acc"] == "its items give 0.666667, the evaluation says 0.9"
     result["metrics"] = {"mmlu/acc": entry(0.75)}  # the second task has one item, so nothing is known of its spread
     assert measurements(result)[1] == {"mmlu/acc": "it has a task with a single item"}
-    (tmp_path / "samples.jsonl").write_text("{half")
-    with pytest.raises(UserError, match=r"samples\.jsonl: the samples of an evaluation cannot be read"):
+    write_json(tmp_path / "DONE", {"samples.jsonl": ["0" * 64, 1]})
+    with pytest.raises(UserError, match=r"cannot be read \(.*samples\.jsonl is damaged\); delete its folder"):
         measurements(result)
+    (tmp_path / "DONE").unlink()
+    for broken in ("{half", "[1]"):
+        (tmp_path / "samples.jsonl").write_text(broken)
+        with pytest.raises(UserError, match=r"samples\.jsonl: the samples of an evaluation cannot be read"):
+            measurements(result)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -14,12 +16,14 @@ import torch
 from composed import CONF, build, config, template
 from hydra.utils import instantiate
 from shared_data import shared
-from tiny import answering, tiny_model, tiny_tokenizer
+from tiny import CHAT, answering, tiny_model, tiny_tokenizer
 from tokenizers import processors
 
 from winnow.errors import UserError
 from winnow.evaluation.harness import compare, evaluate_model
 from winnow.evaluation.model import HarnessModel
+from winnow.stages.evaluate import _evaluated
+from winnow.store.artifacts import Store
 from winnow.store.describe import describe
 
 ANSWERS = {"task": "embedded_answers", "num_fewshot": 0, "metrics": ["bits_per_byte"]}
@@ -173,6 +177,50 @@ def test_bos_follows_the_tokenizer(backbone):
     )
     ids = HarnessModel(backbone.model, adding, 1).tok_encode("ab")
     assert ids[0] == 1 and ids.count(1) == 1 and len(ids) == 3
+
+
+def test_the_window_is_the_backbones_own(backbone):
+    """A scaling that changes with a batch's longest text counts up to where it begins to; MPT's key is read."""
+    config = backbone.model.config
+    assert HarnessModel(backbone.model, backbone.tokenizer, 1).max_length == 2048
+    config.rope_scaling = {"rope_type": "longrope", "original_max_position_embeddings": 512}
+    assert HarnessModel(backbone.model, backbone.tokenizer, 1).max_length == 512
+    config.max_seq_len = 128
+    assert HarnessModel(backbone.model, backbone.tokenizer, 1).max_length == 128
+
+
+def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypatch):
+    """A stock task's prompts are the same on every day; another date is another evaluation, and so is told apart."""
+    tokenizer, asked = tiny_tokenizer(), []
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}" + CHAT
+    (tmp_path / "arc_easy").mkdir()
+    item = {"question": "Odd?", "choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": "B"}
+    (tmp_path / "arc_easy" / "test.jsonl").write_text(json.dumps(item) + "\n")
+    tasks = [{"task": "arc_easy", "num_fewshot": 0, "metrics": ["acc"]}]
+    suite = suite_of(tasks, mirror=str(tmp_path), chat_template=True)
+
+    def answer(self, requests, **_):
+        asked.extend(request.args[0] for request in requests)
+        return [(-1.0, False) for _ in requests]
+
+    monkeypatch.setattr(HarnessModel, "loglikelihood", answer)
+    evaluate_model(backbone.model, tokenizer, suite, template("plain", date="2031-01-02"), tmp_path / "out")
+    assert len(asked) == 2 and all(prompt.startswith("2031-01-02<|bos|>user\nQuestion: Odd?") for prompt in asked)
+
+    monkeypatch.setattr("winnow.stages.evaluate.compute_once", lambda *_: False)
+    runner = SimpleNamespace(source="tiny", store=Store(tmp_path / "store"))
+
+    def artifact(own, **changes) -> str:
+        record = SimpleNamespace(fingerprint=None)
+        return _evaluated(record, "base", None, runner, own, template("plain", **changes)).fingerprint
+
+    assert artifact(suite) == artifact(suite, bos=True) != artifact(suite, date="2031-01-02")
+    plain = replace(suite, chat_template=False)
+    assert artifact(plain) == artifact(plain, date="2031-01-02")
+    tokenizer.chat_template = None
+    plain.check_tokenizer(tokenizer)
+    with pytest.raises(UserError, match="the tokenizer has no chat template"):
+        suite.check_tokenizer(tokenizer)
 
 
 def test_leaves_everything_as_found(backbone, tokenizer, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from composed import build, template
@@ -41,6 +42,21 @@ def test_no_record_of_the_runs_pool_is_asked(tmp_path):
     assert describe(found)["pools"]["class"].endswith("HeldOutPools")  # what stored evaluations of it are called
     assert list(found.headline) == ["a_answers/bits_per_byte", "b_answers/bits_per_byte"]  # its own kind first
     assert all(record.output.strip() for records in found.pools.values() for record in records)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"turns": (("oracle", "x"),)}, "cannot be asked .*no form for the role oracle"),
+        ({"output": ""}, "empty_answer"),
+    ],
+)
+def test_a_record_that_cannot_be_asked_is_told_before_anything_runs(changes, told, tokenizer, tmp_path):
+    own = suite({"a": pool(tmp_path, "a", 20)}, pool(tmp_path, "b", 3))
+    own.check_prompts(template("alpaca"), tokenizer)
+    own.pools["a_answers"][-1] = replace(own.pools["a_answers"][-1], **changes)
+    with pytest.raises(UserError, match=told):
+        own.check_prompts(template("alpaca"), tokenizer)
 
 
 def test_a_column_makes_a_pool_of_each_kind(tmp_path):

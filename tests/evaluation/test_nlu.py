@@ -18,7 +18,24 @@ from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.items import asked_texts
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.nlu import NluData, micro_f1, prompt_ids, results
+from winnow.perturb.noising import Noising
 from winnow.store.describe import describe
+
+
+class Several(Noising):
+    def __init__(self, times, **shared):
+        super().__init__(**shared)
+        self.times = times
+
+
+class Nothing(Noising):
+    pass
+
+
+class Padding(Noising):
+    def change(self, words, m, draws, raw):
+        return [*words, "x"]
+
 
 TARGET = "person: Ada Bell; organization: SRI"
 
@@ -221,6 +238,15 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
         ({"noises": ["padding"]}, "evaluation.omegas is empty"),
         ({"noises": ["padding"], "omegas": [3]}, "omega=3 must be"),
         ({"draws": 0}, "evaluation.draws=0"),
+        (
+            {"noises": [f"{__name__}.Several"], "omegas": [0.1]},
+            r"Several is made .* 'times'\); give its other arguments",
+        ),
+        ({"noises": [f"{__name__}.Nothing"], "omegas": [0.1]}, "Nothing does not define `change`"),
+        (
+            {"noises": ["padding", f"{__name__}.Padding"], "omegas": [0.1]},
+            "padding and test_nlu.Padding are both called padding",
+        ),
     ],
 )
 def test_wrong_settings_are_named(options, message):

@@ -4,6 +4,7 @@ degenerate data."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.pages import plots
+from winnow.pages.model_card import tuned_model_card
 from winnow.pages.report import FOLD, _folded, report_content, write_report
+from winnow.store.files import write_sum
 from winnow.tracking.run_card import RunCard
 
 N = 40
@@ -255,15 +258,32 @@ def test_epochs_have_their_mean_loss(tmp_path: Path) -> None:
 
 def test_links_to_the_files_of_the_run_and_to_wandb(tmp_path: Path) -> None:
     """A subset and an offline W&B run: the one is linked, the other has the command that sends it. Online, the page on
-    the server that took the run is linked."""
+    the server that took the run is linked; the command is there where a later start was offline."""
     fill(tmp_path)
     (tmp_path / "subset.jsonl").touch()
     (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)
     source = write_report(tmp_path).read_text()
     assert '<a href="subset.jsonl">' in source and f"wandb sync {tmp_path}/wandb/offline-run-*" in source
-    (tmp_path / "wandb" / "offline-run-1").rmdir()
     (tmp_path / "wandb" / "run_url").write_text("https://wandb.our.org/team/winnow/runs/abc\n")
-    assert '<a href="https://wandb.our.org/team/winnow/runs/abc">' in write_report(tmp_path).read_text()
+    for offline, told in ((1, False), (2**32, True)):
+        os.utime(tmp_path / "wandb" / "offline-run-1", (offline, offline))
+        source = write_report(tmp_path).read_text()
+        assert '<a href="https://wandb.our.org/team/winnow/runs/abc">' in source and ("wandb sync" in source) == told
+
+
+def test_the_model_that_scored_is_named_where_it_is_another(tmp_path: Path) -> None:
+    """backbone@scorer=gpt2: in the report beside the backbone, and in the card of the tuned model."""
+    fill(tmp_path)
+    write_sum(tmp_path / "selection.json")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "README.md").write_text("# tuned")
+    (tmp_path / "results.json").unlink()
+    file = tmp_path / "run_card.json"
+    card = json.loads(file.read_text())
+    for scorer, told in ((None, False), ({"name": "openai/gpt2"}, True)):
+        file.write_text(json.dumps(card | {"config": card["config"] | {"scorer": scorer}}))
+        assert (", scored by openai/gpt2\n" in tuned_model_card(tmp_path)) == told
+        assert ("scored by <b>openai/gpt2</b>" in write_report(tmp_path).read_text()) == told
 
 
 def test_same_input_same_page(tmp_path: Path) -> None:

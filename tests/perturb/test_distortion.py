@@ -77,8 +77,8 @@ def test_each_noise_on_several_instructions_by_hand(name):
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("dataset", INSTRUCTIONS)
 def test_the_instructions_of_a_data_set_need_no_fall_back(dataset, style, caplog):
-    """Eight instructions of unlike lengths: under each omega of ANIT's sweep m is not the same for all, so that eq. 1 is
-    evaluated and lies inside (0, 1)."""
+    """Eight instructions of unlike lengths: under each omega of ANIT's sweep m is not the same for all, so that eq. 1
+    is evaluated and lies inside (0, 1)."""
     raw = list(INSTRUCTIONS[dataset][style])
     for name, omega in product(("truncation", "insertion", "replacement", "padding"), (0.1, 0.2, 0.3, 0.4, 0.5)):
         noising = build(f"noising/{name}", omega=omega, phi=1.0, seed=0)

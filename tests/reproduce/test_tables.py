@@ -13,11 +13,14 @@ from omegaconf import OmegaConf
 from run_folders import run_folder
 
 from winnow import commands
+from winnow.compare.runs import read_runs
+from winnow.compare.verdicts import verdicts
 from winnow.errors import UserError
+from winnow.pages.card import JUDGED
 from winnow.reproduce.collect import read_jobs
 from winnow.reproduce.figures import draw
 from winnow.reproduce.publish import index, publish, show_cell
-from winnow.reproduce.tables import Row, build, matches, read_paper
+from winnow.reproduce.tables import Cell, Row, build, matches, read_paper
 from winnow.sweeps.summary import note_failure
 
 PAPER = Path(__file__).resolve().parents[2] / "experiments"
@@ -136,6 +139,29 @@ def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
             assert low == 0 and show_cell(cell).endswith("] tie")
 
 
+def test_verdicts_of_a_table_are_those_of_winnow_compare(tmp_path):
+    """Three methods have 6 of 40 items right, random none: p = 2 / 2^6 = 0.031 alone and 0.094 of three. So all three
+    are ties, in the table and in `winnow compare`; all data, at the ratio 1, is one of them. The single interval,
+    0.15 +- 2.0227 sqrt(40/39 (0.15 - 0.15^2) / 40) = 0.15 +- 0.11565, has the digits of its difference."""
+    key = "t/acc"
+    for method, right in (("random", 0), ("ifd", 6), ("length", 6), ("full", 6)):
+        run_folder(
+            tmp_path / method,
+            choices={"method": method},
+            row={"ratio": 0.1},
+            metrics={key: right / 40},
+            items={"tuned": {key: [1] * right + [0] * (40 - right)}},
+            table="verdict/main",
+        )
+    gain = {"derived": {"gain": {"of": key, "over": {"method": "random"}}}}
+    found = {one.identity["method"]: one.cells.get("gain") for one in table("verdict/main", tmp_path, **gain).rows}
+    (compared,) = verdicts(read_runs(tmp_path))["comparisons"]
+    said = {one["method"]: JUDGED[one["verdict"]] for one in compared["standings"] if one["against"]}
+    assert said == {name: cell.tested[2] for name, cell in found.items() if cell} == dict.fromkeys(said, "tie")
+    assert len(said) == 3 and show_cell(found["full"]) == "0.15 [0.03435, 0.2657] tie"
+    assert show_cell(Cell(derived=0.0019, tested=(0.00012, 0.0034, "better"))) == "0.0019 [0.00012, 0.0034]"
+
+
 def test_lima_is_measured_against_all_of_alpaca(tmp_path):
     """LIMA is all of another pool: a row without a ratio (`row.ratio=''`), whose delta is its average minus that of all
     of Alpaca, 0.27 - 0.30 = -3 points; -3.69 is printed."""
@@ -187,9 +213,11 @@ def test_the_best_noise_of_a_cell(tmp_path):
         card = json.loads((folder / "run_card.json").read_text())
         card["config"]["data"] = {"dataset": "sst2"}
         (folder / "run_card.json").write_text(json.dumps(card))
-    best = row(table("anit/table3", tmp_path), backbone="gemma_2b", pool="sst2", noise="best", distortion="rule_based")
+    found = table("anit/table3", tmp_path)
+    best = row(found, backbone="gemma_2b", pool="sst2", noise="best", distortion="rule_based")
     assert best.cells["micro_f1"].mean == pytest.approx(93.0)
     assert best.cells["micro_f1_gain"].mean == pytest.approx(1.0)
+    assert any("1 without an interval. A row chosen as the best is not tested" in one for one in found.footnotes)
 
 
 def test_the_best_of_a_metric_where_low_is_good_is_the_lowest(tmp_path):
@@ -350,6 +378,14 @@ def test_the_printed_numbers_are_never_written_over(tmp_path):
     assert written >= {f"results-paper.{kind}" for kind in ("csv", "md", "html")}
 
 
+def test_outside_the_repository_a_table_has_our_numbers_alone(tmp_path, monkeypatch, capsys):
+    """An installed package lacks experiments/: a sweep must not end in an error, and a line says what is left out."""
+    monkeypatch.setattr("winnow.reproduce.publish.TABLES", tmp_path / "nowhere")
+    run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5}, **TABLE3)
+    text = markdown(tmp_path, tmp_path / "runs")
+    assert "50" in text and "45.97" not in text and "leaves the paper's numbers out" in capsys.readouterr().out
+
+
 def markdown(tmp_path, runs) -> str:
     settings = commands.table_settings("consistency/table3") | {"folder": str(tmp_path / "out")}
     publish(settings, runs, "smoke")
@@ -473,7 +509,7 @@ def test_matching_compares_what_both_state():
 
 
 def test_commands_tell_what_they_want(tmp_path):
-    with pytest.raises(UserError, match="choose adg/"):
+    with pytest.raises(UserError, match="Known are adg/"):
         commands.table(["consistency/table5"])
     with pytest.raises(UserError, match="run `winnow experiment=consistency/table1 scale=small` first"):
         commands.table(["consistency/table1", "scale=small"])
@@ -488,7 +524,7 @@ def test_commands_tell_what_they_want(tmp_path):
 def seeded(folder, seed, value, rate, **more):
     """A job of Table 3's random row that was tuned at a learning rate, `tuning.seed` following the seed."""
     config = {"tuning.learning_rate": rate, "tuning.seed": seed, "paths.pools.alpaca": f"/pools/{seed}"}
-    config |= {"data.path": f"/pools/{seed}/alpaca.json", "scoring.tokens_per_batch": 100 + seed}
+    config |= {"data.path": f"/pools/{seed}/alpaca.json", "scoring.tokens_per_batch": 100 + seed, "offline": seed > 0}
     return run_folder(folder, seed=seed, metrics={"mmlu/acc": value}, config=config, **TABLE3, **more)
 
 

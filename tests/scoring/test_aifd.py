@@ -171,6 +171,20 @@ def test_no_attack_is_one_sentence():
         aifd(attacks={})
 
 
+@pytest.mark.parametrize("build", [aifd, aioec])
+def test_an_attack_of_no_level_is_one_sentence(build):
+    """It would be made and run, and have no part in the score."""
+    own = attacks("checklist")
+    own["checklist"].level = "discourse"
+    with pytest.raises(
+        UserError, match="attack=checklist has the level discourse; its class must have one of character"
+    ):
+        build(attacks=own)
+    del own["checklist"].level
+    with pytest.raises(UserError, match="has the level None"):
+        build(attacks=own)
+
+
 def test_aioec_shares_the_passes_of_aifd():
     """1 direct, 1 clean and 6 attacked passes serve ifd, aifd and aioec: 8 different ones."""
     methods = [build("method/ifd"), aifd(attacks=attacks()), aioec(attacks=attacks())]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny_passes import compute, make_records
 
 from winnow.errors import UserError
+from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassTable
+from winnow.store.columns import Columns
 
 KIND = pa.list_(pa.float32())
 
@@ -23,6 +26,27 @@ def test_missing_vectors_leave_gaps():
     rows = vectors([[1, 2], None], [None, [3, 4], [5, 6]], rows=[0, 1, 2, 3, 4, 3])
     assert rows.dtype == np.float32 and np.isnan(rows[1:3]).all()
     assert rows[[0, 3, 4, 5]].tolist() == [[1, 2], [3, 4], [5, 6], [3, 4]]
+
+
+def test_more_values_than_32_bits_can_count():
+    """2^31 in one column of lists, as 524,288 vectors of 4,096 numbers have. Chunks share a list and take its room
+    alone."""
+    nulls = pa.ListArray.from_arrays(pa.array([0, 0, 2**30], pa.int32()), pa.nulls(2**30))
+    table = PassTable(pa.table({"id": ["a", "b", "c", "d"], "x": pa.chunked_array([nulls] * 2)}), ["c", "a"])
+    assert table.column("x").to_pylist() == [[], []]
+    vector = pa.array([np.ones(2**20, np.float16)], pa.list_(pa.float16()))
+    table = PassTable(pa.table({"id": [str(i) for i in range(2048)], "x": pa.chunked_array([vector] * 2048)}), ["7"])
+    assert table.vectors("x").shape == (1, 2**20)
+
+
+def test_lists_are_read_when_they_are_asked_for(backbone, tmp_path, monkeypatch):
+    """IFD's columns without the vectors, which it never looks at."""
+    read, asked = Columns.read, []
+    monkeypatch.setattr(Columns, "read", lambda own, ids, names=(): asked.append(names) or read(own, ids, names))
+    table = compute(backbone, make_records(6), tmp_path, Likelihood())
+    assert len(table.ragged("nll")[1]) - 1 == len(table.flags()) == len(table.numbers("skipped")) == len(table) == 6
+    assert asked == [["id", "skipped", "prompt_tokens", "answer_tokens", "flag"], ["id", "nll"]]
+    assert set(table.table.column_names) == set(Likelihood.schema.names)
 
 
 def test_a_matrix_has_a_row_of_nan_where_there_is_none():

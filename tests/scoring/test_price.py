@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from composed import build, template
@@ -10,6 +11,7 @@ from tiny import tiny_model
 from tiny_passes import TRAINER, Loaded
 
 from winnow.pages.report import write_report
+from winnow.scoring.pass_loop import PartWriter
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.price import LEDGER, Meter, charge, marginal, price, prices
@@ -90,7 +92,8 @@ def card(store, score: str, select: str | None = None, tune: str = "computed") -
 
 
 def test_what_a_method_adds(tmp_path):
-    """ifd has a and b, perplexity a and the vectors c: b's 1 s is what ifd adds, c's 2 s what perplexity adds."""
+    """ifd has a and b, perplexity a and the vectors c: b's 1 s is what ifd adds, c's 2 s what perplexity adds. A
+    control of ifd, which has its passes, takes nothing from that."""
     for name, seconds in (("a", 5.0), ("b", 1.0), ("c", 2.0)):
         folder(tmp_path, name, line(4, 8, seconds, name))
     cards = {"ifd": card(tmp_path, "a b"), "perplexity": card(tmp_path, "a", "a c", tune="reused")}
@@ -98,7 +101,22 @@ def test_what_a_method_adds(tmp_path):
     assert [found[name]["seconds"] for name in cards] == [6, 7] and found["ifd"]["tuning_seconds"] == 4
     assert [one["pass"] for one in found["perplexity"]["passes"]] == ["a", "c"]
     assert found["perplexity"]["tuning_seconds"] is None
-    assert {name: one["seconds"] for name, one in marginal(cards).items()} == {"ifd": 1, "perplexity": 2}
+    kinds = dict(zip(cards, cards, strict=True))
+    wanted = {"ifd": 1, "perplexity": 2}
+    assert {name: one["seconds"] for name, one in marginal(cards, kinds).items()} == wanted
+    cards["its control"], kinds["its control"] = cards["ifd"], "ifd"
+    assert {name: one["seconds"] for name, one in marginal(cards, kinds).items()} == wanted | {"its control": 1}
+
+
+def test_processes_share_the_time(tmp_path):
+    """Two processes that compute for 6 s at once cost 3 s each: together what they took."""
+    meter = SimpleNamespace(open=int, close=int, entry=lambda label, records, seconds: {"seconds": seconds})
+    writer = PartWriter(SimpleNamespace(path=tmp_path, append=list), 60.0, meter, "one")
+    writer.on_predict_start(SimpleNamespace(world_size=2), None)
+    writer.flushed_at -= 6
+    writer.waiting = {"id": ["a"]}
+    writer.on_predict_epoch_end(None, None)
+    assert 3 <= json.loads((tmp_path / LEDGER).read_text())["seconds"] < 4
 
 
 def test_the_price_stands_in_the_run_card_and_in_the_report(tmp_path):

@@ -71,12 +71,20 @@ def test_defaults(backbone):
 
 def test_floats_stay_floats():
     """By the array's type, not by the column's name: 1.5 tokens a word is a number like any other; counts are whole;
-    NaN is null."""
+    NaN and None are null."""
     records = make_records(2)
-    components = {"mean_tokens": np.array([1.5, np.nan]), "words": np.array([3, 4])}
+    components = {"mean_tokens": np.array([1.5, np.nan]), "words": np.array([3, 4]), "own": [1.5, None]}
     table = Scores(np.array([0.5, 1.0]), [None, None], components, True).table(records, {})
     assert table["mean_tokens"].to_pylist() == [1.5, None] and table["words"].to_pylist() == [3, 4]
-    assert table.schema.field("words").type == pa.int64()
+    assert table.schema.field("words").type == pa.int64() and table["own"].to_pylist() == [1.5, None]
+
+
+def test_a_score_that_is_no_number_has_a_reason():
+    """NaN without a reason is flagged, as an infinite one is; a score beside a reason is a fault of the method."""
+    scores = Scores(np.array([np.nan, 1.0, np.nan]), [None, None, "empty_answer"], {}, True)
+    assert scores.flag == ["non_finite_score", None, "empty_answer"]
+    with pytest.raises(RuntimeError, match=r"row 1: score 1\.0 with flag empty_answer"):
+        Scores(np.array([np.nan, 1.0]), [None, "empty_answer"], {}, True)
 
 
 class Bare(Method):

@@ -198,6 +198,11 @@ def test_column_by_order_of_the_pool_and_its_bounds(written):
     own = [replace(one, raw={"ifd": value}) for one, value in zip(RECORDS, ("1.5", "n/a", math.inf), strict=True)]
     scores = column().score({}, own)
     assert scores.score[0] == 1.5 and scores.flag[1:] == ["no_number_in_score_column"] * 2
+    held = ([1, 2.5, "0.5"], {"a": [4]}, 10**400)
+    own = [replace(one, raw={"ifd": {"b": value}, "c.d": 1}) for one, value in zip(RECORDS, held, strict=True)]
+    assert column(column="ifd.b").score({}, own).score[0] == 4.0 and column(column="c.d").score({}, own).score[2] == 1
+    assert column(column="ifd.b").score({}, own).flag[1:] == ["no_number_in_score_column"] * 2
+    assert column(column="ifd.b.a").score({}, own).score[1] == 4
     (rule,) = column(max=1.0).filters
     assert rule.keeps(pa.table({"score": [1.0, 1.1]})).tolist() == [True, False] and not column().filters
 
@@ -220,6 +225,7 @@ def test_column_is_identified_by_the_files_content(written):
         ({"path": "a.csv", "by": "row", "column": "q"}, "a.csv has no column `q`; it has id, row, ifd"),
         ({"path": "a.csv", "by": "id", "key": "q"}, "a.csv has no column `q`"),
         ({"path": "a.json", "column": "q"}, "a.json has no column `q`"),
+        ({"path": "a.csv"}, "method.by=text reads known schemas; else give id, row or order: a.csv: no known schema"),
         ({"path": "a.csv", "by": "id", "key": "row"}, "none of its 2 keys is one of the pool's"),
         ({"path": "a.json", "column": "output"}, "method.column=output holds no number"),
         ({}, "data=test has no column `ifd`"),

@@ -60,6 +60,10 @@ def test_target_passes_run_over_the_target_and_a_pass_over_its_own_records(backb
     identities = [scores_identity(method, None, own, one, runner, shape) for one in (pool("abcd"), pool("abc"), None)]
     assert identities[0] != identities[1] and "target" not in identities[2]
     assert identities[0]["passes"].keys() == {"count", "twice", "wanted"}
+    runner.computed.clear()
+    with pytest.raises(UserError, match=r"data@target: no record of test serves method=longer; 1 of 1 .*: empty"):
+        score(StageRecord(), tmp_path, pool("new"), *given[2:], pool(""), {})
+    assert len(runner.computed) == 1  # not the pool's
 
 
 def test_one_name_for_two_passes_is_refused():
@@ -86,11 +90,13 @@ def test_the_train_split_of_an_nlu_data_set_is_a_target(tmp_path):
     assert "Shares rise" in record.input and record.output == "Business"
 
 
-@pytest.mark.parametrize("method", [Oracle("oracle", 0), build("method/column", column="defect")])
+@pytest.mark.parametrize("method", [Oracle("oracle", 0), build("method/column", column="defect.a")])
 def test_a_column_that_the_scores_are_made_of_is_part_of_their_identity(backbone, tmp_path, method):
     """The records' texts stay what they are."""
     runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)
     own = pool("ab")
-    pools = [replace(own, records=[replace(one, raw={"defect": kind}) for one in own.records]) for kind in (1, 1, 2)]
+    pools = [
+        replace(own, records=[replace(one, raw={"defect": {"a": kind}}) for one in own.records]) for kind in (1, 1, 2)
+    ]
     first, same, other = (scores_identity(method, None, one, None, runner, template("alpaca")) for one in pools)
     assert first == same != other and "column" in first

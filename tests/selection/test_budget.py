@@ -31,6 +31,12 @@ def test_share_counts_valid_records():
     assert {d["row"]: d["rank"] for d in got.decisions}[1] == 1
 
 
+@pytest.mark.parametrize(("ratio", "taken"), [(0.29, 29), (0.57, 57), (0.299, 29), (1.0, 100)])
+def test_a_share_is_the_decimal_number_that_is_written(ratio, taken):
+    """0.29 of 100 is 29, where a product of floats is 28.999999999999996."""
+    assert len(top(ratio=ratio).select(table([1.0] * 100), True).chosen) == taken
+
+
 @pytest.mark.parametrize("valid", [250, 220, 30])
 def test_share_of_the_pool_is_the_same_for_every_method(valid):
     """0.12 of 250 records is 30, whatever a method's filters leave: all 250, 220 (of which 0.12 would be 26), or 30."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from composed import config
+import torch
+from composed import build, config
+from transformers import OPTConfig, OPTForCausalLM
 
 from winnow.backbone import memory
 from winnow.errors import UserError
 from winnow.stages.parts import build_parts
+from winnow.stages.tune import recipe_of
 
 
 def test_memory_is_asked_for_the_passes_of_the_stages_alone(tiny_folder, tmp_path, monkeypatch):
@@ -20,3 +23,65 @@ def test_memory_is_asked_for_the_passes_of_the_stages_alone(tiny_folder, tmp_pat
     build_parts(config(*words, "stages=[select]"))
     with pytest.raises(UserError, match="needs at least"):
         build_parts(config(*words, "stages=[score]"))
+
+
+@pytest.fixture
+def words(tiny_folder, tmp_path):
+    own = [f"backbone.name={tiny_folder}", "backbone.dtype=fp32", f"paths.store={tmp_path}", f"paths.run={tmp_path}"]
+    return [*own, "template.max_length=256", "tuning.lora_target_modules=all-linear"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["adversary=latent", "adversary.layer=3"], "adversary.layer=3 does not exist: .* has the blocks 1 to 2"),
+        (["adversary=latent", "adversary.layer=0"], "adversary.layer=0 does not exist"),
+        (
+            ["method=less", "method.preparation.tuner.lora_target_modules=[x]"],
+            "^method.preparation.tuner.lora_target_mod",
+        ),
+        (
+            ["pre_experience=ifd", "pre_experience.tuner.mode=lora", "pre_experience.tuner.lora_target_modules=[x]"],
+            "^pre_experience.tuner.lora_target_modules: the backbone has no module x",
+        ),
+        (["pre_experience._target_=builtins.dict"], "pre_experience: dict is no Preparation"),
+        (["tuning._target_=builtins.dict"], "tuning: dict is no Tuner"),
+        (["evaluation._target_=builtins.dict"], "evaluation: dict is no Suite"),
+        (["start._target_=builtins.dict"], "start: dict is neither ModelStart nor PoolStart"),
+        (["adversary=nrm", "noising=replacement", "distortion=openai"], "a key in the environment variable OPENAI"),
+        (
+            ["adversary=nrm", "noising=replacement", f"distortion._target_={__name__}.Unkept"],
+            "does not keep its .* size",
+        ),
+        (
+            ["selection=consistency", "selection.instructions.name=NOWHERE"],
+            "sentence encoder NOWHERE could not be loaded",
+        ),
+    ],
+)
+def test_what_a_later_stage_lacks_is_told_before_the_first(overrides, told, words, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "none").mkdir()
+    given = [word.replace("NOWHERE", str(tmp_path / "none")) for word in overrides]
+    with pytest.raises(UserError, match=told.replace("NOWHERE", str(tmp_path / "none"))):
+        build_parts(config(*words, *given))
+
+
+class Unkept:
+    def __init__(self, size: int = 1) -> None:
+        pass
+
+
+def test_an_evaluation_alone_needs_no_key(words, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    build_parts(config(*words, "stages=[evaluate]", "adversary=nrm", "noising=replacement", "distortion=openai"))
+
+
+def test_latent_needs_blocks_as_wide_as_the_embeddings():
+    """As in OPT-350M: embeddings of 8 dimensions before blocks of 16."""
+    with torch.device("meta"):
+        settings = {"vocab_size": 9, "ffn_dim": 4, "num_hidden_layers": 1, "num_attention_heads": 2}
+        model = OPTForCausalLM(OPTConfig(**settings, hidden_size=16, word_embed_proj_dim=8))
+    runner = SimpleNamespace(source=SimpleNamespace(name="opt", skeleton=model))
+    with pytest.raises(UserError, match=r"backbone.name=opt has in 8 dimensions and its blocks in 16"):
+        recipe_of(build("tuning/full"), None, runner, None, build("adversary/latent", layer=1), None, None)

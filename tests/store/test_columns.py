@@ -63,6 +63,14 @@ def test_ids_are_the_keys(tmp_path):
     check(columns, [])
 
 
+def test_other_columns_are_not_read(tmp_path):
+    """Those that are asked for, in their order, also where no row is."""
+    columns = columns_in(tmp_path)
+    append(columns, [1, 2])
+    assert columns.read(["2"], ["id", "flag"]).to_pylist() == [{"id": "2", "flag": None}]
+    assert columns.read([], ["nll", "id"]).column_names == ["nll", "id"]
+
+
 def test_what_is_not_there_is_not_made_up(tmp_path):
     columns = columns_in(tmp_path)
     append(columns, [1])

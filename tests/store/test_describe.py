@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import functools
 import importlib.util
 import inspect
@@ -14,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
 from composed import CONF, build, config
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -90,8 +94,20 @@ def test_functions():
         describe(lambda: 1)
 
 
+def test_values_that_no_constructor_of_python_makes():
+    """Numbers of numpy and patterns are told by what they are; what would be told by its class alone is refused."""
+    assert describe([np.int64(2), np.float32(0.5), np.bool_(True)]) == [2, 0.5, True]
+    told = [re.compile("a"), re.compile("b"), re.compile("a", re.I), np.exp, np.log]
+    assert len({json.dumps(describe(one)) for one in told}) == 5
+    own = [np.ones(2), np.longdouble(1), np.complex64(1), torch.float32, torch.ones(1), torch.nn.Parameter()]
+    for value in (*own, decimal.Decimal(1), datetime.date(2020, 1, 1), 1j, re, ValueError("a")):
+        with pytest.raises(TypeError, match="has no description; keep a number, a text or a list"):
+            describe(value)
+
+
 def test_content_in_place_of_arguments():
-    """Two folders with one content are one thing; a subclass that reads it otherwise is another."""
+    """Two folders with one content are one thing; a subclass that reads it otherwise is another, and each argument that
+    it adds is told."""
 
     class Files(Identified):
         def __init__(self, path: str) -> None:
@@ -100,7 +116,20 @@ def test_content_in_place_of_arguments():
     class Reversed(Files):
         pass
 
+    class Hashed(Identified):
+        def __init__(self, path: str) -> None:
+            self.given = path
+
+        identity = property(lambda self: {"content": "abc"})
+
+    class Cut(Hashed):
+        def __init__(self, length: int, workers: Free[int] = 1, **rest) -> None:
+            super().__init__(**rest)
+            self.length = length
+
     assert describe(Files("a")) == describe(Files("b")) != describe(Reversed("a"))
+    assert describe(Cut(1, path="a")) == describe(Cut(1, 2, path="b")) != describe(Cut(2, path="a"))
+    assert describe(Cut(1, path="a")).keys() == {"class", "class.code", "content", "length"}
 
 
 def edited(folder: Path, text: str, name: str = "own_idea"):
@@ -249,8 +278,8 @@ def test_the_walk_finds_the_classes():
 
 @pytest.mark.parametrize("path", NAMED)
 def test_every_class_that_conf_names(path, tmp_path, monkeypatch):
-    """A subclass and a changed argument have another identity; a free setting has not; none brings its code, because
-    `code.json` knows it."""
+    """A subclass, an argument that it adds and a changed argument have another identity; a free setting has not; none
+    brings its code, because `code.json` knows it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "adapter_model.safetensors").write_bytes(b"weights")
@@ -260,10 +289,16 @@ def test_every_class_that_conf_names(path, tmp_path, monkeypatch):
     value = instantiate(node)
     own = describe(value)
     assert own["class"] == path and "class.code" not in str(own)
-    child = type(kind.__name__, (kind,), {"__module__": __name__, "__doc__": ""})
+
+    def init(self, added, **rest):
+        kind.__init__(self, **rest)
+        vars(self).update(added=added, rest=rest)  # the latter counts where no constructor stands above
+
+    child = type(kind.__name__, (kind,), {"__module__": __name__, "__doc__": "", "__init__": init})
     monkeypatch.setitem(globals(), kind.__name__, child)
-    other = describe(instantiate(node | {"_target_": f"{__name__}.{kind.__name__}"}))
-    assert other["class"] == f"{__name__}.{kind.__name__}" and "class.code" in other
+    path_ = f"{__name__}.{kind.__name__}"
+    other, more = (describe(instantiate(node | {"_target_": path_, "added": added})) for added in (1, 2))
+    assert other["class"] == path_ and "class.code" in other and other | {"added": 2} == more != other
     changed = set()
     for name, annotation in parameters(kind).items():
         for candidate in others(node[name]) if name in node and name not in UNASKED.get(kind.__name__, ()) else ():

@@ -104,6 +104,10 @@ def test_a_deletion_has_no_value():
     assert job_name(["seed=1", "~data.limit"]).startswith("1-")
 
 
+def test_a_secret_stands_in_no_name():
+    assert "abc" not in job_name(["seed=1", "+tracking.api_key=abc", "+env={HF_TOKEN:abc}"])
+
+
 def test_names_are_those_of_the_paper():
     """0.10 and 0.1 are one ratio, lists are joined, all data has the ratio 1, an adversary is a method of ANIT's."""
     assert text(0.10) == text("0.1") == "0.1" and text(["a", "b"]) == "a+b"

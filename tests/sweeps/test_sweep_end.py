@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from composed import config
@@ -15,6 +16,7 @@ from hydra.core.plugins import Plugins
 
 from winnow import __main__ as command_line
 from winnow import pipeline
+from winnow.console import announce, sweep_lines
 from winnow.errors import UserError
 from winnow.reproduce.collect import _is_earlier
 from winnow.sweeps.objective import check_objective, objective, results_of
@@ -100,14 +102,43 @@ def test_several_experiments_or_scales_are_refused(call, words, tmp_path):
     assert "give one command for each" in seen.told and "run_all.py" in seen.told and "\n" not in seen.told
 
 
-def test_jobs_and_changes_are_announced_and_the_end_is_told(call, capsys):
+def test_jobs_and_changes_are_announced_and_the_end_is_told(call, capsys, monkeypatch):
     """Two methods: each job by what it alone has, and its number. At scale=smoke each change is printed once; `ifd` and
-    `random` have the same ones. A third line ends the sweep."""
-    call("-m", "scale=smoke", "method=random,ifd", "selection.ratio=0.2", run_job=lambda cfg: job(scaled(cfg)))
+    `random` have the same ones. A third line ends the sweep. Of several processes the first one says it."""
+    words = ["-m", "scale=smoke", "method=random,ifd", "selection.ratio=0.2"]
+    call(*words, run_job=lambda cfg: job(scaled(cfg)))
     lines = capsys.readouterr().out.splitlines()
     jobs = [line for line in lines if line.startswith("Job ")]
     assert jobs == ["Job 1 of 2: method=random", "Job 2 of 2: method=ifd"] and lines[-1] == "The end."
     assert sum("tuning.max_steps" in line for line in lines) == 1 and lines[0].startswith("Sweep of 2 jobs in ")
+    monkeypatch.setattr("winnow.distributed.is_leader", lambda: False)
+    assert len(call(*words, run_job=lambda cfg: job(scaled(cfg))).jobs) == 2 and not capsys.readouterr().out
+
+
+def test_the_end_of_a_sweep_is_ready_to_paste_and_says_where_no_verdict_is(tmp_path, monkeypatch):
+    """A folder with a blank is quoted; the best parameters are as Hydra takes them, with all their digits."""
+    (folder := tmp_path / "my sweep").mkdir()
+    (folder / "optimization_results.yaml").write_text("best_value: 0.5\nbest_params: {a.b: -7.1234567, c: 1000}\n")
+    row = {"method": "ifd", "value": 0.5, "seeds": [0], "against": None, "no_verdict": "random has no run"}
+    summary = {"comparisons": [{"metric": "x", "pool": "p", "higher_is_better": True, "standings": [row]}]}
+    monkeypatch.setattr("winnow.compare.verdicts.verdicts", lambda *given: summary)
+    monkeypatch.setattr("winnow.compare.runs.read_runs", lambda folder: [SimpleNamespace(metrics=True)])
+    monkeypatch.setattr("winnow.compare.dashboard.write_dashboard", lambda folder: folder)
+    lines = sweep_lines(folder, [], {"paper": "p", "name": "t"})
+    assert lines[1] == "Best trial: 0.5000 with a.b=-7.1234567 c=1000"
+    assert lines[3] == "  ifd  0.5000  no verdict: random has no run"
+    assert lines[-2:] == [
+        f"  next       winnow compare '{folder}'",
+        f"             winnow table p/t 'runs={folder}'",
+    ]
+
+
+def test_a_run_names_the_backbone_that_scores(capsys):
+    runner, scorer = (SimpleNamespace(source=SimpleNamespace(name=name, dtype="fp32")) for name in ("base", "other"))
+    parts = SimpleNamespace(stages=["score"], method=SimpleNamespace(name="ifd"), runner=runner, scorer=scorer)
+    counts = dict.fromkeys(("duplicates", "near_duplicates", "overlap", "n_quarantined"))
+    announce(parts, {"source": "p", "n_records": 3, "unread": [], **counts})
+    assert capsys.readouterr().out.endswith("| backbone base, fp32, scored by other\n")
 
 
 def test_what_a_killed_sweep_left_is_removed_by_its_own_host(call, tmp_path, monkeypatch):

@@ -141,12 +141,18 @@ def test_numbers_that_json_lacks() -> None:
 
 
 def test_command_line() -> None:
-    """No interpreter path; words with blanks quoted; values of secret keys gone, `+key` and `++key` overrides
-    included."""
+    """No interpreter path; words with blanks quoted; values of secret keys gone, `+key` and `++key` overrides and
+    dictionaries included."""
     assert command_line(["/x/bin/winnow", "a=1 2"]) == "winnow 'a=1 2'"
     assert command_line(["scripts/try.py", "-v"]) == "python scripts/try.py -v"
     line = command_line([*ARGV, "++tracking.api_key=abc", "template.first_token=skip", "--api-key=abc"])
     assert "abc" not in line and "first_token=skip" in line
+    words = ["+tracking={api_key:abc}", "x={a:1,b:{api_key: abc},c:[2]}", '+env={"HF_TOKEN":"abc d",first_token:skip}']
+    assert [masked(word) for word in words] == [
+        "+tracking={api_key:***}",
+        "x={a:1,b:{api_key: ***},c:[2]}",
+        '+env={"HF_TOKEN":***,first_token:skip}',
+    ]
     assert line.startswith("python -m winnow method=ifd")
 
 

@@ -305,8 +305,8 @@ def test_without_the_package_a_run_goes_on(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_an_offline_run_says_how_it_is_sent(tmp_path: Path) -> None:
-    """The command names the folder of the run; without W&B there is none."""
-    with tracked(folder=tmp_path, mode="offline") as tracker:
-        (folder,) = tmp_path.glob("wandb/offline-run-*")
-        assert tracker.place == f"wandb sync {folder}"
+    """The command names the folder of the run, ready to paste; without W&B there is none."""
+    with tracked(folder=tmp_path / "my run", mode="offline") as tracker:
+        (folder,) = tmp_path.glob("my run/wandb/offline-run-*")
+        assert tracker.place == f"wandb sync '{folder}'"
     assert tracked(folder=tmp_path, mode="disabled").place is None

@@ -283,6 +283,9 @@ def test_nothing_to_tune_on(tmp_path):
         ({"lora_target_modules": []}, "names no module"),
         ({"lora_target_modules": ".*[q"}, r"is no regular expression \(unterminated character set"),
         ({"warmup_ratio": 1.5}, "tuning.warmup_ratio=1.5"),
+        ({"weight_decay": -1}, "tuning.weight_decay=-1 must be 0 or more"),
+        ({"lora_dropout": 2}, "tuning.lora_dropout=2 must be 0 or more and below 1"),
+        ({"gradient_clip": -1}, "tuning.gradient_clip=-1 must be above 0, or null for none"),
         (
             {"batch_size": 6, "micro_batch_size": 4},
             "tuning.batch_size=6 is not divisible by tuning.micro_batch_size=4",

@@ -124,7 +124,7 @@ def test_a_block_that_is_not_there():
 def test_latent_is_pgd_at_its_layer():
     """The same settings, the same steps: PGD over the layer's loss from an offset of 0."""
     loss_of, embeds, _ = setup()
-    settings = {name: value for name, value in vars(LATENT).items() if name != "layer"}
+    settings = {name: value for name, value in vars(LATENT).items() if name not in ("layer", "layers")}
     expected = PGD(**settings).loss(loss_of.at(1), torch.zeros_like(embeds), loss_of.batch.mask)
     assert float(LATENT.loss(loss_of, embeds, loss_of.batch.mask)) == pytest.approx(float(expected), abs=1e-6)
     assert float(PGD(**settings).loss(loss_of, embeds, loss_of.batch.mask)) != pytest.approx(float(expected), abs=1e-6)

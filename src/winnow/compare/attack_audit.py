@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from winnow import draws
 from winnow.errors import UserError
+from winnow.pages.files import sound
 from winnow.pages.svg import rank_correlation
 from winnow.reproduce.publish import inert
 from winnow.store.files import write_atomically, write_json
@@ -56,7 +57,7 @@ def _prompts(run: Path) -> list[dict[str, Any]]:
     method."""
     if not (run / "attacks.parquet").is_file():
         raise UserError(f"{run} has no attacks.parquet; name the folder of a run with method=aifd or aioec.")
-    scores = {one["id"]: one for one in pq.read_table(run / "scores.parquet").to_pylist()}
+    scores = {one["id"]: one for one in pq.read_table(sound(run / "scores.parquet")).to_pylist()}
     rows = []
     for one in pq.read_table(run / "attacks.parquet").to_pylist():
         own = scores[one["id"]]

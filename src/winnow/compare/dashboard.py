@@ -192,9 +192,12 @@ def _row(
 
 
 def share_name(share: str) -> str:
-    """`10%`, `500 records` or `all`, for a budget of the configuration."""
-    key, _, value = share.partition("=")
-    return f"{100 * float(value):g}%" if key == "ratio" else f"{value} records" if key == "count" else "all"
+    """`10%`, `500 records`, `10% of the answer tokens`, `20000 answer tokens` or `all`, for a budget of a run."""
+    key, _, budget = share.partition("=")
+    value, _, unit = budget.partition(" ")
+    if key == "ratio":
+        return f"{100 * float(value):g}%" + (f" of the {unit}" if unit else "")
+    return f"{value} {unit or 'records'}" if key == "count" else "all"
 
 
 def jaccard(runs: Sequence[ComparedRun | Row]) -> np.ndarray:

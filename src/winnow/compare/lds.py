@@ -6,8 +6,8 @@ trained on random subsets. Here the linear model is a selection score, and the o
     LDS = Spearman correlation over random subsets S of   mean over S of the score   and   metric of a model tuned on S
 
 with both signs turned so that higher is better. A score that says nothing has 0, one that ranks all subsets by what
-they are worth has 1. The subsets are finished runs of method=random; the scores are those of the other runs on the same
-pool.
+they are worth has 1. The subsets are finished runs of method=random, each with the mean over its seeds; the scores are
+those of the other runs on the same pool.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from winnow.compare.runs import ComparedRun, read_runs
 from winnow.compare.verdicts import RANDOM
 from winnow.errors import UserError
 from winnow.evaluation.comparison import LEVEL, holm
+from winnow.reproduce.settings import differences
 from winnow.store.files import write_atomically, write_json
 
 DRAWS = 2000  # of the bootstrap over subsets
@@ -70,11 +71,12 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
         if not tuned or not scored:
             continue
         _check(tuned)
-        subsets = [run.subset for run in tuned]
+        last = {(run.subset, run.seed): run for run in sorted(tuned, key=lambda run: run.started)}
+        subsets = list(dict.fromkeys(run.subset for run in tuned))
         for metric in tuned[0].headline:
-            entries = [run.metrics[metric] for run in tuned]
-            sign = 1.0 if entries[0]["higher_is_better"] else -1.0
-            values = sign * np.array([entry["value"] for entry in entries])
+            sign = 1.0 if tuned[0].metrics[metric]["higher_is_better"] else -1.0
+            several = [[run.metrics[metric]["value"] for key, run in last.items() if key[0] == one] for one in subsets]
+            values = sign * np.array([np.mean(seeds) for seeds in several])
             rows = []
             for name, run in scored.items():
                 places = dict(zip(run.scores, rankdata(list(run.scores.values())), strict=True))
@@ -87,7 +89,7 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
                     row[kind]["p"] = p
             rows.sort(key=lambda row: -row["score"]["rho"])
             comparisons.append(
-                {"backbone": backbone, "pool": pool, "metric": metric, "subsets": len(tuned)}
+                {"backbone": backbone, "pool": pool, "metric": metric, "subsets": len(subsets)}
                 | {"records": len(subsets[0]), "methods": rows}
             )
     if not comparisons:
@@ -100,19 +102,15 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
 
 def _check(tuned: Sequence[ComparedRun]) -> None:
     """Raises UserError where the random runs are too few, or were not tuned and selected alike."""
-    settings = [{key: value for key, value in run.settings.items() if key != "method.seed"} for run in tuned]
-    differing = sorted(
-        {key for one in settings for key in one.keys() | settings[0].keys() if one.get(key) != settings[0].get(key)}
-    )
+    differing = sorted({key for one in differences(tuned) for key in one} - {"method.seed"})
     if differing or len({run.share for run in tuned}) > 1:
         raise UserError(
             f"The random subsets were not made alike ({', '.join(differing or ['selection'])} differ): name the runs "
             f"of one kind alone."
         )
-    if len({run.subset for run in tuned}) < FEWEST:
-        raise UserError(
-            f"{len(tuned)} random subsets are too few: {FEWEST} different ones are needed, 40 say something."
-        )
+    subsets = len({run.subset for run in tuned})
+    if subsets < FEWEST:
+        raise UserError(f"{subsets} random subsets are too few: {FEWEST} different ones are needed, 40 say something.")
 
 
 def write_lds(folders: Sequence[Path], out: Path) -> str:

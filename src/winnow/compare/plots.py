@@ -14,19 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from winnow.pages.card import show_number, show_seconds
 from winnow.pages.plots import unit
-from winnow.pages.svg import (
-    BLUE,
-    COLOURS,
-    GREY,
-    INK,
-    MARKS,
-    RED,
-    height_for,
-    legend,
-    message,
-    new_figure,
-    to_svg,
-)
+from winnow.pages.svg import BLUE, COLOURS, GREY, INK, MARKS, RED, height_for, legend, message, new_figure, to_svg
 
 if TYPE_CHECKING:
     from winnow.compare.dashboard import Row
@@ -172,10 +160,7 @@ def cost_against_gain(rows: Sequence[Row], metric: str, low: bool, colours: Look
             )
             titles.append((point, [f"{row.name}: {show_seconds(row.cost)}, gain {show_number(gain)}"]))
         axes.axhline(0, color=INK, linewidth=0.8)
-        axes.set(
-            xlabel="scoring and selection (seconds)",
-            ylabel=f"gain in {unit(metric)}",
-        )
+        axes.set(xlabel="scoring and selection (seconds)", ylabel=f"gain in {unit(metric)}")
         axes.margins(x=0.08, y=0.15)
         legend(axes)
         return to_svg(figure, title, titles)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from winnow.pages.files import read_json, run_cards
+from winnow.pages.files import read_json, run_cards, sound
 from winnow.reproduce.collect import Run, facts, hydra_of, whole
 from winnow.reproduce.settings import differences, shorten
 from winnow.sweeps.summary import FAILURE
@@ -89,7 +89,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         backbone=backbone,
         ratio=len(subset) / len(selection["decisions"]) if selection["decisions"] else None,
         seconds=_seconds(folder, card),
-        share="" if config["method"]["name"] == "full" else ", ".join(map("=".join, share(config).items())),
+        share=_share(config),
         subset=subset,
         scores=_scores(folder / "scores.parquet"),
         command=card["command"],
@@ -103,6 +103,14 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         base = run.results["models"].get("base") or {"metrics": {}}
         run.base = {key: one["value"] for key, one in base["metrics"].items()}
     return run
+
+
+def _share(config: Mapping[str, Any]) -> str:
+    """`ratio=0.1`, `count=500` or `count=20000 answer tokens`; empty for all data."""
+    if config["method"]["name"] == "full":
+        return ""
+    unit = " answer tokens" if (config.get("selection") or {}).get("budget") == "answer_tokens" else ""
+    return "".join(f"{key}={value}{unit}" for key, value in share(config).items())
 
 
 def _identity(config: Mapping[str, Any], choices: Mapping[str, str], backbone: str, pool: str) -> dict[str, str]:
@@ -162,7 +170,7 @@ def _overrides(folder: Path, card: Mapping[str, Any]) -> tuple[str, ...]:
 def _scores(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
-    table = pq.read_table(path, columns=["id", "score"])
+    table = pq.read_table(sound(path), columns=["id", "score"])
     sign = 1.0 if json.loads(table.schema.metadata[b"winnow"])["higher_is_better"] else -1.0
     pairs = zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True)
     return {key: sign * value for key, value in pairs if value is not None}

@@ -9,6 +9,7 @@ for the best.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,23 +18,16 @@ from typing import Any
 
 from winnow.compare.runs import ROBUST, ComparedRun, read_runs
 from winnow.errors import UserError
-from winnow.evaluation.comparison import (
-    LEVEL,
-    Measurement,
-    compare_items,
-    holm,
-    letters,
-    measurements,
-    verdict,
-)
+from winnow.evaluation.comparison import LEVEL, Measurement, compare_items, holm, letters, measurements, verdict
 from winnow.pages.card import show_seconds
 from winnow.pages.files import read_json, render
-from winnow.reproduce.settings import differences
+from winnow.reproduce.settings import differences, shorten
 from winnow.scoring.price import marginal, price
 from winnow.store.files import write_atomically, write_json
 
 BEST, BASE, RANDOM = "best", "base", "random"
 WORDS = {"win": "▲ win", "tie": "tie", "loss": "▼ loss"}
+ALIKE = re.compile(r"(tuning|template|backbone)(\.|$)|selection\.budget$")  # settings that a reference should share
 
 
 def write_verdicts(folders: Sequence[Path], against: str | None, out: Path) -> dict[str, Any]:
@@ -67,8 +61,11 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
     comparisons = []
     for (backbone, pool, *_), members in arenas.items():
         groups = seeds_by_method(members)
-        items = {name: [_items(run, "tuned", untested) for run in group] for name, group in groups.items()}
-        base = _items(members[0], BASE, untested) if against == BASE else {}
+        items = {name: [_items(run, run.model, untested) for run in group] for name, group in groups.items()}
+        base: dict[str, Measurement] = {}
+        for run in members if against == BASE else ():
+            if run.base.keys() - base.keys() - untested.keys():  # else its samples tell nothing new
+                base = _items(run, run.results["models"][BASE], untested) | base
         for metric in dict.fromkeys(metric for run in members for metric in run.headline):
             sides = {
                 name: [run[metric] for run in group]
@@ -87,10 +84,17 @@ def _prices(runs: Sequence[ComparedRun]) -> dict[str, dict[str, Any]]:
     """{method: what the selection of one of its runs costs, by its run card or else the store, and `marginal`, what it
     adds where the passes of the others are there; None where the store no longer has all}, without methods of which
     neither knows the price. All shares of a method have the same price."""
-    cards = {run.label: read_json(run.folder / "run_card.json") for run in sorted(runs, key=lambda run: run.started)}
-    added = marginal(cards)
-    own = {name: card.get("price") or price(card) for name, card in cards.items()}
-    return {name: one | {"marginal": added[name]} for name, one in own.items() if one is not None}
+    last = {run.label: run for run in sorted(runs, key=lambda run: run.started)}
+    cards = {name: read_json(run.folder / "run_card.json") for name, run in last.items()}
+    # A method's control, or its run with another tuning, spares it nothing.
+    kinds = {name: re.sub(r"^\w+\((.+)\)$", r"\1", run.identity["method"]) for name, run in last.items()}
+    added, prices = marginal(cards, kinds), {}
+    for name, card in cards.items():
+        one = card.get("price") or price(card)
+        if one is not None:
+            tuning = one["tuning_seconds"] or last[name].seconds.get("tune")
+            prices[name] = one | {"marginal": added[name], "tuning_seconds": tuning}
+    return prices
 
 
 def _controls(wanted: str, method: str) -> bool:
@@ -109,10 +113,9 @@ def seeds_by_method(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]
     return {name: [seeds[seed] for seed in sorted(seeds)] for name, seeds in groups.items()}
 
 
-def _items(run: ComparedRun, model: str, untested: dict[str, str]) -> dict[str, Measurement]:
-    """The items of a run's tuned or base model, or of its only model."""
-    models = run.results["models"]
-    items, reasons = measurements(models.get(model) or next(iter(models.values())), run.averages)
+def _items(run: ComparedRun, model: Mapping[str, Any], untested: dict[str, str]) -> dict[str, Measurement]:
+    """The items of one of a run's models."""
+    items, reasons = measurements(model, run.averages)
     untested.update(reasons)
     return items
 
@@ -156,13 +159,17 @@ def _standings(
         }
         if name in tested:
             one, p = tested[name], p_values[name]
-            row |= {"against": references[name]} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
+            told = references[name]
+            told += "" if told == BASE else _unlike(groups[name][0], groups[told][0])
+            row |= {"against": told} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
+        elif against == BASE:
+            row["no_verdict"] = "no run has this metric of the backbone"
         elif len(candidates[name]) > 1:
             row["no_verdict"] = f"its reference may be {' or '.join(candidates[name])}"
         elif not candidates[name] and name not in references.values():
             own = _controls(against, groups[name][0].identity["method"])
-            why = "is the reference's own method; name another with --against" if own else "has no run for this method"
-            row["no_verdict"] = f"{against} {why}"
+            why = "is the reference's own method; name another with --against"
+            row["no_verdict"] = f"{against} {why if own else 'has no run for this method at this share'}"
         standings.append(row)
     return {
         "higher_is_better": high,
@@ -181,10 +188,10 @@ def _references(
     name: str, names: Sequence[str], groups: Mapping[str, Sequence[ComparedRun]], against: str
 ) -> list[str]:
     """What a method can be tested against: the best method, the backbone, or groups of the reference method or of the
-    method's own control of that kind; for the reference method with an adversary or noising, the same without. Those
-    with the same share go before others, then those with the same identity, then those whose settings are the method's
-    own, of the settings in which they differ (sweeps over a learning rate). Empty for the reference itself; only where
-    one is left is there a test."""
+    method's own control of that kind; for the reference method with an adversary or noising, the same without. They
+    have the same share, or one side has none (all data). Those with the same identity go before others, then those
+    whose settings are the method's own, of the settings in which they differ (sweeps over a learning rate). Empty for
+    the reference itself; only where one is left is there a test."""
     if against == BASE:
         return [BASE]
     if against == BEST:
@@ -202,12 +209,20 @@ def _references(
     def rest(one: ComparedRun) -> dict[str, str]:
         return {key: value for key, value in one.identity.items() if key != "method"}
 
-    found = {other: one for other, one in found.items() if one.share == run.share} or found
+    same = {other: one for other, one in found.items() if one.share == run.share}
+    found = same or {other: one for other, one in found.items() if not (one.share and run.share)}
     found = {other: one for other, one in found.items() if rest(one) == rest(run)} or found
     own, *settings = differences([run, *found.values()])
     differing = [key for key in own if len({one[key] for one in settings}) > 1]
     alike = zip(found, settings, strict=True)
     return [other for other, one in alike if all(one[key] == own[key] for key in differing)] or list(found)
+
+
+def _unlike(run: ComparedRun, reference: ComparedRun) -> str:
+    """` (tuning.learning_rate=1e-05)`: how the reference was tuned where a method was not, and its label lacks it."""
+    settings = {key: shorten(value) for key, value in differences([run, reference])[1].items() if ALIKE.match(key)}
+    told = [f"{key}={value}" for key, value in settings.items() if f"{key}=" not in reference.label]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -228,6 +243,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             if row["no_verdict"]:
                 text += f"  no verdict: {row['no_verdict']}"
             lines.append(text)
+        if any(max(row.get("runs", [0])) == 2 for row in one["standings"]):
+            lines.append("  two seeds: about one false alarm in ten")
     for arena in summary["prices"]:
         for name, one in arena.items():
             tuning, added = one["tuning_seconds"], one["marginal"]

@@ -87,15 +87,16 @@ def read_pool(
     else:
         schema, rows = _detect(rows, place)
         chosen = SCHEMAS[schema]
+    uncut: dict[int, Row] = {}
     if turns == "every":
-        rows = _divided(rows, chosen)
+        rows = _divided(rows, chosen, uncut)
 
     def read(number: int, value: Any) -> Record:
         fields = read_fields(chosen, value)
         return Record(record_id(*fields), number, *fields, name, value)
 
     records, quarantined = read_records(rows, read, place, limit, on_error)
-    unread = tuple(dict.fromkeys(key for record in records for key in chosen.unread(record.raw)))
+    unread = tuple(dict.fromkeys(key for one in records for key in chosen.unread(uncut.get(one.row, one.raw))))
     if exclude is not None:
         shared = excluded(records, exclude)
         quarantined += [Quarantined(place, None, one.row, REASON, one.raw) for one in records if one.row in shared]
@@ -250,14 +251,16 @@ def _by_columns(
     return schema, rows
 
 
-def _divided(rows: Iterator[SourceRow], schema: Schema) -> Iterator[SourceRow]:
-    """Each row once for each of its answers, cut after it, numbered anew. A bad row stays one."""
+def _divided(rows: Iterator[SourceRow], schema: Schema, uncut: dict[int, Row]) -> Iterator[SourceRow]:
+    """Each row once for each of its answers, cut after it, numbered anew. A bad row stays one. uncut: gets each whole
+    row, under the number of its last part."""
     number = 0
     for row in rows:
         parts = [row.value]
         if row.problem is None and isinstance(row.value, Mapping):
             with contextlib.suppress(BadRow):  # raised again, and accounted for, when the row is read
                 parts = schema.parts(row.value)
+        uncut[number + len(parts) - 1] = row.value
         for part in parts:
             yield SourceRow(number, row.line, part, row.problem)
             number += 1

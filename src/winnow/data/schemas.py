@@ -52,8 +52,7 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "ai"), "assistant"),
 }
 TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
-_NAMES = "data.columns='{turns: COLUMN, role: KEY, content: KEY, user: NAME, assistant: NAME}'"
-_LATER_TURNS = "turns after the last answer"
+_NAMES = "data.columns='{turns: COLUMN, role: KEY, content: KEY, user: NAME, assistant: NAME, system_role: NAME}'"
 _KINDS = {type(None): "null", str: "a text", bool: "a boolean", list: "a list", dict: "an object"}
 _KINDS |= dict.fromkeys((int, float), "a number")
 
@@ -109,17 +108,33 @@ def _flat(
     a system turn. history: earlier [question, answer] pairs, oldest first.
     """
 
+    def earlier_pairs(row: Row) -> list[list[str]]:
+        value = row.get(history)
+        if _absent(value) or value == "":
+            return []
+        try:
+            pairs = _parsed(value, history)
+            for number, pair in enumerate(pairs if isinstance(pairs, list) else [pairs], 1):
+                if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
+                    raise BadRow(f"pair {number} of `{history}` is no list of two texts, question and answer")
+            return pairs
+        except BadRow as error:
+            given = next((key for key in inputs if key in row), None)
+            others = {"instruction": instruction, "output": output, "input": given, "system": system}
+            names = ", ".join(f"{field}: {column}" for field, column in others.items() if column in row)
+            raise BadRow(f"{error}; to leave it out, set data.columns='{{{names}}}'") from None
+
     def read(row: Row) -> Fields:
         asked, answer = _text(row, instruction), _text(row, output)
         given = "\n\n".join(filter(None, (_optional(row, key) for key in inputs)))
         told = _optional(row, system)
         turns = [("system", told)] if told else []
-        for question, reply in _pairs(row, history):
+        for question, reply in earlier_pairs(row):
             turns += [("user", question), ("assistant", reply)]
         return Fields(asked, given, answer, tuple(turns))
 
     def parts(row: Row) -> list[Row]:
-        pairs = _pairs(row, history)
+        pairs = earlier_pairs(row)
         no_input = {key: "" for key in inputs if key in row}
         earlier = [
             {**row, **no_input, instruction: question, output: reply, history: _like(row[history], pairs[:i])}
@@ -129,18 +144,6 @@ def _flat(
 
     known = (instruction, *inputs, output, system, history)
     return Schema(_has(instruction, output), read, shape, parts, lambda row: _others(row, known))
-
-
-def _pairs(row: Row, key: str | None) -> list[list[str]]:
-    """The [question, answer] pairs of a history column; none where it is absent or empty."""
-    value = row.get(key)
-    if _absent(value) or value == "":
-        return []
-    pairs = _parsed(value, key)
-    for number, pair in enumerate(pairs if isinstance(pairs, list) else [pairs], 1):
-        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
-            raise BadRow(f"pair {number} of `{key}` is no list of two texts, question and answer")
-    return pairs
 
 
 def _reasoned(question: str, rationale: str, answer: str) -> Schema:
@@ -208,10 +211,14 @@ class _Chat:
         return Fields(turns[last - 1][1], "", turns[last][1], tuple(earlier))
 
     def parts(self, row: Row) -> list[Row]:
-        roles = [role for role, _ in self._turns(row)]
-        ends = [i + 1 for i in range(1, len(roles)) if roles[i - 1 : i + 1] == ["user", "assistant"]]
         key, turns = self._list(row)
+        ends = self._ends([role for role, _ in self._turns(row)])
         return [row if end == len(turns) else {**row, key: _like(row[key], turns[:end])} for end in ends] or [row]
+
+    @staticmethod
+    def _ends(roles: list[str]) -> list[int]:
+        """How many turns there are up to each answer that follows a user turn."""
+        return [i + 1 for i in range(1, len(roles)) if roles[i - 1 : i + 1] == ["user", "assistant"]]
 
     def unread(self, row: Row) -> Iterator[str]:
         key, turns = self._list(row)
@@ -220,8 +227,12 @@ class _Chat:
             if isinstance(turn, Mapping):
                 known = (self._key(turn, self.speakers), self._key(turn, self.texts))
                 yield from (f"{key}.{name}" for name in _others(turn, known))
-        if self._turns(row)[-1][0] != "assistant":
-            yield _LATER_TURNS
+        roles = [role for role, _ in self._turns(row)]
+        later = roles[self._ends(roles)[-1] :]
+        if "assistant" in later:
+            yield "answers that follow no user turn"
+        if later and later[-1] != "assistant":
+            yield "turns after the last answer"
 
     def _list(self, row: Row) -> tuple[str, list[Any]]:
         """The column of the turns, and the turns as a list."""
@@ -396,7 +407,8 @@ def column_schema(columns: Mapping[str, str]) -> Schema:
     """The schema of `data.columns`; raises UserError.
 
     Texts: instruction and output, perhaps input, system and history, to the names of columns. Chats: turns and perhaps
-    system to columns, role and content to the keys of a turn, user and assistant to further names of these roles.
+    system to columns, role and content to the keys of a turn, user, assistant and system_role to further names of the
+    roles.
     """
     given = columns if isinstance(columns, Mapping) else {}
     known, needed = (_OF_CHATS, {"turns"}) if "turns" in given else (_OF_TEXTS, {"instruction", "output"})
@@ -405,14 +417,14 @@ def column_schema(columns: Mapping[str, str]) -> Schema:
         raise UserError(
             f"data.columns={columns} maps {found}; it must map instruction and output, and may map input, system and "
             "history, each to the name of a column; of chats it must map turns, and may map role, content, user, "
-            "assistant and system; null recognises the schema."
+            "assistant, system_role and system; null recognises the schema."
         )
     unnamed = [key for key, value in columns.items() if not isinstance(value, str)]
     if unnamed:
         raise UserError(f"data.columns.{unnamed[0]}={columns[unnamed[0]]!r} is no column name.")
     shape, system = ", ".join(columns.values()), columns.get("system")
     if "turns" in columns:
-        roles = ROLES | {columns[role].casefold(): role for role in ("user", "assistant") if role in columns}
+        roles = ROLES | {columns[key].casefold(): key.removesuffix("_role") for key in _OF_ROLES if key in columns}
         keys = [(columns[name],) if name in columns else usual for name, usual in _KEYS_OF_TURNS]
         return _Chat((columns["turns"],), *keys, roles, system).schema(shape, lambda turn: True)
     inputs = (columns["input"],) if "input" in columns else ()
@@ -421,5 +433,6 @@ def column_schema(columns: Mapping[str, str]) -> Schema:
 
 _KEYS_OF_TURNS = (("role", SPEAKER_KEYS), ("content", TEXT_KEYS))
 _OF_TEXTS = ("instruction", "output", "input", "system", "history")
-_OF_CHATS = ("turns", "role", "content", "user", "assistant", "system")
-NO_COLUMNS = ("role", "content", "user", "assistant")  # of `data.columns`: what is not the name of a column
+_OF_ROLES = ("user", "assistant", "system_role")
+NO_COLUMNS = ("role", "content", *_OF_ROLES)  # of `data.columns`: what is not the name of a column
+_OF_CHATS = ("turns", *NO_COLUMNS, "system")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime
 import string
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import ClassVar
@@ -58,10 +59,10 @@ class Encoded:
 class Template:
     """How a record becomes a prompt, and a prompt and its answer become tokens.
 
-    with_input, without_input: format strings with {instruction}, {input} and, where earlier turns are to be
-    shown, {turns}; `without_input` is used when the input is the empty string. Both None: the tokenizer's own
-    chat template. direct: the prompt of the `direct` view, in which the instruction is removed; s(A).
-    turns: format strings with {text} for the roles system, user and assistant of earlier turns.
+    with_input, without_input: format strings with {instruction}, {input} and, where a record may have earlier turns,
+    {turns}; `without_input` is used when the input is the empty string. Both None: the tokenizer's own chat template.
+    direct: the prompt of the `direct` view, in which the instruction is removed; s(A). turns: format strings with
+    {text} for the roles system, user and assistant of earlier turns.
     bos: `auto` (as the tokenizer itself does; with a chat template as that writes it), True or False; never twice.
     boundary: `separate` (prompt and answer are tokenised apart and joined as one text would be; no token can
     straddle the boundary) or `joint` (one text, as the published IFD code does; the answer then starts after as many
@@ -96,8 +97,11 @@ class Template:
             datetime.date.fromisoformat(date)
         except (TypeError, ValueError):
             raise UserError(f"template.date={date} is no date; write it as '2024-07-26'.") from None
-        for key, text in (("with_input", with_input), ("without_input", without_input)):
-            _check_placeholders(f"template.{key}", text or "")
+        if with_input is not None and without_input is not None:
+            # One form for both may have no place for an input; a record with one is then refused.
+            needed = ("instruction",) if with_input == without_input else ("instruction", "input")
+            _check_placeholders("template.with_input", with_input, needed)
+            _check_placeholders("template.without_input", without_input, ("instruction",))
         for role, text in (turns or {}).items():
             if "{text}" not in text:
                 raise UserError(f"template.turns.{role}={text!r} drops the turn; write {{text}} where its text stands.")
@@ -204,8 +208,13 @@ class Template:
             "input": [Piece(record.input, "input")],
             "turns": [piece for role, text in record.turns for piece in self._turn(role, text)],
         }
+        fields = list(string.Formatter().parse(chosen))
+        shown = {name for _, name, *_ in fields}
+        for name, own in parts.items():
+            if name not in shown and any(piece.text for piece in own):
+                raise RefusedError(f"{TEMPLATE_REFUSES}: template {self.name} drops the {name}, add {{{name}}}")
         pieces = []
-        for literal, name, _, _ in string.Formatter().parse(chosen):
+        for literal, name, *_ in fields:
             pieces.append(Piece(literal, "template"))
             pieces += parts[name] if name is not None else []
         return [piece for piece in pieces if piece.text]
@@ -285,9 +294,7 @@ class Template:
         if tokenizer is None or not tokenizer.chat_template:
             raise UserError("template=chat needs a tokenizer with a chat template; choose alpaca, vicuna or plain.")
         messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
-        day = datetime.datetime.fromisoformat(self.date)
-        # The library's clock is set, because transformers 5 hands no function to a chat template.
-        with patch("transformers.utils.chat_template_utils.datetime", SimpleNamespace(now=lambda: day)):
+        with dated(self.date):
             try:
                 return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
             except TemplateSyntaxError as error:
@@ -296,13 +303,23 @@ class Template:
                 raise RefusedError(f"{TEMPLATE_REFUSES}: {one_line(error)}") from error
 
 
-def _check_placeholders(key: str, text: str) -> None:
+def dated(date: str) -> AbstractContextManager:
+    """Inside the block a chat template that writes today's date is told this day."""
+    day = datetime.datetime.fromisoformat(date)
+    # The library's clock is set, because transformers 5 hands no function to a chat template.
+    return patch("transformers.utils.chat_template_utils.datetime", SimpleNamespace(now=lambda: day))
+
+
+def _check_placeholders(key: str, text: str, needed: Sequence[str]) -> None:
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
     except ValueError as error:
         raise UserError(f"{key} is no format string ({error}); write {{{{ and }}}} for braces of the text.") from None
     for name in sorted(names - {"instruction", "input", "turns"}):
         raise UserError(f"{key}: placeholder {{{name}}} is unknown; known: {{instruction}}, {{input}}, {{turns}}.")
+    for name in needed:
+        if name not in names:
+            raise UserError(f"{key}={text!r} drops the {name}; write {{{name}}} where its text stands.")
 
 
 def _roles(record: Record) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from jinja2 import TemplateError
@@ -196,11 +197,13 @@ def _control_in_record(
     if control.isdisjoint(tokens.ids):
         return []
     ranges = [(begin, end) for piece, begin, end in places(pieces) if piece.role != "template"]
-    return [
-        (a, b)
-        for token, (a, b) in zip(*tokens, strict=True)
-        if token in control and any(_holds(text, a, b, *own) for own in ranges)
-    ]
+    found = []
+    for token, (a, b) in zip(*tokens, strict=True):
+        if token in control:
+            first = bisect_right(ranges, a, key=itemgetter(1))  # that ends behind the token's beginning
+            if any(_holds(text, a, b, *own) for own in ranges[first : bisect_left(ranges, (b,))]):
+                found.append((a, b))
+    return found
 
 
 def _holds(text: str, a: int, b: int, begin: int, end: int) -> bool:

@@ -7,7 +7,8 @@ write to its folder alone, and whatever it started ends with it.
 `limits`, elsewhere: limits of memory, file size and number of processes, an empty environment, a folder to work in. It
 can read files, a token in the user's home among them, write where the user may, and use the network.
 
-Either way it may use a core for `timeout` seconds, and it can forge its own result: it runs in the interpreter that
+Either way it has `timeout` seconds, on Linux no longer than this process lives; the limit of memory is one of each
+process, of which it may start any number in namespaces. It can forge its own result: it runs in the interpreter that
 reports that the end was reached. So the harness comes here only with `evaluation.allow_code_execution=true`.
 """
 
@@ -29,7 +30,14 @@ from typing import Any
 TIMEOUT = 10.0  # seconds a program may run; the reference HumanEval harness waits 3, which a busy machine exceeds
 MEMORY = 4 * 2**30  # bytes of address space
 _FILE_SIZE = 2**20  # bytes the program may write to one file
-_PR_SET_DUMPABLE = 4  # <sys/prctl.h>
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # <sys/prctl.h>
+
+# Before a command, on Linux: it is killed when this process dies, however that comes about.
+_TIED = [
+    *(sys.executable, "-I", "-S", "-c"),
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {signal.SIGKILL:d}, 0, 0, 0)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])",
+]
 
 # The token is read only after the whole program, tests included, ran to its end: a program that calls exit(0) before
 # the tests must not count as passing. Until then it is in a pipe: neither in argv nor in a variable.
@@ -39,7 +47,7 @@ def run(path, pipe, processes):
     with open(path, encoding="utf-8") as file:
         code = compile(file.read(), "program.py", "exec")
     os.chdir(os.path.dirname(path))
-    for kind, most in (("AS", {memory}), ("FSIZE", {size}), ("CORE", 0), ("NPROC", processes)):
+    for kind, most in (("AS", {memory}), ("CPU", {seconds}), ("FSIZE", {size}), ("CORE", 0), ("NPROC", processes)):
         if most >= 0:
             resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (most, most))
     exec(code, {{"__name__": "__main__"}})
@@ -88,24 +96,25 @@ def _passes(program: str, timeout: float, confined: str) -> bool:
         path = Path(folder) / "work" / "program.py"
         path.parent.mkdir()
         path.write_text(program, encoding="utf-8")
-        command = _jailed(path, Path(folder), pipe) if confined == "namespaces" else _limited(path, pipe)
+        launcher = _LAUNCHER.format(memory=MEMORY, size=_FILE_SIZE, seconds=int(timeout) + 1)
+        if confined == "namespaces":
+            command = _jailed(path, Path(folder), launcher, pipe)
+        else:  # to root the number of processes is no limit
+            command = [sys.executable, "-I", "-c", launcher, "0", str(pipe), str(path)]
         with (Path(folder) / "output").open("w+b") as output, _closed_to_others():
-            try:
-                process = subprocess.Popen(
-                    command,
-                    cwd=path.parent,
-                    env={
-                        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                        "HOME": "/winnow-code",
-                    },
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(pipe,),
-                    start_new_session=True,  # its own group, so that children of the program can be ended as well
-                )
-            except FileNotFoundError:  # no unshare
-                return False
+            process = subprocess.Popen(
+                [*_TIED, *command] if sys.platform == "linux" else command,
+                cwd=path.parent,
+                env={
+                    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    "HOME": "/winnow-code",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(pipe,),
+                start_new_session=True,  # its own group, so that children of the program can be ended as well
+            )
             try:
                 status = process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -116,24 +125,15 @@ def _passes(program: str, timeout: float, confined: str) -> bool:
             return status == 0 and output.read().rstrip().endswith(token.encode())
 
 
-def _limited(path: Path, pipe: int) -> list[str]:
-    # To root the number of processes is no limit.
-    return [sys.executable, "-I", "-c", _launcher(), "0", str(pipe), str(path)]
-
-
-def _jailed(path: Path, folder: Path, pipe: int) -> list[str]:
+def _jailed(path: Path, folder: Path, launcher: str, pipe: int) -> list[str]:
     root = folder / "root"
     root.mkdir()
     python = Path(sys.executable)
     parts = dict.fromkeys([*_PARTS, sys.base_prefix, sys.prefix, str(python.resolve().parents[1])])
     there = [part for part in parts if Path(part).exists() and not any(part.startswith(f"{one}/") for one in parts)]
     spaces = ["--user", "--map-root-user", "--mount", "--pid", "--net", "--ipc", "--uts"]
-    jail = ["sh", "-c", _JAIL, "jail", str(root), str(path), str(python), _launcher(), str(pipe), *there]
+    jail = ["sh", "-c", _JAIL, "jail", str(root), str(path), str(python), launcher, str(pipe), *there]
     return ["unshare", *spaces, "--fork", "--kill-child", *jail]
-
-
-def _launcher() -> str:
-    return _LAUNCHER.format(memory=MEMORY, size=_FILE_SIZE)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from winnow.errors import UserError
+from winnow.store.files import SEAL, damage
 
 LEVEL = 0.05  # of every test
 ROUNDING = 1e-12  # a difference below it is none
@@ -270,11 +271,13 @@ def _read_samples(path: str | None) -> dict[tuple[str, str], list[dict[str, Any]
         raise UserError("The evaluation has no samples, which a comparison item by item needs; evaluate again.")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
+        if (Path(path).parent / SEAL).exists() and (fault := damage(Path(path).parent)):
+            raise ValueError(fault)
         with Path(path).open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
                 rows.setdefault((row["task"], row["filter"]), []).append(row)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: the samples of an evaluation cannot be read ({error}); delete its folder and evaluate again."
         ) from None

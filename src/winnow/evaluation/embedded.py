@@ -84,18 +84,15 @@ def token_pairs(
     """
     whole = copy.copy(template)
     whole.max_length = 1_000_000
-    prompts, records = [], []
-    for item in items:
-        for answer in (item.record.output, *item.distractors):
-            prompts.append(template.render(item.record, tokenizer))
-            records.append(replace(item.record, output=answer))
+    answers = [(item.record, answer) for item in items for answer in (item.record.output, *item.distractors)]
+    records = [replace(record, output=answer) for record, answer in answers]
     encoded = whole.encode(records, tokenizer)
     refused = next((one for one in encoded if one.flag is not None), None)
     if refused is not None:
         raise UserError(f"Held-out record {refused.id} cannot be asked ({refused.flag}); choose another template.")
     return {
-        (prompt, record.output): (e.ids[: e.answer_start], e.ids[e.answer_start :])
-        for prompt, record, e in zip(prompts, records, encoded, strict=True)
+        (template.render(record, tokenizer), record.output): (e.ids[: e.answer_start], e.ids[e.answer_start :])
+        for record, e in zip(records, encoded, strict=True)
     }
 
 

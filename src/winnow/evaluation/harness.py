@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from winnow.data.templates import dated
 from winnow.distributed import from_leader
 from winnow.errors import UserError
 from winnow.evaluation.code_execution import confinement
@@ -40,9 +41,10 @@ _NOT_METRICS = ("name", "alias", "sample_len", "sample_count")
 def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, description: str = "") -> dict[str, Any]:
     """Run a suite on a loaded model and its tokenizer.
 
-    template: winnow.data.templates.Template; the embedded suite and NLU tasks read it. workdir: gets `samples.jsonl`
-    (a row for each item: hashes, responses, metrics) and the generated task files; nothing is written elsewhere,
-    except by the hub library when a suite runs without `mirror`.
+    template: winnow.data.templates.Template; the embedded suite and NLU tasks read it, and stock tasks in the
+    tokenizer's chat template are told its date. workdir: gets `samples.jsonl` (a row for each item: hashes, responses,
+    metrics) and the generated task files; nothing is written elsewhere, except by the hub library when a suite runs
+    without `mirror`.
 
     Returns {"metrics": {"<task>/<metric>": {"value", "stderr": float | None, "n": items, "higher_is_better"}},
     "subtasks": the same for the leaves of groups, "groups": {group: its leaves}, "skipped": {task: reason},
@@ -57,7 +59,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     result["versions"] = {name: version(name) for name in ("lm-eval", "transformers", "torch", "datasets")}
     if not suite.tasks:
         return result  # without importing the harness
-    with _left_as_found(model), quiet_harness():
+    with _left_as_found(model), quiet_harness(), dated(template.date):
         specs, result["skipped"] = runnable(suite)
         for task, reason in result["skipped"].items():
             log.warning("Evaluation leaves out %s: %s", task, reason)
@@ -135,8 +137,7 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
     from winnow.evaluation.loading import load_tasks
     from winnow.evaluation.model import HarnessModel
 
-    if suite.chat_template and not tokenizer.chat_template:
-        raise UserError("evaluation.chat_template=true, but the tokenizer has no chat template: set it to false.")
+    suite.check_tokenizer(tokenizer)
     folder, cache = workdir / "tasks", workdir / "datasets"
     for left in (folder, cache):  # nothing of an earlier, other run gets in
         shutil.rmtree(left, ignore_errors=True)

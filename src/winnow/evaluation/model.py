@@ -19,7 +19,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.causal_model import CausalModel, positions
 from winnow.backbone.shared import join_in
 from winnow.distributed import dealt, from_all, from_leader, is_leader
 from winnow.errors import UserError
@@ -64,6 +64,7 @@ class HarnessModel(HFLM):
             # The harness pads on the left to generate, and some models cannot mask that.
             batch_size=batch_size if CausalModel(model).padding else 1,
             add_bos_token=None,
+            max_length=positions(model.config),
             softmax_dtype="float32",
         )
         self.pairs = dict(pairs or {})

@@ -23,7 +23,8 @@ from winnow.data.nlu.instructions import STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.noising import noising_class
+from winnow.perturb.noising import Noising, noising_class
+from winnow.scoring.protocols import check_kind
 from winnow.store.describe import Free, Identified, arguments
 
 HUB_NAME = "winnow/nlu"  # the name of the data in the NLU tasks' YAMLs
@@ -87,8 +88,6 @@ class NluData(Identified):
                     raise UserError(
                         f"evaluation.{key} names {value!r}, which is unknown: choose from {', '.join(known)}."
                     )
-        for name in self.noises:
-            noising_class(name)  # raises for an unknown noise
         if not self.datasets:
             raise UserError("evaluation.datasets is empty: name at least one data set.")
         if self.draws is not None and self.draws < 1:
@@ -97,10 +96,24 @@ class NluData(Identified):
             raise UserError("evaluation.omegas is empty: name the shares of noised words, for instance [0.1,0.3,0.5].")
         for omega in self.omegas:
             self._noising("replacement", omega)  # raises for a value out of range
+        named: dict[str, str] = {}
+        for path in self.noises:
+            noising = self._noising(path, next(iter(self.omegas), None))
+            check_kind("evaluation.noises", noising, Noising, "change")
+            if (other := named.setdefault(noising.name, path)) != path:
+                raise UserError(
+                    f"evaluation.noises: {other} and {path} are both called {noising.name}, as their metrics would be; "
+                    f"give one class another `name`."
+                )
 
-    def _noising(self, name: str, omega: float | None):
-        # Where omega plays no part there is none, and any will do.
-        return noising_class(name)(omega=1.0 if omega is None else omega, phi=1.0, seed=self.noise_seed)
+    def _noising(self, path: str, omega: float | None) -> Noising:
+        try:  # where omega plays no part there is none, and any will do
+            return noising_class(path)(omega=1.0 if omega is None else omega, phi=1.0, seed=self.noise_seed)
+        except TypeError as error:
+            raise UserError(
+                f"evaluation.noises: {path} is made from omega, phi and seed alone, which fails ({error}); give its "
+                f"other arguments a default."
+            ) from None
 
     def conditions(self) -> dict[str, Condition]:
         """Task name -> condition: `sst2` alone without noises; with them `sst2/clean`, `sst2/replacement@0.3`, ..."""

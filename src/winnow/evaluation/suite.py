@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winnow.errors import UserError
-from winnow.evaluation.embedded import HELDOUT
+from winnow.evaluation.embedded import HELDOUT, HeldOut, load_heldout, token_pairs
 from winnow.store.describe import Free, Identified, arguments
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
+    from winnow.data.templates import Template
     from winnow.evaluation.nlu import Condition, NluData
 
 
@@ -104,6 +105,19 @@ class Suite(Identified):
             from winnow.evaluation.loading import check_data  # lm-eval takes seconds to import
 
             check_data(self)
+
+    def check_tokenizer(self, tokenizer) -> None:
+        """Raises UserError if prompts are to be wrapped in a chat template that the tokenizer does not have."""
+        if self.chat_template and not tokenizer.chat_template:
+            raise UserError("evaluation.chat_template=true, but the tokenizer has no chat template: set it to false.")
+
+    def check_prompts(self, template: Template, tokenizer) -> None:
+        """Raises UserError if a prompt cannot be written, or a held-out answer has no token."""
+        self.check_tokenizer(tokenizer)
+        items = [HeldOut(record, (), task) for task, records in (self.pools or {}).items() for record in records]
+        items += load_heldout() if any(task.task.startswith("embedded") for task in self.tasks) else []
+        if items:
+            token_pairs(items, template, tokenizer)
 
     @property
     def written(self) -> set[str]:

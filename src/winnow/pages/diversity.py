@@ -15,9 +15,7 @@ from winnow.pages.svg import BLUE, GREY, INK, RED, legend, message, new_figure, 
 def diversity_section(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of `diversity.json`: the numbers as they are, and three plots."""
     return {
-        "classes": content["classes"],
-        "neighbours": content["neighbours"],
-        "map": content["map"],
+        **content,
         "class_plot": Markup(class_shares(content["classes"]["by_class"])),
         "neighbour_plot": Markup(neighbour_histogram(content["neighbours"])),
         "map_plot": Markup(pool_map(content["map"])),

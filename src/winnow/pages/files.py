@@ -11,6 +11,7 @@ import jinja2
 
 from winnow.pages.card import show_change, show_measure, show_number, show_seconds
 from winnow.store import files
+from winnow.store.run_folder import OUTPUTS, earlier_output
 
 KEYS = {  # that each file has, whatever the settings
     "run_card.json": ("status", "stages", "config", "git"),
@@ -24,8 +25,17 @@ KEYS = {  # that each file has, whatever the settings
 
 def read_json(path: Path) -> Any:
     """The content of a file of a run folder, None where there is none. Raises UserError for anything but an object with
-    the file's `KEYS`."""
-    return files.read_json(path, *KEYS.get(path.name, ())) if path.exists() else None
+    the file's `KEYS`, and for a file with another checksum than the one beside it."""
+    return files.read_json(sound(path), *KEYS.get(path.name, ())) if path.exists() else None
+
+
+def sound(path: Path) -> Path:
+    """The path of a file of a run folder. Raises UserError where the checksum beside it is another; a folder of an
+    older version has none."""
+    if path.with_name(path.name + files.SUM).exists():
+        stage = next((stage for stage, own in OUTPUTS.items() if any(map(path.match, own))), "report")
+        return earlier_output(path.parent, path.name, stage)
+    return path
 
 
 def run_cards(folder: Path) -> list[Path]:

@@ -24,8 +24,10 @@ def tuned_model_card(run: Path) -> str:
     manifest = read_json(earlier_output(run, "selection.json", "select"), "method", "n_records", "n_selected")
     own = present(run, "model/README.md", "tune").read_text(encoding="utf-8").rstrip()
     total, number = manifest["n_records"], manifest["n_selected"]
+    scorer = card["config"].get("scorer")
+    scored = f", scored by {_shown(scorer['name'])}" if scorer else ""
     chosen = [
-        f"- method: {manifest['method']}",
+        f"- method: {manifest['method']}{scored}",
         f"- pool: {pool_name(card)}, {total:,} records, fingerprint {card['data']['fingerprint']}",
         f"- selected: {number:,} records, {number / total:.1%} of the pool",
         f"- command: `{card['command']}`",
@@ -47,6 +49,10 @@ def result_parts(run: Path) -> list[str]:
 
 
 def pool_name(card: Mapping[str, Any]) -> str:
-    """The pool's name on the hub, or the name of its file: where that lay says nothing to others."""
-    source = str(card["data"]["source"])
-    return Path(source).name if source.startswith(("/", "~", ".")) else source
+    """The pool's name on the hub, or the name of its file."""
+    return _shown(str(card["data"]["source"]))
+
+
+def _shown(name: str) -> str:
+    """The last part of a path: where a file lay says nothing to others."""
+    return Path(name).name if name.startswith(("/", "~", ".")) else name

@@ -242,10 +242,7 @@ def detection_bars(detection: Mapping[str, Any]) -> str:
         axes.axvline(0.5, color=INK, linewidth=1)
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.get_yticklabels()[0].set_fontweight("bold")
-        axes.set(
-            xlabel="AUC (0.5: by chance; 1: always)",
-            xlim=(-0.02, 1.3),
-        )
+        axes.set(xlabel="AUC (0.5: by chance; 1: always)", xlim=(-0.02, 1.3))
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)

@@ -7,6 +7,7 @@ values. The page reports a stage without files as not run.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from winnow.pages import plots
 from winnow.pages.answers import answers_section
 from winnow.pages.card import JUDGED, git_phrase, show_number
 from winnow.pages.diversity import diversity_section
-from winnow.pages.files import read_json, render
+from winnow.pages.files import read_json, render, sound
 from winnow.pages.robustness import robustness_curves, robustness_table
 from winnow.pages.svg import rank_correlation
 from winnow.pages.verbs import asked_section
@@ -67,7 +68,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     card, selection, results, tuning, detection, diversity = (read_json(folder / f"{name}.json") for name in names)
     rows, about = None, {}
     if (folder / "scores.parquet").is_file():
-        table = Scores.read(folder / "scores.parquet")
+        table = Scores.read(sound(folder / "scores.parquet"))
         rows, about = table.to_pylist(), Scores.about(table)
     content = {
         "folder": folder.resolve().name,
@@ -98,11 +99,12 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
 
 
 def _wandb(folder: Path) -> dict[str, str | None]:
-    """What leads to the W&B run: `url` where it is online, `sync` where it is offline."""
-    url, links = folder / "run_url", {"url": None, "sync": None}
-    if any(folder.glob("offline-run-*")):
-        return links | {"sync": f"wandb sync {folder}/offline-run-*"}
-    return links | {"url": url.read_text(encoding="utf-8").strip()} if url.is_file() else links
+    """What leads to the W&B run: `url` where a start was online, `sync` where a later one, or each, was offline."""
+    url, online = None, 0.0
+    if (file := folder / "run_url").is_file():
+        url, online = file.read_text(encoding="utf-8").strip(), file.stat().st_mtime
+    later = any(one.stat().st_mtime > online for one in folder.glob("offline-run-*"))
+    return {"url": url, "sync": f"wandb sync {shlex.quote(str(folder))}/offline-run-*" if later else None}
 
 
 def _tuning_section(tuning: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,11 +125,11 @@ def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | Non
 def _names(
     card: Mapping[str, Any] | None, about: Mapping[str, Any], selection: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Short names of method, pool and backbone; None where no file names them."""
+    """Short names of method, pool, backbone and scorer; None where no file names them."""
     config = (card or {}).get("config", {})
 
     def chosen(group: str) -> str | None:
-        setting = config.get(group, {})
+        setting = config.get(group) or {}
         return next((setting[key] for key in ("name", "path", "source") if isinstance(setting.get(key), str)), None)
 
     source = (card or {}).get("data", {}).get("source")
@@ -135,6 +137,7 @@ def _names(
         "method": about.get("method") or (selection or {}).get("method") or chosen("method"),
         "pool": chosen("data") or (None if source is None else Path(str(source)).name),
         "backbone": chosen("backbone"),
+        "scorer": chosen("scorer"),
     }
 
 

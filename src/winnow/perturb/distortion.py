@@ -103,14 +103,19 @@ class OpenAIDistortion:
         _check(raw, noisy)
         return _mean_distance(raw, noisy, self._embed)
 
-    def _embed(self, texts: Sequence[str]) -> Tensor:
-        """(texts, width)."""
+    def key(self) -> str:
+        """The key. Raises UserError without one."""
         key = os.environ.get("OPENAI_API_KEY")
         if not key:
             raise UserError(
                 "distortion=openai needs a key in the environment variable OPENAI_API_KEY: set it, or choose "
                 "distortion=embedding, which runs locally."
             )
+        return key
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        """(texts, width)."""
+        key = self.key()
         found: list[list[float]] = []
         for start in range(0, len(texts), _OPENAI_TEXTS):
             content = {"model": self.model, "input": list(texts[start : start + _OPENAI_TEXTS])}

@@ -36,7 +36,11 @@ def publish(settings: Mapping[str, Any], runs: Path, scale: str) -> Path:
     """
     stem = f"results-{scale}"
     folder = Path(settings["folder"]).expanduser()
-    printed = read_paper(TABLES / settings["paper"] / settings["name"] / "paper.csv")
+    printed = []
+    if TABLES.is_dir():
+        printed = read_paper(TABLES / settings["paper"] / settings["name"] / "paper.csv")
+    else:
+        print("The table leaves the paper's numbers out: they lie in experiments/ of Winnow's repository.")
     table = build(settings, printed, read_jobs(runs, settings, scale))
     page = content(table, settings, scale)
     filters = {"ours": show_cell, "printed": show_printed, "difference": show_difference}
@@ -240,7 +244,7 @@ def show_cell(cell: Cell) -> str:
     spread = "" if cell.std is None else f" ± {digits.format(cell.std)}"
     if cell.tested is not None:
         low, high, verdict = cell.tested
-        ends = f" [{low:.2f}, {high:.2f}]".replace("-", "−")
+        ends = f" [{digits.format(low)}, {digits.format(high)}]".replace("-", "−")
         return digits.format(cell.mean) + ends + (" tie" if verdict == "tie" else "")
     return digits.format(cell.mean) + spread
 

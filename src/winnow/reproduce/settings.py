@@ -13,15 +13,14 @@ from hydra.utils import get_object
 from winnow.store.describe import free
 from winnow.store.differences import flatten
 from winnow.sweeps.scale import ABSENT
+from winnow.sweeps.summary import FREE
 from winnow.tracking.names import text
 
 if TYPE_CHECKING:
     from winnow.reproduce.collect import Run
 
 # These keys belong to no component, so no class can declare that they change no number.
-LEFT_OUT = re.compile(
-    r"^(seed|stages|objective)$|^(row|table|scale|paths|tracking|scoring|trainer|callbacks|hydra)\.|^attack\.processes$"
-)
+LEFT_OUT = re.compile(rf"^(seed|objective|row|table|scale|hydra|{'|'.join(FREE)})(\.|$)|^attack\.processes$")
 SEED = re.compile(r"(^|[._])seed$")
 LONGEST = 50  # characters of a value in a table
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import csv
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from winnow.errors import UserError
-from winnow.evaluation.comparison import Measurement, compare_items, measurements
+from winnow.evaluation.comparison import Comparison, Measurement, compare_items, holm, measurements, verdict
 from winnow.pages.card import JUDGED
 from winnow.reproduce.collect import Job, Measured
 from winnow.reproduce.settings import differences, is_set_by, shorten
@@ -139,7 +140,7 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     ours += _means(ours, table.get("mean"))
     read: dict[Path, dict[str, Measurement]] = {}
     for metric, rule in (table.get("derived") or {}).items():
-        footnotes += _derive(ours, metric, rule, read)
+        footnotes += _derive(ours, metric, rule, table.get("best"), read)
     rows: list[Row] = []
     counterparts: dict[int, list[Row]] = {}  # id of our row -> its rows in the paper
     for row in printed:
@@ -341,12 +342,17 @@ def _means(rows: Sequence[Row], column: str | None) -> list[Row]:
 
 
 def _derive(
-    rows: Sequence[Row], metric: str, rule: Mapping[str, Any], read: dict[Path, dict[str, Measurement]]
+    rows: Sequence[Row],
+    metric: str,
+    rule: Mapping[str, Any],
+    best: str | None,
+    read: dict[Path, dict[str, Measurement]],
 ) -> list[str]:
-    """Add the difference from the reference row, with its paired interval, to every measured row that has a reference.
-    The footnotes say where the runs lack the samples for an interval."""
+    """Add the difference from the reference row, with its paired interval and Holm's verdict over the rows of a
+    backbone and pool, to every measured row that has a reference. The footnotes say which rows have no interval."""
     over = {key: text(value) for key, value in rule["over"].items()}
-    untested: dict[str, int] = {}
+    untested: Counter[str] = Counter()
+    families: dict[tuple, list[tuple[Cell, Comparison, float, bool]]] = {}
     rows = [row for row in rows if row.cell(rule["of"]).mean is not None]
     for row in rows:
         partners = [one for one in rows if one is not row and _is_reference(one, row, over)]
@@ -355,15 +361,23 @@ def _derive(
             cell = Cell(derived=own.mean - other.mean, n=own.n | other.n, commits=own.commits | other.commits)
             row.cells[metric] = cell
             try:
-                cell.tested = _test(rule["of"], own, other, read)
+                if row.identity.get(best or "") == "best":
+                    raise UserError("A row chosen as the best is not tested: the same numbers chose it.")
+                family = families.setdefault((row.identity.get("backbone"), row.identity.get("pool")), [])
+                family.append((cell, *_test(rule["of"], own, other, read)))
             except UserError as error:
-                untested[str(error)] = untested.get(str(error), 0) + 1
+                untested[str(error)] += 1
+    for family in families.values():
+        for (cell, one, scale, high), p in zip(family, holm([one.p for _, one, *_ in family]), strict=True):
+            cell.tested = scale * one.low, scale * one.high, JUDGED[verdict(one.difference, p, high)]
     return [f"{metric}: {count} without an interval. {why}" for why, count in untested.items()]
 
 
-def _test(metric: str, own: Cell, other: Cell, read: dict[Path, dict[str, Measurement]]) -> tuple[float, float, str]:
-    """(low, high, `better`, `worse` or `tie`) of the difference of two cells. Raises UserError where the samples of
-    their runs do not allow a test."""
+def _test(
+    metric: str, own: Cell, other: Cell, read: dict[Path, dict[str, Measurement]]
+) -> tuple[Comparison, float, bool]:
+    """The comparison of two cells, the scale of their values, and whether high is good. Raises UserError where the
+    samples of their runs do not allow a test."""
     sides = []
     for cell in (own, other):
         side = []
@@ -376,16 +390,15 @@ def _test(metric: str, own: Cell, other: Cell, read: dict[Path, dict[str, Measur
                 raise UserError(f"The samples hold no value per item of {one.key or metric}.")
             side.append(read[job.folder][one.key])
         sides.append(side)
-    comparison, scale = compare_items(*sides), own.runs[0][1].scale
-    return scale * comparison.low, scale * comparison.high, JUDGED[comparison.verdict]
+    return compare_items(*sides), own.runs[0][1].scale, sides[0][0].higher_is_better
 
 
 def _is_reference(one: Row, row: Row, over: Mapping[str, str]) -> bool:
     """Whether `one` is the reference of `row`: it has the values of `over` and equals `row` in every other key that
-    both have. The ratio may differ where the reference is all data, and `differing` settings between two own rows."""
+    both have. The ratio may differ where one of them is all data, and `differing` settings between two own rows."""
     if any(one.identity.get(key) != value for key, value in over.items()):
         return False
-    free = {*over, "ratio"} if over.get("method") == "full" else set(over)
+    free = {*over, "ratio"} if "full" in (over.get("method"), row.identity.get("method")) else set(over)
     if one.own and row.own:
         free |= {*one.differing, *row.differing}
     shared = (one.identity.keys() & row.identity.keys()) - free

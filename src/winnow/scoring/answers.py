@@ -39,7 +39,7 @@ def write_answers(folder: Path, table: PassTable, records: Sequence[Record], ans
     rows = []
     names = ("answers", "tokens", "finish", "usable")
     for record, texts, tokens, finish, usable in zip(
-        records, *(table.table[name].to_pylist() for name in names), strict=True
+        records, *(table.column(name).to_pylist() for name in names), strict=True
     ):
         first: dict[str, int] = {}
         for draw, text in enumerate(texts[:answers]):

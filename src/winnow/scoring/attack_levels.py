@@ -17,11 +17,14 @@ NO_ATTACK = "no_attack_succeeded"
 
 
 def checked_attacks(attacks: Mapping[str, PromptAttack]) -> dict[str, PromptAttack]:
-    """The attacks themselves; UserError if there is none."""
+    """The attacks themselves; UserError if there is none, or one has no level."""
     if not attacks:
         raise UserError(
             "attack=[] leaves nothing to attack with; name some, for instance attack=[textbugger,checklist]."
         )
+    for name, attack in attacks.items():
+        if (level := getattr(attack, "level", None)) not in LEVELS:
+            raise UserError(f"attack={name} has the level {level}; its class must have one of {', '.join(LEVELS)}.")
     return dict(attacks)
 
 

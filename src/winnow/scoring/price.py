@@ -142,13 +142,17 @@ def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"passes": list(by_pass.values())} | summed(by_pass.values()) | {"tuning_seconds": seconds}
 
 
-def marginal(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float] | None]:
-    """{method: forwards, tokens, flops and seconds of those of its passes that no other of the methods uses}: what it
-    adds where the others are there already. cards: method -> run card; None as in `prices`."""
-    users = Counter(one for card in cards.values() for one in passes_of(card))
+def marginal(cards: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str]) -> dict[str, dict[str, float] | None]:
+    """{method: forwards, tokens, flops and seconds of those of its passes that none of another kind uses}: what it adds
+    where the others are there already. cards: method -> run card; None as in `prices`. kinds: method -> its kind."""
+    users: dict[str, set[str]] = {}
+    for name, card in cards.items():
+        for one in passes_of(card):
+            users.setdefault(one, set()).add(kinds[name])
     sums = {}
     for name, card in cards.items():
         store = card["config"].get("paths", {}).get("store")
         by_pass = prices(Path(store), passes_of(card), card["data"]["n_records"]) if store else None
-        sums[name] = None if by_pass is None else summed(value for key, value in by_pass.items() if users[key] == 1)
+        own = [value for key, value in (by_pass or {}).items() if len(users[key]) == 1]
+        sums[name] = None if by_pass is None else summed(own)
     return sums

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,7 +135,10 @@ class PassRunner:
         if missing:
             self.computed.append(columns.fingerprint)
         self.origin.setdefault(columns.fingerprint, origin(len(missing), len(unique)))
-        return PassTable(columns.read(unique), [record.id for record in records])
+        lists = [column.name for column in pass_.schema if pa.types.is_list(column.type)]
+        held = columns.read(unique, [name for name in pass_.schema.names if name not in lists])
+        later = {name: partial(columns.read, unique, ["id", name]) for name in lists}
+        return PassTable(held, [record.id for record in records], later)
 
     def counts(self, fingerprints: Iterable[str] | None = None) -> tuple[int, int]:
         """(reused, resumed): how many of these artifacts, by default of all so far, the store had, whole or in part."""
@@ -219,26 +223,56 @@ class PassRunner:
 
 
 class PassTable:
-    """Columns of a pass, lined up with the records that were asked for (copies included)."""
+    """Columns of a pass, lined up with the records that were asked for (copies included).
 
-    def __init__(self, table: pa.Table, ids: Sequence[str]) -> None:
-        position = {record_id: i for i, record_id in enumerate(table["id"].to_pylist())}
-        self.table = table.take([position[record_id] for record_id in ids])
+    table: `id` and further columns, its rows in any order. later: by the names of other columns, what reads `id` and
+    the column when it is asked for: vectors of a million records take GBs.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        ids: Sequence[str],
+        later: Mapping[str, Callable[[], pa.Table]] = MappingProxyType({}),
+    ) -> None:
+        self._table, self._ids, self._later = table, ids, later
+        self._places = self._find(table)
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return len(self._ids)
+
+    @property
+    def table(self) -> pa.Table:
+        """All columns."""
+        return pa.table({name: self.column(name) for name in [*self._table.column_names, *self._later]})
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column; offsets of lists and texts have 64 bits: those of a whole pool's may not fit into 32."""
+        column, places = self._stored(name)
+        return column.cast(_wide(column.type)).take(places)
+
+    def _stored(self, name: str) -> tuple[pa.ChunkedArray, np.ndarray]:
+        """A column in the order of its table, and where in it each record stands."""
+        if name not in self._later:
+            return self._table[name], self._places
+        table = self._later[name]()
+        return table[name], self._find(table)
+
+    def _find(self, table: pa.Table) -> np.ndarray:
+        position = {record_id: i for i, record_id in enumerate(table["id"].to_pylist())}
+        return np.array([position[record_id] for record_id in self._ids], np.int64)
 
     def numbers(self, name: str) -> np.ndarray:
         """A numeric column as (records,) floats, NaN where there is no value."""
-        return self.table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return self.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
 
     def flags(self) -> list[str | None]:
         """Why a record has no values, or None."""
-        return self.table["flag"].to_pylist()
+        return self.column("flag").to_pylist()
 
     def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """A list column as its values, end to end, and (records + 1,) offsets into them."""
-        column = self.table[name].combine_chunks()
+        column = self.column(name).combine_chunks()
         lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         values = column.flatten().to_numpy(zero_copy_only=False)
         return values.astype(np.float64), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -255,16 +289,24 @@ class PassTable:
 
         Raises UserError if no record has a vector, RuntimeError if vectors differ in length.
         """
-        column = self.table[name]
+        column, places = self._stored(name)
         widths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
         if not widths:
             raise UserError(f"The embedding pass gave no vector for any of {len(self)} records; see its column `flag`.")
         if len(widths) > 1:
             raise RuntimeError(f"vectors of one pass have several lengths: {sorted(widths)}")
         rows = np.full((len(self), widths[0]), np.nan, np.float32)
-        start = 0
-        for chunk in column.chunks:
-            there = chunk.is_valid().to_numpy(zero_copy_only=False)
-            rows[start : start + len(chunk)][there] = chunk.flatten().to_numpy().reshape(-1, widths[0])
-            start += len(chunk)
+        order, starts = np.argsort(places), np.cumsum([0, *map(len, column.chunks)])
+        parts = np.split(order, np.searchsorted(places[order], starts[1:-1]))
+        for chunk, start, part in zip(column.chunks, starts[:-1], parts, strict=True):
+            own = chunk.take(places[part] - start)
+            there = own.is_valid().to_numpy(zero_copy_only=False)
+            rows[part[there]] = own.flatten().to_numpy().reshape(-1, widths[0])
         return rows
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    """The type with offsets of 64 bits."""
+    if pa.types.is_list(kind):
+        return pa.large_list(_wide(kind.value_type))
+    return pa.large_string() if pa.types.is_string(kind) else kind

@@ -35,7 +35,7 @@ MEANINGS = {
 class Scores:
     """Scores in the order of the records.
 
-    score: (records,) fp64, NaN exactly where `flag` gives a reason; an infinite one is flagged here.
+    score: (records,) fp64, NaN where `flag` gives a reason; another that is not finite is flagged here.
     components: the columns the score was made of, so that another formula needs no new pass. higher_is_better: which
     end is wanted. descriptions: one sentence per column, with its unit, beside `MEANINGS`.
     """
@@ -47,15 +47,14 @@ class Scores:
     descriptions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        infinite = np.isinf(self.score)
-        if infinite.any():  # it would rank first or last, whatever the record is
-            object.__setattr__(self, "score", np.where(infinite, np.nan, self.score))
-            flags = [NON_FINITE_SCORE if out else None for out in infinite]
+        finite = np.isfinite(self.score)
+        if not finite.all():  # an infinite one would rank first or last, whatever the record is
+            object.__setattr__(self, "score", np.where(finite, self.score, np.nan))
+            flags = [None if ok else NON_FINITE_SCORE for ok in finite]
             object.__setattr__(self, "flag", first_reason(self.flag, flags))
-        unexplained = [i for i, reason in enumerate(self.flag) if (reason is None) == bool(np.isnan(self.score[i]))]
-        if unexplained:
-            i = unexplained[0]
-            raise RuntimeError(f"row {i}: score {self.score[i]} with flag {self.flag[i]}; exactly one must be given")
+        for i, reason in enumerate(self.flag):
+            if reason is not None and finite[i]:
+                raise RuntimeError(f"row {i}: score {self.score[i]} with flag {reason}; only one may be given")
 
     def table(self, records: Sequence[Record], about: dict) -> pa.Table:
         """The score table. about: method name and settings; kept, with direction and descriptions, in its metadata."""
@@ -97,9 +96,9 @@ class Scores:
 
 
 def _column(values: np.ndarray) -> pa.Array:
-    """As the array's type has it, whole numbers or floats; NaN is null."""
+    """As the array's type has it, whole numbers or floats; NaN is null, as is None."""
     values = np.asarray(values)
-    return pa.array(values, pa.float64() if values.dtype.kind == "f" else pa.int64(), from_pandas=True)
+    return pa.array(values.astype(np.int64 if values.dtype.kind in "biu" else np.float64), from_pandas=True)
 
 
 def first_reason(*flags: Sequence[str | None]) -> list[str | None]:

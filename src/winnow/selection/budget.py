@@ -16,7 +16,7 @@ from winnow.scoring.filters import Range
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Pass
 from winnow.selection import clusters
-from winnow.selection.rule import DUPLICATE, NO_VECTOR, SELECTED, Candidates, Picks, Selection
+from winnow.selection.rule import DUPLICATE, NO_VECTOR, SELECTED, Candidates, Picks, Selection, share_of
 from winnow.selection.vectors import directions, present
 from winnow.store.describe import arguments, describe, parameters
 
@@ -237,7 +237,7 @@ class Budget:
                     f"({_tally(reasons)}); lower the count or loosen the filters."
                 )
             return self.count
-        amount = int((there if self.budget == "valid" else pool) * self.ratio)
+        amount = share_of(there if self.budget == "valid" else pool, self.ratio)
         if amount == 0:
             raise UserError(
                 f"selection.ratio={self.ratio} of {len(valid)} valid records ({len(reasons)} in all; {_tally(reasons)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -17,9 +18,13 @@ NO_VECTOR = "no_vector"
 DUPLICATE = "duplicate"
 CONTROLLED = "taken_by_the_rule"
 
-
 FILTERED = 0.1  # share of the pool; where filters take less, the ratio surprises nobody (ours)
 REASONS_SHOWN = 3
+
+
+def share_of(number: float, ratio: float) -> int:
+    """int(number * ratio), the ratio as the decimal number it was written as: 0.29 of 100 is 29, not by rounding 28."""
+    return int(Fraction(str(ratio)) * int(number))
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Selection:
         named = ", ".join(f"{reason} took {count}" for reason, count in reasons.most_common(REASONS_SHOWN))
         return (
             f"Selection: selection.ratio={ratio:g} counts the {self.n_valid} valid records of {number}, so that it "
-            f"selects {self.budget} and not {int(number * ratio)}: {named}. Loosen that filter, or give "
+            f"selects {self.budget} and not {share_of(number, ratio)}: {named}. Loosen that filter, or give "
             f"selection.count or selection.budget=records."
         )
 

@@ -14,7 +14,7 @@ from winnow.scoring.runner import PassRunner
 from winnow.stages.tune import Recipe, check_model, tuned_models
 from winnow.store.artifacts import Artifact
 from winnow.store.describe import describe
-from winnow.store.files import write_json
+from winnow.store.files import write_json, write_sum
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
 
@@ -61,6 +61,7 @@ def evaluate(
         results["comparison"], results["untested"] = compare_results(models["tuned"], models["base"], suite.averages)
     drop_outputs_from(folder, "evaluate")
     write_json(folder / "results.json", results)
+    write_sum(folder / "results.json")
     return {
         f"{name}/{key}": metric["value"]
         for name, model in models.items()
@@ -84,6 +85,8 @@ def _evaluated(
         "model": identity,
         "template": describe(template) if suite.uses_template else None,  # stock tasks bring their own prompts
     }
+    if suite.chat_template:  # which may write the date
+        meta["date"] = template.date
     artifact = runner.store.artifact("evaluations", meta)
     record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))
 

@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.backbone.loading import BackboneSource
 from winnow.backbone.memory import check_scoring, check_sharing, room, shapes
 from winnow.data.records import Pool
 from winnow.data.templates import Template
+from winnow.data.tokens import check_eos
 from winnow.errors import UserError
+from winnow.evaluation.suite import Suite
+from winnow.perturb.distortion import OpenAIDistortion
 from winnow.perturb.noising import Noising
 from winnow.scoring.protocols import Method, Pass, Preparation, check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.selection.budget import Budget
-from winnow.stages.tune import Recipe, recipe_of
+from winnow.stages.tune import Recipe, check_lora, recipe_of
 from winnow.store.artifacts import Store
 from winnow.store.run_folder import STAGES, run_folder
 from winnow.trainer import check_trainer, processes_of
 from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.data import check_sizes
 from winnow.tuning.memory import check_tuning
-
-if TYPE_CHECKING:
-    from winnow.evaluation.suite import Suite
+from winnow.tuning.tuner import Tuner
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,10 @@ def build_parts(cfg: DictConfig) -> Parts:
     settings = OmegaConf.to_container(cfg.method, resolve=True)
     method = instantiate({key: settings[key] for key in settings if key != "template"})
     check_method(method)
-    pre_experience = instantiate(cfg.pre_experience)
+    pre_experience = _part(cfg, "pre_experience", Preparation, "prepare")
     if pre_experience is not None and method.preparation is not None:
         raise UserError(f"method={method.name} prepares its own model; set pre_experience=none.")
-    selection = instantiate(cfg.selection)
-    check_kind("selection", selection, Budget)
+    selection = _part(cfg, "selection", Budget)
     for name, pass_ in selection.passes.items():
         check_pass(f"selection.{name}", pass_)
     suite = instantiate(cfg.evaluation)
@@ -86,23 +87,32 @@ def build_parts(cfg: DictConfig) -> Parts:
     if trainer.get("strategy") == "fsdp":
         check_sharing(source.dtype)
         check_sharing(scorer.source.dtype)
-    adversary, noising = instantiate(cfg.adversary), instantiate(cfg.noising)
-    check_kind("adversary", adversary, Adversary, "loss")
-    if noising is not None:
-        check_kind("noising", noising, Noising, "change")
-    tuner, start = instantiate(cfg.tuning), instantiate(cfg.start)
+    adversary = _part(cfg, "adversary", Adversary, "loss")
+    noising = _part(cfg, "noising", Noising, "change")
+    tuner, start = _part(cfg, "tuning", Tuner), instantiate(cfg.start)
     recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
+    for encoder in (pass_.encoder for pass_ in passes if pass_.encoder is not None):
+        encoder.tokenizer  # noqa: B018  (raises where there is none)
     if "score" in stages:
         _check_texts(own_passes["score"], scorer, scoring_template)
+        where = "pre_experience" if method.preparation is None else "method.preparation"
+        prepared = getattr(method.preparation or pre_experience, "tuner", None)
+        if method.passes and prepared is not None:
+            check_lora(prepared, scorer.source, f"{where}.tuner")
     if "select" in stages:
         _check_texts(own_passes["select"], scorer, template)
     if "tune" in stages and recipe is not None:
         check_sizes(recipe.tuner.batch_size, recipe.tuner.micro_batch_size, processes_of(trainer))
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
+        check_eos(source.tokenizer)
         if template.is_chat:
             source.check_markers()
+        if noising is not None and adversary.needs_distortion:
+            distortion = _part(cfg, "distortion", object)
+            if isinstance(distortion, OpenAIDistortion):
+                distortion.key()
     if "evaluate" in stages:
-        suite.check_data()
+        _check_evaluation(suite, template, source)
     if method.target_passes and cfg.get("target") is None:
         raise UserError(
             f"method={method.name} needs a target, records of what the model should get better at; give "
@@ -113,6 +123,14 @@ def build_parts(cfg: DictConfig) -> Parts:
     target = instantiate(cfg.target) if method.target_passes else None
     parts = (stages, folder, pool, target, template, scoring_template, method, pre_experience, selection, suite)
     return Parts(*parts, runner, scorer, recipe)
+
+
+def _part(cfg: DictConfig, group: str, base: type, *methods: str) -> Any:
+    """The part of a group, checked; None for `none`."""
+    part = instantiate(cfg[group])
+    if part is not None:
+        check_kind(group, part, base, *methods)
+    return part
 
 
 def _stages(cfg: DictConfig) -> list[str]:
@@ -147,6 +165,16 @@ def _check_memory(passes: Sequence[Pass], scorer: PassRunner, recipe: Recipe | N
     if recipe is not None:
         source, trainer = recipe.runner.source, recipe.runner.trainer
         check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)
+
+
+def _check_evaluation(suite: Suite, template: Template, source: BackboneSource) -> None:
+    """Raises UserError if the suite could not be run to its end."""
+    check_kind("evaluation", suite, Suite)
+    if suite.tasks:
+        suite.check_data()
+        suite.check_prompts(template, source.tokenizer)
+        if suite.chat_template or (suite.uses_template and template.is_chat):
+            source.check_markers()
 
 
 def _check_texts(passes: Mapping[str, Pass], scorer: PassRunner, template: Template) -> None:

@@ -13,7 +13,9 @@ from winnow.data.records import Pool
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine
 from winnow.distributed import is_leader
+from winnow.errors import UserError
 from winnow.pages.attack_page import write_attacks
+from winnow.scoring.methods.column import cell
 from winnow.scoring.protocols import Method, Preparation
 from winnow.scoring.runner import PassRunner
 from winnow.store.describe import describe
@@ -44,12 +46,16 @@ def score(
         runners = [runner.over(source) for source in sources]
         runner = runners[0]
     prompts = runner.prompts(method.attacks, records, template) if method.attacks else {}
+    wanted = {}
+    for name, pass_ in method.target_passes.items():  # first: it is small, and may be of no use
+        assert target is not None  # `build_parts` refuses a method with target passes otherwise
+        wanted[name] = runners[pass_.checkpoint].compute(pass_, target.records, template)
+        if None not in (flags := wanted[name].flags()):
+            raise UserError(f"data@target: no record of {target.source} serves method={method.name}; {unscored(flags)}")
     for name, pass_ in method.passes.items():
         own = method.records_for(name, tables, records)
         tables[name] = runners[pass_.checkpoint].compute(pass_, own, template)
-    for name, pass_ in method.target_passes.items():
-        assert target is not None  # `build_parts` refuses a method with target passes otherwise
-        tables[name] = runners[pass_.checkpoint].compute(pass_, target.records, template)
+    tables |= wanted
     record.status = "computed" if runner.computed or not runner.used else "reused"
     record.fingerprint = " ".join(runner.used) or None
     record.reused, record.resumed = runner.counts()
@@ -94,7 +100,7 @@ def scores_identity(
     passes = {**method.passes, **method.target_passes}
     more = {} if target is None else {"target": describe(target)}
     if method.reads is not None:
-        held = [one.raw.get(method.reads) for one in pool.records]
+        held = [cell(one.raw, method.reads) for one in pool.records]
         more["column"] = hashlib.sha256(json.dumps(held, default=str).encode()).hexdigest()[:16]
     return more | {
         "method": describe(method),

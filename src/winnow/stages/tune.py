@@ -13,7 +13,7 @@ from winnow.errors import UserError
 from winnow.store.artifacts import Artifact, fingerprint
 from winnow.store.describe import describe
 from winnow.store.differences import difference_summary, differences
-from winnow.store.files import read_json, write_json
+from winnow.store.files import read_json, write_json, write_sum
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
 from winnow.tuning.examples import Distortion, distortion_of, examples_of
@@ -25,6 +25,7 @@ from winnow.tuning.tuner import TUNED_VERSION
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
+    from winnow.backbone.loading import BackboneSource
     from winnow.data.templates import Template
     from winnow.perturb.noising.base import Noising
     from winnow.scoring.runner import PassRunner
@@ -76,17 +77,42 @@ class Recipe:
 def recipe_of(tuner: Tuner | None, start: Start | None, runner: PassRunner, *parts: Any) -> Recipe | None:
     """The recipe of these parts, in the order of its fields; None without a tuner.
 
-    Raises UserError, before anything long begins, if tuning cannot start from `start`.
+    Raises UserError, before anything long begins, for parts that do not fit the backbone.
     """
     if tuner is None:
         if start is not None:
             raise UserError("tuning=none tunes nothing, but start=... says where tuning starts; take start=backbone.")
         return None
-    if tuner.mode == "lora" and tuner.lora["target_modules"] != "all-linear":
-        check_targets(runner.source.skeleton, tuner.lora["target_modules"])
+    check_lora(tuner, runner.source, "tuning")
     if isinstance(start, ModelStart):
         check_start(start.path, tuner.mode, runner.source.identity)
-    return Recipe(tuner, start, runner, *parts)
+    elif start is not None and not isinstance(start, PoolStart):
+        raise UserError(f"start: {type(start).__qualname__} is neither ModelStart nor PoolStart; derive it from one.")
+    recipe = Recipe(tuner, start, runner, *parts)
+    if recipe.adversary.layers:
+        _check_layers(recipe.adversary.layers, runner.source)
+    return recipe
+
+
+def check_lora(tuner: Tuner, source: BackboneSource, setting: str) -> None:
+    """Raises UserError if adapters are to sit on modules that the backbone does not have. setting: of the tuner."""
+    if tuner.mode == "lora" and tuner.lora["target_modules"] != "all-linear":
+        check_targets(source.skeleton, tuner.lora["target_modules"], setting)
+
+
+def _check_layers(layers: Sequence[int], source: BackboneSource) -> None:
+    """Raises UserError if an adversary cannot move what these blocks put out."""
+    config = source.skeleton.config.get_text_config()
+    for layer in (one for one in layers if not 1 <= one <= config.num_hidden_layers):
+        raise UserError(
+            f"adversary.layer={layer} does not exist: backbone.name={source.name} has the blocks 1 to "
+            f"{config.num_hidden_layers}."
+        )
+    if (width := source.skeleton.get_input_embeddings().weight.shape[1]) != config.hidden_size:
+        raise UserError(
+            f"adversary.layer moves states of the width of the embeddings, which backbone.name={source.name} has in "
+            f"{width} dimensions and its blocks in {config.hidden_size}: choose another adversary."
+        )
 
 
 def tune(
@@ -121,6 +147,7 @@ def tune(
     drop_outputs_from(folder, "tune")
     summary = model.result("tuning.json", "steps", "train_loss")
     write_json(folder / "tuning.json", summary)
+    write_sum(folder / "tuning.json")
     for name, target in (("model", model.path / "model"), ("start", start)):
         (folder / name).unlink(missing_ok=True)  # a link whose artifact was deleted
         if target is not None:

@@ -43,16 +43,17 @@ class Columns(Folder):
             pass
         return [record_id for record_id in dict.fromkeys(ids) if record_id in wanted]
 
-    def read(self, ids: Collection[str]) -> pa.Table:
-        """One row for each of the ids, in no particular order. Raises UserError if one has none."""
-        wanted = set(ids)
-        tables = [part.read_row_group(group).take(rows) for part, group, rows in self._rows(wanted)]
+    def read(self, ids: Collection[str], names: Collection[str] = ()) -> pa.Table:
+        """One row for each of the ids, in no particular order. Raises UserError if one has none. names: of the columns,
+        in their order; by default all."""
+        wanted, names = set(ids), list(names or self.schema.names)
+        tables = [part.read_row_group(group, names).take(rows) for part, group, rows in self._rows(wanted)]
         if wanted:
             raise UserError(
                 f"{self.path / 'parts'} lost the columns of {len(wanted)} records while they were computed; "
                 f"start again: only these are computed anew."
             )
-        return pa.concat_tables([self.schema.empty_table(), *tables])
+        return pa.concat_tables([self.schema.empty_table().select(names), *tables])
 
     @contextmanager
     def claim(self, ids: Collection[str]) -> Iterator[list[str]]:

@@ -20,9 +20,11 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+
+import numpy as np
 
 from winnow.store.files import write_json
 
@@ -50,7 +52,7 @@ _MARKED = re.compile(r"^(Free|ForSelection)\[(.*)\]$", re.S)
 class Identified:
     """Base of a thing whose content, not the arguments that name it, says what it is: a model, a pool, files."""
 
-    identity: Any  # JSON-able; takes the place of the arguments
+    identity: Any  # JSON-able; takes the place of the arguments of the class that defines it
 
 
 def describe(value: Any) -> Any:
@@ -58,8 +60,12 @@ def describe(value: Any) -> Any:
 
     Raises TypeError for an object that does not keep an argument, and for a value that has no description.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, re.Pattern):
+        return [value.pattern, value.flags]
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
@@ -70,17 +76,24 @@ def describe(value: Any) -> Any:
         return [describe(one) for one in value]
     if isinstance(value, functools.partial):
         return {"function": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
-    if isinstance(value, type) or inspect.isroutine(value):
+    if isinstance(value, (type, np.ufunc)) or inspect.isroutine(value):
         return _named(value)
-    content = value.identity if isinstance(value, Identified) else arguments(value)
-    return _named(type(value)) | describe(content)
+    kind: Any = type(value)
+    if isinstance(value, Identified):  # and the arguments that a class below the one with the identity adds
+        known = parameters(next((one for one in kind.__mro__ if "identity" in vars(one)), kind))
+        return _named(kind) | describe(arguments(value, known)) | describe(value.identity)
+    if not inspect.isfunction(kind.__init__) and (
+        kind.__init__ is not object.__init__ or kind.__new__ is not object.__new__ or not hasattr(value, "__dict__")
+    ):
+        raise TypeError(f"{_path(kind)} has no description; keep a number, a text or a list in its place.")
+    return _named(kind) | describe(arguments(value))
 
 
-def arguments(value: Any) -> dict[str, Any]:
-    """The constructor arguments on which numbers depend, as `value` keeps them."""
+def arguments(value: Any, known: Collection[str] = ()) -> dict[str, Any]:
+    """The constructor arguments on which numbers depend, as `value` keeps them; without those that are known."""
     found = {}
     for name, annotation in parameters(type(value)).items():
-        if not _MARKED.match(annotation):
+        if name not in known and not _MARKED.match(annotation):
             try:
                 found[name] = getattr(value, name)
             except AttributeError:

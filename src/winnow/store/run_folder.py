@@ -17,8 +17,8 @@ from winnow.store.files import SUM, has_sum, remove_partials
 OUTPUTS = {
     "score": ("scores.parquet*", "attacks.*", "answers.parquet"),
     "select": ("selection.json*", "subset.*", "detection.json", "diversity.json"),
-    "tune": ("tuning.json", "model", "start", "model_card.md"),
-    "evaluate": ("results.json",),
+    "tune": ("tuning.json*", "model", "start", "model_card.md"),
+    "evaluate": ("results.json*",),
     "report": ("report.html",),
 }
 STAGES = tuple(OUTPUTS)

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 
 from winnow.errors import UserError
 from winnow.tracking.names import text
+from winnow.tracking.run_card import masked
 
 
 def expand(
@@ -69,8 +70,10 @@ def _key(override: Override) -> str:
 
 
 def job_name(overrides: Sequence[str]) -> str:
-    """`ifd-0.05-llama2_7b-3f2a1c`: the values, and a hash of the overrides that does not depend on their order."""
-    shown = [word for word in overrides if not word.startswith(("row.", "evaluation", "data.path", "backbone.name"))]
+    """`ifd-0.05-llama2_7b-3f2a1c`: the values but secrets, and a hash of the overrides that does not depend on their
+    order."""
+    hidden = ("row.", "evaluation", "data.path", "backbone.name")
+    shown = [word for word in masked(overrides) if not word.startswith(hidden)]
     words = [re.sub(r"[^A-Za-z0-9_.]+", "_", word.partition("=")[2]).strip("_.") for word in shown]
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:6]
     return "-".join([*(word for word in words if word), digest])[-120:].lstrip("-.")

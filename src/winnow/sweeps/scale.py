@@ -56,7 +56,9 @@ def scaled(cfg: DictConfig, words: Sequence[str] | None = None) -> DictConfig:
         which = "further settings of this job" if len(new) < len(lines) else "settings"
     else:
         new, which = lines, "settings"
-    if new:
+    from winnow.distributed import is_leader  # loads torch, which takes seconds
+
+    if new and is_leader():
         print("\n".join([f"scale={scale.name} changes {len(new)} {which}:", *new]), flush=True)
     return OmegaConf.create(plain)
 

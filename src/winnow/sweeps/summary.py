@@ -172,7 +172,10 @@ class SweepSummary(Callback):
         scale.PRINTED.clear()
         _name_folder(config)
         self.common, self.number = set(masked(config.hydra.overrides.task)), _number_of_jobs(config)
-        print(f"Sweep{f' of {self.number} jobs' if self.number else ''} in {config.hydra.sweep.dir}", flush=True)
+        from winnow.distributed import is_leader  # loads torch, which takes seconds
+
+        if is_leader():
+            print(f"Sweep{f' of {self.number} jobs' if self.number else ''} in {config.hydra.sweep.dir}", flush=True)
         folder, table = Path(config.hydra.sweep.dir), config.get("table")
         home = Path(os.path.abspath(folder))
         for left in home.glob(".jobs-*-*-*"):  # by sweeps that were killed
@@ -192,16 +195,18 @@ class SweepSummary(Callback):
         if self.notes is not None and not self._first(config, folder):
             REFUSED.add(config.hydra.job.num)
             return
+        if self.notes is None and not (folder / FAILURE).is_file():
+            return
+        from winnow.distributed import is_leader
+
+        if not is_leader():  # it may be late, and meet what the leader has written in this attempt
+            return
+        (folder / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         if self.notes is not None:
             of = f" of {self.number}" if self.number else ""
             own = self._own(masked(config.hydra.overrides.task))
             print(f"\nJob {config.hydra.job.num + 1}{of}: {' '.join(own)}", flush=True)
             self._part_from_another(folder, own)
-        if (folder / FAILURE).is_file():
-            from winnow.distributed import is_leader  # loads torch, which takes seconds
-
-            if is_leader():  # who wrote it; another process may be late, and meet that of this attempt
-                (folder / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
 
     def _own(self, overrides: Sequence[str]) -> list[str]:
         """The overrides of a job that others lack."""
@@ -218,10 +223,7 @@ class SweepSummary(Callback):
         except (UserError, TypeError):  # no card, or one that does not tell
             return
         if _numbers(self._own(before)) != _numbers(own):
-            from winnow.distributed import is_leader
-
-            if is_leader():
-                run_id.unlink(missing_ok=True)
+            run_id.unlink(missing_ok=True)
 
     def _first(self, config: DictConfig, folder: Path) -> bool:
         """Write the job's note. False if an earlier job has this folder; the settings of that job are restored."""

@@ -76,11 +76,14 @@ def masked(value: Any) -> Any:
 
 
 def _masked_override(text: str) -> str:
-    """A text without the values of its `key=value` whose key is a secret: an override, or several with commas."""
+    """A text without the values of its `key=value` and `key: value` whose key is a secret: an override, several with
+    commas, or one whose value is a dictionary."""
     key, equals, _ = text.partition("=")
     if equals and _is_secret(key):
         return f"{key}={MASK}"
-    return re.sub(r"([\w@/.~+-]+)=([^,\s]+)", lambda one: f"{one[1]}={MASK}" if _is_secret(one[1]) else one[0], text)
+    for pair in (r"([\w@/.~+-]+)(=)[^,\s]+", r"""([\w.-]+)(["']?\s*:\s*)("[^"]*"|'[^']*'|[^,\s{}[\]]+)"""):
+        text = re.sub(pair, lambda one: f"{one[1]}{one[2]}{MASK}" if _is_secret(one[1]) else one[0], text)
+    return text
 
 
 def _is_secret(key: str) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +65,7 @@ class Tracker:
         self._csv = CSVLogger(save_dir=str(folder), name="metrics") if csv else None
         self.place: str | None = None
         if run is not None:
-            self.place = run.url if mode == "online" else f"wandb sync {Path(run.dir).parent}"
+            self.place = run.url if mode == "online" else f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
             if mode == "online":
                 write_atomically(folder / "wandb" / URL_FILE, f"{run.url}\n")
             self._loggers.append(WandbLogger(experiment=run, save_dir=str(folder), log_model=False))

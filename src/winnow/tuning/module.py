@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,7 @@ class InstructionTuner(pl.LightningModule):
         self.run = run or {}
         self.distortion, self.padding_free = distortion, padding_free
         self.distortions: dict[int, float] = {}
+        self.began = time.monotonic()  # earlier by the time that went into the checkpoint of a resumed run
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
         self._step_loss = torch.zeros(())
@@ -204,7 +206,7 @@ class InstructionTuner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = {name for name, _ in self.trained()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
-        checkpoint["winnow"] = {"history": self.history, "run": self.run}
+        checkpoint["winnow"] = {"history": self.history, "run": self.run, "seconds": time.monotonic() - self.began}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint["winnow"]
@@ -219,6 +221,7 @@ class InstructionTuner(pl.LightningModule):
         if missing:
             raise RuntimeError(f"checkpoint lacks trained parameters: {sorted(missing)[:3]}")
         self.history = list(stored["history"])
+        self.began -= stored.get("seconds", 0.0)
         # Lightning counts micro-batches; a resume may have others, and other processes.
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -131,8 +131,7 @@ class PreExperience(Preparation):
         usable = [i for i, flag in enumerate(table.flags()) if flag is None]
         if not usable:
             raise UserError("The pre-experience stage found no record whose prompt and answer fit the window.")
-        values, offsets = table.ragged("vector")
-        vectors = np.stack([values[offsets[i] : offsets[i + 1]] for i in usable]).astype(np.float32)
+        vectors = table.vectors("vector")[usable]
         perplexity = np.exp(table.numbers("prompt_nll")[usable])
         for i in (usable[k] for k in np.flatnonzero(~np.isfinite(perplexity) | ~np.isfinite(vectors).all(1))):
             cause = "the backbone's weights or arithmetic give it no finite number; try backbone.dtype=fp32"

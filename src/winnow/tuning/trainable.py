@@ -60,18 +60,18 @@ def with_adapters(
         return get_peft_model(shared_copy(model), config)
     except ValueError as error:
         raise UserError(
-            f"tuning.lora_target_modules={target_modules} does not fit this backbone: {' '.join(str(error).split())}"
+            f"lora_target_modules={target_modules} does not fit this backbone: {' '.join(str(error).split())}"
         ) from error
 
 
-def target_names(given: str | Sequence[str] | None) -> str | list[str]:
+def target_names(given: str | Sequence[str] | None, setting: str = "tuning") -> str | list[str]:
     """`all-linear`, a regular expression, or a list of module names, sorted; a text of plain names is a list of them.
 
-    Raises UserError for nothing at all and for a text that is no expression.
+    setting: see `check_targets`. Raises UserError for nothing at all and for a text that is no expression.
     """
     if not given:
         raise UserError(
-            f"tuning.lora_target_modules={given} names no module; give all-linear or a list such as [q_proj,v_proj]."
+            f"{setting}.lora_target_modules={given} names no module; give all-linear or a list such as [q_proj,v_proj]."
         )
     if not isinstance(given, str):
         return sorted(given)
@@ -80,7 +80,7 @@ def target_names(given: str | Sequence[str] | None) -> str | list[str]:
             re.compile(given)
         except re.error as error:
             raise UserError(
-                f"tuning.lora_target_modules={given} is no regular expression ({error}); give all-linear or a list "
+                f"{setting}.lora_target_modules={given} is no regular expression ({error}); give all-linear or a list "
                 f"such as [q_proj,v_proj]."
             ) from None
         return given
@@ -92,9 +92,9 @@ def _barred(model: Any) -> list[str]:
     return list(FUSED) if model.config.model_type in MAMBAS else []
 
 
-def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
+def check_targets(model: nn.Module, targets: str | Sequence[str], setting: str = "tuning") -> None:
     """Raises UserError unless each target names modules that LoRA adapts, and no others. The model may lie on the meta
-    device."""
+    device. setting: the group whose `lora_target_modules` they are."""
     if targets == "all-linear":
         return
     modules = dict(model.named_modules())
@@ -111,8 +111,8 @@ def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
     if absent:
         linear = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
         raise UserError(
-            f"tuning.lora_target_modules: the backbone has no module {', '.join(absent)} that LoRA adapts; its linear "
-            f"layers are [{','.join(sorted(linear - {'lm_head', *barred}))}]."
+            f"{setting}.lora_target_modules: the backbone has no module {', '.join(absent)} that LoRA adapts; its "
+            f"linear layers are [{','.join(sorted(linear - {'lm_head', *barred}))}]."
         )
 
 

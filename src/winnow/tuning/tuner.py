@@ -100,12 +100,16 @@ class Tuner:
         for key, number in (("epochs", epochs), ("max_steps", max_steps), ("lora_r", lora_r)):
             if number is not None and (number != int(number) or number < 1):
                 raise UserError(f"tuning.{key}={number} must be a whole number of 1 or more.")
-        if not 0 < learning_rate <= 1 or not 0 <= warmup_ratio <= 1:
+        for key, given, fits, told in (
             # A step of AdamW moves a weight by about the learning rate.
-            raise UserError(
-                f"tuning.learning_rate={learning_rate} must be above 0 and at most 1, and "
-                f"tuning.warmup_ratio={warmup_ratio} between 0 and 1."
-            )
+            ("learning_rate", learning_rate, 0 < learning_rate <= 1, "above 0 and at most 1"),
+            ("warmup_ratio", warmup_ratio, 0 <= warmup_ratio <= 1, "between 0 and 1"),
+            ("weight_decay", weight_decay, 0 <= weight_decay < float("inf"), "0 or more"),
+            ("lora_dropout", lora_dropout, 0 <= lora_dropout < 1, "0 or more and below 1"),
+            ("gradient_clip", gradient_clip, gradient_clip is None or gradient_clip > 0, "above 0, or null for none"),
+        ):
+            if not fits:
+                raise UserError(f"tuning.{key}={given} must be {told}.")
         check_sizes(batch_size, micro_batch_size, world=1)
         self.mode = mode
         targets = target_names(lora_target_modules) if mode == "lora" else None
@@ -147,7 +151,7 @@ class Tuner:
         and the caller has to load it again for anything else. torch's random state on the CPU is not altered.
 
         Returns what is also written to `folder/tuning.json`: steps, epochs, train_loss (per step: step, loss
-        in nats per answer token, lr), seconds (of this process; a resumed run counts from the resume),
+        in nats per answer token, lr), seconds (of a resumed run with those up to its checkpoint),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
         the first epoch), rows and tokens (through the model in all steps, padding counted, by the lengths of the first
         epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this process:
@@ -214,6 +218,7 @@ class Tuner:
                 distortion=distortion,
                 padding_free=self.padding_free,
             )
+            module.began = started
             resume = self._checkpointing(trainer, folder / CHECKPOINTS, len(steps))
             with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
@@ -222,7 +227,7 @@ class Tuner:
             "steps": len(steps),
             "epochs": round(sum(len(m) for s in steps for m in s.micro_batches) / len(records), 4),
             "train_loss": module.history,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(time.monotonic() - module.began, 3),
             "resumed_from": resume and resume[0],
             "trainable_parameters": sum(p.numel() for _, p in module.trained()),
             "total_parameters": sum(count(p) for p in backbone.model.parameters()),

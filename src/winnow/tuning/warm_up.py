@@ -26,7 +26,7 @@ from winnow.store.describe import Identified, describe
 from winnow.store.files import replacing
 from winnow.tuning.pre_experience import TunedSource, tune_once
 from winnow.tuning.saving import load_tuned
-from winnow.tuning.trainable import with_adapters
+from winnow.tuning.trainable import check_targets, target_names, with_adapters
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
 
 
@@ -42,22 +42,31 @@ class AdaptedSource(Identified):
         return {**describe(self.source), "adapters": describe(self.adapters)}
 
     def load(self) -> Backbone:
-        backbone, r = self.base.backbone, self.adapters.r
+        backbone, r, targets = self.base.backbone, self.adapters.r, self.adapters.lora_target_modules
+        check_targets(backbone.model, targets, "method.preparation")
         with torch.random.fork_rng(devices=[]):
-            adapted = with_adapters(backbone.model, r, r, 0.0, "all-linear", self.adapters.seed)
+            adapted = with_adapters(backbone.model, r, r, 0.0, targets, self.adapters.seed)
         model = adapted.get_base_model().eval().requires_grad_(False)
         return dataclasses.replace(backbone, model=model, identity=self.identity)
 
 
-class Adapters(Preparation):
-    """The backbone with fresh LoRA adapters on all linear layers: W x + B A x, A drawn by `seed`, B = 0. r: rank."""
+class Adapters(Preparation, Identified):
+    """The backbone with fresh LoRA adapters: W x + B A x, A drawn by `seed`, B = 0. r: rank. lora_target_modules: which
+    layers have one, see `target_names`."""
 
     version: ClassVar[int] = 1
 
-    def __init__(self, r: int, seed: int) -> None:
+    def __init__(self, r: int, seed: int, lora_target_modules: str | list[str]) -> None:
         if r < 1:
             raise UserError(f"method.preparation.r={r} must be at least 1.")
         self.r, self.seed = r, seed
+        self.lora_target_modules = target_names(lora_target_modules, "method.preparation")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All linear layers go without saying."""
+        own = {"r": self.r, "seed": self.seed, "lora_target_modules": self.lora_target_modules}
+        return {name: value for name, value in own.items() if value != "all-linear"}
 
     def prepare(
         self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]

@@ -189,3 +189,6 @@ def test_swapped_answers_are_labelled(folder):
     assert again.fingerprint == found.fingerprint != other.fingerprint
     with pytest.raises(UserError, match=r"data.swapped=1.5 is out of range"):
         build("data/sst2", path=folder, swapped=1.5)
+    (folder / "sst2" / "train.tsv").write_text(sst2_rows(100))
+    more = build("data/sst2", path=folder, swapped=0.29)
+    assert sum(record.raw["defect"] is not None for record in more.records) == 29

@@ -19,7 +19,7 @@ from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import INSTRUCTIONS, OPPOSITE
 from winnow.data.records import Record
 from winnow.errors import UserError
-from winnow.perturb.noising import noising_class, noising_names
+from winnow.perturb.noising import Noising, noising_class, noising_names
 from winnow.perturb.noising.passages import PASSAGES
 from winnow.perturb.noising.words import WORDS
 from winnow.store.describe import describe
@@ -247,6 +247,15 @@ class Counted(str):
     def casefold(self):
         Counted.asked += 1
         return str.casefold(self)
+
+
+def test_a_noising_that_changes_nothing_is_told():
+    class Still(Noising):
+        def change(self, words, m, draws, raw):
+            return words
+
+    with pytest.raises(UserError, match=r"noising=still gave the words of 'a b' back: its `change` must return others"):
+        Still(0.5, 1.0, 0).noisy("a b", "k")
 
 
 @pytest.mark.parametrize("name", NAMES)

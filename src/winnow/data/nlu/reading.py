@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def _drawn(records: list[Record], limit: int, seed: int) -> list[Record]:
 
 
 def _swapped(records: list[Record], share: float, seed: int, place: str) -> list[Record]:
-    """int(share * records) of them, drawn, each with a drawn one of the other targets in the pool."""
+    """The share of them, rounded down, drawn, each with a drawn one of the other targets in the pool."""
     if not 0 <= share < 1:
         raise UserError(f"data.swapped={share} is out of range: give a share from 0 to below 1, or null.")
     order = sorted(range(len(records)), key=lambda i: (draws.key("swapped", seed, records[i].id), i))
@@ -180,7 +181,7 @@ def _swapped(records: list[Record], share: float, seed: int, place: str) -> list
         raise UserError(
             f"{place}: data.swapped={share} needs two different targets, but all records have the same one."
         )
-    chosen = set(order[: int(share * len(records))])
+    chosen = set(order[: int(Fraction(str(share)) * len(records))])  # 0.29 of 100 are 29, in binary 28
     made = []
     for i, record in enumerate(records):
         target = record.output

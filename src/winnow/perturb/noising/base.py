@@ -121,7 +121,10 @@ class Noising:
         if changed is None:
             return None
         if not changed or changed == words:
-            raise AssertionError(f"noising={self.name} left {instruction!r} as it was")
+            raise UserError(
+                f"noising={self.name} gave the words of {instruction[:60]!r} back: its `change` must return others, or "
+                f"None where it cannot."
+            )
         return " ".join(changed)
 
     def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:

@@ -124,7 +124,7 @@ class AnswerDivergence(Method):
     def _lengths(self, table: PassTable, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Per record: tokens of the usable answers, and how many of these were cut."""
         tokens, cut = np.zeros(len(table)), np.zeros(len(table))
-        columns = zip(table.table["tokens"].to_pylist(), table.table["finish"].to_pylist(), strict=True)
+        columns = zip(table.column("tokens").to_pylist(), table.column("finish").to_pylist(), strict=True)
         for i, (counts, finish) in enumerate(columns):
             own = [k for k in range(self.answers) if usable[i, k]]
             tokens[i] = sum(counts[k] for k in own)
@@ -134,7 +134,7 @@ class AnswerDivergence(Method):
 
 def _distinct(table: PassTable, usable: np.ndarray) -> np.ndarray:
     """How many different texts each record's usable answers have."""
-    answers = table.table["answers"].to_pylist()
+    answers = table.column("answers").to_pylist()
     return np.array(
         [
             len({text for text, ok in zip(texts[: usable.shape[1]], own, strict=False) if ok})

@@ -32,10 +32,11 @@ NO_NUMBER = "no_number_in_score_column"
 
 
 class Column(Method, Identified):
-    """column: holds the score. path: the file that has it (.json[.gz], .jsonl[.gz], .ndjson, .csv, .tsv, .parquet);
-    None: the pool's own rows. by: how a row of the file finds its record.
+    """column: holds the score, a number or a list of numbers (one for each turn), which counts as its sum; see `cell`.
+    path: the file that has it (.json[.gz], .jsonl[.gz], .ndjson, .csv, .tsv, .parquet); None: the pool's own rows.
+    by: how a row of the file finds its record.
 
-        text    the row holds the record's texts, in any layout that `data` reads
+        text    the row holds the record's texts, in a known schema
         id      the column `key` holds the record's id, as in `scores.parquet`
         row     the column `key` holds the record's row in the source, from 0
         order   row n of the file belongs to row n of the source
@@ -80,7 +81,7 @@ class Column(Method, Identified):
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         if self.path is None:
             _check_column(f"data={records[0].source}", self.column, (one.raw for one in records))
-            found = [one.raw.get(self.column) for one in records]
+            found = [cell(one.raw, self.column) for one in records]
             missing = [False] * len(records)
         else:
             rows = self._rows(self.path)
@@ -113,39 +114,52 @@ class Column(Method, Identified):
         keyed: list[tuple[str | int | None, Any]]
         if self.by == "text":
             settings = ("auto", "train", None, "quarantine", None, "last", "keep", "keep", 1.0, None, 0, None)
-            pool = read_pool(None, path, *settings)
+            try:
+                pool = read_pool(None, path, *settings)
+            except UserError as error:
+                raise UserError(f"method.by=text reads known schemas; else give id, row or order: {error}") from None
             _check_column(str(path), self.column, (one.raw for one in pool.records))
-            keyed = [(one.id, one.raw.get(self.column)) for one in pool.records]
+            keyed = [(one.id, cell(one.raw, self.column)) for one in pool.records]
         else:
             rows = [one for one in read_table(path, file_format(path)).rows if one.problem is None]
             objects = [(one.number, one.value) for one in rows if isinstance(one.value, Mapping)]
             for name in [self.column] + ([] if self.by == "order" else [self.key]):
                 _check_column(str(path), name, (value for _, value in objects))
-            keyed = [(self._key(number, value), value.get(self.column)) for number, value in objects]
+            keyed = [(self._key(number, value), cell(value, self.column)) for number, value in objects]
         return {key: value for key, value in reversed(keyed) if key is not None}  # of equal keys the first
 
     def _key(self, number: int, row: Mapping[str, Any]) -> str | int | None:
         if self.by == "order":
             return number
         if self.by == "id":
-            return str(row.get(self.key))
-        value = _number(row.get(self.key))
+            return str(cell(row, self.key))
+        value = _number(cell(row, self.key))
         return int(value) if value.is_integer() else None
+
+
+def cell(row: Mapping[str, Any], name: str) -> Any:
+    """What the row holds: in the column `name`, else where the dots of the name lead (`Q_scores.Clarity`); or None."""
+    value: Any = row
+    for key in [name] if name in row else name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _check_column(place: str, name: str, rows: Iterator[Mapping[str, Any]]) -> None:
     known: dict[str, None] = {}
     for row in rows:
-        if name in row:
+        if name in row or cell(row, name) is not None:
             return
         known.update(dict.fromkeys(map(str, row)))
     raise UserError(f"{place} has no column `{name}`; it has {', '.join(known) or 'none'}.")
 
 
 def _number(value: Any) -> float:
-    """NaN for what is no finite number; a text may hold one, as in CSV."""
+    """NaN for what is neither a finite number nor a list of such; a text may hold one, as in CSV."""
     try:
+        if isinstance(value, list):
+            return math.fsum(map(_number, value)) if value else math.nan
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) else math.nan

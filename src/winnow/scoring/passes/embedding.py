@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from winnow.backbone.sentence_encoder import SentenceEncoder, mean_states
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
+from winnow.data.tokens import Piece, RefusedError, tokens_of
 from winnow.errors import UserError
 from winnow.scoring.protocols import Pass
 from winnow.store.describe import Identified
@@ -31,6 +33,7 @@ REGIONS = ("all", "prompt", "instruction_in_prompt", "instruction", "answer")
 POOLINGS = ("mean", "last", "weighted")
 EMPTY_TEXT = "empty_instruction_and_input"
 NO_INSTRUCTION = "empty_instruction"
+_BATCH = 1000  # texts tokenised at once
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("tokens", pa.int32()), ("flag", pa.string())]
@@ -40,12 +43,24 @@ _SCHEMA = pa.schema(
 def _texts(
     texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int, blank: str = EMPTY_TEXT
 ) -> list[Encoded]:
-    """A text of each record by itself, cut on the right; a blank one is flagged with the reason `blank`."""
-    ids = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-    return [
-        Encoded(record.id, own, len(own), 0, {}, None if text.strip() else blank)
-        for record, text, own in zip(records, texts, ids, strict=True)
-    ]
+    """A text of each record by itself, between what the tokenizer puts around one, cut on the right. A blank one, or
+    one without tokens, is flagged with the reason `blank`."""
+    around = tokenizer("a", return_special_tokens_mask=True)
+    whole, added = around["input_ids"], around["special_tokens_mask"]
+    before = whole[: len(list(takewhile(bool, added)))]
+    after = whole[len(whole) - len(list(takewhile(bool, added[len(before) :][::-1]))) :]
+    room = max(0, max_length - len(before) - len(after))
+    encoded = []
+    for start in range(0, len(texts), _BATCH):
+        own = texts[start : start + _BATCH]
+        found = tokens_of([[Piece(text, "turns")] for text in own], tokenizer)
+        for record, text, tokens in zip(records[start : start + _BATCH], own, found, strict=True):
+            if isinstance(tokens, RefusedError):
+                encoded.append(Encoded(record.id, [], 0, 0, {}, str(tokens)))
+                continue
+            ids = before + tokens.ids[:room] + after
+            encoded.append(Encoded(record.id, ids, len(ids), 0, {}, None if tokens.ids and text.strip() else blank))
+    return encoded
 
 
 @dataclass(frozen=True)
@@ -88,11 +103,13 @@ class BackboneEmbedding(Pass):
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
         # token.
         prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
-        needed = {"instruction"} if self.region == "instruction_in_prompt" else set[str]()
+        whole = self.region == "prompt"
+        blank = EMPTY_TEXT if whole else NO_INSTRUCTION
         return [
             replace(prompt, ids=[] if flag else prompt.ids[: prompt.answer_start], flag=flag)
             for prompt in prompts
-            for flag in [prompt.flag or (None if needed <= prompt.spans.keys() else NO_INSTRUCTION)]
+            for there in [prompt.answer_start if whole else "instruction" in prompt.spans]
+            for flag in [prompt.flag or (None if there else blank)]
         ]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:

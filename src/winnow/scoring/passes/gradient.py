@@ -98,7 +98,7 @@ class _GradientModule(pl.LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
         records, ids = batch["columns"], batch["input_ids"]
         scored = torch.tensor([one["scored"] for one in records], device=ids.device)
-        with self._watched(len(records)) as found:
+        with self._watched(tuple(ids.shape)) as found:
             hidden = self.causal.hidden(input_ids=ids)
             nll = token_nll(hidden[batch["row"], batch["position"]], self.causal.logits, batch["target"])
             # A record's loss depends on no other record: one backward pass gives each its own slopes.
@@ -121,9 +121,9 @@ class _GradientModule(pl.LightningModule):
         return columns
 
     @contextmanager
-    def _watched(self, rows: int) -> Iterator[_Sums]:
+    def _watched(self, size: tuple[int, ...]) -> Iterator[_Sums]:
         """Inside, gradients are computed with respect to what the embeddings put out, and the factors' are summed."""
-        found = _Sums(self, rows)
+        found = _Sums(self, *size)
         hooks = [self.causal.embed.register_forward_hook(lambda module, args, out: out.requires_grad_())]
         hooks += [one.register_forward_hook(partial(found.watch, name)) for name, one in self.factors.items()]
         try:
@@ -144,26 +144,29 @@ class _GradientModule(pl.LightningModule):
 class _Sums:
     """What a batch's backward pass adds up. squares: (rows,), |g|^2. sketch: (dimensions, rows), P g."""
 
-    def __init__(self, module: _GradientModule, rows: int) -> None:
-        self.module, self.rows, self.names = module, rows, set[str]()
+    def __init__(self, module: _GradientModule, rows: int, length: int) -> None:
+        self.module, self.rows, self.length, self.names = module, rows, length, set[str]()
         device, dimensions = module.causal.device, module.settings.dimensions
         self.squares = torch.zeros(rows, device=device)
         self.sketch = None if dimensions is None else torch.zeros(dimensions, rows, device=device)
 
     def watch(self, name: str, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
         given = args[0].detach()
+        if given.shape[:-1] == (self.rows * self.length,) and "experts" not in name.split("."):
+            given = given.view(self.rows, self.length, -1)  # OPT's list of all tokens
         if given.dim() != 3 or len(given) != self.rows or name in self.names:
             raise UserError(
                 f"The adapter on {name.partition('.lora_')[0]} sees the tokens of several records in one list, or is "
                 f"used twice, as in mixtures of experts, so that its gradient has no record: leave such layers out of "
-                f"lora_target_modules."
+                f"method.preparation.lora_target_modules (of `less`: method.preparation.tuner.lora_target_modules)."
             )
         self.names.add(name)
         out.register_hook(partial(self._add, name, given))
 
     @torch.no_grad()
     def _add(self, name: str, given: Tensor, slope: Tensor) -> None:
-        gradient = torch.bmm(slope.float().transpose(1, 2), given.float()).flatten(1)
+        slope = slope.float().view(*given.shape[:2], -1)
+        gradient = torch.bmm(slope.transpose(1, 2), given.float()).flatten(1)
         self.squares += gradient.square().sum(1)
         if self.sketch is None:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
+from winnow.scoring.passes.embedding import EMPTY_TEXT
 from winnow.scoring.passes.likelihood import LikelihoodModule
 from winnow.scoring.protocols import Pass
 
@@ -34,11 +35,8 @@ class PromptEmbedding(Pass):
     )
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
-        encoded = template.encode(records, tokenizer)
-        return [
-            record if record.flag else Encoded(record.id, record.ids[: record.answer_start], 0, 0, record.spans)
-            for record in encoded
-        ]
+        prompts = [replace(one, ids=one.ids[: one.answer_start]) for one in template.encode(records, tokenizer)]
+        return [replace(one, answer_start=0, flag=one.flag or (None if one.ids else EMPTY_TEXT)) for one in prompts]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return _PromptEmbeddingModule(backbone.model)

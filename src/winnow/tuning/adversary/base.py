@@ -6,6 +6,7 @@ embeddings, and trains on the scalar that comes back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -97,12 +98,14 @@ class Adversary:
     - every micro-batch takes the same passes: where a model is sharded, all processes make theirs together.
     - a perturbation is added in fp32: its entries are far smaller than what bf16 can tell from an embedding.
 
-    needs_distortion: whether it depends on how far instructions are distorted, which is measured only then.
+    needs_distortion: whether it depends on how far instructions are distorted, which is measured only then. layers:
+    the blocks that it asks `loss_of.at` for.
     """
 
     version: ClassVar[int] = 1  # raised when the same arguments would give other weights
     region: str = "sample"
     needs_distortion: bool = False
+    layers: Sequence[int] = ()
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         """The scalar to train on.

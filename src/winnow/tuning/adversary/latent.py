@@ -21,7 +21,7 @@ class Latent(PGD):
 
     def __init__(self, layer: int, **settings: Any) -> None:
         super().__init__(**settings)
-        self.layer = layer
+        self.layer, self.layers = layer, (layer,)
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         return super().loss(loss_of.at(self.layer), torch.zeros_like(embeds, dtype=torch.float32), mask)
