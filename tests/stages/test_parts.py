@@ -21,8 +21,9 @@ def test_memory_is_asked_for_the_passes_of_the_stages_alone(tiny_folder, tmp_pat
     words += ["method=ifd", "template.max_length=64"]
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=1000, available=1))
     build_parts(config(*words, "stages=[select]"))
-    with pytest.raises(UserError, match="needs at least"):
-        build_parts(config(*words, "stages=[score]"))
+    for stage in ("score", "evaluate"):
+        with pytest.raises(UserError, match="needs at least"):
+            build_parts(config(*words, f"stages=[{stage}]"))
 
 
 @pytest.fixture

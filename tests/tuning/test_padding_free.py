@@ -9,8 +9,11 @@ from test_adversaries import ALL
 from test_dropout import gpt2, tune
 from test_loss import model_of, ramp, trained
 from tiny_tuning import VOCABULARY, largest_difference, micro_batch, tiny_backbone, tiny_records, tuner
-from transformers import AutoModelForCausalLM, MambaConfig
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, MambaConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
 from winnow.store.describe import describe
@@ -104,6 +107,21 @@ def test_a_run_trains_the_same_model(tmp_path):
     assert packed[0] == pytest.approx(padded[0], abs=2e-6)
     assert largest_difference(packed[1], padded[1]) < 2e-5
     assert describe(tuner(packing="padding_free")) == describe(tuner(packing="none"))
+
+
+def test_a_kernel_without_fp32_shares_a_row_in_full_tuning():
+    """As flash attention, which reads bf16 alone: full tuning holds its weights in fp32, and computes under autocast."""
+
+    def in_bf16(module, query, *rest, **options):
+        assert query.dtype == torch.bfloat16
+        return sdpa_attention_forward(module, query, *rest, **options)
+
+    AttentionInterface.register("in_bf16", in_bf16)
+    AttentionMaskInterface.register("in_bf16", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    backbone = tiny_backbone()
+    backbone.model.to(torch.bfloat16).set_attn_implementation("in_bf16")
+    causal = tuner(mode="full", packing="padding_free")._trainable(backbone, None)[1]
+    assert causal.dtype == torch.float32 and CausalModel(causal).packing
 
 
 def test_what_cannot_share_a_row_is_refused(tmp_path):

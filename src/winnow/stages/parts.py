@@ -31,6 +31,8 @@ from winnow.tuning.data import check_sizes
 from winnow.tuning.memory import check_tuning
 from winnow.tuning.tuner import Tuner
 
+SHORTEST = 16  # tokens of a text that any evaluation asks (ours): what is planned for, as its prompts are not made yet
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -118,7 +120,8 @@ def build_parts(cfg: DictConfig) -> Parts:
             f"method={method.name} needs a target, records of what the model should get better at; give "
             f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
         )
-    _check_memory(passes, scorer, recipe if "tune" in stages else None, scoring_template.max_length)
+    evaluated = runner if "evaluate" in stages and suite.tasks else None
+    _check_memory(passes, scorer, recipe if "tune" in stages else None, evaluated, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
     target = instantiate(cfg.target) if method.target_passes else None
     parts = (stages, folder, pool, target, template, scoring_template, method, pre_experience, selection, suite)
@@ -152,16 +155,24 @@ def _check_shared(passes: Sequence[Pass]) -> None:
             )
 
 
-def _check_memory(passes: Sequence[Pass], scorer: PassRunner, recipe: Recipe | None, tokens: int) -> None:
-    """Raises UserError if no device here holds what the passes, and the tuning of the recipe, ask of the backbone."""
+def _check_memory(
+    passes: Sequence[Pass], scorer: PassRunner, recipe: Recipe | None, evaluated: PassRunner | None, tokens: int
+) -> None:
+    """Raises UserError if no device here holds what the passes, of texts of so many tokens, the tuning of the recipe
+    and an evaluation ask of the backbone."""
     models = [pass_ for pass_ in passes if pass_.runs_model and pass_.encoder is None]
-    if models:
-        cached = max((pass_.tokens_per_batch or 0) if pass_.max_new_tokens else 0 for pass_ in models)
-        source, trainer = scorer.source, scorer.trainer
+
+    def check(runner: PassRunner, tokens: int, cached: int = 0, sharable: bool = True) -> None:
+        source, trainer = runner.source, runner.trainer
         processes = processes_of(trainer) if trainer.get("strategy") == "fsdp" else 1
         size = shapes(source.skeleton)
-        sharable = not any(pass_.needs_gradients for pass_ in models)
         check_scoring(source.name, size, source.dtype, room(trainer), tokens, cached, processes, sharable)
+
+    if models:
+        cached = max((pass_.tokens_per_batch or 0) if pass_.max_new_tokens else 0 for pass_ in models)
+        check(scorer, tokens, cached, not any(pass_.needs_gradients for pass_ in models))
+    if evaluated is not None:
+        check(evaluated, SHORTEST)
     if recipe is not None:
         source, trainer = recipe.runner.source, recipe.runner.trainer
         check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)

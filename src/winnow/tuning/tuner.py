@@ -271,6 +271,8 @@ class Tuner:
 
     def _trainable(self, backbone: Backbone, start: Path | None) -> tuple[Any, Any]:
         """(what is saved, the causal language model that is trained)."""
+        if self.padding_free:  # found out before full tuning makes the weights fp32, which flash attention refuses
+            CausalModel(backbone.model).packing  # noqa: B018
         saved = trainable_model(backbone, self.mode, self.lora, self.seed, start)
         causal = saved.get_base_model() if self.mode == "lora" else saved
         causal.train()
