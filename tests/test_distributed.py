@@ -64,7 +64,7 @@ def test_slurm_without_srun_and_without_tasks_a_machine(monkeypatch):
         join()
     slurm(monkeypatch, SLURM_NTASKS_PER_NODE="2")
     del os.environ["SLURM_STEP_NUM_TASKS"]
-    with pytest.raises(UserError, match="write srun before the command"):
+    with pytest.raises(UserError, match="srun did not start: write srun before"):
         make_trainer({"accelerator": "cpu", "strategy": "ddp", "devices": 2}, logger=False)
 
 

@@ -121,6 +121,16 @@ def test_the_reference_has_the_same_share(tmp_path):
     }
 
 
+def test_a_share_may_be_given_as_a_number_of_records(tmp_path):
+    """Equally many records of one pool."""
+    own = {"scores": [0.1 * number for number in range(10)], "selected": [3]}
+    job(tmp_path / "random", "random", 0.0, config={"selection.ratio": None, "selection.count": 1}, **own)
+    job(tmp_path / "ifd", "ifd", 0.5, **own)
+    random, ifd = sorted(read_runs(tmp_path), key=lambda run: run.identity["method"] == "ifd")
+    assert random.ratio == ifd.ratio == 0.1 and random.share != ifd.share
+    assert rows(verdicts([random, ifd], "random"))["ifd, ratio=0.1"]["against"] == "random, count=1"
+
+
 def test_a_reference_of_another_share_is_none(tmp_path, capsys):
     """Random at 5% alone: ifd at 30% has no verdict, and lines and dashboard say why; all data, which has no share, is
     tested against it, and so is length at 5%, though its learning rate is another, which is told."""

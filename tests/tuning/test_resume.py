@@ -137,6 +137,7 @@ def test_no_flipped_bit_of_a_checkpoint_is_used(tmp_path, record_property):
     path, draws = tmp_path / "step_1.ckpt", random.Random(0)
     torch.save({"a": torch.arange(9.0)}, path)
     sound = path.read_bytes()
+    assert newest(tmp_path) == (1, path)
     for at in draws.sample(range(8 * len(sound)), 300):
         damaged = bytearray(sound)
         damaged[at // 8] ^= 1 << at % 8

@@ -105,6 +105,13 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
     return run
 
 
+def same_share(one: ComparedRun, other: ComparedRun) -> bool:
+    """Whether two runs select the same share: 200 of 2,000 records are as 180 of 1,800, and as a tenth."""
+    told = one.share.startswith("ratio=") and other.share.startswith("ratio=")
+    alike = one.ratio is not None and not told and round(one.ratio, 4) == round(other.ratio or 0, 4)
+    return one.share == other.share or alike
+
+
 def _share(config: Mapping[str, Any]) -> str:
     """`ratio=0.1`, `count=500` or `count=20000 answer tokens`; empty for all data."""
     if config["method"]["name"] == "full":

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from winnow.compare.runs import ComparedRun, read_runs
+from winnow.compare.runs import ComparedRun, read_runs, same_share
 from winnow.errors import UserError
 from winnow.pages.files import read_json, render
 from winnow.pages.svg import rank_correlation
@@ -98,11 +98,6 @@ def _first(members: Sequence[ComparedRun]) -> ComparedRun:
     return min(members, key=order)
 
 
-def _same_share(one: ComparedRun, other: ComparedRun) -> bool:
-    """Whether two runs select the same share: 200 of 2,000 records are as 180 of 1,800."""
-    return one.share == other.share or (one.ratio is not None and round(one.ratio, 4) == round(other.ratio or 0, 4))
-
-
 def _differing(one: ComparedRun, other: ComparedRun) -> dict[str, str]:
     """{key: the other's value} of what may change score or selection; of a group with another option, the option."""
     keys = [key for key in one.settings.keys() | other.settings.keys() if ASKED.match(key)]
@@ -124,9 +119,9 @@ def _agreements(own: ComparedRun, members: Sequence[ComparedRun]) -> list[dict[s
     """What the other runs of a method differ in, and how far they agree. A run with another share has the scores of its
     twin with the same share, and another subset: it counts only where it has no twin, and then for its scores alone."""
     found: dict[str, dict[str, Any]] = {}
-    for run in sorted(members, key=lambda run: not _same_share(own, run)):
+    for run in sorted(members, key=lambda run: not same_share(own, run)):
         what = _differing(own, run) or ({"seed": str(run.seed)} if own.seed != run.seed else {})
-        differs, alike = ", ".join(f"{key}={value}" for key, value in what.items()), _same_share(own, run)
+        differs, alike = ", ".join(f"{key}={value}" for key, value in what.items()), same_share(own, run)
         if run is not own and differs not in found and (differs or alike):
             found[differs] = {
                 "differs": differs or "nothing",

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from winnow.compare.runs import ROBUST, ComparedRun, read_runs
+from winnow.compare.runs import ROBUST, ComparedRun, read_runs, same_share
 from winnow.errors import UserError
 from winnow.evaluation.comparison import LEVEL, Measurement, compare_items, holm, letters, measurements, verdict
 from winnow.pages.card import show_seconds
@@ -74,7 +74,7 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
             }
             if not sides or (len(sides) < 2 and against != BASE):
                 continue
-            standings = _standings(sides, groups, against, base.get(metric))
+            standings = _standings(sides, groups, against, base.get(metric), untested.get(metric))
             comparisons.append({"backbone": backbone, "pool": pool, "metric": metric} | standings)
     summary = {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
     return summary | {"prices": [_prices(members) for members in arenas.values()]}
@@ -125,8 +125,9 @@ def _standings(
     groups: Mapping[str, Sequence[ComparedRun]],
     against: str,
     base: Measurement | None,
+    untested: str | None,
 ) -> dict[str, Any]:
-    """Standings and pairs of one metric, methods best first."""
+    """Standings and pairs of one metric, methods best first. base: the backbone's items; untested: why it has none."""
     high = next(iter(sides.values()))[0].higher_is_better
     values = {name: fmean(one.value for one in side) for name, side in sides.items()}
     names = sorted(sides, key=lambda name: (-values[name] if high else values[name], name))
@@ -163,7 +164,7 @@ def _standings(
             told += "" if told == BASE else _unlike(groups[name][0], groups[told][0])
             row |= {"against": told} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
         elif against == BASE:
-            row["no_verdict"] = "no run has this metric of the backbone"
+            row["no_verdict"] = untested or "no run has this metric of the backbone"
         elif len(candidates[name]) > 1:
             row["no_verdict"] = f"its reference may be {' or '.join(candidates[name])}"
         elif not candidates[name] and name not in references.values():
@@ -209,7 +210,7 @@ def _references(
     def rest(one: ComparedRun) -> dict[str, str]:
         return {key: value for key, value in one.identity.items() if key != "method"}
 
-    same = {other: one for other, one in found.items() if one.share == run.share}
+    same = {other: one for other, one in found.items() if same_share(one, run)}
     found = same or {other: one for other, one in found.items() if not (one.share and run.share)}
     found = {other: one for other, one in found.items() if rest(one) == rest(run)} or found
     own, *settings = differences([run, *found.values()])

@@ -21,7 +21,7 @@ from winnow.tracking.run_card import StageRecord
 if TYPE_CHECKING:
     from winnow.evaluation.suite import Suite
 
-EVALUATION_VERSION = 1  # raised when the same settings would give other results; part of every evaluation's fingerprint
+EVALUATION_VERSION = 2  # raised when the same settings would give other results; part of every evaluation's fingerprint
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def _evaluated(
         "model": identity,
         "template": describe(template) if suite.uses_template else None,  # stock tasks bring their own prompts
     }
-    if suite.chat_template:  # which may write the date
+    if suite.chat_template and "strftime_now" in str(runner.source.tokenizer.chat_template):
         meta["date"] = template.date
     artifact = runner.store.artifact("evaluations", meta)
     record.fingerprint = " ".join(filter(None, [record.fingerprint, artifact.fingerprint]))

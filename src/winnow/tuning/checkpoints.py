@@ -15,6 +15,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
+from winnow.backbone.memory import out_of_memory
 from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def _fault(path: Path) -> str | None:
         if damaged is None:
             torch.load(path, "cpu", weights_only=True, mmap=True)  # the archive's own tables, of no checksum
     except Exception as error:  # a flipped bit may ask for a password, another method, an impossible place
+        if out_of_memory(error):
+            raise
         return f"{type(error).__name__}: {error}"
     return None if damaged is None else f"checksum of {damaged} is wrong"
 

@@ -18,6 +18,7 @@ from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import out_of_memory, shapes
 from winnow.backbone.quantized import count, dtype_name
+from winnow.distributed import read_by_leader
 from winnow.errors import UserError
 from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
@@ -315,7 +316,7 @@ class Tuner:
             remove_partials(folder / "*")
         if self.checkpoint_every_steps and not trainer.fast_dev_run:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
-        resume = newest(folder)
+        resume = read_by_leader(lambda: newest(folder))
         if resume is not None and trainer.is_global_zero:
             print(f"Tuning goes on from step {resume[0]} of {total_steps}.", flush=True)
         return resume

@@ -85,7 +85,7 @@ class BackboneEmbedding(Pass):
     layer: int
     pooling: str
     attack: PromptAttack | None = None
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = _SCHEMA
 
     def __post_init__(self) -> None:
@@ -185,7 +185,7 @@ class SentenceEmbedding(Pass, Identified):
     revision: str | None
     max_length: int
     region: str
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = _SCHEMA
 
     def __post_init__(self) -> None:
