@@ -209,10 +209,7 @@ def test_a_missing_file_is_said_before_torch_is_imported(tmp_path):
         (["selection.ratio=1.5"], "selection.ratio=1.5 must be above 0 and at most 1; 0.05 is 5 percent."),
         (["tuning.batch_size=-1"], "tuning.batch_size=-1 must be above 0."),
         (["data=file", "data.path=gone.jsonl"], "gone.jsonl does not exist: give a file or folder that is there"),
-        (
-            ["start=model", "start.path=gone"],
-            "gone does not exist: give a file or folder that is there with start.",
-        ),
+        (["start=model", "start.path=gone"], "gone does not exist: give a file or folder that is there with start."),
         (["data.exclude=gone"], "gone does not exist: give a file or folder that is there with data.exclude="),
         (["data@target=file", "target.path=gone"], "gone does not exist: give a file or folder that is there with "),
         (["method=column", "method.path=gone"], "gone does not exist: give a file or folder that is there with "),

@@ -126,9 +126,7 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def dealt(
-    items: Sequence[Item],
-    work: Callable[[Sequence[Item]], Sequence[Result]],
-    then: Callable[[], None] = lambda: None,
+    items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]], then: Callable[[], None] = lambda: None
 ) -> list[Result]:
     """A result for each item, in their order. Every process of the group calls it with the same items, works on its
     share of them and gets the results of all. A UserError that one of them raises is raised in all. then: called when

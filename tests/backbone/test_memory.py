@@ -120,8 +120,7 @@ def test_scoring_that_cannot_fit_names_the_dtype_or_the_cache(llama_8b):
         check_scoring("llama", shapes(llama_8b), "fp32", gpu, 512)
     check_scoring("llama", shapes(llama_8b), "bf16", gpu, 512)
     with pytest.raises(
-        UserError,
-        match=r"has 24 GB: lower method.tokens_per_batch to 59\d\d\d, or take a smaller backbone",
+        UserError, match=r"has 24 GB: lower method.tokens_per_batch to 59\d\d\d, or take a smaller backbone"
     ):
         check_scoring("llama", shapes(llama_8b), "bf16", gpu, 512, cached=200_000)
     with pytest.raises(UserError, match="one process here has 4 GB: take a smaller backbone, or a machine with more"):

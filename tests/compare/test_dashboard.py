@@ -116,10 +116,7 @@ def test_a_budget_of_answer_tokens_says_so(tmp_path):
     for place, (key, value) in enumerate((("count", 20000), ("ratio", 0.1))):
         budget = {f"selection.{key}": value, "selection.budget": "answer_tokens"}
         run_folder(tmp_path / f"{place}", config=budget, table=None)
-    assert [share_name(run.share) for run in read_runs(tmp_path)] == [
-        "20000 answer tokens",
-        "10% of the answer tokens",
-    ]
+    assert [share_name(run.share) for run in read_runs(tmp_path)] == ["20000 answer tokens", "10% of the answer tokens"]
 
 
 def test_a_file_with_another_checksum_is_refused(folder):

@@ -264,11 +264,7 @@ def test_columns_name_the_fields_of_an_unknown_schema(tmp_path):
 def test_path_replaces_the_source_which_names_the_pool(tmp_path):
     path = write(tmp_path / "pool.jsonl", rows_of("alpaca"))
     pool = read(source="tatsu-lab/alpaca", path=path)
-    assert (pool.source, pool.format, pool.records[0].source) == (
-        "tatsu-lab/alpaca",
-        "jsonl",
-        "tatsu-lab/alpaca",
-    )
+    assert (pool.source, pool.format, pool.records[0].source) == ("tatsu-lab/alpaca", "jsonl", "tatsu-lab/alpaca")
     assert read(source=None, path=path).source == str(path)
 
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from winnow.data.records import pool_fingerprint, record_id
-from winnow.data.schemas import (
-    SCHEMAS,
-    BadRow,
-    Fields,
-    column_schema,
-    detect_schema,
-    read_fields,
-)
+from winnow.data.schemas import SCHEMAS, BadRow, Fields, column_schema, detect_schema, read_fields
 from winnow.errors import UserError
 
 
@@ -34,12 +27,7 @@ EXAMPLES = {
     "sharegpt": (sharegpt(("human", "Hi"), ("gpt", "Hello")), Fields("Hi", "", "Hello")),
     "messages": (messages(("user", "Hi"), ("assistant", "Hello")), Fields("Hi", "", "Hello")),
     "flan_cot": (
-        {
-            "source": "s",
-            "instruction": "1+1?\\nOptions:\\n(A) 2",
-            "rationale": "One.\\nTwo.",
-            "answer": "(A)",
-        },
+        {"source": "s", "instruction": "1+1?\\nOptions:\\n(A) 2", "rationale": "One.\\nTwo.", "answer": "(A)"},
         Fields("1+1?\nOptions:\n(A) 2", "", "One.\nTwo.\nThe answer is (A)"),
     ),
     "cot_collection": (
@@ -88,17 +76,9 @@ def test_an_absent_input_is_empty_and_an_empty_output_is_kept():
 @pytest.mark.parametrize(
     ("name", "row", "reason"),
     [
-        (
-            "alpaca",
-            {"instruction": "a", "input": ""},
-            "field `output` is missing (keys found: instruction, input)",
-        ),
+        ("alpaca", {"instruction": "a", "input": ""}, "field `output` is missing (keys found: instruction, input)"),
         ("alpaca", {"instruction": "a", "output": 7}, "field `output` is a number, a text was expected"),
-        (
-            "alpaca",
-            {"instruction": "a", "input": 7, "output": "b"},
-            "field `input` is a number, a text was expected",
-        ),
+        ("alpaca", {"instruction": "a", "input": 7, "output": "b"}, "field `input` is a number, a text was expected"),
         ("alpaca", {"instruction": "a", "output": None}, "field `output` is null, a text was expected"),
         ("alpaca", {"instruction": "", "input": "", "output": "b"}, "instruction and input are both empty"),
         ("alpaca", ["a", "b"], "the row is a list, an object was expected"),
@@ -113,11 +93,7 @@ def test_an_absent_input_is_empty_and_an_empty_output_is_kept():
         ("lima", {"conversations": "a"}, "field `conversations` is a text that is no JSON"),
         ("lima", {"conversations": ["a", None]}, "turn 2 of `conversations` is null, a text was expected"),
         ("sharegpt", sharegpt(("gpt", "a")), "the last assistant turn (turn 1) follows nothing"),
-        (
-            "sharegpt",
-            sharegpt(("human", "a"), ("gpt", "b"), ("gpt", "c")),
-            "(turn 3) follows a turn of the assistant",
-        ),
+        ("sharegpt", sharegpt(("human", "a"), ("gpt", "b"), ("gpt", "c")), "(turn 3) follows a turn of the assistant"),
         (
             "sharegpt",
             sharegpt(("human", "a"), ("tool", "b")),
@@ -189,12 +165,7 @@ def test_a_record_id_is_the_hash_of_the_texts():
 
 def test_a_record_id_keeps_the_fields_apart():
     """The same characters in other fields are another record."""
-    ids = {
-        record_id("ab", "", "c"),
-        record_id("a", "b", "c"),
-        record_id("", "ab", "c"),
-        record_id("a", "", "bc"),
-    }
+    ids = {record_id("ab", "", "c"), record_id("a", "b", "c"), record_id("", "ab", "c"), record_id("a", "", "bc")}
     assert len(ids) == 4
 
 

@@ -95,9 +95,7 @@ def test_eos_only_where_the_whole_answer_fits(tokenizer):
     """An answer that was cut must not teach the model to stop there."""
     plain = template("plain", max_length=10)
     whole, cut, exact = plain.encode(
-        [record("Hi", "", "Hello!"), record("Hi", "", "Hello there"), record("Hi", "", "Hello!!")],
-        tokenizer,
-        eos=True,
+        [record("Hi", "", "Hello!"), record("Hi", "", "Hello there"), record("Hi", "", "Hello!!")], tokenizer, eos=True
     )
     assert whole.ids[-1] == tokenizer.eos_token_id and len(whole.ids) == 10
     assert tokenizer.eos_token_id not in cut.ids

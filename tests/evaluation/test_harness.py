@@ -87,13 +87,7 @@ def test_unknown_task_and_metric_are_named(backbone, tmp_path, monkeypatch, task
             suite_of([task], limit=1).check_data()
     monkeypatch.setattr(HarnessModel, "_loglikelihood_tokens", None)
     with pytest.raises(UserError, match=message):
-        evaluate_model(
-            backbone.model,
-            backbone.tokenizer,
-            suite_of([task], limit=1),
-            template("plain"),
-            tmp_path,
-        )
+        evaluate_model(backbone.model, backbone.tokenizer, suite_of([task], limit=1), template("plain"), tmp_path)
 
 
 def test_compare():
@@ -249,13 +243,7 @@ def test_answer_beyond_the_window_is_refused(backbone, tmp_path):
     """A 64-token window cannot score an answer of 315 bytes; the sentence says so."""
     backbone.model.config.max_position_embeddings = 64
     with pytest.raises(UserError, match="does not fit the model's window of 64"):
-        evaluate_model(
-            backbone.model,
-            backbone.tokenizer,
-            suite_of([ANSWERS], limit=1),
-            template("plain"),
-            tmp_path,
-        )
+        evaluate_model(backbone.model, backbone.tokenizer, suite_of([ANSWERS], limit=1), template("plain"), tmp_path)
 
 
 def test_no_tasks(backbone, tmp_path):

@@ -15,10 +15,7 @@ from winnow.errors import UserError
 from winnow.evaluation.questions import answer_rows, read_questions
 from winnow.store.files import write_lines
 
-QUESTIONS = [
-    {"question_id": 1, "text": "Hi?", "category": "generic"},
-    {"question_id": 7, "text": "Why?"},
-]
+QUESTIONS = [{"question_id": 1, "text": "Hi?", "category": "generic"}, {"question_id": 7, "text": "Why?"}]
 
 
 @pytest.fixture

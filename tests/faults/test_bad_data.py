@@ -51,21 +51,9 @@ def complaint(path: Path, **settings) -> str:
         ("a.json", b'[{"a": 1} {"a": 2}]', "wrong JSON at line 1, column 11: Expecting ',' delimiter"),
         ("a.json", b'[{"a": 1}', "wrong JSON at line 1, column 10:"),
         ("a.json", b'[{"a": 1},', "wrong JSON at line 1, column 11: Expecting value"),
-        (
-            "a.json",
-            b"[1]\n[2]",
-            "wrong JSON at line 2, column 1: Extra data; a file with one JSON value a line must",
-        ),
-        (
-            "a.json",
-            b'{"a": 1}\n{"a": 2}',
-            "wrong JSON at line 2, column 1: Extra data; a file with one JSON value a",
-        ),
-        (
-            "a.json",
-            b'{"rows": []}',
-            "holds an object with the keys rows; expected an array of records, or an object",
-        ),
+        ("a.json", b"[1]\n[2]", "wrong JSON at line 2, column 1: Extra data; a file with one JSON value a line must"),
+        ("a.json", b'{"a": 1}\n{"a": 2}', "wrong JSON at line 2, column 1: Extra data; a file with one JSON value a"),
+        ("a.json", b'{"rows": []}', "holds an object with the keys rows; expected an array of records, or an object"),
         ("a.json", b'"text"', "holds a single value of type str; expected an array of records"),
         ("a.json", b"[" * 200_000, "JSON that cannot be read: maximum recursion depth exceeded"),
         # Latin-1's e acute, 0xe9, is byte 19 of the file and stands on its second line
@@ -75,32 +63,16 @@ def complaint(path: Path, **settings) -> str:
         ("a.json.gz", b"not gzip", "a.json.gz cannot be read, the gzip data is damaged or cut off"),
         ("a.parquet", b"not parquet", "a.parquet is no readable Parquet file"),
         ("a.csv", b"a,a\n1,2\n", "a.csv, line 1: a header of distinct column names was expected, found a, a"),
-        (
-            "a.csv",
-            b"\n1,2\n",
-            "a.csv, line 1: a header of distinct column names was expected, found a blank line",
-        ),
+        ("a.csv", b"\n1,2\n", "a.csv, line 1: a header of distinct column names was expected, found a blank line"),
         ("a.csv", b"a\xff,b\n1,2\n", "a.csv, line 1: the header is not UTF-8"),
         (
             "a.txt",
             b"text",
             "the ending `.txt` is unknown; known are .jsonl.gz, .json.gz, .jsonl, .ndjson, .json, .csv, .tsv, .parquet",
         ),
-        (
-            "a.jsonl",
-            b'{"question": "q"}',
-            "no known schema has the keys question; known schemas are alpaca (",
-        ),
-        (
-            "a.jsonl",
-            b"\x80a\n\xff\n",
-            "no readable record: all 2 rows are bad, the first one (line 1): not UTF-8",
-        ),
-        (
-            "a.json",
-            b'["a", 1]',
-            "no readable record: all 2 rows are bad, the first one (line 1): the row is a text",
-        ),
+        ("a.jsonl", b'{"question": "q"}', "no known schema has the keys question; known schemas are alpaca ("),
+        ("a.jsonl", b"\x80a\n\xff\n", "no readable record: all 2 rows are bad, the first one (line 1): not UTF-8"),
+        ("a.json", b'["a", 1]', "no readable record: all 2 rows are bad, the first one (line 1): the row is a text"),
         (
             "a.jsonl",
             b'{"instruction": "", "output": "o"}\n',

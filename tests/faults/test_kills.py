@@ -126,12 +126,7 @@ def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, st
 )
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [
-        ("score", signal.SIGINT),
-        ("tune", signal.SIGINT),
-        ("evaluate", signal.SIGINT),
-        ("tune", signal.SIGTERM),
-    ],
+    [("score", signal.SIGINT), ("tune", signal.SIGINT), ("evaluate", signal.SIGINT), ("tune", signal.SIGTERM)],
 )
 def test_interrupted_run_says_so(settings, undisturbed, tmp_path, stage, number):
     """In the middle of the stage by the clock of the undisturbed run; of tuning, once there is a checkpoint."""

@@ -84,11 +84,7 @@ def fill(folder: Path, n: int = N) -> list[Record]:
         "suite": "embedded",
         "models": {
             "base": {
-                "metrics": {
-                    "choice/acc": metric,
-                    "held/bits_per_byte": bits,
-                    "held/mcc": metric,
-                },
+                "metrics": {"choice/acc": metric, "held/bits_per_byte": bits, "held/mcc": metric},
                 "samples": None,
             },
             "tuned": {
@@ -124,12 +120,7 @@ def fill(folder: Path, n: int = N) -> list[Record]:
         "overall": {"auc": 0.75, "n_defect": 8, "n_clean": 32},
         "by_kind": {"vague_prompt": {"auc": 0.4, "n": 8}},
     }
-    for name, content in (
-        ("selection", selection),
-        ("results", results),
-        ("tuning", tuning),
-        ("detection", detection),
-    ):
+    for name, content in (("selection", selection), ("results", results), ("tuning", tuning), ("detection", detection)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     card = RunCard(
         {"data": {"name": "embedded"}, "backbone": {"name": "smollm2_135m"}},

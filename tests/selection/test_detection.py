@@ -24,10 +24,7 @@ def test_auc_by_hand() -> None:
     garbled = (0 + 3) / 6 = 0.5, overall = (1.5 + 0 + 3) / 9 = 0.5."""
     assert detection(ROWS, DEFECTS, higher_is_better=True) == {
         "overall": {"auc": pytest.approx(4.5 / 9), "n_defect": 3, "n_clean": 3},
-        "by_kind": {
-            "garbled": {"auc": pytest.approx(0.5), "n": 2},
-            "vague": {"auc": pytest.approx(0.5), "n": 1},
-        },
+        "by_kind": {"garbled": {"auc": pytest.approx(0.5), "n": 2}, "vague": {"auc": pytest.approx(0.5), "n": 1}},
     }
 
 

@@ -127,10 +127,7 @@ def test_the_end_of_a_sweep_is_ready_to_paste_and_says_where_no_verdict_is(tmp_p
     lines = sweep_lines(folder, [], {"paper": "p", "name": "t"})
     assert lines[1] == "Best trial: 0.5000 with a.b=-7.1234567 c=1000"
     assert lines[3] == "  ifd  0.5000  no verdict: random has no run"
-    assert lines[-2:] == [
-        f"  next       winnow compare '{folder}'",
-        f"             winnow table p/t 'runs={folder}'",
-    ]
+    assert lines[-2:] == [f"  next       winnow compare '{folder}'", f"             winnow table p/t 'runs={folder}'"]
 
 
 def test_a_run_names_the_backbone_that_scores(capsys):

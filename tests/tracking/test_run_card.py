@@ -68,13 +68,7 @@ def test_card_has_the_agreed_content(tmp_path: Path) -> None:
     assert content["packages"]["python"].startswith("3.") and content["packages"]["torch"]
     assert content["hardware"]["cores"] >= 1 and content["hardware"]["memory_gib"] > 0
     page = (tmp_path / "run_card.md").read_text()
-    for expected in (
-        content["command"],
-        "| score | reused |",
-        "| arc_easy/acc | 0.61 |",
-        "pool.jsonl",
-        "name: ifd",
-    ):
+    for expected in (content["command"], "| score | reused |", "| arc_easy/acc | 0.61 |", "pool.jsonl", "name: ifd"):
         assert expected in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_card.json", "run_card.md"]
 
@@ -104,40 +98,23 @@ def test_secrets_are_masked_and_settings_are_not() -> None:
     visibly unset."""
     config = OmegaConf.create(
         {
-            "tracking": {
-                "api_key": "s3cret",
-                "token": None,
-                "nested": [{"hf_token": "s3cret", "password": "s3cret"}],
-            },
+            "tracking": {"api_key": "s3cret", "token": None, "nested": [{"hf_token": "s3cret", "password": "s3cret"}]},
             "secret": "s3cret",
-            "template": {
-                "first_token": "skip",
-                "max_new_tokens": 5,
-                "tokenizer": "gpt2",
-                "token_budget": 4096,
-            },
+            "template": {"first_token": "skip", "max_new_tokens": 5, "tokenizer": "gpt2", "token_budget": 4096},
             "copy": "${template.max_new_tokens}",
             "key": "row",
         }
     )
     plain = masked(config)
     assert "s3cret" not in json.dumps(plain)
-    assert plain["tracking"] == {
-        "api_key": "***",
-        "token": None,
-        "nested": [{"hf_token": "***", "password": "***"}],
-    }
+    assert plain["tracking"] == {"api_key": "***", "token": None, "nested": [{"hf_token": "***", "password": "***"}]}
     assert plain["template"] == config.template
     assert (plain["copy"], plain["key"]) == (5, "row")
 
 
 def test_numbers_that_json_lacks() -> None:
     """NaN and infinity become words, so that run_card.json is read by every JSON parser."""
-    assert masked({"a": float("nan"), "b": float("inf"), "c": np.int64(3)}) == {
-        "a": "nan",
-        "b": "inf",
-        "c": 3,
-    }
+    assert masked({"a": float("nan"), "b": float("inf"), "c": np.int64(3)}) == {"a": "nan", "b": "inf", "c": 3}
 
 
 def test_command_line() -> None:
@@ -220,13 +197,7 @@ def test_how_values_are_shown() -> None:
         "2 min 05 s",
         "3 h 12 min",
     ]
-    assert [show_number(v) for v in (None, 12345, 0.123456, -0.5, True)] == [
-        "–",
-        "12,345",
-        "0.1235",
-        "−0.5",
-        "True",
-    ]
+    assert [show_number(v) for v in (None, 12345, 0.123456, -0.5, True)] == ["–", "12,345", "0.1235", "−0.5", "True"]
     measures = [show_measure(value) for value in (0.55, -1.5, 0, None, 2e-5)]
     assert measures == ["0.5500", "−1.500", "0", "–", "2e-05"]
 

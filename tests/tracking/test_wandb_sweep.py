@@ -124,6 +124,6 @@ def test_groups_that_a_run_does_not_use_are_not_logged():
     config = plain()
     assert {"attack", "distortion", "noising", "pre_experience"} <= config.keys()
     assert set(config) - set(logged(config, {}, attacks=False, distortion=False)) == {
-        *("attack", "distortion", "noising", "pre_experience", "start"),
+        *("attack", "distortion", "noising", "pre_experience", "start")
     }
     assert "attack" in logged(plain("method=aifd"), {}, attacks=True, distortion=False)

@@ -12,12 +12,7 @@ from test_resume import stopping
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 # name -> (mode, adversary)
-CASES = {
-    "lora": ("lora", None),
-    "full": ("full", None),
-    "lora nrm": ("lora", "nrm"),
-    "full freelb": ("full", "freelb"),
-}
+CASES = {"lora": ("lora", None), "full": ("full", None), "lora nrm": ("lora", "nrm"), "full freelb": ("full", "freelb")}
 
 
 def fit(folder: Path, name: str, stop: int | None = None, trainer_args: dict = CPU) -> dict:

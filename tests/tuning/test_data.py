@@ -6,13 +6,7 @@ import pytest
 
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
-from winnow.tuning.data import (
-    MicroBatches,
-    MicroBatchLoader,
-    check_sizes,
-    collate,
-    plan_steps,
-)
+from winnow.tuning.data import MicroBatches, MicroBatchLoader, check_sizes, collate, plan_steps
 from winnow.tuning.examples import EpochRecords, supervised_tokens
 
 

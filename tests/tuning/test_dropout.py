@@ -101,11 +101,7 @@ def test_attention_with_dropout_by_its_formula():
     torch.manual_seed(2)
     q, k, v = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 3, 8), torch.randn(2, 2, 3, 8)
     mask = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1]], dtype=torch.bool)
-    for options in (
-        {"is_causal": True, "scale": 0.3},
-        {"attn_mask": mask},
-        {"attn_mask": torch.randn(3, 3)},
-    ):
+    for options in ({"is_causal": True, "scale": 0.3}, {"attn_mask": mask}, {"attn_mask": torch.randn(3, 3)}):
         plain = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
         with RecordDropout(torch.tensor([1, 2]), 3):
             ours = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=1e-9, enable_gqa=True, **options)

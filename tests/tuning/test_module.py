@@ -286,10 +286,7 @@ def test_nothing_to_tune_on(tmp_path):
         ({"weight_decay": -1}, "tuning.weight_decay=-1 must be 0 or more"),
         ({"lora_dropout": 2}, "tuning.lora_dropout=2 must be 0 or more and below 1"),
         ({"gradient_clip": -1}, "tuning.gradient_clip=-1 must be above 0, or null for none"),
-        (
-            {"batch_size": 6, "micro_batch_size": 4},
-            "tuning.batch_size=6 is not divisible by tuning.micro_batch_size=4",
-        ),
+        ({"batch_size": 6, "micro_batch_size": 4}, "tuning.batch_size=6 is not divisible by tuning.micro_batch_size=4"),
     ],
 )
 def test_bad_settings_name_their_key(setting, named):

@@ -110,7 +110,7 @@ def test_a_run_trains_the_same_model(tmp_path):
 
 
 def test_a_kernel_without_fp32_shares_a_row_in_full_tuning():
-    """As flash attention, which reads bf16 alone: full tuning holds its weights in fp32, and computes under autocast."""
+    """As flash attention, which reads bf16 alone; full tuning holds its weights in fp32 and computes under autocast."""
 
     def in_bf16(module, query, *rest, **options):
         assert query.dtype == torch.bfloat16

@@ -105,10 +105,7 @@ def _passes(program: str, timeout: float, confined: str) -> bool:
             process = subprocess.Popen(
                 [*_TIED, *command] if sys.platform == "linux" else command,
                 cwd=path.parent,
-                env={
-                    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    "HOME": "/winnow-code",
-                },
+                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/winnow-code"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.DEVNULL,

@@ -110,10 +110,7 @@ def write_overlay(task: StockTask, files: Mapping[str, Path], folder: Path, cach
         "task": task.name,
         "dataset_path": "json",
         "dataset_name": None,  # would be inherited
-        "dataset_kwargs": {
-            "data_files": {split: str(path) for split, path in files.items()},
-            "cache_dir": str(cache),
-        },
+        "dataset_kwargs": {"data_files": {split: str(path) for split, path in files.items()}, "cache_dir": str(cache)},
         **absent,
     }
     path = folder / f"{task.name.replace('/', '-')}.yaml"

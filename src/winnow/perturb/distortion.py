@@ -66,13 +66,7 @@ class EmbeddingDistortion(Identified):
     batch_size: texts a forward pass.
     """
 
-    def __init__(
-        self,
-        name: str,
-        revision: str | None,
-        max_length: int,
-        batch_size: Free[int],
-    ) -> None:
+    def __init__(self, name: str, revision: str | None, max_length: int, batch_size: Free[int]) -> None:
         self.encoder = SentenceEncoder(name, revision)
         self.max_length, self.batch_size = max_length, batch_size
 

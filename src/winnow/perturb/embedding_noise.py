@@ -21,12 +21,7 @@ STATISTICS = ("scalar", "per_dimension")
 
 
 def embedding_noise(
-    embeddings: Tensor,
-    record_id: str,
-    draw: int,
-    seed: int = 0,
-    family: str = "gaussian",
-    statistics: str = "scalar",
+    embeddings: Tensor, record_id: str, draw: int, seed: int = 0, family: str = "gaussian", statistics: str = "scalar"
 ) -> Tensor:
     """mu + sigma eps, the noise at beta = 1, in units of the embeddings.
 

@@ -230,10 +230,7 @@ class PassTable:
     """
 
     def __init__(
-        self,
-        table: pa.Table,
-        ids: Sequence[str],
-        later: Mapping[str, Callable[[], pa.Table]] = MappingProxyType({}),
+        self, table: pa.Table, ids: Sequence[str], later: Mapping[str, Callable[[], pa.Table]] = MappingProxyType({})
     ) -> None:
         self._table, self._ids, self._later = table, ids, later
         self._places = self._find(table)

@@ -174,11 +174,7 @@ def conditioned_scores(
     return Scores(
         score=np.where(np.isnan(tokens), np.nan, values(table, loss)),
         flag=flag,
-        components={
-            "nll_conditioned": loss,
-            "answer_tokens": tokens,
-            "prompt_tokens": table.numbers("prompt_tokens"),
-        },
+        components={"nll_conditioned": loss, "answer_tokens": tokens, "prompt_tokens": table.numbers("prompt_tokens")},
         higher_is_better=higher_is_better,
         descriptions={"score": meaning, "answer_tokens": "answer tokens averaged"},
     )

@@ -124,11 +124,7 @@ def git_state(folder: Path) -> dict[str, str | bool | None]:
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=30,
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, env=environment, timeout=30
         )
         return done.stdout.strip() if done.returncode == 0 else None
 

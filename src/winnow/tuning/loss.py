@@ -29,12 +29,7 @@ class MicroBatchLoss:
     model: Any  # torch knows its methods as tensors or modules
 
     def __init__(
-        self,
-        model: nn.Module,
-        batch: MicroBatch,
-        seed: int = 0,
-        scale: float | None = None,
-        padding_free: bool = False,
+        self, model: nn.Module, batch: MicroBatch, seed: int = 0, scale: float | None = None, padding_free: bool = False
     ) -> None:
         self.model, self.batch, self.seed = model, batch, seed
         self.scale, self.padding_free = scale, padding_free

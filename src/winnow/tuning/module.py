@@ -178,10 +178,7 @@ class InstructionTuner(pl.LightningModule):
         """AdamW (no decay on biases and norms) and a per-step schedule with linear warm-up."""
         matrices = [p for _, p in self.trained() if p.ndim >= 2]
         vectors = [p for _, p in self.trained() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         # On a GPU torch's other ways keep up to 4 more bytes for each weight while they take a step.
         fused = all(p.is_cuda for _, p in self.trained())
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=fused or None)

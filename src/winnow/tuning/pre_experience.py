@@ -79,15 +79,7 @@ class PreExperience(Preparation):
     inside a cluster between which records are taken. seed: of k-means. tuner: how the sample is trained on.
     """
 
-    def __init__(
-        self,
-        tuner: Tuner,
-        clusters: int,
-        per_cluster: int,
-        low: float,
-        high: float,
-        seed: int,
-    ) -> None:
+    def __init__(self, tuner: Tuner, clusters: int, per_cluster: int, low: float, high: float, seed: int) -> None:
         if clusters < 1 or per_cluster < 1:
             raise UserError(
                 f"pre_experience.clusters={clusters} and pre_experience.per_cluster={per_cluster} must be at least 1."
@@ -120,11 +112,7 @@ class PreExperience(Preparation):
         return sorted(chosen)
 
     def prepare(
-        self,
-        runner: PassRunner,
-        records: Sequence[Record],
-        template: Template,
-        trainer_args: Mapping[str, Any],
+        self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]
     ) -> list[TunedSource]:
         """The pre-experienced backbone, from the store if it is there."""
         table = runner.compute(PromptEmbedding(), records, template)

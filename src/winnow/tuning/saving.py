@@ -70,13 +70,7 @@ def save_tuned(
 
 
 def model_card(
-    base: str,
-    name: str,
-    adapter: bool,
-    facts: dict[str, Any],
-    revision: str | None,
-    prompt: Prompt,
-    dtype: str,
+    base: str, name: str, adapter: bool, facts: dict[str, Any], revision: str | None, prompt: Prompt, dtype: str
 ) -> str:
     """A short README.md: what the model is, how it came about, how to load it and generate with it.
 

@@ -117,8 +117,7 @@ def test_tokens_are_those_pooled(backbone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "key"),
-    [({"region": "top"}, "no region=top"), ({"pooling": "max"}, "no pooling=max")],
+    ("options", "key"), [({"region": "top"}, "no region=top"), ({"pooling": "max"}, "no pooling=max")]
 )
 def test_unknown_options(options, key):
     with pytest.raises(UserError, match=key):

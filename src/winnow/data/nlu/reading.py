@@ -20,11 +20,7 @@ from winnow.data.schemas import BadRow
 from winnow.errors import UserError, check_choice
 
 # Split -> the words that stand for it in file names: eng.testa, dev.tsv, valid_triples.json.
-SPLITS = {
-    "train": {"train"},
-    "validation": {"validation", "valid", "val", "dev", "testa"},
-    "test": {"test", "testb"},
-}
+SPLITS = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev", "testa"}, "test": {"test", "testb"}}
 
 
 def read_nlu(

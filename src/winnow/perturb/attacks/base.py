@@ -64,15 +64,7 @@ class PromptAttack(Identified):
     needs: ClassVar[tuple[str, ...]] = ()  # the methods of `Resources` that it calls, and `stop_words`
     version: ClassVar[int] = 1  # raised whenever the prompts would change
 
-    def __init__(
-        self,
-        name: str,
-        search: str,
-        resources: str,
-        seed: int,
-        query_budget: int,
-        cache: Free[str],
-    ) -> None:
+    def __init__(self, name: str, search: str, resources: str, seed: int, query_budget: int, cache: Free[str]) -> None:
         if search not in SEARCHES:
             raise UserError(f"attack.search={search} is unknown; choose {' or '.join(SEARCHES)}.")
         if resources not in sets.RESOURCES:

@@ -114,10 +114,7 @@ def attacked_prompts(
 
     missing = compute_once(columns, work, unique)
     return PromptTable(
-        columns.read(unique),
-        [record.id for record in records],
-        columns.fingerprint,
-        origin(len(missing), len(unique)),
+        columns.read(unique), [record.id for record in records], columns.fingerprint, origin(len(missing), len(unique))
     )
 
 

@@ -38,13 +38,7 @@ class TextFooler(WordAttack):
 
     level, needs, ranking = "word", ("synonyms", "word_classes", "sentences"), "delete"
 
-    def __init__(
-        self,
-        max_candidates: int,
-        min_word_similarity: float,
-        min_similarity: float,
-        **shared: Any,
-    ) -> None:
+    def __init__(self, max_candidates: int, min_word_similarity: float, min_similarity: float, **shared: Any) -> None:
         super().__init__(**shared)
         self.max_candidates, self.min_word_similarity = max_candidates, min_word_similarity
         self.min_similarity = min_similarity

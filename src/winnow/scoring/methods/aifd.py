@@ -91,7 +91,5 @@ class AIFD(Method):
             }
             | {f"aifd_{level}": f"mean of s(A|Q_adv) / s(A) over the attacks on the {level} level" for level in levels}
             | {f"nll_{name}": f"s(A|Q_adv) under {name}, nats per token" for name in self.attacks}
-            | {
-                "attacks_found": f"attacks of {len(self.attacks)} that found a prompt whose answer could be scored",
-            }
+            | {"attacks_found": f"attacks of {len(self.attacks)} that found a prompt whose answer could be scored"}
         )

@@ -37,14 +37,7 @@ class AIOEC(Method):
     vectors are taken from the likelihood passes, which AIFD and IFD need as well; false, or another layer or pooling,
     runs the prompts alone."""
 
-    def __init__(
-        self,
-        attacks: Mapping[str, PromptAttack],
-        name: str,
-        layer: int,
-        pooling: str,
-        answers: bool,
-    ) -> None:
+    def __init__(self, attacks: Mapping[str, PromptAttack], name: str, layer: int, pooling: str, answers: bool) -> None:
         self.name, self.attacks = name, checked_attacks(attacks)
         self.layer, self.pooling, self.answers = layer, pooling, answers
         shared = answers and layer == -1 and pooling == "mean"

@@ -31,12 +31,7 @@ class IFD(Method):
     """
 
     def __init__(
-        self,
-        name: str,
-        ratio: str,
-        first_token: str,
-        max_ifd: ForSelection[float | None],
-        strict: ForSelection[bool],
+        self, name: str, ratio: str, first_token: str, max_ifd: ForSelection[float | None], strict: ForSelection[bool]
     ) -> None:
         if ratio not in ("loss", "perplexity"):
             raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
@@ -62,7 +57,5 @@ class IFD(Method):
                 "prompt_tokens": tables["conditioned"].numbers("prompt_tokens"),
             },
             higher_is_better=True,
-            descriptions={
-                "score": f"IFD = {formula}; ratio={self.ratio}",
-            },
+            descriptions={"score": f"IFD = {formula}; ratio={self.ratio}"},
         )

@@ -38,13 +38,7 @@ class Diverse(Budget):
     needs_vectors = True
 
     def __init__(
-        self,
-        inter_class: bool,
-        intra_class: bool,
-        limit: float,
-        top_up: bool,
-        instructions: Pass | None,
-        **frame: Any,
+        self, inter_class: bool, intra_class: bool, limit: float, top_up: bool, instructions: Pass | None, **frame: Any
     ) -> None:
         super().__init__(**frame)
         self.inter_class, self.intra_class, self.top_up = inter_class, intra_class, top_up
