@@ -28,15 +28,15 @@ def test_fresh_adapters_change_no_output_and_have_a_gradient(backbone, tmp_path)
     ids = torch.arange(12).view(2, 6)
     norms = []
     for seed in (0, 1):
-        (source,) = Adapters(4, seed, "all-linear").prepare(runner, [], template("alpaca"), TRAINER)
+        (source,) = Adapters(4, seed, "all-linear").prepare(runner, [], template("alpaca"))
         own = source.load()
         assert torch.equal(own.model(input_ids=ids).logits, backbone.model(input_ids=ids).logits)
         norms.append(runner.over(source).compute(LoraGradient(), make_records(2), template("alpaca")).numbers("norm"))
     assert (norms[0] > 0).all() and (norms[0] != norms[1]).all()
-    (source,) = Adapters(4, 0, "q_proj").prepare(runner, [], template("alpaca"), TRAINER)
+    (source,) = Adapters(4, 0, "q_proj").prepare(runner, [], template("alpaca"))
     adapted = {name.split(".")[-4] for name, _ in source.load().model.named_parameters() if "lora_A" in name}
     assert adapted == {"q_proj"}
-    (source,) = Adapters(4, 0, ["c_attn"]).prepare(runner, [], template("alpaca"), TRAINER)
+    (source,) = Adapters(4, 0, ["c_attn"]).prepare(runner, [], template("alpaca"))
     with pytest.raises(UserError, match=r"method.preparation.lora_target_modules: the backbone has no module c_attn"):
         source.load()
     assert Adapters(4, 0, "all-linear").identity == {"r": 4, "seed": 0} != Adapters(4, 0, "q_proj").identity
@@ -50,7 +50,7 @@ def test_the_epochs_of_a_warm_up(backbone, tmp_path):
     runner, records = runner_of(backbone, tmp_path), make_records()
     preparation = WarmUp(tuner(**SETTINGS, learning_rate=1e-2), share=0.15, seed=0)
     for expected in (["computed"], ["computed"]):
-        sources = preparation.prepare(runner, records, template("alpaca"), TRAINER)
+        sources = preparation.prepare(runner, records, template("alpaca"))
         assert list(runner.origin.values()) == expected and len(runner.computed) == 1
     first, last = (source.load() for source in sources)
     assert [first.optimizer.rate, last.optimizer.rate] == pytest.approx([1e-2, 5e-3])

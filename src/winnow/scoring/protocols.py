@@ -126,9 +126,7 @@ class Preparation:
 
     checkpoints: int = 1
 
-    def prepare(
-        self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]
-    ) -> Sequence[Any]:
+    def prepare(self, runner: PassRunner, records: Sequence[Record], template: Template) -> Sequence[Any]:
         """Their sources, from the store if they are there; see `PassRunner`. runner: over the backbone."""
         raise NotImplementedError
 

@@ -42,7 +42,7 @@ def score(
     records, tables, runners = pool.records, {}, [runner]
     preparation = method.preparation or pre_experience
     if preparation is not None and method.passes:
-        sources = preparation.prepare(runner, records, template, runner.trainer)
+        sources = preparation.prepare(runner, records, template)
         runners = [runner.over(source) for source in sources]
         runner = runners[0]
     prompts = runner.prompts(method.attacks, records, template) if method.attacks else {}

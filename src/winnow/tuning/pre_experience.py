@@ -11,7 +11,7 @@ Source: "From Quantity to Quality" (arXiv 2308.12032) and its code, data_by_clus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from winnow.errors import UserError
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.protocols import Preparation
 from winnow.scoring.runner import PassRunner
-from winnow.store.artifacts import Artifact
 from winnow.store.describe import Identified, describe
 from winnow.tuning.saving import is_adapter, load_tuned, tuned_identity
 from winnow.tuning.tuner import TUNED_VERSION, Tuner
@@ -48,28 +47,35 @@ class TunedSource(Identified):
 
 
 def tune_once(
-    runner: PassRunner,
-    artifact: Artifact,
-    tuner: Tuner,
-    records: Sequence[Record],
-    template: Template,
-    trainer_args: Mapping[str, Any],
-    name: str,
-) -> None:
-    """Tunes the runner's backbone on the records, unless the artifact is finished. name: of the tuning, to the user."""
+    runner: PassRunner, key: str, preparation: Any, records: Sequence[Record], template: Template, *callbacks: Any
+) -> Path:
+    """Tunes the runner's backbone by the preparation's `tuner` on the records, unless the store has the result, whose
+    folder it returns. key: the preparation's name in the identity. callbacks: beside those of the trainer."""
+    artifact = runner.store.artifact(
+        "models",
+        {
+            "version": TUNED_VERSION,
+            key: describe(preparation),
+            "records": sorted(record.id for record in records),
+            "backbone": describe(runner.source),
+            "template": describe(template),
+        },
+    )
     runner.used.append(artifact.fingerprint)
+    trainer = {**runner.trainer, "callbacks": [*runner.trainer.get("callbacks", ()), *callbacks]}
 
     def tune(_: bool) -> None:
         if is_leader():
-            print(f"{name}: one short tuning on {len(records)} records.", flush=True)
+            print(f"{key.replace('_', '-').capitalize()}: one short tuning on {len(records)} records.", flush=True)
         examples = template.encode(records, runner.source.tokenizer, eos=True)
-        backbone = runner.release() if tuner.mode == "full" else runner.backbone
-        report = tuner.fit(backbone, examples, artifact.path, trainer_args=trainer_args, template=template)
+        backbone = runner.release() if preparation.tuner.mode == "full" else runner.backbone
+        report = preparation.tuner.fit(backbone, examples, artifact.path, trainer_args=trainer, template=template)
         runner.origin[artifact.fingerprint] = "computed" if report["resumed_from"] is None else "resumed"
 
     if compute_once(artifact, tune):
         runner.computed.append(artifact.fingerprint)
     runner.origin.setdefault(artifact.fingerprint, "reused")
+    return artifact.path
 
 
 class PreExperience(Preparation):
@@ -111,9 +117,7 @@ class PreExperience(Preparation):
             chosen += members[::step][: self.per_cluster].tolist()
         return sorted(chosen)
 
-    def prepare(
-        self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]
-    ) -> list[TunedSource]:
+    def prepare(self, runner: PassRunner, records: Sequence[Record], template: Template) -> list[TunedSource]:
         """The pre-experienced backbone, from the store if it is there."""
         table = runner.compute(PromptEmbedding(), records, template)
         usable = [i for i, flag in enumerate(table.flags()) if flag is None]
@@ -127,15 +131,4 @@ class PreExperience(Preparation):
                 cause = "its prompt is a single token; use a template with text or BOS before it"
             raise UserError(f"The prompt of record {records[i].id} has no perplexity: {cause}.")
         picked = [records[usable[i]] for i in self.sample(vectors, perplexity)]
-        artifact = runner.store.artifact(
-            "models",
-            {
-                "version": TUNED_VERSION,
-                "pre_experience": describe(self),
-                "records": sorted(record.id for record in picked),
-                "backbone": describe(runner.source),
-                "template": describe(template),
-            },
-        )
-        tune_once(runner, artifact, self.tuner, picked, template, trainer_args, "Pre-experience")
-        return [TunedSource(runner, artifact.path / "model")]
+        return [TunedSource(runner, tune_once(runner, "pre_experience", self, picked, template) / "model")]

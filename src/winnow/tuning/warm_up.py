@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from winnow.store.files import replacing
 from winnow.tuning.pre_experience import TunedSource, tune_once
 from winnow.tuning.saving import load_tuned
 from winnow.tuning.trainable import check_targets, target_names, with_adapters
-from winnow.tuning.tuner import TUNED_VERSION, Tuner
+from winnow.tuning.tuner import Tuner
 
 
 class AdaptedSource(Identified):
@@ -68,9 +68,7 @@ class Adapters(Preparation, Identified):
         own = {"r": self.r, "seed": self.seed, "lora_target_modules": self.lora_target_modules}
         return {name: value for name, value in own.items() if value != "all-linear"}
 
-    def prepare(
-        self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]
-    ) -> list[AdaptedSource]:
+    def prepare(self, runner: PassRunner, records: Sequence[Record], template: Template) -> list[AdaptedSource]:
         return [AdaptedSource(runner, self)]
 
 
@@ -120,32 +118,15 @@ class WarmUp(Preparation):
         self.tuner, self.share, self.seed = tuner, share, seed
         self.checkpoints = tuner.epochs
 
-    def prepare(
-        self, runner: PassRunner, records: Sequence[Record], template: Template, trainer_args: Mapping[str, Any]
-    ) -> list[EpochSource]:
+    def prepare(self, runner: PassRunner, records: Sequence[Record], template: Template) -> list[EpochSource]:
         encoded = template.encode(records, runner.source.tokenizer, eos=True)
         usable = {record.id: record for record, one in zip(records, encoded, strict=True) if one.flag is None}
         if not usable:
             raise UserError("The warm-up found no record whose prompt and answer fit the window.")
         drawn = sorted(usable, key=lambda name: draws.key("warm-up", self.seed, name))
-        picked = sorted(drawn[: math.ceil(self.share * len(drawn))])
-        artifact = runner.store.artifact(
-            "models",
-            {
-                "version": TUNED_VERSION,
-                "warm_up": describe(self),
-                "records": picked,
-                "backbone": describe(runner.source),
-                "template": describe(template),
-            },
-        )
-        callbacks = [*trainer_args.get("callbacks", ()), EpochFiles(artifact.path)]
-        chosen = [usable[name] for name in picked]
-        tune_once(runner, artifact, self.tuner, chosen, template, {**trainer_args, "callbacks": callbacks}, "Warm-up")
-        return [
-            EpochSource(runner, artifact.path / "model", epoch_file(artifact.path, epoch))
-            for epoch in range(self.checkpoints)
-        ]
+        picked = [usable[name] for name in sorted(drawn[: math.ceil(self.share * len(drawn))])]
+        folder = tune_once(runner, "warm_up", self, picked, template, EpochFiles())
+        return [EpochSource(runner, folder / "model", epoch_file(folder, epoch)) for epoch in range(self.checkpoints)]
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
@@ -156,12 +137,8 @@ def epoch_file(folder: Path, epoch: int) -> Path:
 class EpochFiles(pl.Callback):
     """Writes the trained weights, Adam's moments and the mean learning rate at the end of each epoch."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.done = 0  # optimizer steps
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.done = trainer.global_step
+        self.done = trainer.global_step  # optimizer steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: object) -> None:
         epochs = [step.epoch for step in trainer.train_dataloader.dataset.steps]  # type: ignore[union-attr]
@@ -177,6 +154,6 @@ class EpochFiles(pl.Callback):
             found = {"weight": weight, "first": state[weight]["exp_avg"], "second": state[weight]["exp_avg_sq"]}
             tensors |= {f"{part}/{name}": value.detach().cpu().contiguous() for part, value in found.items()}
         rates = [one["lr"] for one in pl_module.history if epochs[one["step"] - 1] == epochs[before]]
-        file = epoch_file(self.folder, epochs[before])
+        file = epoch_file(Path(trainer.default_root_dir), epochs[before])
         with replacing(file) as partial:
             save_file(tensors, partial, {"rate": repr(sum(rates) / len(rates))})
