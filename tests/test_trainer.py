@@ -59,7 +59,7 @@ def test_a_limited_pass_leaves_its_records_in_the_store(limit, backbone, tmp_pat
     def compute(folder, **settings):
         runner = PassRunner(Loaded(backbone), Store(folder), {**TRAINER, **settings}, tokens_per_batch=1)
         table = runner.compute(Likelihood("clean"), records, template("alpaca"))
-        return runner, [tuple(row["nll"] or ()) for row in table.table.to_pylist()]
+        return runner, [tuple(row or ()) for row in table.column("nll").to_pylist()]
 
     (key, value), *_ = limit.items()
     with pytest.raises(UserError, match=rf"trainer\.{key}={value}: the pass ended after 2 of \d+ batches, which the"):

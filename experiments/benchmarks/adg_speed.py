@@ -83,7 +83,7 @@ def winnow(source, template, records, limit: int) -> list[int]:
             "method/adg", answers=ANSWERS, temperature=TEMPERATURE, top_p=TOP_P, max_new_tokens=limit
         ).sampling
         table = PassRunner(source, Store(store), TRAINER).compute(pass_, records, template)
-        return [count for counts in table.table["tokens"].to_pylist() for count in counts]
+        return [count for counts in table.column("tokens").to_pylist() for count in counts]
 
 
 def one_side(side: str, pool: str, count: int, limit: int) -> dict:

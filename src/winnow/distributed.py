@@ -120,9 +120,7 @@ def _take_gpu(number: int) -> None:
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
     """The items that this process works on: every n-th in a group of n, all where there is no group."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return items
-    return items[dist.get_rank() :: dist.get_world_size()]
+    return items[dist.get_rank() :: dist.get_world_size()] if in_group() else items
 
 
 def dealt(
@@ -174,13 +172,13 @@ def compute_once(folder: Artifact | Columns, work: Callable[[Any], None], *asked
 
 def barrier() -> None:
     """Wait for the other processes of the group, if there is a group."""
-    if dist.is_available() and dist.is_initialized():
+    if in_group():
         dist.barrier()
 
 
 def from_leader(value: Any) -> Any:
     """The leader's value, in every process of the group; the process's own where there is no group."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not in_group():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -189,7 +187,7 @@ def from_leader(value: Any) -> Any:
 
 def from_all(value: Item) -> list[Item]:
     """The value of each process of the group, by rank, in every one of them."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not in_group():
         return [value]
     box: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(box, value)

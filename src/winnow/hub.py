@@ -21,7 +21,7 @@ from winnow.config import build
 from winnow.data.records import Record
 from winnow.data.schemas import SCHEMAS
 from winnow.errors import UserError, login
-from winnow.pages.model_card import pool_name, result_parts, tuned_model_card
+from winnow.pages.model_card import public_name, result_parts, tuned_model_card
 from winnow.store.files import read_json, replacing, write_json, write_lines
 from winnow.store.run_folder import earlier_output, present
 
@@ -141,8 +141,8 @@ def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
 
 
 def _dataset_card(run: Path, card: Mapping[str, Any], manifest: Mapping[str, Any], count: int) -> str:
-    pool, scorer = pool_name(card), (card["config"].get("scorer") or card["config"]["backbone"])["name"]
-    scorer = Path(scorer).name if Path(scorer).expanduser().is_dir() else scorer  # of a folder here not where it lies
+    scorer = public_name((card["config"].get("scorer") or card["config"]["backbone"])["name"])
+    pool = public_name(str(card["data"]["source"]))
     front = [
         "---",
         "tags: [winnow, instruction-tuning]",

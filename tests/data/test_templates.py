@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from winnow.data.records import Record, record_id
-from winnow.data.tokens import check_eos, text_ids
+from winnow.data.tokens import text_ids
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import BackboneEmbedding, SentenceEmbedding
 from winnow.store.describe import describe
@@ -319,5 +319,3 @@ def test_no_eos():
     assert template("plain").encode([record()], tokenizer)[0].flag is None
     with pytest.raises(UserError, match="no EOS token"):
         template("plain").encode([record()], tokenizer, eos=True)
-    with pytest.raises(UserError, match="no EOS token"):
-        check_eos(tokenizer)

@@ -58,10 +58,10 @@ def test_one_class_alone_has_no_auc(kind: str | None, counts: tuple[int, int]) -
     assert found["overall"] == {"auc": None, "n_defect": counts[0], "n_clean": counts[1]}
 
 
-def test_what_is_not_a_score_is_refused() -> None:
-    """NaN has no rank; a record without a label must not pass as clean."""
-    with pytest.raises(ValueError, match="record a has score nan"):
-        detection([{"id": "a", "score": float("nan")}], {"a": None}, True)
+def test_what_is_not_a_score() -> None:
+    """NaN ranks last, as no score does; a record without a label must not pass as clean."""
+    rows = [{"id": "a", "score": float("nan")}, {"id": "b", "score": -1.0}]
+    assert detection(rows, {"a": "kind", "b": None}, True)["overall"]["auc"] == 1.0
     with pytest.raises(KeyError):
         detection([{"id": "z", "score": 1.0}], {"a": None}, True)
 

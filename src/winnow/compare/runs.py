@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from winnow.pages.files import read_json, run_cards, sound
 from winnow.reproduce.collect import Run, facts, hydra_of, whole
@@ -76,14 +75,14 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
     config = card["config"]
     selection = read_json(folder / "selection.json") or {"decisions": []}
     subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
-    choices, _ = hydra_of(folder, card) or ({}, ())
+    told = hydra_of(folder, card) or {"choices": {}, "overrides": ()}
     pool, backbone = Path(str(card["data"].get("source", ""))).stem, Path(str(config["backbone"]["name"])).name
     run = ComparedRun(
         **facts(folder, card),
         name=folder.relative_to(root).as_posix() if folder != root else folder.name,
         method=config["method"]["name"],
-        identity=_identity(config, choices, backbone, pool),
-        choices=choices,
+        identity=_identity(config, told["choices"], backbone, pool),
+        choices=told["choices"],
         pool=pool,
         fingerprint=card["data"].get("fingerprint"),
         backbone=backbone,
@@ -93,7 +92,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
         subset=subset,
         scores=_scores(folder / "scores.parquet"),
         command=card["command"],
-        overrides=_overrides(folder, card),
+        overrides=tuple(told["overrides"]),
     )
     if {"score", "select"} <= run.seconds.keys():
         run.cost = run.seconds["score"] + run.seconds["select"]
@@ -164,14 +163,6 @@ def _seconds(folder: Path, card: Mapping[str, Any]) -> dict[str, float]:
     if tuning and "tune" in stages:
         seconds["tune"] = tuning["seconds"]
     return {name: seconds[name] for name in STAGES if name in seconds}
-
-
-def _overrides(folder: Path, card: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the command line of a run set, or the job of its sweep."""
-    if card.get("hydra"):
-        return tuple(card["hydra"]["overrides"])
-    path = folder / ".hydra" / "overrides.yaml"
-    return tuple(map(str, OmegaConf.load(path))) if path.is_file() else ()
 
 
 def _scores(path: Path) -> dict[str, float]:

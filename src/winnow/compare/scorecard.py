@@ -49,6 +49,7 @@ def scorecards(runs: Sequence[ComparedRun], methods: Collection[str] = ()) -> li
         if methods and method not in methods:
             continue
         own = first[pool, method]
+        detection = read_json(own.folder / "detection.json")
         others = {name: one for (place, name), one in first.items() if place == pool and name != method}
         cards.append(
             {
@@ -61,7 +62,7 @@ def scorecards(runs: Sequence[ComparedRun], methods: Collection[str] = ()) -> li
                     name: {"rho": rho(own.scores, one.scores), "overlap": overlap(own.scores, one.scores)}
                     for name, one in others.items()
                 },
-                "defect_auc": _auc(own),
+                "defect_auc": detection and detection["overall"]["auc"],
             }
         )
     return cards
@@ -143,11 +144,6 @@ def _lengths(own: ComparedRun, runs: Sequence[ComparedRun]) -> dict[str, float |
                 )
                 break
     return correlations
-
-
-def _auc(run: ComparedRun) -> float | None:
-    path = run.folder / "detection.json"
-    return read_json(path)["overall"]["auc"] if path.is_file() else None
 
 
 def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Path) -> str:

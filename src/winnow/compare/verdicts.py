@@ -61,11 +61,14 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
     comparisons = []
     for (backbone, pool, *_), members in arenas.items():
         groups = seeds_by_method(members)
-        items = {name: [_items(run, run.model, untested) for run in group] for name, group in groups.items()}
+        items = {name: [run.measured[0] for run in group] for name, group in groups.items()}
+        for run in itertools.chain(*groups.values()):
+            untested |= run.measured[1]
         base: dict[str, Measurement] = {}
         for run in members if against == BASE else ():
             if run.base.keys() - base.keys() - untested.keys():  # else its samples tell nothing new
-                base = _items(run, run.results["models"][BASE], untested) | base
+                found, reasons = measurements(run.results["models"][BASE], run.averages)
+                base, untested = found | base, untested | reasons
         for metric in dict.fromkeys(metric for run in members for metric in run.headline):
             sides = {
                 name: [run[metric] for run in group]
@@ -111,13 +114,6 @@ def seeds_by_method(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]
         name = f"{run.label}, {run.share}" if shares and run.share else run.label
         groups.setdefault(name, {})[run.seed] = run
     return {name: [seeds[seed] for seed in sorted(seeds)] for name, seeds in groups.items()}
-
-
-def _items(run: ComparedRun, model: Mapping[str, Any], untested: dict[str, str]) -> dict[str, Measurement]:
-    """The items of one of a run's models."""
-    items, reasons = measurements(model, run.averages)
-    untested.update(reasons)
-    return items
 
 
 def _standings(

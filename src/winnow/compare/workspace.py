@@ -57,13 +57,8 @@ def report(entity: str, project: str, metrics: Sequence[str], group: str | None)
     ]
     runs = f"Runs of the group {group}" if group else "All runs"
     what = f"{runs}. A change from the base model stands between the ends of its 95% interval."
-    return wr.Report(
-        entity=entity,
-        project=project,
-        title=f"winnow {group or project}"[:LONGEST_TITLE],
-        description=what,
-        blocks=grids,
-    )
+    title = f"winnow {group or project}"[:LONGEST_TITLE]
+    return wr.Report(entity=entity, project=project, title=title, description=what, blocks=grids)
 
 
 def build(make: Callable[..., Any], project: str, group: str | None = None) -> str:
@@ -127,7 +122,8 @@ def _summary_keys(entity: str, project: str, group: str | None) -> list[str]:
 
     try:
         runs = wandb.Api().runs(f"{entity}/{project}", filters={} if group is None else {"group": group})
-        found = dict.fromkeys(key for run in runs for key in run.summary.keys() if _measures(key))  # noqa: SIM118  (no mapping)
+        keys = (key for run in runs for key in run.summary.keys())  # noqa: SIM118  (no mapping)
+        found = dict.fromkeys(key for key in keys if key.startswith("tuned/") and not key.endswith("/stderr"))
     except (wandb.Error, OSError, ValueError) as error:
         raise UserError(f"W&B: the runs of {entity}/{project} could not be read ({_one_line(error)}).") from error
     if not found:
@@ -135,11 +131,6 @@ def _summary_keys(entity: str, project: str, group: str | None) -> list[str]:
             f"W&B: {entity}/{project} has no run with evaluation metrics{f' in group {group}' if group else ''}."
         )
     return list(found)
-
-
-def _measures(key: str) -> bool:
-    """Whether a summary key is a metric of the tuned model."""
-    return key.startswith("tuned/") and not key.endswith("/stderr")
 
 
 def _one_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from unittest.mock import patch
 from jinja2 import TemplateSyntaxError
 
 from winnow.data.records import Record
-from winnow.data.tokens import Piece, Prompt, RefusedError, Tokens, check_eos, one_line, places, tokenise, tokens_of
+from winnow.data.tokens import Piece, Prompt, RefusedError, Tokens, one_line, places, tokenise, tokens_of
 from winnow.errors import UserError, check_choice
 from winnow.store.describe import Free
 
@@ -137,8 +137,11 @@ class Template:
         """
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}; known: {VIEWS}")
-        if eos:
-            check_eos(tokenizer)
+        if eos and tokenizer.eos_token_id is None:
+            raise UserError(
+                "The tokenizer has no EOS token, with which a tuned answer must end: set `eos_token` in the "
+                "tokenizer_config.json of the backbone's folder, or leave out the stage `tune`."
+            )
         bos = self._bos_ids(tokenizer)
         known: dict = {}  # what the chat template writes around the turns, for each order of roles
         encoded: list[Encoded] = []

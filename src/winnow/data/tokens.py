@@ -54,15 +54,6 @@ class RefusedError(Exception):
 Prompt = list[Piece] | Tokens | RefusedError
 
 
-def check_eos(tokenizer) -> None:
-    """Raises UserError if answers cannot be ended because the tokenizer has no EOS token."""
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            "The tokenizer has no EOS token, with which a tuned answer must end: set `eos_token` in the "
-            "tokenizer_config.json of the backbone's folder, or leave out the stage `tune`."
-        )
-
-
 def text_ids(texts: Sequence[str], tokenizer) -> list[list[int]]:
     """Ids of texts of records, each a text of its own, without BOS: control tokens in them are text. Empty for a text
     that the tokenizer refuses."""

@@ -117,7 +117,9 @@ def _passes(program: str, timeout: float, confined: str) -> bool:
             except subprocess.TimeoutExpired:
                 status = None
             finally:
-                _end_group(process)
+                with contextlib.suppress(ProcessLookupError):  # the whole group may have ended by itself
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             output.seek(0)
             return status == 0 and output.read().rstrip().endswith(token.encode())
 
@@ -157,12 +159,6 @@ def _closed_to_others() -> Iterator[None]:
         yield
     finally:
         libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-
-
-def _end_group(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):  # the whole group may have ended by itself
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def humaneval_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -35,6 +35,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -215,13 +216,11 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
 def _spread_over_seeds(values: Sequence[np.ndarray]) -> list[tuple[float, int]]:
     """(variance of the difference of means over seeds, degrees of freedom), a component for each independent estimate.
     values: the metric of each run, a side each."""
-    spread = [(float(side.var(ddof=1)), len(side) - 1) if len(side) > 1 else None for side in values]
-    match spread:
-        case [None, None]:
-            return []
-        case [(variance, degrees), None] | [None, (variance, degrees)]:
-            return [(variance * sum(1 / len(side) for side in values), degrees)]
-    return [(one[0] / len(side), one[1]) for one, side in zip(spread, values, strict=True) if one is not None]
+    spread = [(float(side.var(ddof=1)), len(side)) for side in values if len(side) > 1]
+    if len(spread) == 1:
+        ((variance, runs),) = spread
+        return [(variance * sum(1 / len(side) for side in values), runs - 1)]
+    return [(variance / runs, runs - 1) for variance, runs in spread]
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -257,12 +256,8 @@ def letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, s
         groups = [group for group in groups if not pair <= group] + split
         groups = [one for one in dict.fromkeys(groups) if not any(one < other for other in groups)]
     groups.sort(key=lambda group: sorted(map(names.index, group)))
-    return {name: "".join(_letter(i) for i, group in enumerate(groups) if name in group) for name in names}
-
-
-def _letter(number: int) -> str:
-    """a to z, then (27), (28), ..."""
-    return chr(ord("a") + number) if number < 26 else f"({number + 1})"
+    marks = [*ascii_lowercase, *(f"({number})" for number in range(27, len(groups) + 1))]
+    return {name: "".join(mark for mark, group in zip(marks, groups, strict=False) if name in group) for name in names}
 
 
 def _read_samples(path: str | None) -> dict[tuple[str, str], list[dict[str, Any]]]:

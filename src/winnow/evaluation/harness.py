@@ -7,7 +7,6 @@ random generator of the process and spend seconds on describing the machine, whi
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import random
@@ -27,7 +26,7 @@ from winnow.evaluation.code_execution import confinement
 from winnow.evaluation.comparison import pair, ratio_stderr
 from winnow.evaluation.suite import Suite, TaskSpec
 from winnow.store.describe import describe
-from winnow.store.files import replacing
+from winnow.store.files import write_lines
 
 if TYPE_CHECKING:
     from winnow.evaluation.catalogue import StockTask
@@ -225,19 +224,13 @@ def _add_averages(result: dict[str, Any], suite: Suite) -> None:
 def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """One JSON row for each item and filter: task, hashes of document, prompt and target, responses, metrics."""
     kept = ("doc_id", "filter", "doc_hash", "prompt_hash", "target_hash", "filtered_resps")
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        for task, rows in samples.items():
-            for row in rows:
-                line = {"task": task, **{key: row[key] for key in kept}}
-                line["metrics"] = {metric: row[metric] for metric in row["metrics"]}
-                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+    lines = (
+        {"task": task} | {key: row[key] for key in kept} | {"metrics": {name: row[name] for name in row["metrics"]}}
+        for task, rows in samples.items()
+        for row in rows
+    )
+    write_lines(path, lines, default=lambda value: value.tolist())  # NumPy's numbers
     return path
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"a sample holds {type(value).__name__}, which JSON cannot hold")
 
 
 @contextlib.contextmanager

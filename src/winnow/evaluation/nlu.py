@@ -165,12 +165,9 @@ class NluData(Identified):
         noising = self._noising(condition.noise, condition.omega)
         if self.draws is None:
             return noising.apply(records)
-        keyed = [replace(record, id=f"draw {self._draw(record.id)}") for record in records]
+        keyed = [replace(record, id=f"draw {draws.key(self.noise_seed, record.id) % self.draws}") for record in records]
         noised = noising.apply(keyed)
         return [replace(one, instruction=new.instruction) for one, new in zip(records, noised, strict=True)]
-
-    def _draw(self, record_id: str) -> int:
-        return draws.key(self.noise_seed, record_id) % self.draws
 
     @property
     def identity(self) -> dict[str, Any]:

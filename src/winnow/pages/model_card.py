@@ -6,9 +6,7 @@ whatever method chose the records. So the run adds how they were chosen, and wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from winnow.pages.card import change_lines
 from winnow.store.files import read_json
@@ -24,11 +22,11 @@ def tuned_model_card(run: Path) -> str:
     manifest = read_json(earlier_output(run, "selection.json", "select"), "method", "n_records", "n_selected")
     own = present(run, "model/README.md", "tune").read_text(encoding="utf-8").rstrip()
     total, number = manifest["n_records"], manifest["n_selected"]
-    scorer = card["config"].get("scorer")
-    scored = f", scored by {_shown(scorer['name'])}" if scorer else ""
+    scorer, data = card["config"].get("scorer"), card["data"]
+    scored = f", scored by {public_name(scorer['name'])}" if scorer else ""
     chosen = [
         f"- method: {manifest['method']}{scored}",
-        f"- pool: {pool_name(card)}, {total:,} records, fingerprint {card['data']['fingerprint']}",
+        f"- pool: {public_name(str(data['source']))}, {total:,} records, fingerprint {data['fingerprint']}",
         f"- selected: {number:,} records, {number / total:.1%} of the pool",
         f"- command: `{card['command']}`",
     ]
@@ -48,11 +46,6 @@ def result_parts(run: Path) -> list[str]:
     return ["## Results", about, "\n".join(f"- {line.strip()}" for line in change_lines(results))]
 
 
-def pool_name(card: Mapping[str, Any]) -> str:
-    """The pool's name on the hub, or the name of its file."""
-    return _shown(str(card["data"]["source"]))
-
-
-def _shown(name: str) -> str:
-    """The last part of a path: where a file lay says nothing to others."""
-    return Path(name).name if name.startswith(("/", "~", ".")) else name
+def public_name(name: str) -> str:
+    """A name on the hub as it is; of a path the last part: where a file lay says nothing to others."""
+    return Path(name).name if name.startswith(("/", "~", ".")) or Path(name).is_dir() else name

@@ -70,6 +70,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
     if (folder / "scores.parquet").is_file():
         table = Scores.read(sound(folder / "scores.parquet"))
         rows, about = table.to_pylist(), Scores.about(table)
+    chosen = selection and {one["row"]: one["selected"] for one in selection["decisions"]}
     content = {
         "folder": folder.resolve().name,
         "card": card,
@@ -81,7 +82,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "detection": None if detection is None else {**detection, "plot": Markup(plots.detection_bars(detection))},
         "diversity": None if diversity is None else diversity_section(diversity),
         "asked": asked_section(records, selection),
-        "answers": answers_section(folder / "answers.parquet", rows, _selected_rows(selection), _folded),
+        "answers": answers_section(folder / "answers.parquet", rows, chosen, _folded),
         "price": None,
         "has_texts": records is not None,
         "open_records": OPEN_RECORDS,
@@ -116,10 +117,6 @@ def _tuning_section(tuning: Mapping[str, Any]) -> dict[str, Any]:
         epochs.setdefault(int(place) + 1, []).append(point["loss"])
     means = [(epoch, fmean(losses)) for epoch, losses in sorted(epochs.items())]
     return {**tuning, "plot": Markup(plots.training_curve(points)), "epoch_means": means}
-
-
-def _selected_rows(selection: Mapping[str, Any] | None) -> dict[int, bool] | None:
-    return None if selection is None else {one["row"]: one["selected"] for one in selection["decisions"]}
 
 
 def _names(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ class Run:
     def averages(self) -> Mapping[str, list[str]]:
         """The averages of the suite: name -> the metrics that it is the mean of."""
         return self.results.get("averages") or {}
+
+    @cached_property
+    def measured(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The items of its model's metrics, and why others have none: see `evaluation.comparison.measurements`."""
+        from winnow.evaluation.comparison import measurements  # loads scipy
+
+        return measurements(self.model, self.averages)
 
 
 @dataclass(frozen=True)
@@ -138,12 +146,14 @@ def _is_earlier(started: float, began: float | None) -> bool:
 
 def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
     config, git = card["config"], card["git"]
-    hydra = hydra_of(folder, card)
-    if hydra is None:
+    told = hydra_of(folder, card)
+    if told is None:
         raise UserError(
             f"{folder / '.hydra' / 'hydra.yaml'} is missing, so the job's options are unknown; run the sweep again."
         )
-    choices, command_line = hydra
+    choices = told["choices"]
+    # The sweeper writes this override for each job.
+    keys = next((word for word in told["overrides"] if word.startswith("scale.keep=")), "")
     job = Job(
         **facts(folder, card),
         status=card["status"],
@@ -156,7 +166,7 @@ def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began:
         changes=config["scale"].get("changes") or {},
         stand_in=config["table"].get("data"),
         free=free_keys(config),
-        command_line=command_line,
+        command_line=tuple(re.findall(r"'([^']*)'", keys)),
         budget=_budget(card, choices),
     )
     note = folder / FAILURE
@@ -181,19 +191,13 @@ def _budget(card: Mapping[str, Any], choices: Mapping[str, str]) -> tuple[str, s
     return asked, f"{asked} answer tokens" if selection.get("budget") == "answer_tokens" else f"{taken} records"
 
 
-def hydra_of(folder: Path, card: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]] | None:
-    """({group: chosen option}, keys of the sweep's command line) of a job; None if Hydra did not start it."""
-    told = card.get("hydra")
-    file = folder / ".hydra" / "hydra.yaml"
+def hydra_of(folder: Path, card: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`choices`, {group: chosen option}, and `overrides` of a job; None if Hydra did not start it."""
+    told, file = card.get("hydra"), folder / ".hydra" / "hydra.yaml"
     if told is None and file.is_file():  # of a run before the card had it
         hydra = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]  # OmegaConf's takes 14 ms a job
         told = {"choices": hydra["runtime"]["choices"], "overrides": hydra["overrides"]["task"]}
-    if told is None:
-        return None
-    # The sweeper writes this override for each job.
-    keys = next((word for word in told["overrides"] if word.startswith("scale.keep=")), "")
-    choices = {str(key): str(value) for key, value in told["choices"].items()}
-    return choices, tuple(re.findall(r"'([^']*)'", keys))
+    return told and told | {"choices": {str(key): str(value) for key, value in told["choices"].items()}}
 
 
 def _metrics(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.errors import UserError
-from winnow.evaluation.comparison import Comparison, Measurement, compare_items, holm, measurements, verdict
+from winnow.evaluation.comparison import Comparison, compare_items, holm, verdict
 from winnow.pages.card import JUDGED
 from winnow.reproduce.collect import Job, Measured
 from winnow.reproduce.settings import differences, is_set_by, shorten
@@ -138,9 +138,8 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     footnotes += notes
     ours = [*measured, *_best(measured, table.get("best"))]
     ours += _means(ours, table.get("mean"))
-    read: dict[Path, dict[str, Measurement]] = {}
     for metric, rule in (table.get("derived") or {}).items():
-        footnotes += _derive(ours, metric, rule, table.get("best"), read)
+        footnotes += _derive(ours, metric, rule, table.get("best"))
     rows: list[Row] = []
     counterparts: dict[int, list[Row]] = {}  # id of our row -> its rows in the paper
     for row in printed:
@@ -305,15 +304,12 @@ def _best(rows: Sequence[Row], setting: str | None) -> list[Row]:
         best = Row(dict(rest) | {setting: "best"}, printed=False, own=all(row.own for row in members))
         for metric in dict.fromkeys(metric for row in members for metric in row.cells):
             cells = [row.cells[metric] for row in members if metric in row.cells]
-            top = (max if _high_is_good(cells[0]) else min)(cells, key=lambda cell: cell.mean)
+            job, one = cells[0].runs[0]
+            high = one.key is None or job.model["metrics"][one.key]["higher_is_better"]
+            top = (max if high else min)(cells, key=lambda cell: cell.mean)
             best.cells[metric] = Cell(ours=dict(top.ours), n=set(top.n), commits=set(top.commits), runs=top.runs)
         made.append(best)
     return made
-
-
-def _high_is_good(cell: Cell) -> bool:
-    job, one = cell.runs[0]
-    return one.key is None or job.model["metrics"][one.key]["higher_is_better"]
 
 
 def _means(rows: Sequence[Row], column: str | None) -> list[Row]:
@@ -341,13 +337,7 @@ def _means(rows: Sequence[Row], column: str | None) -> list[Row]:
     return made
 
 
-def _derive(
-    rows: Sequence[Row],
-    metric: str,
-    rule: Mapping[str, Any],
-    best: str | None,
-    read: dict[Path, dict[str, Measurement]],
-) -> list[str]:
+def _derive(rows: Sequence[Row], metric: str, rule: Mapping[str, Any], best: str | None) -> list[str]:
     """Add the difference from the reference row, with its paired interval and Holm's verdict over the rows of a
     backbone and pool, to every measured row that has a reference. The footnotes say which rows have no interval."""
     over = {key: text(value) for key, value in rule["over"].items()}
@@ -364,7 +354,7 @@ def _derive(
                 if row.identity.get(best or "") == "best":
                     raise UserError("A row chosen as the best is not tested: the same numbers chose it.")
                 family = families.setdefault((row.identity.get("backbone"), row.identity.get("pool")), [])
-                family.append((cell, *_test(rule["of"], own, other, read)))
+                family.append((cell, *_test(rule["of"], own, other)))
             except UserError as error:
                 untested[str(error)] += 1
     for family in families.values():
@@ -373,23 +363,17 @@ def _derive(
     return [f"{metric}: {count} without an interval. {why}" for why, count in untested.items()]
 
 
-def _test(
-    metric: str, own: Cell, other: Cell, read: dict[Path, dict[str, Measurement]]
-) -> tuple[Comparison, float, bool]:
+def _test(metric: str, own: Cell, other: Cell) -> tuple[Comparison, float, bool]:
     """The comparison of two cells, the scale of their values, and whether high is good. Raises UserError where the
     samples of their runs do not allow a test."""
     sides = []
     for cell in (own, other):
-        side = []
         if not cell.runs:
             raise UserError("A mean over rows has no samples of its own.")
         for job, one in cell.runs:
-            if job.folder not in read:
-                read[job.folder] = measurements(job.model, job.averages)[0]
-            if one.key not in read[job.folder]:
+            if one.key not in job.measured[0]:
                 raise UserError(f"The samples hold no value per item of {one.key or metric}.")
-            side.append(read[job.folder][one.key])
-        sides.append(side)
+        sides.append([job.measured[0][one.key] for job, one in cell.runs])
     return compare_items(*sides), own.runs[0][1].scale, sides[0][0].higher_is_better
 
 

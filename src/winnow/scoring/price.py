@@ -145,14 +145,11 @@ def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
 def marginal(cards: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str]) -> dict[str, dict[str, float] | None]:
     """{method: forwards, tokens, flops and seconds of those of its passes that none of another kind uses}: what it adds
     where the others are there already. cards: method -> run card; None as in `prices`. kinds: method -> its kind."""
-    users: dict[str, set[str]] = {}
-    for name, card in cards.items():
-        for one in passes_of(card):
-            users.setdefault(one, set()).add(kinds[name])
+    users = Counter(one for one, _ in {(one, kinds[name]) for name, card in cards.items() for one in passes_of(card)})
     sums = {}
     for name, card in cards.items():
         store = card["config"].get("paths", {}).get("store")
         by_pass = prices(Path(store), passes_of(card), card["data"]["n_records"]) if store else None
-        own = [value for key, value in (by_pass or {}).items() if len(users[key]) == 1]
+        own = [value for key, value in (by_pass or {}).items() if users[key] == 1]
         sums[name] = None if by_pass is None else summed(own)
     return sums

@@ -6,8 +6,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
-from types import MappingProxyType
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,10 +134,8 @@ class PassRunner:
         if missing:
             self.computed.append(columns.fingerprint)
         self.origin.setdefault(columns.fingerprint, origin(len(missing), len(unique)))
-        lists = [column.name for column in pass_.schema if pa.types.is_list(column.type)]
-        held = columns.read(unique, [name for name in pass_.schema.names if name not in lists])
-        later = {name: partial(columns.read, unique, ["id", name]) for name in lists}
-        return PassTable(held, [record.id for record in records], later)
+        held = columns.read(unique, [column.name for column in pass_.schema if not pa.types.is_list(column.type)])
+        return PassTable(held, [record.id for record in records], lambda name: columns.read(unique, ["id", name]))
 
     def counts(self, fingerprints: Iterable[str] | None = None) -> tuple[int, int]:
         """(reused, resumed): how many of these artifacts, by default of all so far, the store had, whole or in part."""
@@ -225,23 +222,16 @@ class PassRunner:
 class PassTable:
     """Columns of a pass, lined up with the records that were asked for (copies included).
 
-    table: `id` and further columns, its rows in any order. later: by the names of other columns, what reads `id` and
-    the column when it is asked for: vectors of a million records take GBs.
+    table: `id` and further columns, its rows in any order. later: reads `id` and one of the other columns when that is
+    asked for: vectors of a million records take GBs.
     """
 
-    def __init__(
-        self, table: pa.Table, ids: Sequence[str], later: Mapping[str, Callable[[], pa.Table]] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, table: pa.Table, ids: Sequence[str], later: Callable[[str], pa.Table] | None = None) -> None:
         self._table, self._ids, self._later = table, ids, later
         self._places = self._find(table)
 
     def __len__(self) -> int:
         return len(self._ids)
-
-    @property
-    def table(self) -> pa.Table:
-        """All columns."""
-        return pa.table({name: self.column(name) for name in [*self._table.column_names, *self._later]})
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column; offsets of lists and texts have 64 bits: those of a whole pool's may not fit into 32."""
@@ -250,9 +240,9 @@ class PassTable:
 
     def _stored(self, name: str) -> tuple[pa.ChunkedArray, np.ndarray]:
         """A column in the order of its table, and where in it each record stands."""
-        if name not in self._later:
+        if self._later is None or name in self._table.column_names:
             return self._table[name], self._places
-        table = self._later[name]()
+        table = self._later(name)
         return table[name], self._find(table)
 
     def _find(self, table: pa.Table) -> np.ndarray:

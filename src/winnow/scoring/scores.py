@@ -65,7 +65,9 @@ class Scores:
             "flag": pa.array(self.flag, pa.string()),
         }
         for name, values in self.components.items():
-            columns[name] = _column(values)
+            values = np.asarray(values)  # whole numbers stay whole; NaN is null, as is None
+            kind = np.int64 if values.dtype.kind in "biu" else np.float64
+            columns[name] = pa.array(values.astype(kind), from_pandas=True)
         known = {name: MEANINGS[name] for name in self.components if name in MEANINGS}
         about = about | {"higher_is_better": self.higher_is_better, "columns": known | self.descriptions}
         return pa.table(columns).replace_schema_metadata({"winnow": json.dumps(about, allow_nan=False)})
@@ -93,12 +95,6 @@ class Scores:
                 f"{path} is no score table of winnow ({' '.join(str(error).split())[:120]}); "
                 f"run the stage `score` again with this run folder."
             ) from None
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    """As the array's type has it, whole numbers or floats; NaN is null, as is None."""
-    values = np.asarray(values)
-    return pa.array(values.astype(np.int64 if values.dtype.kind in "biu" else np.float64), from_pandas=True)
 
 
 def first_reason(*flags: Sequence[str | None]) -> list[str | None]:

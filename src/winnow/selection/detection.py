@@ -3,7 +3,6 @@ and by kind."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -28,17 +27,12 @@ def detection(
     compared with all clean records. An `auc` is None when there is no clean or no defective record to
     compare.
 
-    Raises KeyError for a record without a label, ValueError for a score that is not finite."""
+    Raises KeyError for a record without a label."""
     dropped = frozenset(dropped)
-    preference = np.empty(len(rows))
-    kinds: list[str | None] = []
-    for index, row in enumerate(rows):
-        score = row["score"]
-        if score is not None and not math.isfinite(score):
-            raise ValueError(f"record {row['id']} has score {score}; a score that cannot be computed must be null")
-        out = score is None or row["id"] in dropped
-        preference[index] = -np.inf if out else (score if higher_is_better else -score)
-        kinds.append(defects[row["id"]] or None)
+    score = np.array([row["score"] for row in rows], dtype=float)
+    out = ~np.isfinite(score) | [row["id"] in dropped for row in rows]
+    preference = np.where(out, -np.inf, score if higher_is_better else -score)
+    kinds = [defects[row["id"]] or None for row in rows]
     # Only the order counts; ranks turn the minus infinities of "last" into numbers that the metric accepts.
     ranks = np.unique(preference, return_inverse=True)[1]
     clean = np.array([kind is None for kind in kinds], dtype=bool)

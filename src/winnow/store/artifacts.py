@@ -49,8 +49,6 @@ class Folder:
     """One folder of the store. Making the object creates nothing."""
 
     def __init__(self, store: Store, kind: str, meta: dict) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind {kind!r}; known: {KINDS}")
         # As it will be read back: JSON knows no tuples, and a list is not equal to one.
         self.meta: dict[str, Any] = json.loads(json.dumps(meta))
         self.fingerprint = fingerprint(self.meta)  # the folder's name

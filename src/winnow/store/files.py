@@ -81,10 +81,10 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
         file.write("\n")
 
 
-def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Write values to `path` as JSON Lines, in the way of `write_json`."""
+def write_lines(path: Path, rows: Iterable[Any], default: Callable[[Any], Any] | None = None) -> None:
+    """Write values to `path` as JSON Lines, in the way of `write_json`. default: see `json.dumps`."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False, default=default) + "\n" for row in rows)
 
 
 def read_json(path: Path, *keys: str, cure: str = "delete it and run the stage that writes it again") -> dict[str, Any]:
@@ -125,15 +125,14 @@ def cached(folder: Path, make: Callable[[Path], None]) -> Path:
     """The folder, sealed; `make(partial)` fills it, if it is not there or damaged. Other processes wait meanwhile."""
     if damage(folder) is None:
         return folder
-    lock = FileLock(f"{folder}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = FileLock(f"{folder}.lock").acquire()
     except OSError as error:
         raise UserError(
             f"paths.cache={folder.parent} cannot be written ({error.strerror}): name another folder."
         ) from None
-    try:
+    with held:
         fault = damage(folder)
         if fault is not None:
             if folder.exists():
@@ -143,8 +142,6 @@ def cached(folder: Path, make: Callable[[Path], None]) -> Path:
                 partial.mkdir()
                 make(partial)
                 seal(partial)
-    finally:
-        lock.release()
     return folder
 
 

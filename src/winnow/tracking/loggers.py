@@ -19,7 +19,7 @@ from unittest.mock import patch
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.tracking.run_card import masked
 from winnow.tracking.wandb_run import Tracker
 
@@ -71,7 +71,7 @@ class LoggerTracker(Tracker):
     """A tracked run that writes to one of Lightning's loggers."""
 
     def __init__(self, logger: Logger, folder: Path, csv: bool) -> None:
-        super().__init__(None, "disabled", folder, csv, variables=())
+        super().__init__(None, "disabled", folder, csv)
         self.logger = logger
         self._loggers.insert(0, logger)
         self._step = 0
@@ -124,11 +124,10 @@ def track(
     project of trackio, and where it lies. The others as for W&B. Raises UserError for a package that is not installed
     and a place that cannot be used.
     """
-    if to not in PACKAGES:
-        raise UserError(f"tracking.to={to} is unknown; choose one of {', '.join(PACKAGES)}.")
+    check_choice("tracking.to", to, PACKAGES)
     folder = Path(folder).resolve()
     if rank_zero_only.rank != 0:
-        return Tracker(None, "disabled", folder, csv=False, variables=())
+        return Tracker(None, "disabled", folder)
     about = {"name": name, "group": group, "job_type": job_type, "tags": ", ".join(map(str, tags))}
     try:
         if to == "tensorboard":

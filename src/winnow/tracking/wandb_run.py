@@ -41,22 +41,21 @@ class Tracker:
     """One tracked run; made by `track`. A context manager: leaving it finishes the W&B run, with exit code 1
     on an error.
 
-    `run` is the wandb run, or None when W&B is disabled; `mode` is online, offline or disabled; `artifacts` are the
-    kinds that are kept; `continued` says that an earlier start in the same folder began this W&B run. `place` is the
-    run's address, or the command that sends an offline run; None without W&B."""
+    `run` is the wandb run, or None when W&B is disabled; `artifacts` are the kinds that are kept; `continued` says that
+    an earlier start in the same folder began this W&B run. `place` is the run's address, or the command that sends an
+    offline run; None without W&B."""
 
     def __init__(
         self,
         run: Run | None,
         mode: str,
         folder: Path,
-        csv: bool,
-        variables: Sequence[str],
+        csv: bool = False,
+        variables: Sequence[str] = (),
         artifacts: Sequence[str] = (),
         continued: bool = False,
     ) -> None:
         self.run = run
-        self.mode = mode
         self.continued = continued
         self.artifacts = tuple(artifacts)
         self._variables = tuple(variables)
@@ -196,10 +195,10 @@ def track(
         if kind not in ARTIFACTS:
             raise UserError(f"tracking.artifacts: found {kind!r}, expected some of {', '.join(ARTIFACTS)}.")
     if rank_zero_only.rank != 0:
-        return Tracker(None, "disabled", folder, csv=False, variables=())
+        return Tracker(None, "disabled", folder)
     mode = resolve_mode(mode)
     if mode == "disabled":
-        return Tracker(None, mode, folder, csv, variables=())
+        return Tracker(None, mode, folder, csv)
     run_id, continued = _run_id(folder / "wandb" / ID_FILE)
     variables = _keep_inside(folder / "wandb" / "local")
     import wandb

@@ -193,8 +193,8 @@ def test_instruction_vector_is_the_mean_of_the_instructions_final_states(backbon
     the embedding pass over the instruction gives; none in the direct view."""
     table = compute(backbone, records, tmp_path / "a")
     prompts = BackboneEmbedding("instruction_in_prompt", layer=-1, pooling="mean")
-    vectors = compute(backbone, records, tmp_path / "b", pass_=prompts).table["vector"].to_pylist()
-    got = table.table["instruction_vector"].to_pylist()
+    vectors = compute(backbone, records, tmp_path / "b", pass_=prompts).column("vector").to_pylist()
+    got = table.column("instruction_vector").to_pylist()
     first = template("alpaca").encode(records, backbone.tokenizer)[0]
     states = CausalModel(backbone.model).hidden(input_ids=torch.tensor([first.ids[: first.answer_start]]))[0]
     text = backbone.tokenizer.decode(first.ids[slice(*first.spans["instruction"])])
@@ -205,7 +205,7 @@ def test_instruction_vector_is_the_mean_of_the_instructions_final_states(backbon
         if flag is None:
             assert np.allclose(np.array(got[i], np.float64), vectors[i], rtol=1e-3, atol=1e-3)
     direct = compute(backbone, records, tmp_path / "c", pass_=Likelihood("direct"))
-    direct = direct.table["instruction_vector"].to_pylist()
+    direct = direct.column("instruction_vector").to_pylist()
     assert all(vector is None for vector in direct)
 
 

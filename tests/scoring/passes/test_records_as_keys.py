@@ -55,7 +55,7 @@ def test_only_new_records_are_computed(backbone, tmp_path, reached, capsys, pool
     told = f"Pass likelihood clean: {there} of {len(pool)} records are in the store, {len(pool) - there} to compute."
     assert told in capsys.readouterr().out and runner.counts() == (0, 1)
     alone = runner_of(backbone, tmp_path / "b").compute(Likelihood("clean"), pool, template("alpaca"))
-    assert table.table["id"].to_pylist() == [one.id for one in pool]
+    assert table.column("id").to_pylist() == [one.id for one in pool]
     assert np.allclose(table.ragged("nll")[0], alone.ragged("nll")[0], atol=1e-5)
     assert len(list((tmp_path / "a" / "passes").iterdir())) == 1
 
@@ -66,7 +66,7 @@ def test_a_part_of_what_is_there_computes_nothing(backbone, tmp_path, reached):
     reached.clear()
     runner = runner_of(backbone, tmp_path)
     table = runner.compute(Likelihood("clean"), [RECORDS[7], RECORDS[3], RECORDS[7]], template("alpaca"))
-    assert table.table["id"].to_pylist() == [RECORDS[i].id for i in (7, 3, 7)]
+    assert table.column("id").to_pylist() == [RECORDS[i].id for i in (7, 3, 7)]
     assert reached == [] and runner.computed == [] and runner.source.loads == 0
     assert runner.counts() == (1, 0)
 

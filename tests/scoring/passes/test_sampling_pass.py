@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from composed import build, template
@@ -44,8 +45,14 @@ def backbone(tokenizer):
     return sharper(Backbone(model, tokenizer, {"name": "tiny", "tokenizer": "bytes"}, "tiny"))
 
 
+def rows(table):
+    columns = {name: table.column(name) for name in SMALL.schema.names}
+    return pa.table(columns).to_pylist()
+
+
 def columns(table):
-    return table.table.drop_columns(["gram"]).to_pylist(), [np.array(row) for row in table.table["gram"].to_pylist()]
+    found = rows(table)
+    return found, [np.array(row.pop("gram")) for row in found]
 
 
 def test_columns(backbone, records, tmp_path):
@@ -53,7 +60,7 @@ def test_columns(backbone, records, tmp_path):
     the tokens say, so its bytes are as many (one token per byte, but for a byte that is no UTF-8 by itself)."""
     table = compute(backbone, records, tmp_path, SMALL)
     assert {i: flag for i, flag in enumerate(table.flags()) if flag} == FLAGS
-    for i, row in enumerate(table.table.to_pylist()):
+    for i, row in enumerate(rows(table)):
         if i in FLAGS:
             assert row["answers"] == [] == row["gram"] and row["prompt_tokens"] is None
             continue
@@ -275,8 +282,8 @@ def test_too_few_layers(tokenizer):
 def test_layers_are_part_of_the_pass(backbone, records, tmp_path):
     """Another window of layers has the same answers and other products, and is another artifact; pooling=authors has
     its own layers, whatever the window says."""
-    first = compute(backbone, records[:4], tmp_path, SMALL).table
-    other = compute(backbone, records[:4], tmp_path, replace(SMALL, layers=(1, 2))).table
-    assert first["answers"] == other["answers"] and first["gram"] != other["gram"]
+    first = compute(backbone, records[:4], tmp_path, SMALL)
+    other = compute(backbone, records[:4], tmp_path, replace(SMALL, layers=(1, 2)))
+    assert first.column("answers") == other.column("answers") and first.column("gram") != other.column("gram")
     own, same = (describe(replace(SMALL, pooling="authors", layers=layers)) for layers in ((1,), (2,)))
     assert own == same and describe(SMALL) != describe(replace(SMALL, layers=(1, 2)))

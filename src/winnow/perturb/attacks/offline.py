@@ -148,7 +148,7 @@ def word_vectors(folder: str) -> WordVectors:
     name = f"minilm-words-{known['version']}-{known['words']}-v{VECTORS_VERSION}"
 
     def make(target: Path) -> None:
-        words = _proposable_words()
+        words = sorted(w for w in encoder().tokenizer.get_vocab() if re.fullmatch("[a-z]{2,}", w) and word_classes(w))
         print(f"Making the vectors of {len(words):,} words, once ...", flush=True)
         np.savez(
             target / "words.npz", words=np.array(words), vectors=sentence_vectors(words).numpy().astype(np.float16)
@@ -157,10 +157,6 @@ def word_vectors(folder: str) -> WordVectors:
     with np.load(cached(Path(folder).expanduser() / name, make) / "words.npz") as stored:
         matrix = stored["vectors"].astype(np.float32)
         return WordVectors(stored["words"].tolist(), matrix / np.linalg.norm(matrix, axis=1, keepdims=True))
-
-
-def _proposable_words() -> list[str]:
-    return sorted(w for w in encoder().tokenizer.get_vocab() if re.fullmatch("[a-z]{2,}", w) and word_classes(w))
 
 
 class LeftContextCandidates(WordSwap):

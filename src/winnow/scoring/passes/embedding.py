@@ -40,9 +40,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def _texts(
-    texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int, blank: str = EMPTY_TEXT
-) -> list[Encoded]:
+def _texts(texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int, blank: str) -> list[Encoded]:
     """A text of each record by itself, between what the tokenizer puts around one, cut on the right. A blank one, or
     one without tokens, is flagged with the reason `blank`."""
     around = tokenizer("a", return_special_tokens_mask=True)
