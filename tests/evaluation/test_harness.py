@@ -202,13 +202,16 @@ def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypa
     assert len(asked) == 2 and all(prompt.startswith("2031-01-02<|bos|>user\nQuestion: Odd?") for prompt in asked)
 
     monkeypatch.setattr("winnow.stages.evaluate.compute_once", lambda *_: False)
-    runner = SimpleNamespace(source="tiny", store=Store(tmp_path / "store"))
+    source = type("Source", (str,), {"tokenizer": tokenizer})("tiny")
+    runner = SimpleNamespace(source=source, store=Store(tmp_path / "store"))
 
     def artifact(own, **changes) -> str:
         record = SimpleNamespace(fingerprint=None)
         return _evaluated(record, "base", None, runner, own, template("plain", **changes)).fingerprint
 
     assert artifact(suite) == artifact(suite, bos=True) != artifact(suite, date="2031-01-02")
+    tokenizer.chat_template = CHAT  # writes no date
+    assert artifact(suite) == artifact(suite, date="2031-01-02")
     plain = replace(suite, chat_template=False)
     assert artifact(plain) == artifact(plain, date="2031-01-02")
     tokenizer.chat_template = None

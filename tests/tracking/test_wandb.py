@@ -49,7 +49,7 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path, capfd: pyt
     with tracked(
         folder=tmp_path / "run", config=config, project="p", group="g", job_type="sweep", name="n", tags=["ifd", "5%"]
     ) as tracker:
-        assert tracker.mode == "offline"
+        assert tracker.place.startswith("wandb sync ")
         tracker.log_metrics({"loss": 1.5}, step=3)
         tracker.log_scores([1.0, 2.0, None, 2.0, 3.0])
         tracker.log_table("best", ["id", "score"], [["a", 3.0], ["b", None]])
