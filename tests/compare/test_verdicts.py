@@ -230,7 +230,7 @@ def test_the_command(sweep, tmp_path, capsys):
     assert "against random: win" in said and "1 seed" in said and "verdicts.html" in said
     assert "two seeds" not in said
     compare([str(sweep), "--out", str(tmp_path / "out")])
-    assert capsys.readouterr().out.count("  two seeds: about one false alarm in ten\n") == 1
+    assert capsys.readouterr().out.count("  two seeds: 3 to 7% false alarms") == 1
 
 
 def test_the_page_has_the_price_of_each_method(tmp_path):

@@ -72,12 +72,12 @@ def test_right_or_wrong_is_the_exact_mcnemar_test(wins, losses, p, said):
 def test_bits_per_byte_by_hand():
     """Bytes 1 and 3. Bits 2 and 4: R = 6/4, c = (2 - 1.5)/4, (4 - 4.5)/4. Bits 1 and 3: R = 1, c = 0. So d = 1/8, -1/8,
     variance 2/1 * 2/64 = 1/16, t = 0.5 / 0.25 = 2; with one degree of freedom p = 1 - 2 atan(2) / pi. Unpaired, the
-    variances are 2/1 * 2/64 and 0: 1.96 * 1/4."""
+    variances are 2/1 * 2/64 and 0: t(0.975) of one degree of freedom, 12.706, times 1/4."""
     ours, theirs = model(one([2, 4], [1, 3]), high=False), model(one([1, 3], [1, 3]), high=False)
     found = compare_items([ours], [theirs])
     assert (found.ours, found.theirs, found.difference, found.stderr) == (1.5, 1.0, 0.5, 0.25)
     assert found.p == pytest.approx(1 - 2 * math.atan(2) / math.pi)
-    assert found.unpaired == pytest.approx(0.49, abs=1e-4)
+    assert found.unpaired == pytest.approx(12.7062 / 4, abs=1e-4)
     zero = model(one([0, 0], [1, 3]), high=False)  # a model without error: what is left is the metric's own
     assert compare_items([ours], [zero]).stderr == pytest.approx(ratio_stderr([(2, 1), (4, 3)]))
 

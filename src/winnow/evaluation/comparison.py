@@ -39,7 +39,7 @@ from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from winnow.errors import UserError
@@ -176,21 +176,11 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
     interaction = [interaction[1 - i] if one is None else one for i, one in enumerate(interaction)]
     extra = sum(one / len(side) for one, side in zip(interaction, values, strict=True) if one is not None)
     own = np.bincount(first.population, contribution**2)
-    variances = (k / (k - 1) * np.maximum(0.0, own - extra)).tolist()
-    freedom = (k - 1).tolist()
-    alone = [(k / (k - 1) * np.bincount(first.population, stack.mean(0) ** 2)).sum() for stack in stacks]
-    for variance, degrees in _spread_over_seeds(values):
-        variances.append(variance)
-        freedom.append(degrees)
-    variance = sum(variances)
-    stderr = math.sqrt(variance)
-    unpaired = float(norm.isf(LEVEL / 2)) * math.sqrt(sum(alone) + sum(variances[len(k) :]))
-    if variance:
-        degrees = variance**2 / sum(v * v / f for v, f in zip(variances, freedom, strict=True))
-        p = float(2 * student.sf(abs(difference) / stderr, degrees))
-        reach = float(student.isf(LEVEL / 2, degrees)) * stderr
-    else:
-        p, reach = float(difference == 0), 0.0
+    alone = [np.bincount(first.population, stack.mean(0) ** 2) for stack in stacks]
+    seeds = _spread_over_seeds(values)
+    stderr, degrees, reach = _reach(k, [np.maximum(0.0, own - extra)], seeds)
+    unpaired = _reach(k, alone, seeds)[2]
+    p = float(2 * student.sf(abs(difference) / stderr, degrees)) if stderr else float(difference == 0)
     low, high = difference - reach, difference + reach
     test = "paired t" if len(ours) == len(theirs) == 1 else "seeds and items"
     if test == "paired t" and first.right is not None and theirs[0].right is not None:
@@ -211,6 +201,21 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
         verdict=verdict(difference, p, first.higher_is_better),
         unpaired=unpaired,
     )
+
+
+def _reach(
+    k: np.ndarray, squares: Sequence[np.ndarray], seeds: Sequence[tuple[float, int]]
+) -> tuple[float, float, float]:
+    """(standard error, Satterthwaite's degrees of freedom, half the interval's width). k: units of each population.
+    squares: the sum of their squared contributions, of each side or of the difference. seeds: the spread over them."""
+    parts = [*seeds]
+    for one in squares:
+        parts += zip((k / (k - 1) * one).tolist(), (k - 1).tolist(), strict=True)
+    variance = sum(part for part, _ in parts)
+    if not variance:
+        return 0.0, math.inf, 0.0
+    degrees = variance**2 / sum(part * part / freedom for part, freedom in parts)
+    return math.sqrt(variance), degrees, float(student.isf(LEVEL / 2, degrees)) * math.sqrt(variance)
 
 
 def _spread_over_seeds(values: Sequence[np.ndarray]) -> list[tuple[float, int]]:
