@@ -63,9 +63,13 @@ def test_slurm_without_srun_and_without_tasks_a_machine(monkeypatch):
     with pytest.raises(UserError, match="--ntasks-per-node=2"):
         join()
     slurm(monkeypatch, SLURM_NTASKS_PER_NODE="2")
-    del os.environ["SLURM_STEP_NUM_TASKS"]
-    with pytest.raises(UserError, match="srun did not start: write srun before"):
-        make_trainer({"accelerator": "cpu", "strategy": "ddp", "devices": 2}, logger=False)
+    os.environ.pop("SLURM_STEP_NUM_TASKS", None)
+    two = {"accelerator": "cpu", "strategy": "ddp", "devices": 2}
+    with pytest.raises(UserError, match="write srun before the command"):
+        make_trainer(two, logger=False)
+    slurm(monkeypatch, SLURM_NTASKS="1", SLURM_STEP_NUM_TASKS="1")
+    with pytest.raises(UserError, match=r"waits for 2 processes, .* ask for --ntasks-per-node=2"):
+        make_trainer(two, logger=False)
 
 
 def test_a_child_of_lightnings_launcher_ends_with_its_parent(monkeypatch):

@@ -87,10 +87,11 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
         message = " ".join(str(error).split())
         raise UserError(f"The trainer settings {settings} cannot be used on this machine: {message}") from error
     by_slurm = isinstance(getattr(trainer.strategy, "cluster_environment", None), SLURMEnvironment)
-    if by_slurm and trainer.world_size > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):
+    asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # the former is Slurm's number of tasks
+    if by_slurm and asked > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):
         raise UserError(
-            f"The trainer waits for {trainer.world_size} processes, which srun did not start: write srun before the "
-            f"command, and ask for --ntasks-per-node={trainer.num_devices}."
+            f"The trainer waits for {asked} processes, which srun did not start: write srun before the command, and "
+            f"ask for --ntasks-per-node={trainer.num_devices}."
         )
     if settings.get("profiler"):  # its report is a log message, which is hidden otherwise
         logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)

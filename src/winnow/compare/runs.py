@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +108,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
 def same_share(one: ComparedRun, other: ComparedRun) -> bool:
     """Whether two runs select the same share: 200 of 2,000 records are as 180 of 1,800, and as a tenth."""
     told = one.share.startswith("ratio=") and other.share.startswith("ratio=")
-    alike = one.ratio is not None and not told and round(one.ratio, 4) == round(other.ratio or 0, 4)
-    return one.share == other.share or alike
+    return one.share == other.share or (not told and math.isclose(one.ratio or 0, other.ratio or -1, rel_tol=1e-4))
 
 
 def _share(config: Mapping[str, Any]) -> str:

@@ -65,10 +65,11 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
         for run in itertools.chain(*groups.values()):
             untested |= run.measured[1]
         base: dict[str, Measurement] = {}
+        why: dict[str, str] = {}  # it has none
         for run in members if against == BASE else ():
-            if run.base.keys() - base.keys() - untested.keys():  # else its samples tell nothing new
+            if run.base.keys() - base.keys() - why.keys():  # else its samples tell nothing new
                 found, reasons = measurements(run.results["models"][BASE], run.averages)
-                base, untested = found | base, untested | reasons
+                base, why, untested = found | base, why | reasons, untested | reasons
         for metric in dict.fromkeys(metric for run in members for metric in run.headline):
             sides = {
                 name: [run[metric] for run in group]
@@ -77,7 +78,7 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
             }
             if not sides or (len(sides) < 2 and against != BASE):
                 continue
-            standings = _standings(sides, groups, against, base.get(metric), untested.get(metric))
+            standings = _standings(sides, groups, against, base.get(metric), why.get(metric))
             comparisons.append({"backbone": backbone, "pool": pool, "metric": metric} | standings)
     summary = {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
     return summary | {"prices": [_prices(members) for members in arenas.values()]}
@@ -206,7 +207,8 @@ def _references(
     def rest(one: ComparedRun) -> dict[str, str]:
         return {key: value for key, value in one.identity.items() if key != "method"}
 
-    same = {other: one for other, one in found.items() if same_share(one, run)}
+    same = {other: one for other, one in found.items() if one.share == run.share}
+    same = same or {other: one for other, one in found.items() if same_share(one, run)}
     found = same or {other: one for other, one in found.items() if not (one.share and run.share)}
     found = {other: one for other, one in found.items() if rest(one) == rest(run)} or found
     own, *settings = differences([run, *found.values()])
