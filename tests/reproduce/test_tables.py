@@ -134,7 +134,7 @@ def test_a_difference_between_rows_has_its_paired_interval(tmp_path):
         assert (low > 0) == (said == "better")
         if wins == 10:
             assert (low, high) == pytest.approx((25 - 14.02, 25 + 14.02), abs=0.01)
-            assert show_cell(cell) == "25.00 [10.98, 39.02]"
+            assert show_cell(cell) == "+25.00 [+10.98, +39.02] better"
         else:
             assert low == 0 and show_cell(cell).endswith("] tie")
 
@@ -158,8 +158,8 @@ def test_verdicts_of_a_table_are_those_of_winnow_compare(tmp_path):
     (compared,) = verdicts(read_runs(tmp_path))["comparisons"]
     said = {one["method"]: JUDGED[one["verdict"]] for one in compared["standings"] if one["against"]}
     assert said == {name: cell.tested[2] for name, cell in found.items() if cell} == dict.fromkeys(said, "tie")
-    assert len(said) == 3 and show_cell(found["full"]) == "0.15 [0.03435, 0.2657] tie"
-    assert show_cell(Cell(derived=0.0019, tested=(0.00012, 0.0034, "better"))) == "0.0019 [0.00012, 0.0034]"
+    assert len(said) == 3 and show_cell(found["full"]) == "+0.15 [+0.034, +0.27] tie"
+    assert show_cell(Cell(derived=0.0019, tested=(0.00012, 0.0034, "better"))) == "+0.0019 [+0.00012, +0.0034] better"
 
 
 def test_lima_is_measured_against_all_of_alpaca(tmp_path):

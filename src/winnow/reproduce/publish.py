@@ -236,17 +236,16 @@ def _plain(value: float | None) -> str:
 
 
 def show_cell(cell: Cell) -> str:
-    """Ours with two decimals, or four digits below 1, and the spread over seeds. A difference between rows has its
-    paired interval, and the word `tie` where it is one."""
+    """Ours with two decimals, or four digits below 1, and the spread over seeds. A difference between rows has its sign,
+    its paired interval and verdict."""
     if cell.mean is None:
         return "missing" if cell.paper else "–"
-    digits = "{:.2f}" if abs(cell.mean) >= 1 else "{:.4g}"
-    spread = "" if cell.std is None else f" ± {digits.format(cell.std)}"
     if cell.tested is not None:
-        low, high, verdict = cell.tested
-        ends = f" [{digits.format(low)}, {digits.format(high)}]".replace("-", "−")
-        return digits.format(cell.mean) + ends + (" tie" if verdict == "tie" else "")
-    return digits.format(cell.mean) + spread
+        *ends, verdict = cell.tested
+        numbers = [f"{one:+.2f}" if abs(cell.mean) >= 1 else f"{one:+.2g}" for one in (cell.mean, *ends)]
+        return f"{numbers[0]} [{numbers[1]}, {numbers[2]}] {verdict}".replace("-", "−")
+    digits = "{:.2f}" if abs(cell.mean) >= 1 else "{:.4g}"
+    return digits.format(cell.mean) + ("" if cell.std is None else f" ± {digits.format(cell.std)}")
 
 
 def show_printed(cell: Cell) -> str:
