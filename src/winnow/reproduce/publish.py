@@ -236,13 +236,14 @@ def _plain(value: float | None) -> str:
 
 
 def show_cell(cell: Cell) -> str:
-    """Ours with two decimals, or four digits below 1, and the spread over seeds. A difference between rows has its sign,
-    its paired interval and verdict."""
+    """Ours with two decimals, or four digits below 1, and the spread over seeds. A difference between rows has its
+    sign, its paired interval and verdict."""
     if cell.mean is None:
         return "missing" if cell.paper else "–"
     if cell.tested is not None:
-        *ends, verdict = cell.tested
-        numbers = [f"{one:+.2f}" if abs(cell.mean) >= 1 else f"{one:+.2g}" for one in (cell.mean, *ends)]
+        low, high, verdict = cell.tested
+        digits = ".2f" if max(-low, high) >= 1 else ".2g"
+        numbers = [f"{one:+{digits}}" for one in (cell.mean, low, high)]
         return f"{numbers[0]} [{numbers[1]}, {numbers[2]}] {verdict}".replace("-", "−")
     digits = "{:.2f}" if abs(cell.mean) >= 1 else "{:.4g}"
     return digits.format(cell.mean) + ("" if cell.std is None else f" ± {digits.format(cell.std)}")
