@@ -363,6 +363,7 @@ def test_the_index_names_every_table_and_its_state():
     assert (PAPER / "README.md").read_text(encoding="utf-8") == page
     assert all(f"| `{name}` |" in page for name in commands.experiments())
     assert "rows at scale=smoke](ifd/main/results-smoke.md) |" in page and "| not yet |" in page
+    assert "| [lds](verdict/lds/lds.md) |" in page
 
 
 def test_the_printed_numbers_are_never_written_over(tmp_path):

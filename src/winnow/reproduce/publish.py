@@ -107,6 +107,8 @@ def index() -> str:
         comment = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines()[1:])
         about = re.split(r"\. |\.$", " ".join(line.lstrip("# ") for line in comment))[0]
         states = [_state(path) for path in sorted((TABLES / name).glob("results-*.csv"))]
+        others = [path for path in sorted((TABLES / name).glob("*.md")) if not path.stem.startswith("results-")]
+        states += [f"[{path.stem}]({name}/{path.name})" for path in others]  # of `winnow lds` and `winnow card`
         lines.append(f"| `{name}` | {about.replace('|', '/')} | {'; '.join(states) or 'not yet'} |")
     return "\n".join(lines) + "\n"
 
