@@ -86,7 +86,7 @@ def passes(source, template, records: list, settings: dict) -> dict[str, dict]:
         with tempfile.TemporaryDirectory() as folder:
             runner = PassRunner(source, Store(f"{folder}/warm-up"), settings, tokens_per_batch="auto")
             if method.preparation is not None:
-                runner = runner.over(method.preparation.prepare(runner, records, template, settings)[0])
+                runner = runner.over(method.preparation.prepare(runner, records, template)[0])
             runner.compute(next(iter(method.passes.values())), own[:8], template)
             runner.store = Store(f"{folder}/own")  # nothing of the warm-up is there
 

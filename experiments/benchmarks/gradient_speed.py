@@ -34,7 +34,7 @@ def main() -> None:
     _, source, template = parts("backbone.dtype=fp32")
     with tempfile.TemporaryDirectory() as folder:
         runner = PassRunner(source, Store(folder), TRAINER)
-        own = Adapters(16, 0).prepare(runner, [], template, TRAINER)[0].load()
+        own = Adapters(16, 0, "all-linear").prepare(runner, [], template)[0].load()
     records = build("data/file", source=pool, limit=count).records
     encoded = [one for one in template.encode(records, source.tokenizer) if one.flag is None]
     pass_ = LoraGradient(dimensions=dimensions)

@@ -71,7 +71,7 @@ def guarded(tiny_folder, tmp_path_factory):
 
 @pytest.mark.fault(
     "no network",
-    promise="five stages on the embedded defaults open no internet socket",
+    promise="without a W&B key, five stages on the embedded defaults open no internet socket",
     trials="with and without `offline=true`",
 )
 @pytest.mark.slow
