@@ -47,7 +47,7 @@ def rank() -> int:
         value = os.environ.get(variable, "")
         return int(value) if value.isdigit() else None
 
-    for variable in ("RANK", *(["SLURM_PROCID"] if _started_by_srun() else [])):
+    for variable in ("RANK", "SLURM_PROCID") if _started_by_srun() else ("RANK",):
         if number(variable) is not None:
             return number(variable)
     # Lightning's launcher: the first process of a further machine has no LOCAL_RANK yet, but a NODE_RANK.
