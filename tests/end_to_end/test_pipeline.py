@@ -59,8 +59,9 @@ def test_five_stages_and_their_files(run):
     """Every file that the documentation names is there and agrees with the others."""
     results, folder = run()
     expected = {"scores.parquet", "subset.jsonl", "selection.json", "detection.json", "tuning.json", "results.json"}
-    expected |= {"run_card.md", "run_card.json", "report.html", "model"}
-    assert all(has_sum(folder / name) for name in ("scores.parquet", "selection.json", "tuning.json", "results.json"))
+    expected |= {"run_card.md", "run_card.json", "report.html", "model", "samples-base.jsonl", "samples-tuned.jsonl"}
+    sealed = ("scores.parquet", "selection.json", "tuning.json", "results.json", "samples-base.jsonl")
+    assert all(has_sum(folder / name) for name in sealed)
     assert expected <= {path.name for path in folder.iterdir()}
     scores = pq.read_table(folder / "scores.parquet")
     assert scores.column_names[:4] == ["id", "row", "score", "flag"]
@@ -75,15 +76,19 @@ def test_five_stages_and_their_files(run):
     compared = json.loads((folder / "results.json").read_text())
     assert set(compared["models"]) == {"base", "tuned"} and compared["delta"]
     assert compared["comparison"].keys() | compared["untested"].keys() == compared["delta"].keys()
-    compare([str(folder), "--against", "base"])
-    told = json.loads((folder / "verdicts.json").read_text())
+    moved = folder.parent / "elsewhere" / "moved"  # without its store
+    moved.parent.mkdir()
+    folder.rename(moved)
+    (moved.parents[1] / "store").rename(moved.parent / "gone")
+    compare([str(moved), "--against", "base"])
+    told = json.loads((moved / "verdicts.json").read_text())
     for one in told["comparisons"]:  # one seed: the same test as the run's own
         (row,), own = one["standings"], compared["comparison"][one["metric"]]
         assert [row[key] for key in ("low", "high", "verdict")] == [own[key] for key in ("low", "high", "verdict")]
-    model = (folder / "model_card.md").read_text()
+    model = (moved / "model_card.md").read_text()
     assert "- selected: 2 records, 5.0% of the pool" in model and "```python" in model and "- winnow: " in model
     assert all(f"- {key} (" in model for key in compared["headline"])
-    page = (folder / "report.html").read_text()
+    page = (moved / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
 
 

@@ -364,7 +364,7 @@ def test_samples_of_an_evaluation(tmp_path):
     result["metrics"] = {"mmlu/acc": entry(0.75)}  # the second task has one item, so nothing is known of its spread
     assert measurements(result)[1] == {"mmlu/acc": "it has a task with a single item"}
     write_json(tmp_path / "DONE", {"samples.jsonl": ["0" * 64, 1]})
-    with pytest.raises(UserError, match=r"cannot be read \(.*samples\.jsonl is damaged\); delete its folder"):
+    with pytest.raises(UserError, match=r"cannot be read \(.*samples\.jsonl is damaged\); run the stage"):
         measurements(result)
     (tmp_path / "DONE").unlink()
     for broken in ("{half", "[1]"):

@@ -43,7 +43,7 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from winnow.errors import UserError
-from winnow.store.files import SEAL, damage
+from winnow.store.files import SEAL, SUM, damage, has_sum
 
 LEVEL = 0.05  # of every test
 ROUNDING = 1e-12  # a difference below it is none
@@ -273,13 +273,15 @@ def _read_samples(path: str | None) -> dict[tuple[str, str], list[dict[str, Any]
     try:
         if (Path(path).parent / SEAL).exists() and (fault := damage(Path(path).parent)):
             raise ValueError(fault)
+        if Path(path + SUM).exists() and not has_sum(Path(path)):
+            raise ValueError("its checksum is another")
         with Path(path).open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
                 rows.setdefault((row["task"], row["filter"]), []).append(row)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: the samples of an evaluation cannot be read ({error}); delete its folder and evaluate again."
+            f"{path}: the samples of an evaluation cannot be read ({error}); run the stage `evaluate` again."
         ) from None
     return rows
 

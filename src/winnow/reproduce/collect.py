@@ -134,8 +134,17 @@ def facts(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
         "started": datetime.fromisoformat(card["started"]).timestamp(),
         "seed": card["config"]["seed"],
         "settings": settings_of(card["config"]),
-        "results": read_json(folder / "results.json") or {},
+        "results": _results(folder),
     }
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """results.json with the paths of its samples: beside it, or, of an older version, in the store."""
+    results = read_json(folder / "results.json") or {}
+    for model in results.get("models", {}).values():
+        if model.get("samples"):
+            model["samples"] = str(folder / model["samples"])
+    return results
 
 
 def _is_earlier(started: float, began: float | None) -> bool:

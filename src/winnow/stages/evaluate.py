@@ -14,7 +14,7 @@ from winnow.scoring.runner import PassRunner
 from winnow.stages.tune import Recipe, check_model, tuned_models
 from winnow.store.artifacts import Artifact
 from winnow.store.describe import describe
-from winnow.store.files import write_json, write_sum
+from winnow.store.files import write_atomically, write_json, write_sum
 from winnow.store.run_folder import drop_outputs_from
 from winnow.tracking.run_card import StageRecord
 
@@ -33,8 +33,8 @@ def evaluate(
     recipe: Recipe | None,
     subset: Callable[[], list[Record]] | None,
 ) -> dict[str, Any]:
-    """Write `results.json`: metrics of `base` and, where there are such models, of `tuned` and its `start`; the paired
-    comparison of `tuned` with `base`. All processes take part.
+    """Write `samples-*.jsonl` and `results.json`: metrics of `base` and, where there are such models, of `tuned` and its
+    `start`; the paired comparison of `tuned` with `base`. All processes take part.
 
     template: of prompts that do not bring their own. subset: gives the records that the tuned model must be made
     from; None if this very run has tuned it.
@@ -60,6 +60,12 @@ def evaluate(
     if "tuned" in models:
         results["comparison"], results["untested"] = compare_results(models["tuned"], models["base"], suite.averages)
     drop_outputs_from(folder, "evaluate")
+    for name, model in models.items():
+        if model["samples"] is not None:  # the folder is compared where it has no store: elsewhere, or after --free
+            copy = folder / f"samples-{name}.jsonl"
+            write_atomically(copy, Path(model["samples"]).read_text(encoding="utf-8"))
+            write_sum(copy)
+            model["samples"] = copy.name
     write_json(folder / "results.json", results)
     write_sum(folder / "results.json")
     return {

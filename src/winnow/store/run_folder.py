@@ -18,7 +18,7 @@ OUTPUTS = {
     "score": ("scores.parquet*", "attacks.*", "answers.parquet"),
     "select": ("selection.json*", "subset.*", "detection.json", "diversity.json"),
     "tune": ("tuning.json*", "model", "start", "model_card.md"),
-    "evaluate": ("results.json*",),
+    "evaluate": ("results.json*", "samples-*"),
     "report": ("report.html",),
 }
 STAGES = tuple(OUTPUTS)
