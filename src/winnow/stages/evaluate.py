@@ -33,8 +33,8 @@ def evaluate(
     recipe: Recipe | None,
     subset: Callable[[], list[Record]] | None,
 ) -> dict[str, Any]:
-    """Write `samples-*.jsonl` and `results.json`: metrics of `base` and, where there are such models, of `tuned` and its
-    `start`; the paired comparison of `tuned` with `base`. All processes take part.
+    """Write `samples-*.jsonl`, the items of each model, and `results.json`: metrics of `base` and, where there are such
+    models, of `tuned` and its `start`; the paired comparison of `tuned` with `base`. All processes take part.
 
     template: of prompts that do not bring their own. subset: gives the records that the tuned model must be made
     from; None if this very run has tuned it.
