@@ -1,4 +1,4 @@
-"""Memory is reckoned before it is met, and a batch that meets its end is run in halves."""
+"""Memory is estimated before it is met, and a batch that meets its end is run in halves."""
 
 from __future__ import annotations
 

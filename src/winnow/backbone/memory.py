@@ -1,4 +1,4 @@
-"""Memory, reckoned before a model is loaded: what a model needs, what the device has, and the refusal where the first
+"""Memory, estimated before a model is loaded: what a model needs, what the device has, and the refusal where the first
 is more than the second. Where a batch does not fit all the same, `Halves` runs it in parts.
 
 For N weights of b bytes, a of them trained, and the numbers per token that a pass through all layers makes,

@@ -1,4 +1,4 @@
-"""Rivals that look at no model: longest answers, a random draw, everything, and the truth where it is known."""
+"""Baselines that look at no model: longest answers, a random draw, everything, and the truth where it is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perplexity of the answer given the prompt: exp(s(A|Q)), a rival in every paper's tables.
+"""Perplexity of the answer given the prompt: exp(s(A|Q)), a baseline in every paper's tables.
 
 s(A|Q) is the mean answer loss in nats per token.
 """
