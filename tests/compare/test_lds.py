@@ -89,6 +89,14 @@ def test_a_score_that_is_the_worth_predicts_it(sweep):
     assert found["length"]["score"]["p"] > 0.05 > found["ifd"]["score"]["p"]
 
 
+def test_what_is_constant_is_left_out(sweep, tmp_path, capsys):
+    """All data has the score 1 for each record: nothing can be correlated with it, and the others stay."""
+    before = lds(read_runs(sweep))
+    run_folder(tmp_path / "full", choices={"method": "full"}, scores=[1.0] * RECORDS, table=None)
+    assert lds(read_runs(sweep)) == before
+    assert capsys.readouterr().out == f"Left out, because all subsets have the same value: {KEY}, full.\n"
+
+
 def test_a_subset_is_one_point(sweep):
     """The first subset again: an earlier run of its seed counts for nothing, one of another seed for the mean, which
     here is the value itself. Points and intervals stay as they are."""

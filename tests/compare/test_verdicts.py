@@ -91,6 +91,49 @@ def test_the_backbone_is_that_of_any_run_that_has_it(tmp_path):
     assert (row["against"], row["no_verdict"]) == (None, "no run has this metric of the backbone")
 
 
+def test_each_method_against_its_own_backbone(tmp_path):
+    """One name in two precisions: the base of nf4 is 0.2 below that of bf16, and each row has its own."""
+    for dtype, lower in (("bf16", 0.0), ("nf4", 0.2)):
+        folder = job(tmp_path / dtype, "ifd", 0.5, config={"backbone.dtype": dtype})
+        lines = [json.loads(line) for line in (folder / "base.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["metrics"]["score"] -= lower
+        (folder / "base.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        results = json.loads((folder / "results.json").read_text())
+        results["models"]["base"]["metrics"][KEY]["value"] -= lower
+        (folder / "results.json").write_text(json.dumps(results))
+    found = rows(verdicts(read_runs(tmp_path), "base"))
+    theirs = {name: row["theirs"] for name, row in found.items()}
+    bf16, nf4 = (theirs[f"ifd, backbone.dtype={dtype}"] for dtype in ("bf16", "nf4"))
+    assert bf16 - nf4 == pytest.approx(0.2)
+
+
+def test_models_of_one_name_in_two_folders_are_two(tmp_path):
+    for place in ("x", "y"):
+        for method in ("ifd", "random"):
+            name = {"backbone.name": f"/{place}/final"}
+            job(tmp_path / f"{place} {method}", method, 0.5, config=name, choices={"backbone": "local"})
+    assert len(verdicts(read_runs(tmp_path))["comparisons"]) == 2
+
+
+def test_items_are_the_prompts_too(sweep):
+    """The same documents with other examples before the question are other items."""
+    for folder in sweep.glob("ifd-*"):
+        lines = [json.loads(line) | {"prompt_hash": "five examples"} for line in (folder / "tuned.jsonl").open()]
+        (folder / "tuned.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match=f"{KEY}: the models have different items of the task t"):
+        verdicts(read_runs(sweep))
+
+
+def test_a_reference_without_the_adversary_is_named(tmp_path):
+    """ifd alone was tuned with one: plain random is what there is, and the verdict says that it is plain."""
+    job(tmp_path / "random", "random", 0.0)
+    more = {"adversary": "nrm", "noising": "replacement"}
+    job(tmp_path / "ifd", "ifd", 0.5, choices=more, config={"adversary.alpha": 0.3, "noising.omega": 0.1})
+    found = rows(verdicts(read_runs(tmp_path)))
+    assert found["ifd"]["against"] == "random (adversary=none, noising=none)"
+
+
 def test_each_method_against_its_own_control(tmp_path):
     """length_matched(ifd) is what ifd is tested against, and not what perplexity is."""
     for method in ("ifd", "perplexity"):
@@ -284,7 +327,10 @@ def test_bad_requests_are_one_sentence(sweep, tmp_path):
     with pytest.raises(UserError, match="--against noise: no run of that method; choose best, base, ifd, length"):
         verdicts(read_runs(sweep), "noise")
     with pytest.raises(UserError, match="no finished run with an evaluation"):
-        compare([str(tmp_path / "nothing")])
+        (tmp_path / "empty").mkdir()
+        compare([str(tmp_path / "empty")])
+    with pytest.raises(UserError, match="nothing: there is no such folder; name runs or the folder of a sweep"):
+        compare([str(sweep / "ifd-0"), str(tmp_path / "nothing")])
     other = json.loads((sweep / "ifd-0" / "results.json").read_text())
     lines = (sweep / "ifd-0" / "tuned.jsonl").read_text().splitlines()
     (sweep / "ifd-0" / "tuned.jsonl").write_text("\n".join(lines[:30]))

@@ -169,6 +169,8 @@ def test_what_seed_and_item_make_together_counts_once():
     zero = [model(one([0.0, 0.0]))] * 2
     assert compare_items(ours, zero).stderr == pytest.approx(math.sqrt(3 / 4))
     assert compare_items(zero, ours).stderr == pytest.approx(math.sqrt(3 / 4))
+    found = compare_items(ours, zero)  # the other side has no spread, so pairing gains nothing
+    assert found.unpaired == pytest.approx(found.high - found.difference)
 
 
 def test_seeds_as_a_hierarchical_bootstrap_has_it():

@@ -17,6 +17,7 @@ BASE = {
     "sst2/replacement@0.1/micro_f1": entry(0.4, None),
     "sst2/replacement@0.3/micro_f1": entry(0.2),
     "sst2/opposite/micro_f1": entry(0.1),
+    "sst2/my-swap2@0.3/micro_f1": entry(0.3),
     "average/sst2/noisy": entry(0.2333),
     "arc_easy/acc": entry(0.3),
 }
@@ -36,6 +37,7 @@ def test_table():
         ("sst2", "replacement", 0.1),
         ("sst2", "replacement", 0.3),
         ("sst2", "opposite", None),
+        ("sst2", "my-swap2", 0.3),
     ]
     assert rows[1]["base"] == {"value": 0.4, "stderr": None}
     assert rows[1]["tuned"]["value"] == pytest.approx(0.65) and rows[3]["base"]["value"] == 0.1

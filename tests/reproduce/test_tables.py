@@ -673,12 +673,14 @@ def test_rows_of_unequal_budgets_are_refused_unless_the_experiment_says_why(tmp_
         taken(tmp_path / "unequal", method, number, budget="valid")
         taken(tmp_path / "equal", method, 30, budget="records")
         taken(tmp_path / "tokens", method, number, budget="answer_tokens")
+    for count in (20, 30):  # a sweep over the count; the row's ratio stays what the experiment says
+        taken(tmp_path / "counts" / str(count), "ifd", count, count=count, ratio=None)
     found = table("consistency/table1", tmp_path / "unequal")
     assert len(found.failed) == 2 and not any(one.cells["mmlu"].ours for one in found.rows)
     assert "unequal budgets (ifd 26 records, random 30 records)" in found.failed[0].error
     found = table("consistency/table1", tmp_path / "unequal", unequal="its code says so [code]")
     assert not found.failed and any(note.endswith("because its code says so [code].") for note in found.footnotes)
-    for folder in ("equal", "tokens"):
+    for folder in ("equal", "tokens", "counts"):
         found = table("consistency/table1", tmp_path / folder)
         assert not found.failed and sum(bool(one.cells["mmlu"].ours) for one in found.rows) == 2
 

@@ -62,10 +62,10 @@ def test_prices_by_hand(tmp_path):
         file.write('{"pass": "on')
     folder(tmp_path, "count")
     half = {"pass": "one", "forwards": 2, "tokens": 40, "flops": 800, "seconds": 2}
-    assert prices(tmp_path, ["a", "count"], 2) == {"a": half}
+    assert prices(tmp_path, {"a": 2, "count": 2}) == {"a": half}
     whole = {"pass": "one", "forwards": 4, "tokens": 80, "flops": 1600, "seconds": 4}
-    assert prices(tmp_path, ["a"], 8) == prices(tmp_path, ["a"], 4) == {"a": whole}
-    assert prices(tmp_path, ["a", "gone"], 8) is None
+    assert prices(tmp_path, {"a": 8}) == prices(tmp_path, {"a": 4}) == {"a": whole}
+    assert prices(tmp_path, {"a": 8, "gone": 8}) is None
 
 
 @pytest.mark.parametrize(("trained", "through"), [(4, 2), (10, 3)], ids=["adapters", "all weights"])
@@ -76,10 +76,10 @@ def test_a_preparation_costs_what_its_model_took(tmp_path, trained, through):
     (tmp_path / "models" / "m").mkdir(parents=True)
     tuned = {"trainable_parameters": trained, "total_parameters": 10, "rows": 6, "seconds": 7.0}
     (tmp_path / "models" / "m" / "tuning.json").write_text(json.dumps(tuned))
-    assert prices(tmp_path, ["m"], 8) is None
+    assert prices(tmp_path, {"m": 8}) is None
     (tmp_path / "models" / "m" / "tuning.json").write_text(json.dumps(tuned | {"tokens": 50}))
     cost = {"forwards": 6 * through, "tokens": 50 * through, "flops": 1000 * through, "seconds": 7}
-    assert prices(tmp_path, ["m"], 8) == prices(tmp_path, ["m"], 80) == {"m": {"pass": "preparation"} | cost}
+    assert prices(tmp_path, {"m": 8}) == prices(tmp_path, {"m": 80}) == {"m": {"pass": "preparation"} | cost}
 
 
 def card(store, score: str, select: str | None = None, tune: str = "computed") -> dict:
@@ -89,6 +89,16 @@ def card(store, score: str, select: str | None = None, tune: str = "computed") -
         "tune": {"seconds": 4.0, "status": tune},
     }
     return {"stages": stages, "config": {"paths": {"store": str(store)}}, "data": {"n_records": 4}}
+
+
+def test_a_pass_of_pool_and_target_costs_both(tmp_path):
+    """The pool's 4 records and the target's 2 took 6 s, of one pass that the stage names twice. Another pool's 6 s in
+    the same ledger are not this run's. A tuning that was resumed took longer than its last stage says."""
+    folder(tmp_path, "a", line(6, 12, 6.0), line(6, 12, 6.0))
+    one = card(tmp_path, "a a")
+    one["data"]["target"] = {"n_records": 2}
+    one["stages"]["tune"]["resumed"] = 1
+    assert (price(one)["seconds"], price(one)["tuning_seconds"]) == (6, None)
 
 
 def test_what_a_method_adds(tmp_path):
@@ -147,7 +157,7 @@ def test_a_pass_leaves_its_price_in_the_store(backbone, tmp_path):
     texts = table.numbers("prompt_tokens").sum() + table.numbers("answer_tokens").sum()
     assert sum(one["records"] for one in lines) == 12 and {one["pass"] for one in lines} == {"likelihood clean"}
     runner.compute(TokenCount(), records, template("alpaca"))
-    found = prices(tmp_path, runner.used, 12)
+    found = prices(tmp_path, dict.fromkeys(runner.used, 12))
     assert len(found) == 1
     (one,) = found.values()
     assert one["forwards"] >= 12 and one["tokens"] > 0.5 * texts and one["seconds"] > 0

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
+import pyarrow as pa
 import pytest
 
 from winnow.selection.detection import detection
+from winnow.selection.rule import DUPLICATE
+from winnow.stages.select import _detect
 
 ROWS = [
     {"id": "a", "score": 0.9},
@@ -64,6 +70,19 @@ def test_what_is_not_a_score() -> None:
     assert detection(rows, {"a": "kind", "b": None}, True)["overall"]["auc"] == 1.0
     with pytest.raises(KeyError):
         detection([{"id": "z", "score": 1.0}], {"a": None}, True)
+
+
+def test_a_later_copy_does_not_count(tmp_path) -> None:
+    """The record a twice, and b, which is defective and ranks last: the AUC is 1, though the copy of a has no rank."""
+    records = [SimpleNamespace(id=one, raw={"defect": kind}) for one, kind in (("a", None), ("a", "copy"), ("b", "x"))]
+    table = pa.table({"id": ["a", "a", "b"], "score": [2.0, 2.0, 1.0]})
+    decisions = [
+        {"rank": 1, "reason": "selected"},
+        {"rank": None, "reason": DUPLICATE},
+        {"rank": 2, "reason": "beyond"},
+    ]
+    assert _detect(tmp_path, SimpleNamespace(records=records), table, True, decisions) == 1
+    assert json.loads((tmp_path / "detection.json").read_text())["overall"] == {"auc": 1, "n_defect": 1, "n_clean": 1}
 
 
 def test_an_empty_cell_is_no_defect() -> None:

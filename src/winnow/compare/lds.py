@@ -64,7 +64,7 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
     arenas: dict[tuple[str, str, str | None], list[ComparedRun]] = {}
     for run in runs:
         arenas.setdefault((run.backbone, run.pool, run.fingerprint), []).append(run)
-    comparisons = []
+    comparisons, constant = [], []
     for (backbone, pool, _), members in arenas.items():
         tuned = [run for run in members if run.identity["method"] == RANDOM and run.metrics and run.subset]
         scored = {run.label: run for run in members if run.scores and run not in tuned}
@@ -82,8 +82,11 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
                 places = dict(zip(run.scores, rankdata(list(run.scores.values())), strict=True))
                 score, rank = (correlation(subset_means(one, subsets), values) for one in (run.scores, places))
                 if score is None or rank is None:
-                    raise UserError(f"{metric}, {name}: all subsets have the same value, so nothing can be correlated.")
-                rows.append({"method": name, "score": score, "rank": rank})
+                    constant.append(f"{metric}, {name}")
+                else:
+                    rows.append({"method": name, "score": score, "rank": rank})
+            if not rows:
+                continue
             for kind in ("score", "rank"):
                 for row, p in zip(rows, holm([row[kind]["p"] for row in rows]), strict=True):
                     row[kind]["p"] = p
@@ -92,6 +95,8 @@ def lds(runs: Sequence[ComparedRun]) -> dict[str, Any]:
                 {"backbone": backbone, "pool": pool, "metric": metric, "subsets": len(subsets)}
                 | {"records": len(subsets[0]), "methods": rows}
             )
+    if constant:
+        print(f"Left out, because all subsets have the same value: {'; '.join(constant)}.")
     if not comparisons:
         raise UserError(
             "There is nothing to correlate: runs of method=random that were evaluated, and runs of other methods with "
@@ -115,7 +120,7 @@ def _check(tuned: Sequence[ComparedRun]) -> None:
 
 def write_lds(folders: Sequence[Path], out: Path) -> str:
     """Write `lds.json` and `lds.md` of all finished runs below the folders; returns the latter's content."""
-    summary = lds(read_runs(*folders))
+    summary = lds(read_runs(*folders, tell=True))
     write_json(out / "lds.json", summary)
     text = "\n\n".join(map(_table, summary["comparisons"])) + "\n"
     write_atomically(out / "lds.md", text)

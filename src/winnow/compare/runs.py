@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from winnow.errors import UserError
 from winnow.pages.files import read_json, run_cards, sound
 from winnow.reproduce.collect import Run, facts, hydra_of, whole
 from winnow.reproduce.settings import differences, shorten
@@ -60,14 +61,21 @@ class ComparedRun(Run):
         return f"{self.results['suite']}, {limit:g} items a task" if limit else str(self.results.get("suite", ""))
 
 
-def read_runs(*folders: Path) -> list[ComparedRun]:
-    """The runs below the folders whose last attempt is finished, by path."""
-    runs = {}
+def read_runs(*folders: Path, tell: bool = False) -> list[ComparedRun]:
+    """The runs below the folders whose last attempt is finished, by path. tell: print how many others there are.
+    Raises UserError for a folder that is not there."""
+    runs, others = {}, set()
     for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder; name runs or the folder of a sweep.")
         for path in run_cards(folder):
             card = read_json(path)
             if card["status"] == "finished" and not (path.parent / FAILURE).is_file():
                 runs.setdefault(path.resolve(), _read(path.parent, folder, card))
+            else:
+                others.add(path.resolve())
+    if others and tell:
+        print(f"{len(others)} run{'s' * (len(others) > 1)} left out: failed, or not finished.")
     label(list(runs.values()))
     return list(runs.values())
 

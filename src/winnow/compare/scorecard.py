@@ -148,7 +148,7 @@ def _lengths(own: ComparedRun, runs: Sequence[ComparedRun]) -> dict[str, float |
 
 def write_scorecards(folders: Sequence[Path], methods: Collection[str], out: Path) -> str:
     """Write `scorecards.json`, `.md` and `.html` of the runs below the folders; returns the Markdown."""
-    cards = scorecards(read_runs(*folders), methods)
+    cards = scorecards(read_runs(*folders, tell=True), methods)
     if not cards:
         raise UserError(
             f"{', '.join(map(str, folders))}: no finished run with scores; name runs or the folder of a sweep."

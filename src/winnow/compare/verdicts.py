@@ -27,7 +27,9 @@ from winnow.store.files import write_atomically, write_json
 
 BEST, BASE, RANDOM = "best", "base", "random"
 WORDS = {"win": "▲ win", "tie": "tie", "loss": "▼ loss"}
-ALIKE = re.compile(r"(tuning|template|backbone)(\.|$)|selection\.budget$")  # settings that a reference should share
+# Settings that a reference should share, and those of an evaluation of the backbone.
+ALIKE = re.compile(r"(tuning|template|backbone|adversary|noising|start|evaluation)(\.|$)|selection\.budget$")
+ASKED = re.compile(r"(backbone|template|evaluation)(\.|$)")
 
 
 def write_verdicts(folders: Sequence[Path], against: str | None, out: Path) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def write_verdicts(folders: Sequence[Path], against: str | None, out: Path) -> d
     against: `random`, `best`, `base` (the backbone), or a method; None is random where there is such a run, else best.
     Raises UserError where no run is evaluated, and where the runs have different items.
     """
-    runs = [run for run in read_runs(*folders) if run.metrics]
+    runs = [run for run in read_runs(*folders, tell=True) if run.metrics]
     if not runs:
         named = ", ".join(map(str, folders))
         raise UserError(f"{named}: no finished run with an evaluation; name runs or the folder of a sweep.")
@@ -51,9 +53,10 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
     best first, and all pairs; `untested`, metric -> reason."""
     if against is None:
         against = RANDOM if any(run.identity["method"] == RANDOM for run in runs) else BEST
-    arenas: dict[tuple[str, str, str | None], list[ComparedRun]] = {}
-    for run in runs:  # pools of one name may hold other records
-        arenas.setdefault((run.backbone, run.pool, run.fingerprint), []).append(run)
+    arenas: dict[tuple, list[ComparedRun]] = {}
+    for run in runs:  # pools of one name may hold other records, and folders of one name other models
+        place = (run.backbone, run.pool, run.fingerprint, run.settings.get("backbone.name"))
+        arenas.setdefault(place, []).append(run)
     methods = {run.identity["method"] for run in runs}
     if against not in (BEST, BASE) and not any(_controls(against, method) for method in methods):
         raise UserError(f"--against {against}: no run of that method; choose best, base, {', '.join(sorted(methods))}.")
@@ -64,12 +67,9 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
         items = {name: [run.measured[0] for run in group] for name, group in groups.items()}
         for run in itertools.chain(*groups.values()):
             untested |= run.measured[1]
-        base: dict[str, Measurement] = {}
-        why: dict[str, str] = {}  # it has none
-        for run in members if against == BASE else ():
-            if run.base.keys() - base.keys() - why.keys():  # else its samples tell nothing new
-                found, reasons = measurements(run.results["models"][BASE], run.averages)
-                base, why, untested = found | base, why | reasons, untested | reasons
+        bases = {name: _base(group[0], members) for name, group in groups.items() if against == BASE}
+        for _, why in bases.values():
+            untested |= why
         for metric in dict.fromkeys(metric for run in members for metric in run.headline):
             sides = {
                 name: [run[metric] for run in group]
@@ -78,10 +78,25 @@ def verdicts(runs: Sequence[ComparedRun], against: str | None = None) -> dict[st
             }
             if not sides or (len(sides) < 2 and against != BASE):
                 continue
-            standings = _standings(sides, groups, against, base.get(metric), why.get(metric))
+            standings = _standings(
+                sides, groups, against, {name: (own.get(metric), why.get(metric)) for name, (own, why) in bases.items()}
+            )
             comparisons.append({"backbone": backbone, "pool": pool, "metric": metric} | standings)
     summary = {"against": against, "level": LEVEL, "comparisons": comparisons, "untested": untested}
     return summary | {"prices": [_prices(members) for members in arenas.values()]}
+
+
+def _base(run: ComparedRun, members: Sequence[ComparedRun]) -> tuple[dict[str, Measurement], dict[str, str]]:
+    """(items of the run's backbone, why a metric has none), from any run that asked the same backbone the same."""
+    base: dict[str, Measurement] = {}
+    why: dict[str, str] = {}
+    own = {key: value for key, value in run.settings.items() if ASKED.match(key)}
+    for one in members:
+        same = own == {key: value for key, value in one.settings.items() if ASKED.match(key)}
+        if same and one.base.keys() - base.keys() - why.keys():  # else its samples tell nothing new
+            found, reasons = measurements(one.results["models"][BASE], one.averages)
+            base, why = found | base, why | reasons
+    return base, why
 
 
 def _prices(runs: Sequence[ComparedRun]) -> dict[str, dict[str, Any]]:
@@ -96,7 +111,7 @@ def _prices(runs: Sequence[ComparedRun]) -> dict[str, dict[str, Any]]:
     for name, card in cards.items():
         one = card.get("price") or price(card)
         if one is not None:
-            tuning = one["tuning_seconds"] or last[name].seconds.get("tune")
+            tuning = last[name].seconds.get("tune") or one["tuning_seconds"]
             prices[name] = one | {"marginal": added[name], "tuning_seconds": tuning}
     return prices
 
@@ -121,10 +136,9 @@ def _standings(
     sides: Mapping[str, Sequence[Measurement]],
     groups: Mapping[str, Sequence[ComparedRun]],
     against: str,
-    base: Measurement | None,
-    untested: str | None,
+    bases: Mapping[str, tuple[Measurement | None, str | None]],
 ) -> dict[str, Any]:
-    """Standings and pairs of one metric, methods best first. base: the backbone's items; untested: why it has none."""
+    """Standings and pairs of one metric, methods best first. bases: of each method's backbone, or why there is none."""
     high = next(iter(sides.values()))[0].higher_is_better
     values = {name: fmean(one.value for one in side) for name, side in sides.items()}
     names = sorted(sides, key=lambda name: (-values[name] if high else values[name], name))
@@ -136,9 +150,9 @@ def _standings(
     references = {name: found[0] if len(found) == 1 else None for name, found in candidates.items()}
     tested = {
         # The backbone is one model, for every seed.
-        name: compare_items(sides[name], [base] * len(sides[name]) if other == BASE else sides[other])
+        name: compare_items(sides[name], sides[other] if other != BASE else [bases[name][0]] * len(sides[name]))
         for name, other in references.items()
-        if other is not None and (other != BASE or base is not None)
+        if other is not None and (other != BASE or bases[name][0] is not None)
     }
     if against == BEST:
         p_values = {name: adjusted[names[0], name] for name in tested}
@@ -161,7 +175,7 @@ def _standings(
             told += "" if told == BASE else _unlike(groups[name][0], groups[told][0])
             row |= {"against": told} | asdict(one) | {"p": p, "verdict": verdict(one.difference, p, high)}
         elif against == BASE:
-            row["no_verdict"] = untested or "no run has this metric of the backbone"
+            row["no_verdict"] = bases[name][1] or "no run has this metric of the backbone"
         elif len(candidates[name]) > 1:
             row["no_verdict"] = f"its reference may be {' or '.join(candidates[name])}"
         elif not candidates[name] and name not in references.values():

@@ -176,10 +176,13 @@ def compare_items(ours: Sequence[Measurement], theirs: Sequence[Measurement]) ->
     interaction = [interaction[1 - i] if one is None else one for i, one in enumerate(interaction)]
     extra = sum(one / len(side) for one, side in zip(interaction, values, strict=True) if one is not None)
     own = np.bincount(first.population, contribution**2)
-    alone = [np.bincount(first.population, stack.mean(0) ** 2) for stack in stacks]
+    alone = [
+        np.bincount(first.population, stack.mean(0) ** 2) - (0 if one is None else one / len(stack))
+        for stack, one in zip(stacks, interaction, strict=True)
+    ]
     seeds = _spread_over_seeds(values)
     stderr, degrees, reach = _reach(k, [np.maximum(0.0, own - extra)], seeds)
-    unpaired = _reach(k, alone, seeds)[2]
+    unpaired = _reach(k, [np.maximum(0.0, one) for one in alone], seeds)[2]
     p = float(2 * student.sf(abs(difference) / stderr, degrees)) if stderr else float(difference == 0)
     low, high = difference - reach, difference + reach
     test = "paired t" if len(ours) == len(theirs) == 1 else "seeds and items"
@@ -309,7 +312,7 @@ def _terms(
     ]
     if not items:
         raise _Untestable("the samples hold no value per item")
-    keys = [(row["task"], row["doc_id"], row["doc_hash"]) for row in items]
+    keys = [(row["task"], row["doc_id"], f"{row['doc_hash']} {row.get('prompt_hash')}") for row in items]
     if len(set(keys)) < len(keys):
         raise _Untestable("its items were answered more than once")
     pairs = np.array([pair(metric, row["metrics"][metric]) for row in items], dtype=float)

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from winnow.pages.svg import AMBER, BLUE, GREY, INK, RED, legend, message, new_figure, to_svg
 
-_KEY = re.compile(r"(?P<dataset>[^/]+)/(?P<noise>[a-z_]+)(?:@(?P<omega>[\d.]+))?/(?P<metric>[a-z0-9_]+)")
+_KEY = re.compile(r"(?P<dataset>[^/]+)/(?P<noise>[^/@]+)(?:@(?P<omega>[\d.]+))?/(?P<metric>[a-z0-9_]+)")
 _CLEAN = "clean"
 _LOOKS = ((BLUE, "-"), (RED, "-"), (AMBER, "-"), (GREY, "-"), (BLUE, "--"), (RED, "--"), (AMBER, "--"))
 

@@ -175,8 +175,8 @@ def _equal(jobs: Sequence[Job], why: str | None) -> tuple[list[Job], list[str]]:
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
         if job.status == "finished" and job.budget is not None:
-            share = job.identity.get("ratio") or job.budget[0]
-            groups.setdefault((job.identity.get("backbone"), job.identity.get("pool"), share), []).append(job)
+            share = dict.fromkeys((job.identity.get("ratio"), job.budget[0]))  # both: another count is another share
+            groups.setdefault((job.identity.get("backbone"), job.identity.get("pool"), *share), []).append(job)
     refused, notes = {}, []
     for place, group in groups.items():
         sizes = dict.fromkeys(f"{job.identity['method']} {job.budget[1]}" for job in group)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,18 +75,24 @@ def charge(folder: Path, line: Mapping[str, Any]) -> None:
         file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def passes_of(card: Mapping[str, Any]) -> list[str]:
-    """The fingerprints of all passes and preparations that a run's scoring and selection used."""
-    named = [card["stages"].get(stage, {}).get("fingerprint") or "" for stage in ("score", "select")]
-    return list(dict.fromkeys(" ".join(named).split()))
+def passes_of(card: Mapping[str, Any]) -> dict[str, int]:
+    """{fingerprint: records} of all passes and preparations that a run's scoring and selection used. A stage names a
+    pass twice that it used for the pool and for the target."""
+    data = card["data"]
+    pool, target = data.get("n_records") or 0, (data.get("target") or {}).get("n_records", 0)
+    asked: dict[str, int] = {}
+    for stage in ("score", "select"):
+        used = (card["stages"].get(stage, {}).get("fingerprint") or "").split()
+        asked = {one: pool + (target if used.count(one) > 1 else 0) for one in used} | asked
+    return asked
 
 
-def prices(store: Path, passes: Sequence[str], records: int) -> dict[str, dict[str, Any]] | None:
-    """{fingerprint: pass (its label) and forwards, tokens, flops and seconds of `records` records}, for each pass that
-    ran a model, and of each preparation; None where the store no longer has all. A line that a kill left unfinished is
-    left out."""
+def prices(store: Path, passes: Mapping[str, int]) -> dict[str, dict[str, Any]] | None:
+    """{fingerprint: pass (its label) and forwards, tokens, flops and seconds of as many records as `passes` says}, for
+    each pass that ran a model, and of each preparation; None where the store no longer has all. A line that a kill left
+    unfinished is left out."""
     by_pass, store = {}, store.expanduser()
-    for one in passes:
+    for one, records in passes.items():
         tuned = store / "models" / one / "tuning.json"
         if tuned.is_file():
             report = json.loads(tuned.read_text(encoding="utf-8"))
@@ -129,16 +135,16 @@ def summed(several: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def price(card: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the selection of a run costs: `passes`, a list; their sum; `tuning_seconds`, None where the tuned model came
-    from the store; None where no pass was used, or the store no longer has them all."""
+    from the store, also in part; None where no pass was used, or the store no longer has them all."""
     stages = card["stages"]
     used = passes_of(card)
     store = card["config"].get("paths", {}).get("store")
-    records = card["data"].get("n_records")
-    by_pass = prices(Path(store), used, records) if used and store and records else None
+    by_pass = prices(Path(store), used) if used and store else None
     if not by_pass:
         return None
     tune = stages.get("tune", {"status": "skipped"})
-    seconds = tune["seconds"] if tune["status"] == "computed" else None
+    whole = tune["status"] == "computed" and not tune.get("resumed")
+    seconds = tune["seconds"] if whole else None
     return {"passes": list(by_pass.values())} | summed(by_pass.values()) | {"tuning_seconds": seconds}
 
 
@@ -149,7 +155,7 @@ def marginal(cards: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str]) -
     sums = {}
     for name, card in cards.items():
         store = card["config"].get("paths", {}).get("store")
-        by_pass = prices(Path(store), passes_of(card), card["data"]["n_records"]) if store else None
+        by_pass = prices(Path(store), passes_of(card)) if store else None
         own = [value for key, value in (by_pass or {}).items() if users[key] == 1]
         sums[name] = None if by_pass is None else summed(own)
     return sums

@@ -3,7 +3,7 @@ and by kind."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,16 @@ from sklearn.metrics import roc_auc_score
 
 def detection(
     rows: Sequence[Mapping[str, Any]],
-    defects: Mapping[str, str | None],
+    defects: Mapping[Hashable, str | None],
     higher_is_better: bool,
-    dropped: Collection[str] = (),
+    dropped: Collection[Hashable] = (),
 ) -> dict[str, Any]:
     """AUC = P(clean ranks above defective) + 1/2 P(tie), over all pairs of a clean and a defective record: 1
     when every defective record ranks below every clean one, 0.5 by chance (the Mann-Whitney statistic).
 
-    `rows` are rows of the score table (keys `id` and `score`), `defects` maps a record id to the kind of its
-    planted defect, or None or "" (an empty cell) for a clean record, `dropped` holds ids that a filter took
-    out. Records without a score and dropped ones could not be selected, so they rank last, tied with one another.
+    `rows` are the records, with the keys `id` and `score`, `defects` maps an id to the kind of its planted defect,
+    or None or "" (an empty cell) for a clean record, `dropped` holds ids that a filter took out. Records without a
+    score and dropped ones could not be selected, so they rank last, tied with one another.
 
     Returns `{"overall": {"auc", "n_defect", "n_clean"}, "by_kind": {kind: {"auc", "n"}}}`; each kind is
     compared with all clean records. An `auc` is None when there is no clean or no defective record to

@@ -21,6 +21,7 @@ from winnow.scoring.scores import Scores
 from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
+from winnow.selection.rule import DUPLICATE
 from winnow.store.describe import describe
 from winnow.store.differences import Differences, difference_summary, differences
 from winnow.store.files import read_json, write_json, write_sum
@@ -167,9 +168,11 @@ def categories(records: Sequence[Record], chosen: Sequence[int]) -> dict[str, di
 def _detect(
     folder: Path, pool: Pool, table: pa.Table, higher_is_better: bool, decisions: list[dict[str, Any]]
 ) -> float | None:
-    """Write `detection.json`; the area under the ROC curve over all defects."""
-    labels = {record.id: record.raw["defect"] for record in pool.records}
-    dropped = {decision["id"] for decision in decisions if decision["rank"] is None}
-    result = detection(table.select(["id", "score"]).to_pylist(), labels, higher_is_better, dropped)
+    """Write `detection.json`; the area under the ROC curve over all defects. Later copies of a record do not count."""
+    rows = {i: {"id": i, "score": score} for i, score in enumerate(table["score"].to_pylist())}
+    rows = {i: row for i, row in rows.items() if decisions[i]["reason"] != DUPLICATE}
+    labels = {i: pool.records[i].raw["defect"] for i in rows}
+    dropped = {i for i in rows if decisions[i]["rank"] is None}
+    result = detection(list(rows.values()), labels, higher_is_better, dropped)
     write_json(folder / "detection.json", result)
     return result["overall"]["auc"]
