@@ -38,9 +38,23 @@ def test_every_argument_of_lightning_is_taken_or_refused_with_a_reason():
     for devices in ([1], "0,2", "two"):
         with pytest.raises(UserError, match=r"trainer.devices=.* is no number: .* CUDA_VISIBLE_DEVICES"):
             check_trainer({"devices": devices})
-    for strategy in ("deepspeed_stage_3", "fsdp_cpu_offload", "model_parallel"):
+    for strategy in (
+        "deepspeed_stage_3",
+        "fsdp_cpu_offload",
+        "model_parallel",
+        "ddp_spawn",
+        "ddp_notebook_find_unused_parameters_true",
+    ):
         with pytest.raises(UserError, match=rf"trainer.strategy={strategy} is not supported: take ddp \(one whole mod"):
             check_trainer({"strategy": strategy})
+
+
+def test_a_notebook_does_not_fork(monkeypatch):
+    """There `auto` means processes that are forked: they would share the first one's part of the data."""
+    monkeypatch.setattr("pytorch_lightning.trainer.connectors.accelerator_connector._IS_INTERACTIVE", True)
+    with pytest.raises(UserError, match="trainer.devices=2 needs processes that begin anew, and a notebook forks them"):
+        make_trainer({"accelerator": "cpu", "devices": 2}, logger=False)
+    make_trainer({"accelerator": "cpu", "devices": 1}, logger=False)
 
 
 def test_the_configured_settings_and_callbacks_make_a_trainer():

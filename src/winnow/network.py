@@ -45,6 +45,11 @@ def set_offline(offline: bool) -> None:
         _hooked = True
 
 
+def is_offline() -> bool:
+    """Whether `set_offline` holds."""
+    return _offline
+
+
 def _refuse(event: str, arguments: tuple) -> None:
     if not _offline or event not in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
         return

@@ -61,7 +61,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             f"trainer.devices={devices} is no number: say how many (trainer.devices=1, or auto), and which ones by the "
             f"variable CUDA_VISIBLE_DEVICES."
         )
-    if strategy not in ("auto", "fsdp") and not strategy.startswith("ddp"):
+    forked = any(word in strategy for word in ("fork", "spawn", "notebook"))
+    if forked or (strategy not in ("auto", "fsdp") and not strategy.startswith("ddp")):
         raise UserError(
             f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model "
             f"over all devices) or auto."
@@ -86,6 +87,11 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"The trainer settings {settings} cannot be used on this machine: {message}") from error
+    if getattr(trainer.strategy.launcher, "is_interactive_compatible", False):  # `auto` forks in a notebook
+        raise UserError(
+            f"trainer.devices={trainer.num_devices} needs processes that begin anew, and a notebook forks them: run "
+            f"`winnow` in a shell, or give trainer.devices=1."
+        )
     by_slurm = isinstance(getattr(trainer.strategy, "cluster_environment", None), SLURMEnvironment)
     asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # the former is Slurm's number of tasks
     if by_slurm and asked > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):

@@ -326,8 +326,8 @@ def test_the_price_of_a_freed_pass_is_that_of_the_run_card(tmp_path, capsys):
 def test_bad_requests_are_one_sentence(sweep, tmp_path):
     with pytest.raises(UserError, match="--against noise: no run of that method; choose best, base, ifd, length"):
         verdicts(read_runs(sweep), "noise")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no finished run with an evaluation"):
-        (tmp_path / "empty").mkdir()
         compare([str(tmp_path / "empty")])
     with pytest.raises(UserError, match="nothing: there is no such folder; name runs or the folder of a sweep"):
         compare([str(sweep / "ifd-0"), str(tmp_path / "nothing")])

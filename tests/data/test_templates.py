@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 from composed import build, template
 from tokenizer_kinds import CHATS, MARKERS, tokenizer_of
@@ -12,6 +14,7 @@ from winnow.data.records import Record, record_id
 from winnow.data.tokens import text_ids
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import BackboneEmbedding, SentenceEmbedding
+from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.store.describe import describe
 
 
@@ -119,6 +122,20 @@ def test_joint_equals_separate_where_nothing_can_merge(tokenizer):
     assert template("alpaca", boundary="joint").encode(records, tokenizer) == template("alpaca").encode(
         records, tokenizer
     )
+
+
+def test_who_reads_the_prompt_alone_reads_no_answer():
+    """A tokenizer with the token `:*`, which joins `### Response:` and an answer that begins with `*`."""
+    letters = {letter: i for i, letter in enumerate(string.printable)}
+    model = models.BPE(letters | {":*": len(letters)}, merges=[(":", "*")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    joint = template("alpaca", boundary="joint")
+    starred, plain = (record(output=output) for output in ("*x", "x"))
+    assert joint.encode([starred], tokenizer)[0].ids[-2:] == [len(letters), letters["x"]]
+    passes = (PromptEmbedding(), build("method/adg").passes["answers"], BackboneEmbedding("prompt", -1, "last"))
+    for pass_ in passes:
+        ids = [pass_.encode([one], joint, tokenizer)[0].ids for one in (starred, plain)]
+        assert ids[0] == ids[1] and ids[0][-1] == letters[":"]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,9 @@ def test_miwv_by_hand():
     assert nearest(embedded, RECORDS) == [1, 0, 1]
     assert nearest(embedded, [replace(RECORDS[1], row=0), *RECORDS[1:]]) == [2, 2, 1]
     assert nearest(embedded, [RECORDS[0], replace(RECORDS[1], output=""), RECORDS[2]]) == [2, 0, 0]
+    # Two copies of a prompt, whose vectors differ by rounding: the first, whichever is nearer by it.
+    copies = [[1.0, 0.0], [0.6, 0.8], np.nextafter(np.float32([0.6, 0.8]), np.float32([1, 0])).tolist()]
+    assert nearest(columns(SentenceEmbedding.schema, vector=copies), RECORDS)[0] == 1
     made = with_example(RECORDS[0], replace(RECORDS[1], input="this"))
     assert made.turns == (("user", "do\n\nthis"), ("assistant", "two")) and made.output == "one"
     assert made.id not in {one.id for one in RECORDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -30,6 +31,14 @@ def test_what_a_store_holds(store, tmp_path):
     lines = summary_lines(store, tmp_path / "runs")
     assert lines[2].split()[:5] == ["passes", "2", "200", "B", "1"]
     assert lines[-2].split()[:4] == ["prompts", "1", "10", "B"] and lines[-1].split() == ["together", "210", "B"]
+
+
+def test_a_part_that_was_added_is_written_last(store, tmp_path):
+    """The folder of a pass keeps its own time where its parts grow."""
+    for folder in (store / "passes").iterdir():
+        (folder / "parts").mkdir()
+        os.utime(folder, (0, 0))
+    assert summary_lines(store, tmp_path / "runs")[2].endswith("0.0 days ago")
 
 
 def test_what_no_run_used_is_freed_and_the_rest_stays(store, tmp_path):

@@ -80,6 +80,8 @@ def test_submitit_runs_a_job(command, tmp_path):
     code, output = call(command(TABLE, "hydra/launcher=submitit_local", *one), tmp_path / "log")
     assert code == 0, output
     assert [card["status"] for card in cards(tmp_path).values()] == ["finished"]
+    (told,) = [card["command"] for card in cards(tmp_path).values()]
+    assert TABLE in told and "submitit.core" not in told, told
 
 
 @pytest.mark.slow

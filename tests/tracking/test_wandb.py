@@ -304,6 +304,17 @@ def test_without_the_package_a_run_goes_on(monkeypatch: pytest.MonkeyPatch, caps
         resolve_mode("offline")
 
 
+def test_offline_needs_no_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """offline=true asks for nothing that is not there. Nor is a folder `wandb` of earlier runs the package."""
+    monkeypatch.setattr(wandb_mode, "find_spec", lambda name: SimpleNamespace(loader=None))
+    monkeypatch.setattr(wandb_mode, "is_offline", lambda: True)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert resolve_mode("auto") == "disabled" and "W&B is not installed" in capsys.readouterr().out
+    monkeypatch.setattr(wandb_mode, "is_offline", lambda: False)
+    with pytest.raises(UserError, match="WANDB_MODE=offline needs W&B"):
+        resolve_mode("auto")
+
+
 def test_an_offline_run_says_how_it_is_sent(tmp_path: Path) -> None:
     """The command names the folder of the run, ready to paste; without W&B there is none."""
     with tracked(folder=tmp_path / "my run", mode="offline") as tracker:

@@ -353,6 +353,19 @@ def test_a_gpu_takes_fused_steps(device, fused):
         MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1.0)
 
 
+def test_an_only_step_changes_the_weights():
+    """ceil(0.03 * 1) = 1 step of warm-up would be the only one, at the rate 0; of two, the second has the peak."""
+    for steps, rates in ((1, [1e-3]), (2, [0.0, 1e-3])):
+        model = torch.nn.Linear(2, 2)
+        module = InstructionTuner(model, NoAdversary(), 1e-3, steps, 0.03).configure_optimizers()
+        found = []
+        for _ in range(steps):
+            found += module["lr_scheduler"]["scheduler"].get_last_lr()[:1]
+            module["optimizer"].step()
+            module["lr_scheduler"]["scheduler"].step()
+        assert found == pytest.approx(rates)
+
+
 def test_moments_end_with_the_training(tmp_path):
     """Lightning would move them to the CPU's memory otherwise."""
     found = []

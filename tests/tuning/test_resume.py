@@ -23,6 +23,7 @@ from winnow.sharding import Sharded
 from winnow.store.files import replacing
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, Straight, checkpoints, newest
+from winnow.tuning.examples import NoisedExamples
 
 
 class Stopped(Exception):
@@ -85,6 +86,34 @@ def test_two_epochs_are_one_and_one_more(tmp_path):
     assert report["resumed_from"] == 3
     assert report["train_loss"] == expected["train_loss"]
     assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
+
+
+def test_what_was_told_of_earlier_epochs_is_kept(tmp_path):
+    """Distortion and fallbacks of the epoch before the interruption: see above."""
+
+    def epochs(epoch):
+        return tiny_records()
+
+    def fit(folder, adversary=None):
+        examples = NoisedExamples(tiny_records(), epochs)
+        options = {"trainer_args": CPU, "noising": {"name": "none"}, "distortion": lambda epoch: 0.1 + epoch}
+        return tuner(**SETTINGS).fit(tiny_backbone(), examples, folder, adversary, **options)
+
+    with pytest.raises(Stopped):
+        fit(tmp_path / "parts", stopping(13))
+    report, expected = fit(tmp_path / "parts"), fit(tmp_path / "whole")
+    assert report["resumed_from"] is not None and report["distortion"].keys() == {"0", "1"}
+    for key in ("distortion", "noise_fallbacks", "train_loss"):
+        assert report[key] == expected[key]
+
+
+def test_checkpoints_of_a_given_up_past_go_first(tmp_path):
+    """Two that cannot be read have the highest numbers; those that are made now stay."""
+    (tmp_path / "checkpoints").mkdir()
+    for step in (8, 9):
+        (tmp_path / "checkpoints" / f"step_{step}.ckpt").write_bytes(b"rubbish")
+    interrupted(tmp_path, after=15)
+    assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [3, 4]
 
 
 def test_only_the_rest_is_trained_on(tmp_path):

@@ -15,7 +15,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from winnow.errors import UserError
 from winnow.store.files import seal
@@ -53,6 +53,15 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, saver, kind):
     with pytest.raises(UserError, match="model cannot be written: No space left on device; choose a folder"):
         save_tuned(backbone.model, backbone, tmp_path / "model", {}, Prompt("{instruction}", True))
     assert not list(tmp_path.iterdir())
+
+
+def test_sampling_values_without_sampling_do_not_end_a_tuning(tmp_path):
+    """As in early copies of Llama 2: transformers reads them and refuses to write them. The token ids stay."""
+    backbone = tiny_backbone()
+    backbone.model.generation_config = GenerationConfig(temperature=0.9, top_p=0.6, eos_token_id=2)
+    save_tuned(backbone.model, backbone, tmp_path / "model", {}, Prompt("{instruction}", True))
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config
+    assert (found.eos_token_id, found.temperature) == (2, GenerationConfig().temperature)
 
 
 def test_a_damaged_model_of_the_store_is_refused_by_name(tmp_path, monkeypatch):

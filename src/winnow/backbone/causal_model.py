@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,8 +151,9 @@ class CausalModel:
             return self.head(rows)
         return self._tail(rows) if self._found.readout == "tail" else rows[..., self._width :]
 
-    def check_layers(self, layers: Iterable[int], setting: str) -> None:
-        """Raises UserError if the model has no hidden states of one of the layers, which `setting` names."""
+    def check_layers(self, layers: Collection[int], setting: str) -> None:
+        """Raises UserError if the model has no hidden states of one of the layers, which `setting` names, or if their
+        widths differ."""
         count = self.config.num_hidden_layers
         for layer in layers:
             if not -count - 1 <= layer <= count:
@@ -160,6 +161,12 @@ class CausalModel:
                     f"{setting}: layer {layer} does not exist; backbone.name={self.name} has {count} blocks, so give 0 "
                     f"(input embeddings) to {count}, or -1 (final state) to {-count - 1}."
                 )
+        final = {layer in (-1, count) for layer in layers}
+        if len(final) == 2 and getattr(self.config, "word_embed_proj_dim", None) not in (None, self.config.hidden_size):
+            raise UserError(
+                f"{setting}: the final state of backbone.name={self.name} has {self.config.word_embed_proj_dim} "
+                f"numbers, the other layers {self.config.hidden_size}: leave -1 out, or take it alone."
+            )
 
     @property
     def blocks(self) -> nn.ModuleList:

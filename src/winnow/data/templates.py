@@ -13,6 +13,7 @@ Three promises hold for every fast tokenizer:
 
 from __future__ import annotations
 
+import copy
 import datetime
 import string
 from collections.abc import Iterator, Sequence
@@ -125,6 +126,13 @@ class Template:
             raise UserError(
                 f"Record {record.id} has no prompt ({refusal}); take it out or use template=alpaca."
             ) from None
+
+    @property
+    def alone(self) -> Template:
+        """This template for those who read the prompt alone: no token of the prompt reaches into the answer."""
+        other = copy.copy(self)
+        other.boundary = "separate"
+        return other
 
     def encode(self, records: Sequence[Record], tokenizer, view: str = "clean", eos: bool = False) -> list[Encoded]:
         """Token ids of every record's prompt and answer, in the order of `records`.

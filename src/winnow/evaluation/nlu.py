@@ -10,7 +10,6 @@ every answer counts as one guess, readable or not, so that micro-F1 is the accur
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -211,8 +210,8 @@ def prompt_ids(records: Sequence[Record], template, tokenizer) -> list[list[int]
 
     Raises UserError for a record that the chat template or the tokenizer refuses.
     """
-    whole = copy.copy(template)
-    whole.max_length, whole.boundary = 1_000_000, "separate"
+    whole = template.alone
+    whole.max_length = 1_000_000
     encoded = whole.encode([replace(record, output="?") for record in records], tokenizer)
     refused = next((one for one in encoded if one.flag is not None), None)
     if refused is not None:

@@ -146,6 +146,7 @@ def tune(
         return {}
     drop_outputs_from(folder, "tune")
     summary = model.result("tuning.json", "steps", "train_loss")
+    summary["path"] = str(model.path / "model")  # where the store is now
     write_json(folder / "tuning.json", summary)
     write_sum(folder / "tuning.json")
     for name, target in (("model", model.path / "model"), ("start", start)):

@@ -29,7 +29,8 @@ def summary_lines(root: Path, runs: Path) -> list[str]:
         size = sum(map(_size, found))
         total += size
         unused = str(sum(folder.name not in used for folder in found)) if kind in COUNTED else ""
-        last = max((folder.stat().st_mtime for folder in found), default=None)
+        changed = (place.stat().st_mtime for folder in found for place in (folder, folder / "parts") if place.is_dir())
+        last = max(changed, default=None)
         when = "" if last is None else f"{(time.time() - last) / 86400:.1f} days ago"
         lines.append(f"  {kind:<12} {len(found):>6} {show_size(size):>10} {unused:>6}  {when}".rstrip())
     return [*lines, f"  {'together':<12} {'':>6} {show_size(total):>10}"]

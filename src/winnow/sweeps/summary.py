@@ -30,7 +30,7 @@ from winnow.messages import user_sentence
 from winnow.store.files import read_json, write_atomically, write_json
 from winnow.sweeps import scale
 from winnow.sweeps.rows import expand, job_name
-from winnow.tracking.run_card import mask_hydra, masked
+from winnow.tracking.run_card import STARTED_BY, mask_hydra, masked
 
 FAILURE = "failed.json"  # in a job's folder: the error of its last attempt
 LAST_SWEEP = "sweep.json"  # in an experiment's folder: when its last sweep began, in seconds since 1970
@@ -164,6 +164,7 @@ class SweepSummary(Callback):
         self.notes: Path | None = None
         self.common: set[str] = set()  # overrides of all jobs
         self.number: int | None = None  # of jobs, where it is known
+        self.argv: list[str] = []  # a job of submitit has its own
 
     @_ends_process
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
@@ -171,6 +172,7 @@ class SweepSummary(Callback):
         REFUSED.clear()
         scale.PRINTED.clear()
         _name_folder(config)
+        self.argv = list(sys.argv)
         self.common, self.number = set(masked(config.hydra.overrides.task)), _number_of_jobs(config)
         from winnow.distributed import is_leader  # loads torch, which takes seconds
 
@@ -189,6 +191,7 @@ class SweepSummary(Callback):
 
     @_ends_process
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
+        STARTED_BY[:] = self.argv
         folder = Path(config.hydra.runtime.output_dir)
         mask_hydra(folder)
         mask_hydra(Path(config.hydra.sweep.dir))

@@ -40,6 +40,7 @@ from winnow.store.files import read_json, write_atomically, write_json
 from winnow.store.run_folder import outputs
 
 MASK = "***"
+STARTED_BY: list[str] = []  # the arguments of the sweep whose job this process runs
 # Whole words only: `tokenizer`, `first_token` or `max_new_tokens` are settings, not secrets.
 _SECRET = re.compile(
     r"(^|_)(api_?key|secret|secret_key|password|passwd|credentials?|private_key|access_key)$"
@@ -213,7 +214,7 @@ class RunCard:
 
     def __post_init__(self) -> None:
         self.config = masked(self.config)
-        self.command = command_line(sys.argv if self.argv is None else self.argv)
+        self.command = command_line(self.argv or STARTED_BY or sys.argv)
         self.started = datetime.now().astimezone().isoformat(timespec="seconds")
         self.git = git_state(Path(__file__).resolve().parent)
         self.packages = package_versions()

@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 
 from winnow.errors import UserError
-from winnow.network import reachable
+from winnow.network import is_offline, reachable
 
 MODES = ("auto", "online", "offline", "disabled")
 
@@ -41,12 +41,13 @@ def resolve_mode(mode: str) -> str:
 
     Raises UserError for an unknown mode, for `online` without a key (W&B would ask for one) and for `online` without
     a server that answers."""
-    source = "tracking.mode"
-    if mode == "auto" and os.environ.get("WANDB_MODE"):
+    source, spec = "tracking.mode", find_spec("wandb")
+    missing = spec is None or spec.loader is None  # the latter: a folder `wandb` that runs have left
+    if mode == "auto" and os.environ.get("WANDB_MODE") and not (missing and is_offline()):
         # wandb itself still accepts these two older words.
         mode = {"dryrun": "offline", "run": "online"}.get(os.environ["WANDB_MODE"], os.environ["WANDB_MODE"])
         source = "WANDB_MODE"
-    if find_spec("wandb") is None:
+    if missing:
         if mode in ("online", "offline"):
             raise UserError(
                 f"{source}={mode} needs W&B: run `pip install -c requirements.txt -e '.[wandb]'` in the repository, "

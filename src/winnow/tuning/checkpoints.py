@@ -92,6 +92,7 @@ class StepCheckpoints(Checkpoint):
         with replacing(path) if trainer.is_global_zero else nullcontext(path) as partial:
             trainer.save_checkpoint(partial)  # all take part, the first one writes
         if trainer.is_global_zero:
-            for _step, old in checkpoints(self.folder)[:-KEEP]:
+            later = [old for number, old in checkpoints(self.folder) if number > step]  # could not be read
+            for old in (*later, *(old for _, old in checkpoints(self.folder)[: -KEEP - len(later)])):
                 old.unlink()
         trainer.strategy.barrier("checkpoint")

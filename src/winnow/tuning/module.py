@@ -68,6 +68,7 @@ class InstructionTuner(pl.LightningModule):
         self.run = run or {}
         self.distortion, self.padding_free = distortion, padding_free
         self.distortions: dict[int, float] = {}
+        self.fallbacks: dict[int, int] = {}  # of the examples, which fill it; a resume adds those of earlier epochs
         self.began = time.monotonic()  # earlier by the time that went into the checkpoint of a resumed run
         self.history: list[dict[str, float]] = []
         self.strict_loading = False  # a checkpoint holds the trained parameters only; see on_load_checkpoint
@@ -187,7 +188,8 @@ class InstructionTuner(pl.LightningModule):
         scheduler = get_scheduler(
             SCHEDULES[self.schedule],
             optimizer,
-            num_warmup_steps=math.ceil(self.warmup_ratio * self.total_steps),
+            # The first step of a warm-up has the rate 0: an only step would change nothing.
+            num_warmup_steps=min(math.ceil(self.warmup_ratio * self.total_steps), self.total_steps - 1),
             num_training_steps=self.total_steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -203,7 +205,13 @@ class InstructionTuner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = {name for name, _ in self.trained()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
-        checkpoint["winnow"] = {"history": self.history, "run": self.run, "seconds": time.monotonic() - self.began}
+        checkpoint["winnow"] = {
+            "history": self.history,
+            "distortions": self.distortions,
+            "fallbacks": self.fallbacks,
+            "run": self.run,
+            "seconds": time.monotonic() - self.began,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint["winnow"]
@@ -217,7 +225,8 @@ class InstructionTuner(pl.LightningModule):
         missing = {name for name, _ in self.trained()} - set(checkpoint["state_dict"])
         if missing:
             raise RuntimeError(f"checkpoint lacks trained parameters: {sorted(missing)[:3]}")
-        self.history = list(stored["history"])
+        self.history, self.distortions = list(stored["history"]), dict(stored.get("distortions", {}))
+        self.fallbacks |= stored.get("fallbacks", {})
         self.began -= stored.get("seconds", 0.0)
         # Lightning counts micro-batches; a resume may have others, and other processes.
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches

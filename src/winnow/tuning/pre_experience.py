@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Template
-from winnow.distributed import compute_once, is_leader
+from winnow.distributed import compute_once, from_leader, is_leader
 from winnow.errors import UserError
 from winnow.scoring.passes.prompt_embedding import PromptEmbedding
 from winnow.scoring.protocols import Preparation
@@ -106,7 +107,8 @@ class PreExperience(Preparation):
         from sklearn.cluster import KMeans
 
         clusters = min(self.clusters, len(vectors))
-        labels = KMeans(n_clusters=clusters, random_state=self.seed).fit(vectors).labels_
+        with threadpool_limits(1, user_api="openmp"):  # several threads add up in an order of their own
+            labels = KMeans(n_clusters=clusters, random_state=self.seed).fit(vectors).labels_
         chosen: list[int] = []
         for cluster in range(clusters):
             members = np.flatnonzero(labels == cluster)
@@ -130,5 +132,5 @@ class PreExperience(Preparation):
             if template.encode([records[i]], runner.source.tokenizer)[0].answer_start == 1:
                 cause = "its prompt is a single token; use a template with text or BOS before it"
             raise UserError(f"The prompt of record {records[i].id} has no perplexity: {cause}.")
-        picked = [records[usable[i]] for i in self.sample(vectors, perplexity)]
+        picked = [records[usable[i]] for i in from_leader(self.sample(vectors, perplexity))]
         return [TunedSource(runner, tune_once(runner, "pre_experience", self, picked, template) / "model")]

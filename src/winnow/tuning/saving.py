@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 import winnow
 from winnow.backbone import quantized
@@ -60,6 +60,13 @@ def save_tuned(
             # "auto" would ask the hub whether the vocabulary has grown; adapters never touch it.
             model.save_pretrained(str(partial), save_embedding_layers=False)
         else:
+            own = model.generation_config
+            if own is not None:
+                try:
+                    own.validate(strict=True)
+                except ValueError:  # values for sampling without do_sample: transformers reads, and does not write them
+                    ids = {key: getattr(own, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+                    model.generation_config = GenerationConfig(**ids)
             model.save_pretrained(str(partial))
         backbone.tokenizer.save_pretrained(partial)
         write_json(partial / BACKBONE_FILE, backbone.identity)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TUNED_VERSION = 2  # raised when the same settings would give other weights; part of every tuned model's fingerprint
+TUNED_VERSION = 3  # raised when the same settings would give other weights; part of every tuned model's fingerprint
 MODES = ("lora", "full")
 DTYPES = ("auto", "fp32", "bf16")
 PACKINGS = ("none", "padding_free")
@@ -155,8 +155,8 @@ class Tuner:
         in nats per answer token, lr), seconds (of a resumed run with those up to its checkpoint),
         resumed_from, trainable_parameters, total_parameters, records, dropped (by reason), answer_tokens (of
         the first epoch), rows and tokens (through the model in all steps, padding counted, by the lengths of the first
-        epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, those made by this process:
-        records that kept their raw form), distortion (beta by epoch, likewise), start (hash of the weights it started
+        epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, how many
+        records kept their raw form), distortion (beta by epoch), start (hash of the weights it started
         from, None for the backbone), path. Under several processes the first one writes; all return the same.
         Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
         not fit, the folder holds checkpoints of another run, or memory cannot hold the training.
@@ -219,7 +219,7 @@ class Tuner:
                 distortion=distortion,
                 padding_free=self.padding_free,
             )
-            module.began = started
+            module.began, module.fallbacks = started, getattr(examples, "fallbacks", {})
             resume = self._checkpointing(trainer, folder / CHECKPOINTS, len(steps))
             with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
@@ -240,7 +240,7 @@ class Tuner:
             "dtype": dtype,
             "adversary": describe(adversary),
             "noising": noising,
-            "noise_fallbacks": {str(k): n for k, n in getattr(examples, "fallbacks", {}).items()},
+            "noise_fallbacks": {str(epoch): n for epoch, n in sorted(module.fallbacks.items())},
             "distortion": {str(epoch): beta for epoch, beta in module.distortions.items()},
             "start": began,
             "path": str(folder / "model"),

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 import torch
 from composed import build, template
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 from tiny_passes import TRAINER, Loaded, compute, make_records, record, sharper
+from transformers import OPTConfig, OPTForCausalLM
 
 from winnow.backbone.generation import Answer
 from winnow.backbone.loading import Backbone
@@ -287,3 +288,13 @@ def test_layers_are_part_of_the_pass(backbone, records, tmp_path):
     assert first.column("answers") == other.column("answers") and first.column("gram") != other.column("gram")
     own, same = (describe(replace(SMALL, pooling="authors", layers=layers)) for layers in ((1,), (2,)))
     assert own == same and describe(SMALL) != describe(replace(SMALL, layers=(1, 2)))
+
+
+def test_final_states_of_another_width_are_told_before_sampling():
+    """As of OPT with a projection behind its last block: no mean over the last four layers."""
+    sizes = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 32, "word_embed_proj_dim": 16}
+    model = OPTForCausalLM(OPTConfig(vocab_size=300, ffn_dim=48, **sizes)).eval()
+    backbone = Backbone(model, tiny_tokenizer(), {}, "opt")
+    with pytest.raises(UserError, match=r"\[-4, -3, -2, -1\]: the final state .* has 16 numbers, the other layers 32"):
+        adg().sampling.module(backbone)
+    adg(layers=[-4, -3, -2]).sampling.module(backbone)

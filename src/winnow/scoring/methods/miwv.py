@@ -22,6 +22,7 @@ from winnow.scoring.runner import PassTable
 from winnow.scoring.scores import Scores, answer_losses, first_reason
 
 NO_EXAMPLE = "no_example"
+ALIKE = 1e-5  # cosines that differ by less are equal: vectors of one text differ by rounding between batches (ours)
 ROWS = 1024  # of a block of cosines: 1024 rows of 52,000 records are 213 MB
 
 
@@ -89,7 +90,8 @@ def with_example(record: Record, example: Record) -> Record:
 
 
 def nearest(table: PassTable, records: Sequence[Record]) -> list[int | None]:
-    """The place of the most similar record with an answer and another id, of equal ones the first; None without one.
+    """The place of the most similar record with an answer and another id, of those as similar to 1e-5 the first; None
+    without one.
 
     table: unit vectors of the records in a column `vector`.
     """
@@ -103,7 +105,7 @@ def nearest(table: PassTable, records: Sequence[Record]) -> list[int | None]:
         cosines = vectors[start : start + ROWS] @ vectors.T
         cosines[:, ~usable] = -np.inf
         cosines[ids[start : start + ROWS, None] == ids[None]] = -np.inf
-        best = cosines.argmax(1)
+        best = (cosines >= cosines.max(1, keepdims=True) - ALIKE).argmax(1)
         known = there[start : start + ROWS] & (cosines[np.arange(len(best)), best] > -np.inf)
         found += [int(place) if ok else None for place, ok in zip(best, known, strict=True)]
     if not any(place is not None for place in found):

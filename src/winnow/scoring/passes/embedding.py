@@ -83,7 +83,7 @@ class BackboneEmbedding(Pass):
     layer: int
     pooling: str
     attack: PromptAttack | None = None
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = _SCHEMA
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class BackboneEmbedding(Pass):
             return template.encode(records, tokenizer)
         # What comes later is not seen from here: it is not run, and a record may lack an answer. The stand-in has a
         # token.
-        prompts = template.encode([replace(record, output="?") for record in records], tokenizer)
+        prompts = template.alone.encode([replace(record, output="?") for record in records], tokenizer)
         whole = self.region == "prompt"
         blank = EMPTY_TEXT if whole else NO_INSTRUCTION
         return [

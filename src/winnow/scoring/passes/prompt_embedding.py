@@ -29,13 +29,13 @@ class PromptEmbedding(Pass):
     Source: Cherry_LLM, `--mod pre`. The answer is not read.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = pa.schema(
         [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("prompt_nll", pa.float32()), ("flag", pa.string())]
     )
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
-        prompts = [replace(one, ids=one.ids[: one.answer_start]) for one in template.encode(records, tokenizer)]
+        prompts = [replace(one, ids=one.ids[: one.answer_start]) for one in template.alone.encode(records, tokenizer)]
         return [replace(one, answer_start=0, flag=one.flag or (None if one.ids else EMPTY_TEXT)) for one in prompts]
 
     def module(self, backbone: Backbone) -> pl.LightningModule:

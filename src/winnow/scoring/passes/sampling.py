@@ -68,7 +68,7 @@ class SampledAnswers(Pass):
     pooling: str
     prompt: str
     tokens_per_batch: Free[int | None]
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("id", pa.string()),
@@ -114,7 +114,7 @@ class SampledAnswers(Pass):
         if self.prompt == "authors":
             records = [replace(record, input="") for record in records]
         limit = AUTHORS_PROMPT if self.prompt == "authors" else None
-        encoded = template.encode(records, tokenizer)
+        encoded = template.alone.encode(records, tokenizer)
         return [_asked(one, record, limit) for one, record in zip(encoded, records, strict=True)]
 
     def cost(self, encoded: Encoded, shared: int) -> int:
