@@ -123,7 +123,7 @@ def test_smaller_budget_lies_inside_larger():
         ({"count": 2.5}, "count=2.5 is not a whole number"),
         ({"ratio": None}, "selection.ratio or selection.count; both are null"),
         ({"ratio": 0.5, "order": "up"}, "order=up"),
-        ({"budget": "tokens"}, "budget=tokens is unknown; choose records, valid, answer_tokens"),
+        ({"budget": "tokens"}, "budget=tokens is unknown; choose one of records, valid, answer_tokens"),
     ],
 )
 def test_bad_settings(options, told):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -67,17 +66,6 @@ class Answer:
     vector: Tensor | None
 
 
-class Engine(Protocol):
-    """Whatever can answer prompts."""
-
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0) -> list[list[Answer]]:
-        """`sampling.answers` answers for every prompt, in order. shared: first tokens that all prompts have in common.
-
-        An answer must depend on its prompt and (seed, record id, number of the answer) alone, not on its neighbours.
-        """
-        ...
-
-
 class HuggingFaceEngine:
     """Batched decoding with a transformers model: answers are those of the model alone with the prompt.
 
@@ -105,8 +93,11 @@ class HuggingFaceEngine:
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, shared: int = 0, stop: Stop | None = None
     ) -> list[list[Answer]]:
-        """See `Engine`. stop: looks at an answer's tokens after each step and says whether it may end.
+        """`sampling.answers` answers for every prompt, in order, each by its prompt and (seed, record id, its number)
+        alone.
 
+        shared: first tokens that all prompts have in common. stop: looks at an answer's tokens after each step and says
+        whether it may end.
         Raises UserError if prompt and answer do not fit the model's positions.
         """
         if not prompts:

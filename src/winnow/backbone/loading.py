@@ -14,7 +14,7 @@ from torch import Tensor
 from winnow.backbone import packaged, quantized
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.data.tokens import written_ids
-from winnow.errors import UserError, login
+from winnow.errors import UserError, check_choice, login
 from winnow.store.describe import Free, Identified
 from winnow.store.files import read_json
 
@@ -69,8 +69,7 @@ class BackboneSource(Identified):
     cache: Free[str]
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"backbone.dtype={self.dtype} is unknown; choose one of {', '.join(DTYPES)}.")
+        check_choice("backbone.dtype", self.dtype, DTYPES)
         if self.is_quantized:
             quantized.check_installed(self.dtype)
 

@@ -141,7 +141,7 @@ class HarnessModel(HFLM):
             asked = [(None, list(pairs[i][0]), list(pairs[i][1])) for i in own]
             return HFLM._loglikelihood_tokens(self, asked, disable_tqdm=quiet)
 
-        return _by_blocks(blocks, score, partial(join_in, self.model))
+        return _by_blocks(blocks, score, self.model)
 
     def generate_until(self, requests, disable_tqdm=False):
         tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
@@ -188,7 +188,7 @@ class HarnessModel(HFLM):
             requests = [Instance("generate_until", {}, asked[i], i) for i in own]
             return HFLM.generate_until(self, requests, disable_tqdm=quiet)
 
-        return _by_blocks(blocks, answer, partial(join_in, self.model))
+        return _by_blocks(blocks, answer, self.model)
 
     def _ours(self, prompt: str, settings: Mapping) -> bool:
         """Whether a request is greedy, with a prompt whose ids are known, and asks for nothing else."""
@@ -209,19 +209,17 @@ class HarnessModel(HFLM):
 
 
 def _by_blocks(
-    blocks: Sequence[Sequence[int]],
-    work: Callable[[Sequence[int]], Sequence[Any]],
-    then: Callable[[], None] = lambda: None,
+    blocks: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[Any]], model: Any
 ) -> list[Any]:
     """What `work` gives for the numbers in all blocks, in the order of the numbers. Each process of the group asks it
-    once, for its share of the blocks. then: see `dealt`."""
+    once, for its share of the blocks, and joins the others in the model's forwards."""
 
     def of_blocks(own: Sequence[Sequence[int]]) -> list[list[Any]]:
         numbers = [i for block in own for i in block]
         found = dict(zip(numbers, work(numbers), strict=True)) if numbers else {}
         return [[found[i] for i in block] for block in own]
 
-    results = dealt(blocks, of_blocks, then)
+    results = dealt(blocks, of_blocks, partial(join_in, model))
     found = {i: one for block, own in zip(blocks, results, strict=True) for i, one in zip(block, own, strict=True)}
     return [found[i] for i in sorted(found)]
 

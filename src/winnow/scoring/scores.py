@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.runner import PassTable
 from winnow.store.files import replacing
 
@@ -104,8 +104,7 @@ def first_reason(*flags: Sequence[str | None]) -> list[str | None]:
 
 def check_first_token(first_token: str) -> str:
     """`first_token` of `answer_losses` itself; UserError if it is none."""
-    if first_token not in ("score", "skip"):
-        raise UserError(f"method.first_token={first_token} is unknown; choose score or skip.")
+    check_choice("method.first_token", first_token, ("score", "skip"))
     return first_token
 
 

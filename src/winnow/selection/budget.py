@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from winnow import draws
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.filters import Range
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.protocols import Pass
@@ -68,12 +68,10 @@ class Budget:
             raise UserError("Give selection.ratio or selection.count; both are null.")
         if count is None and not 0 < ratio <= 1:
             raise UserError(f"selection.ratio={ratio} must be above 0 and at most 1; 0.05 keeps 5 percent.")
-        if budget not in BUDGETS:
-            raise UserError(f"selection.budget={budget} is unknown; choose {', '.join(BUDGETS)}.")
+        check_choice("selection.budget", budget, BUDGETS)
         if count is not None and count < 1:
             raise UserError(f"selection.count={count} must be a whole number of at least 1.")
-        if order not in ORDERS:
-            raise UserError(f"selection.order={order} is unknown; choose {', '.join(ORDERS)}.")
+        check_choice("selection.order", order, ORDERS)
         if classes < 1:
             raise UserError(f"selection.classes={classes} must be at least 1.")
         self.ratio, self.count = (ratio if count is None else None), count

@@ -19,7 +19,7 @@ from winnow.backbone.loading import Backbone
 from winnow.backbone.memory import out_of_memory, shapes
 from winnow.backbone.quantized import count, dtype_name
 from winnow.distributed import read_by_leader
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import CHECKPOINTS, remove_partials, write_json
@@ -96,8 +96,7 @@ class Tuner:
             ("dtype", dtype, DTYPES),
             ("packing", packing, PACKINGS),
         ):
-            if value not in known:
-                raise UserError(f"tuning.{key}={value} is unknown; choose one of {', '.join(known)}.")
+            check_choice(f"tuning.{key}", value, known)
         for key, number in (("epochs", epochs), ("max_steps", max_steps), ("lora_r", lora_r)):
             if number is not None and (number != int(number) or number < 1):
                 raise UserError(f"tuning.{key}={number} must be a whole number of 1 or more.")

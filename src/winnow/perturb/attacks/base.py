@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from winnow import draws
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.perturb.attacks import resources as sets
 from winnow.store.describe import Free, Identified, arguments
 
@@ -65,10 +65,8 @@ class PromptAttack(Identified):
     version: ClassVar[int] = 1  # raised whenever the prompts would change
 
     def __init__(self, name: str, search: str, resources: str, seed: int, query_budget: int, cache: Free[str]) -> None:
-        if search not in SEARCHES:
-            raise UserError(f"attack.search={search} is unknown; choose {' or '.join(SEARCHES)}.")
-        if resources not in sets.RESOURCES:
-            raise UserError(f"attack.resources={resources} is unknown; choose {' or '.join(sets.RESOURCES)}.")
+        check_choice("attack.search", search, SEARCHES)
+        check_choice("attack.resources", resources, sets.RESOURCES)
         if query_budget < 2:
             raise UserError(f"attack.query_budget={query_budget} is too small; give 2 or more, one for the original.")
         self.name, self.search, self.resources, self.seed = name, search, resources, seed

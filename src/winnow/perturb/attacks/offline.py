@@ -186,11 +186,6 @@ class LeftContextCandidates(WordSwap):
         ]
 
 
-@cache
-def _context_model(folder: str) -> ContextModel:
-    return ContextModel(folder)
-
-
 class ContextModel:
     """A packaged causal language model that proposes a word for each place of a text."""
 
@@ -255,3 +250,6 @@ class ContextModel:
             cased = dict.fromkeys(recover_word_case(words[i], word) for i in best if logits[i] > -torch.inf)
             proposals.append([candidate for candidate in cased if candidate != word][:count])
         return proposals
+
+
+_context_model = cache(ContextModel)

@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from winnow.backbone import packaged
 from winnow.backbone.sentence_encoder import SentenceEncoder
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 
 RESOURCES = ("offline", "paper")
 CONTEXT_MODEL = "packaged:smollm2_135m"
@@ -58,8 +58,7 @@ def load(name: str, folder: str) -> Resources:
 
 def identities(name: str, needs: Sequence[str]) -> dict[str, Any]:
     """What each of the named resources is: name and version. Loads nothing; UserError if a package is missing."""
-    if name not in RESOURCES:
-        raise UserError(f"attack.resources={name} is unknown; choose {' or '.join(RESOURCES)}.")
+    check_choice("attack.resources", name, RESOURCES)
     found: dict[str, Any] = {"set": name, "textattack": _version("textattack")}
     for need in needs:
         found[need] = _paper(need) if name == "paper" and need != "stop_words" else _offline(need)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.answers import write_answers
 from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
@@ -56,8 +56,7 @@ class AnswerDivergence(Method):
             raise UserError(f"method.answers={answers} must be at least 2 and at most method.sampled={drawn}.")
         if not 2 <= min_answers <= answers:
             raise UserError(f"method.min_answers={min_answers} must be at least 2, at most method.answers={answers}.")
-        if normalise not in NORMALISATIONS:
-            raise UserError(f"method.normalise={normalise} is unknown; choose {', '.join(NORMALISATIONS)}.")
+        check_choice("method.normalise", normalise, NORMALISATIONS)
         self.name, self.answers, self.min_answers, self.normalise = name, answers, min_answers, normalise
         self.dispersion_weight, self.anisotropy_weight = dispersion_weight, anisotropy_weight
         self.sampled, self.tokens_per_batch = drawn, tokens_per_batch

@@ -19,7 +19,7 @@ from winnow.data.formats import file_format, read_table
 from winnow.data.readers import read_pool
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.filters import Range
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -59,8 +59,7 @@ class Column(Method, Identified):
         min: ForSelection[float | None],
         max: ForSelection[float | None],
     ) -> None:
-        if by not in BY:
-            raise UserError(f"method.by={by} is unknown; choose {', '.join(BY)}.")
+        check_choice("method.by", by, BY)
         if path is not None and not Path(path).expanduser().is_file():
             raise UserError(f"method.path={path} is no file; give the file that holds the scores.")
         self.name, self.column, self.by, self.key = name, column, by, key or by

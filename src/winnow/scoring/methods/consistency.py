@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.passes.divergence import NoiseDivergence
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -47,8 +47,7 @@ class NoiseConsistency(Method):
         betas: Sequence[float] | None,
         average_over: str,
     ) -> None:
-        if average_over not in LENGTHS:
-            raise UserError(f"method.average_over={average_over} is unknown; choose {' or '.join(LENGTHS)}.")
+        check_choice("method.average_over", average_over, LENGTHS)
         together = [beta] if betas is None else list(betas)
         if beta not in together:
             raise UserError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import check_choice
 from winnow.scoring.passes.likelihood import LikelihoodEntropy
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -21,8 +21,7 @@ class Entropy(Method):
     """Mean entropy over the answer. prefer: `high` (the model could go on in many ways) or `low`."""
 
     def __init__(self, name: str, prefer: str) -> None:
-        if prefer not in ("high", "low"):
-            raise UserError(f"method.prefer={prefer} is unknown; choose high or low.")
+        check_choice("method.prefer", prefer, ("high", "low"))
         self.name, self.prefer = name, prefer
         self.passes = {"conditioned": LikelihoodEntropy("clean")}
 

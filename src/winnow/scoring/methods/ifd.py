@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import check_choice
 from winnow.scoring.filters import at_most
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method
@@ -33,8 +33,7 @@ class IFD(Method):
     def __init__(
         self, name: str, ratio: str, first_token: str, max_ifd: ForSelection[float | None], strict: ForSelection[bool]
     ) -> None:
-        if ratio not in ("loss", "perplexity"):
-            raise UserError(f"method.ratio={ratio} is unknown; choose loss or perplexity.")
+        check_choice("method.ratio", ratio, ("loss", "perplexity"))
         self.name, self.ratio, self.first_token = name, ratio, check_first_token(first_token)
         self.max_ifd, self.strict = max_ifd, strict
         self.passes = {"conditioned": Likelihood("clean"), "direct": Likelihood("direct")}

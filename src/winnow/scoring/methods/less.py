@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.passes.gradient import LoraGradient
 from winnow.scoring.protocols import Method, Preparation
 from winnow.scoring.runner import PassTable
@@ -27,8 +27,7 @@ class LESS(Method):
     """
 
     def __init__(self, name: str, preparation: Preparation, dimensions: int, over: str, seed: int) -> None:
-        if over not in ("mean", "max"):
-            raise UserError(f"method.over={over} is unknown; choose mean or max.")
+        check_choice("method.over", over, ("mean", "max"))
         self.name, self.preparation = name, preparation
         self.dimensions, self.over, self.seed = dimensions, over, seed
         epochs = range(preparation.checkpoints)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import check_choice
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -21,8 +21,7 @@ class Perplexity(Method):
     """Conditioned answer perplexity. prefer: `high` (hard answers) or `low` (fluent ones)."""
 
     def __init__(self, name: str, prefer: str) -> None:
-        if prefer not in ("high", "low"):
-            raise UserError(f"method.prefer={prefer} is unknown; choose high or low.")
+        check_choice("method.prefer", prefer, ("high", "low"))
         self.name, self.prefer = name, prefer
         self.passes = {"conditioned": Likelihood("clean")}
 

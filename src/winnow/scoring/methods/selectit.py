@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from winnow.data.records import Record
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.scoring.passes.rating import GRADES, Rating
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -27,8 +27,7 @@ class SelectIT(Method):
     """rating: see above. alpha: weight of the spread over the requests, 0.2 [paper]. requests: K texts."""
 
     def __init__(self, name: str, rating: str, alpha: float, requests: Sequence[str]) -> None:
-        if rating not in ("expected", "margin"):
-            raise UserError(f"method.rating={rating} is unknown; choose expected or margin.")
+        check_choice("method.rating", rating, ("expected", "margin"))
         if not requests or len(set(requests)) < len(requests):
             raise UserError(f"method.requests={list(requests)} must be one or more texts, none of them twice.")
         self.name, self.rating, self.alpha, self.requests = name, rating, alpha, list(requests)

@@ -17,7 +17,7 @@ from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.perturb.embedding_noise import FAMILIES, STATISTICS, add_noise, embedding_noise
 from winnow.scoring.protocols import Pass
 
@@ -56,10 +56,8 @@ class NoiseDivergence(Pass):
         object.__setattr__(self, "betas", tuple(sorted({float(beta) for beta in self.betas})))
         if not self.betas or self.betas[0] < 0:
             raise UserError(f"method.betas={list(self.betas)} must be one or more noise strengths of at least 0.")
-        if self.family not in FAMILIES:
-            raise UserError(f"method.family={self.family} is no kind of noise; choose {' or '.join(FAMILIES)}.")
-        if self.statistics not in STATISTICS:
-            raise UserError(f"method.statistics={self.statistics} is unknown; choose {' or '.join(STATISTICS)}.")
+        check_choice("method.family", self.family, FAMILIES)
+        check_choice("method.statistics", self.statistics, STATISTICS)
         if self.draws < 1:
             raise UserError(f"method.draws={self.draws} must be at least 1.")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from winnow.backbone.causal_model import CausalModel
-from winnow.backbone.generation import Answer, Engine, HuggingFaceEngine, Prompt, Sampling, pooled
+from winnow.backbone.generation import Answer, HuggingFaceEngine, Prompt, Sampling, pooled
 from winnow.backbone.loading import Backbone
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
@@ -162,7 +162,7 @@ def _asked(encoded: Encoded, record: Record, limit: int | None) -> _Asked:
 
 
 class _SamplingModule(pl.LightningModule):
-    def __init__(self, backbone: Backbone, settings: SampledAnswers, engine: Engine) -> None:
+    def __init__(self, backbone: Backbone, settings: SampledAnswers, engine: HuggingFaceEngine) -> None:
         super().__init__()
         self.model, self.tokenizer = backbone.model, backbone.tokenizer
         self.settings, self.engine = settings, engine

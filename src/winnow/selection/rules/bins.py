@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 from winnow.selection import clusters
 from winnow.selection.budget import Budget
 from winnow.selection.clusters import within_quotas
@@ -39,8 +39,7 @@ class Bins(Budget):
 
     def __init__(self, part: str, smallest: int, top_up: bool, **frame: Any) -> None:
         super().__init__(**frame)
-        if part not in PARTS:
-            raise UserError(f"selection.part={part} is unknown; choose {' or '.join(PARTS)}.")
+        check_choice("selection.part", part, PARTS)
         if smallest < 1:
             raise UserError(f"selection.smallest={smallest} must be at least 1.")
         self.part, self.smallest, self.top_up = part, smallest, top_up

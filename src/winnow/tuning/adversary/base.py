@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from winnow.errors import UserError
+from winnow.errors import UserError, check_choice
 
 REGIONS = ("input", "sample", "instruction")
 
@@ -123,8 +123,7 @@ class Adversary:
 def check_settings(region: str, rounds: int = 1, share_batch: bool | str = "auto", **numbers: float) -> None:
     """Raises UserError unless region and share_batch are known, rounds is 1 or more, and every number is finite and not
     negative."""
-    if region not in REGIONS:
-        raise UserError(f"adversary.region={region} is unknown; choose one of {', '.join(REGIONS)}.")
+    check_choice("adversary.region", region, REGIONS)
     if share_batch not in ("auto", True, False):
         raise UserError(f"adversary.share_batch={share_batch} is unknown; choose auto, true or false.")
     if rounds != int(rounds) or rounds < 1:
