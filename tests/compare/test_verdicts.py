@@ -15,7 +15,7 @@ from winnow.compare.runs import read_runs
 from winnow.compare.verdicts import verdicts, write_verdicts
 from winnow.console import standing_lines
 from winnow.errors import UserError
-from winnow.evaluation.comparison import compare_items, measurements
+from winnow.evaluation.comparison import compare_items, holm, measurements
 
 KEY = "t/score"
 DIFFICULTY = np.random.default_rng(0).normal(0, 1, 40)
@@ -259,6 +259,21 @@ def test_holm_is_over_the_methods_of_the_table(sweep):
     assert found[low]["p"] == pytest.approx(3 * raw[low])
     assert found[middle]["p"] == pytest.approx(max(3 * raw[low], 2 * raw[middle]))
     assert found[high]["p"] == pytest.approx(max(2 * raw[middle], raw[high]))
+
+
+def test_letters_and_the_best_are_over_all_pairs(sweep):
+    """Four methods make six pairs, of which the single p-values are corrected together: the smallest counts six times.
+    A method's row against the best has the p-value of their pair."""
+    runs = read_runs(sweep)
+    items = {run.name: measurements(run.results["models"]["tuned"])[0][KEY] for run in runs}
+    sides = {name: [items[f"{name}-{seed}"] for seed in (0, 1)] for name in ("random", "ifd", "length", "perplexity")}
+    told = verdicts(runs, "best")
+    pairs = told["comparisons"][0]["pairs"]
+    raw = [compare_items(sides[one["first"]], sides[one["second"]]).p for one in pairs]
+    assert len(raw) == 6 and [one["p"] for one in pairs] == pytest.approx(holm(raw))
+    assert min(one["p"] for one in pairs) == pytest.approx(6 * min(raw))
+    of_best = {one["second"]: one["p"] for one in pairs if one["first"] == "ifd"}
+    assert {name: row["p"] for name, row in rows(told).items() if name != "ifd"} == of_best
 
 
 def test_the_command(sweep, tmp_path, capsys):

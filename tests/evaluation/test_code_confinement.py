@@ -141,6 +141,17 @@ def test_it_stays_confined(attempt):
     assert passes("import os\n" + fails(attempt))
 
 
+@pytest.mark.parametrize("confined", ["namespaces", "limits"])
+def test_limits_of_memory_and_files(confined):
+    """4 GiB of addresses; a file of 2^20 bytes can be written, and not one more byte."""
+    program = (
+        "import resource\nassert resource.getrlimit(resource.RLIMIT_AS) == (4 * 2**30,) * 2\n"
+        "assert resource.getrlimit(resource.RLIMIT_FSIZE) == (2**20,) * 2\n"
+        "with open('whole', 'wb', 0) as file:\n    assert file.write(bytes(2**20)) == 2**20\n"
+    )
+    assert code_execution._passes(program + fails("file = open('whole', 'ab', 0); file.write(b'x')"), 10.0, confined)
+
+
 def test_limits_are_there_where_namespaces_are_not():
     """Right and wrong programs are told apart, the environment is empty, and an endless one is stopped."""
     run = code_execution._passes

@@ -17,10 +17,11 @@ from composed import CONF, build, config, template
 from hydra.utils import instantiate
 from shared_data import shared
 from tiny import CHAT, answering, tiny_model, tiny_tokenizer
-from tokenizers import processors
+from tokenizer_kinds import tokenizer_of
+from tokenizers import decoders, processors
 
 from winnow.errors import UserError
-from winnow.evaluation.harness import compare, evaluate_model
+from winnow.evaluation.harness import _left_as_found, compare, evaluate_model
 from winnow.evaluation.model import HarnessModel
 from winnow.stages.evaluate import _evaluated
 from winnow.store.artifacts import Store
@@ -57,6 +58,8 @@ def test_every_suite_is_built(path):
     [
         ({"limit": 0}, "evaluation.limit=0"),
         ({"batch_size": 0}, "evaluation.batch_size=0"),
+        ({"bootstrap_iters": 0}, "evaluation.bootstrap_iters=0 is too small"),
+        ({"tasks": [ANSWERS, ANSWERS]}, "evaluation.tasks names embedded_answers more than once"),
         ({"headline": ["arc_easy/acc"]}, "evaluation.headline names 'arc_easy/acc'"),
         ({"averages": {"all": ["mmlu/acc"]}}, "evaluation.averages.all names 'mmlu/acc'"),
         ({"tasks": [{"task": "arc_easy"}]}, "evaluation.tasks"),
@@ -74,6 +77,7 @@ def test_wrong_settings_are_named(options, message):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
+        ({"task": "squadv2", "metrics": ["f1"]}, "'squadv2' is a Python class of lm-eval"),
         ({"task": "arc_eesy", "metrics": ["acc"]}, "'arc_eesy' is not known.*arc_easy"),
         ({"task": "embedded_choice", "metrics": ["f1"]}, "no metric 'f1': choose from acc, acc_norm"),
         ({"task": "mmlu", "metrics": ["acc_norm"]}, "no metric 'acc_norm': choose from acc in"),
@@ -118,6 +122,9 @@ def test_averages():
     _add_averages(result, suite_of(tasks, averages=averages))
     assert result["metrics"]["average/ab"] == entry(pytest.approx(0.4), pytest.approx(0.025), 12)
     assert result["metrics"]["average/all"]["value"] == pytest.approx(0.5)
+    means = {"a1": ["a/acc"], "b1": ["b/acc"], "all": ["average/a1", "average/b1"]}
+    _add_averages(result, suite_of(tasks, averages=means))
+    assert result["metrics"]["average/all"]["n"] == 12
     assert result["skipped"] == {"c": "why", "average/abc": "it needs c/acc"}
     assert "average/abc" not in result["metrics"]
 
@@ -218,6 +225,48 @@ def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypa
     plain.check_tokenizer(tokenizer)
     with pytest.raises(UserError, match="the tokenizer has no chat template"):
         suite.check_tokenizer(tokenizer)
+
+
+def test_a_task_is_known_by_what_it_asks(tmp_path, monkeypatch):
+    """An edited prompt of our own task is another evaluation; of another task it is not."""
+    monkeypatch.setattr("winnow.evaluation.suite.OWN_TASKS", tmp_path)
+    for name in ("embedded_answers", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "task.yaml").write_text(f"task: {name}\ndoc_to_text: one\n")
+    first = describe(suite_of([ANSWERS]))
+    (tmp_path / "other" / "task.yaml").write_text("task: other\ndoc_to_text: two\n")
+    assert describe(suite_of([ANSWERS])) == first
+    (tmp_path / "embedded_answers" / "task.yaml").write_text("task: embedded_answers\ndoc_to_text: two\n")
+    assert describe(suite_of([ANSWERS])) != first
+
+
+def test_a_task_that_draws_draws_by_the_suites_seed(backbone):
+    """GPQA shuffles its choices with Python's generator when it is loaded."""
+    found = []
+    for state in (1, 2):
+        random.seed(state)
+        with _left_as_found(backbone.model, 7):
+            found.append((random.random(), np.random.rand()))
+    assert found[0] == found[1]
+
+
+def test_code_keeps_its_first_blanks():
+    """Llama's decoder drops a blank at the beginning of what it decodes, and a line of code may begin with it."""
+    tokenizer = tokenizer_of("SentencePiece-like, Prepend")
+    core = tokenizer.backend_tokenizer
+    core.decoder = decoders.Sequence([core.decoder, decoders.Strip(" ", 1, 0)])
+    model = HarnessModel.__new__(HarnessModel)
+    model.tokenizer = tokenizer
+    ids = tokenizer("\n    return 1", add_special_tokens=False)["input_ids"]
+    behind = ids[len(tokenizer("\n", add_special_tokens=False)["input_ids"]) :]
+    assert tokenizer.decode(behind) == "   return 1" and model.tok_decode(behind) == "    return 1"
+
+
+def test_a_window_that_the_answer_fills_is_told_before_anything_runs():
+    """IFEval's answers may have 1,280 tokens; GPT-2 has 1,024 positions."""
+    tasks = [{"task": "ifeval", "metrics": ["prompt_level_strict_acc"]}]
+    assert suite_of(tasks).generates() == {"ifeval": 1280}
+    assert suite_of([ANSWERS]).generates() == {}
 
 
 def test_leaves_everything_as_found(backbone, tokenizer, tmp_path):

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from composed import build, template
+from composed import build, config, template
 from tiny import tiny_model
 
 from winnow.errors import UserError
@@ -27,7 +27,7 @@ def pool(folder, name: str, count: int, **options):
 def suite(pools, besides, **changes):
     given = {"name": "heldout", "own": 6, "others": 3, "sample_seed": 0, "tasks": [], "headline": [], "averages": {}}
     given |= {"limit": None, "batch_size": 2, "mirror": None, "seed": 0, "bootstrap_iters": 10}
-    given |= {"allow_code_execution": False, "chat_template": False, "kinds": {}}
+    given |= {"allow_code_execution": False, "chat_template": False, "kinds": {}, "start": None, "target": None}
     return heldout_suite(pools=pools, besides=besides, **given | changes)
 
 
@@ -40,6 +40,8 @@ def test_no_record_of_the_runs_pool_is_asked(tmp_path):
     asked = {record.id for record in found.pools["a_answers"]}
     assert len(asked) == 6 and not asked & {record.id for record in small.records}
     assert describe(found)["pools"]["class"].endswith("HeldOutPools")  # what stored evaluations of it are called
+    other = suite({"a": whole}, build("data/file", path=tmp_path / "b.jsonl"), start=small, others=6)
+    assert not {record.id for record in other.pools["a_answers"]} & {record.id for record in small.records}
     assert list(found.headline) == ["a_answers/bits_per_byte", "b_answers/bits_per_byte"]  # its own kind first
     assert all(record.output.strip() for records in found.pools.values() for record in records)
 
@@ -128,6 +130,8 @@ def test_uniform_model_through_the_harness(tokenizer, tmp_path):
 def test_the_option_builds_it():
     """conf/evaluation/heldout.yaml with the embedded pool in place of its three: the run's pool is left out."""
     pools = [f"data@evaluation.pools.{name}=embedded" for name in ("alpaca", "dolly", "flan_cot")]
+    assert config("evaluation=heldout", "data@target=embedded").evaluation.target.limit is None
+    assert config("evaluation=heldout").evaluation.target is None
     built = build("evaluation/heldout", *pools, "data.limit=100", own=5, others=7)
     first = {record.id for record in build("data/embedded", limit=100).records}
     asked = [record.id for records in built.pools.values() for record in records]

@@ -45,9 +45,9 @@ def stopping(after: int | None = None) -> NoAdversary:
     return adversary
 
 
-def tune(folder, adversary=None, loggers=(), **settings):
+def tune(folder, adversary=None, loggers=(), records=22, **settings):
     return tuner(**{**SETTINGS, **settings}).fit(
-        tiny_backbone(), tiny_records(), folder, adversary, loggers, trainer_args=CPU
+        tiny_backbone(), tiny_records(records), folder, adversary, loggers, trainer_args=CPU
     )
 
 
@@ -161,17 +161,23 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, tmp_pa
     "a flipped bit in a checkpoint", promise="tuning goes on from one that holds what was written", trials="300"
 )
 def test_no_flipped_bit_of_a_checkpoint_is_used(tmp_path, record_property):
-    """300 flips, of which many are in the archive's own tables: a checkpoint that is taken has the values written."""
+    """300 flips, of which many are in the archive's own tables: the checkpoint before is taken in place of one that has
+    other values than those written."""
     record_property("trials", 300)
-    path, draws = tmp_path / "step_1.ckpt", random.Random(0)
+    before, path, draws = tmp_path / "step_1.ckpt", tmp_path / "step_2.ckpt", random.Random(0)
+    torch.save({"a": -torch.arange(9.0)}, before)
     torch.save({"a": torch.arange(9.0)}, path)
-    sound = path.read_bytes()
-    assert newest(tmp_path) == (1, path)
+    sound, taken = path.read_bytes(), []
+    assert newest(tmp_path) == (2, path)
     for at in draws.sample(range(8 * len(sound)), 300):
         damaged = bytearray(sound)
         damaged[at // 8] ^= 1 << at % 8
         path.write_bytes(damaged)
-        assert newest(tmp_path) is None or torch.load(path, weights_only=True)["a"].tolist() == list(range(9))
+        step, found = newest(tmp_path)
+        taken.append(step)
+        values = torch.load(found, weights_only=True)["a"].tolist()
+        assert values == [(-1 if step == 1 else 1) * number for number in range(9)]
+    assert set(taken) == {1, 2}  # a flip in what nobody reads does no harm
 
 
 def test_all_checkpoints_damaged_means_from_the_beginning(tmp_path, caplog):
@@ -187,6 +193,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     interrupted(tmp_path, after=17)
     with pytest.raises(UserError, match="made by another run .*'learning_rate': 0.005.* then"):
         tune(tmp_path, learning_rate=1e-3)
+    with pytest.raises(UserError, match="made by another run .*records: "):
+        tune(tmp_path, records=21)
     assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [3, 4]
 
 
@@ -245,15 +253,19 @@ def test_loggers_count_on(tmp_path):
     assert [step for step, _ in recorder.rows] == [4, 5]
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 8), (8, 1)])
-def test_micro_batches_of_another_size_go_on(first, then, tmp_path):
+SIZES = [({"micro_batch_size": first}, {"micro_batch_size": then}) for first, then in ((2, 8), (8, 1))]
+
+
+@pytest.mark.parametrize(("first", "then"), [*SIZES, ({"packing": "none"}, {"packing": "padding_free"})])
+def test_micro_batches_of_another_form_go_on(first, then, tmp_path):
     """As after a lack of memory: stopped in step 5 of 6, with 4, 4, 3 micro-batches of 2 or one of 8 for a step. Losses
-    and weights are those of an uninterrupted run but for rounding."""
-    interrupted(tmp_path / "parts", after={2: 15, 8: 4}[first], micro_batch_size=first)
+    and weights are those of an uninterrupted run but for rounding, also without padding."""
+    interrupted(tmp_path / "parts", after={2: 15, 8: 4}[first.get("micro_batch_size", 2)], **first)
     rest = stopping()
-    report = tune(tmp_path / "parts", rest, micro_batch_size=then)
-    expected = tune(tmp_path / "whole", micro_batch_size=then)
-    assert report["resumed_from"] == 4 and rest.calls == {8: 2, 1: 14}[then]  # steps 5 and 6 hold 8 and 6 records
+    report = tune(tmp_path / "parts", rest, **then)
+    expected = tune(tmp_path / "whole", **then)
+    size = then.get("micro_batch_size", 2)  # steps 5 and 6 hold 8 and 6 records
+    assert report["resumed_from"] == 4 and rest.calls == {8: 2, 2: 7, 1: 14}[size]
     for ours, whole in zip(report["train_loss"], expected["train_loss"], strict=True):
         assert ours["loss"] == pytest.approx(whole["loss"], abs=5e-6)
     assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-4

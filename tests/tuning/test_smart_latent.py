@@ -7,18 +7,17 @@ import math
 import pytest
 import torch
 from composed import build
+from test_adversaries import Linear
 from test_loss import model_of, ramp, setup, trained
 from tiny_tuning import micro_batch, tiny_model, tiny_records
 from torch import Tensor
 
 from winnow.backbone.divergence import symmetric_kl
 from winnow.errors import UserError
-from winnow.tuning.adversary.pgd import PGD
 from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
 
 SMART = build("adversary/smart", epsilon=0.3, sigma=0.1, alpha=0.2, rounds=2)
-LATENT = build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2)
 
 
 def test_symmetric_kl_by_hand():
@@ -121,10 +120,23 @@ def test_a_block_that_is_not_there():
             loss_of.at(layer)
 
 
-def test_latent_is_pgd_at_its_layer():
-    """The same settings, the same steps: PGD over the layer's loss from an offset of 0."""
-    loss_of, embeds, _ = setup()
-    settings = {name: value for name, value in vars(LATENT).items() if name not in ("layer", "layers")}
-    expected = PGD(**settings).loss(loss_of.at(1), torch.zeros_like(embeds), loss_of.batch.mask)
-    assert float(LATENT.loss(loss_of, embeds, loss_of.batch.mask)) == pytest.approx(float(expected), abs=1e-6)
-    assert float(PGD(**settings).loss(loss_of, embeds, loss_of.batch.mask)) != pytest.approx(float(expected), abs=1e-6)
+class Blocks:
+    """`at` keeps the layers that were asked for, and gives the function of test_adversaries at each."""
+
+    def __init__(self) -> None:
+        self.layers, self.view = [], Linear(torch.tensor([[[3.0, 0.0], [0.0, 4.0]]]))
+
+    def at(self, layer: int) -> Linear:
+        self.layers.append(layer)
+        return self.view
+
+
+def test_latent_by_hand():
+    """As test_pgd_by_hand, in the states of block 3: along (0.6, 0, 0, 0.8) to 0.04, 0.08, then 0.12, which is
+    projected to 0.1, where L = 0.5, half of which counts. The embeddings, 1 everywhere, play no part."""
+    latent = build("adversary/latent", layer=3, epsilon=0.1, alpha=0.04, rounds=3, random_start=False, weight=0.5)
+    blocks = Blocks()
+    loss = float(latent.loss(blocks, torch.ones(1, 2, 2), torch.ones(1, 2, dtype=torch.bool)))
+    along = [(point.flatten() @ torch.tensor([0.6, 0.0, 0.0, 0.8])).item() for point in blocks.view.points]
+    assert blocks.layers == [3] and along == pytest.approx([0, 0.04, 0.08, 0.0, 0.1]) and loss == pytest.approx(0.25)
+    assert all(point.norm().item() == pytest.approx(one) for point, one in zip(blocks.view.points, along, strict=True))

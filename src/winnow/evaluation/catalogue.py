@@ -15,8 +15,7 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from winnow.errors import UserError
-
-OWN_TASKS = Path(__file__).parent / "tasks"
+from winnow.evaluation.suite import OWN_TASKS
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,14 @@ def leaves(name: str) -> list[StockTask]:
         near = difflib.get_close_matches(name, index, n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UserError(f"Evaluation task {name!r} is not known to lm-eval or Winnow{hint}: correct evaluation.tasks.")
-    return [StockTask(leaf, index[leaf].yaml_path, index[leaf].cfg) for leaf in _expand(name, index)[0]]
+    found = [StockTask(leaf, index[leaf].yaml_path, index[leaf].cfg) for leaf in _expand(name, index)[0]]
+    coded = [leaf.name for leaf in found if "class" in (leaf.config or {})]
+    if coded:
+        raise UserError(
+            f"Evaluation task {coded[0]!r} is a Python class of lm-eval, whose data nobody can check beforehand: leave "
+            f"it out of evaluation.tasks."
+        )
+    return found
 
 
 def check_metrics(name: str, metrics: Iterable[str]) -> None:

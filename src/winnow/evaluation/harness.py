@@ -13,6 +13,7 @@ import random
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
     result["versions"] = {name: version(name) for name in ("lm-eval", "transformers", "torch", "datasets")}
     if not suite.tasks:
         return result  # without importing the harness
-    with _left_as_found(model), quiet_harness(), dated(template.date):
+    with _left_as_found(model, suite.seed), quiet_harness(), dated(template.date):
         specs, result["skipped"] = runnable(suite)
         for task, reason in result["skipped"].items():
             log.warning("Evaluation leaves out %s: %s", task, reason)
@@ -87,7 +88,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
 def help_leader(model, tokenizer, suite: Suite) -> None:
     """What the further processes of a group do while the leader is in `evaluate_model`: their share of the forward
     passes. The leader alone reads data, computes metrics, runs code of the model and writes."""
-    with _left_as_found(model), quiet_harness():
+    with _left_as_found(model, suite.seed), quiet_harness():
         if runnable(suite)[0]:
             from winnow.evaluation.model import HarnessModel
 
@@ -216,9 +217,14 @@ def _add_averages(result: dict[str, Any], suite: Suite) -> None:
         metrics[f"average/{name}"] = {
             "value": sum(part["value"] for part in parts) / len(parts),
             "stderr": None if None in errors else math.sqrt(sum(e * e for e in errors)) / len(parts),
-            "n": sum({key.rpartition("/")[0]: metrics[key]["n"] for key in keys}.values()),  # of each task once
+            "n": sum({_asked(key): metrics[key]["n"] for key in keys}.values()),  # of each task once
             "higher_is_better": all(part["higher_is_better"] for part in parts),
         }
+
+
+def _asked(key: str) -> str:
+    """The task of a metric; an average is its own."""
+    return key if key.startswith("average/") else key.rpartition("/")[0]
 
 
 def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
@@ -234,9 +240,16 @@ def _write_samples(samples: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
 
 
 @contextlib.contextmanager
-def _left_as_found(model) -> Iterator[None]:
-    """Random generators and the model's mode are the caller's: an evaluation between two stages changes neither."""
+def _left_as_found(model, seed: int) -> Iterator[None]:
+    """Random generators and the model's mode are the caller's: an evaluation between two stages changes neither. Tasks
+    that draw (GPQA's order of choices) draw by the seed."""
     training, states = model.training, (random.getstate(), np.random.get_state())
+    random.seed(seed)
+    np.random.seed(seed)
+    if find_spec("langdetect"):  # IFEval's, which draws as well
+        import langdetect
+
+        langdetect.DetectorFactory.seed = seed
     with torch.random.fork_rng():
         try:
             yield

@@ -22,6 +22,8 @@ def heldout_suite(
     pools: Mapping[str, Pool],
     kinds: Mapping[str, str],
     besides: Pool,
+    start: Pool | None,
+    target: Pool | None,
     own: int,
     others: int,
     sample_seed: int,
@@ -39,10 +41,10 @@ def heldout_suite(
     """A suite of a task `<pool>_answers` for each pool, and `tasks` of the harness besides.
 
     pools: name -> records to draw from. kinds: pool -> a column of its rows: the pool becomes one for each of the
-    column's values, `<pool>_<value>`, without the rows that have none. besides: the pool of the run; none of its
-    records is drawn. own, others: records of the pool that has its source, of each other one. sample_seed: of the draw,
-    together with the record. headline: of the further tasks, behind the bits per byte of the run's own kind and the
-    others. Other arguments: see `Suite`.
+    column's values, `<pool>_<value>`, without the rows that have none. besides: the pool of the run; start: that of its
+    start; target: that of its method. None of their records is drawn. own, others: records of the pool that has its
+    source, of each other one. sample_seed: of the draw, together with the record. headline: of the further tasks,
+    behind the bits per byte of the run's own kind and the others. Other arguments: see `Suite`.
 
     Raises UserError where a pool is unknown or has too few records.
     """
@@ -50,7 +52,7 @@ def heldout_suite(
         if key not in pools:
             raise UserError(f"evaluation.kinds names {key!r}, which is no pool: choose from {', '.join(pools)}.")
         pools = {name: pool for name, pool in pools.items() if name != key} | by_kind(key, pools[key], column)
-    taken = {record.id for record in besides.records}
+    taken = {record.id for pool in (besides, start, target) if pool is not None for record in pool.records}
     of_its_kind = sorted(pools, key=lambda key: pools[key].source != besides.source)
     records = {
         f"{key}_answers": heldout(
@@ -103,7 +105,8 @@ def heldout(pool: Pool, count: int, seed: int, taken: Collection[str]) -> list[R
     left = {record.id: record for record in pool.records if record.output.strip() and record.id not in taken}
     if len(left) < count:
         raise UserError(
-            f"{pool.source} has {len(left)} records with an answer that are not in the run's pool, but the suite wants "
-            f"{count}: lower evaluation.own or evaluation.others, or tune on a smaller pool with data.sample=N."
+            f"{pool.source} has {len(left)} records with an answer that are not in the run's pool, start or target, "
+            f"but the suite wants {count}: lower evaluation.own or evaluation.others, or tune on a smaller pool with "
+            f"data.sample=N."
         )
     return sorted(left.values(), key=lambda record: draws.key("heldout", seed, record.id))[:count]

@@ -6,6 +6,7 @@ Imported only when an evaluation runs: lm-eval takes seconds to import.
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,12 @@ def check_data(suite: Suite) -> None:
     asked: set[tuple[str, str | None]] = set()
     specs = [spec for spec in runnable(suite)[0] if spec.task not in suite.written]
     wanted = {spec.task: leaves(spec.task) for spec in specs}
+    shared = Counter(leaf.name for group in wanted.values() for leaf in group)
+    twice = [name for name, number in shared.items() if number > 1]
+    if twice:
+        raise UserError(
+            f"evaluation.tasks asks {twice[0]} more than once, by its name and by a group's: leave one out."
+        )
     _check_resources(wanted)
     for name, shots, task in ((one.task, one.num_fewshot, leaf) for one in specs for leaf in wanted[one.task]):
         source = task.config.get("dataset_path")
@@ -109,6 +116,18 @@ def check_data(suite: Suite) -> None:
                 datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options).download_and_prepare()
             except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
                 raise _not_to_be_had([name], error) from error
+
+
+def generated(suite: Suite) -> dict[str, int]:
+    """{task: tokens that its answers may have} of the stock tasks that will run and generate."""
+    from winnow.evaluation.harness import runnable
+
+    found = (leaf for spec in runnable(suite)[0] if spec.task not in suite.written for leaf in leaves(spec.task))
+    return {
+        leaf.name: (leaf.config.get("generation_kwargs") or {}).get("max_gen_toks", 256)  # the harness's default
+        for leaf in found
+        if leaf.config.get("output_type") == "generate_until"
+    }
 
 
 def _not_to_be_had(names: list[str], error: Exception) -> UserError:

@@ -6,6 +6,7 @@ a YAML is written that includes the stock one and only names other data, so that
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
@@ -110,9 +111,16 @@ def write_overlay(task: StockTask, files: Mapping[str, Path], folder: Path, cach
         "task": task.name,
         "dataset_path": "json",
         "dataset_name": None,  # would be inherited
-        "dataset_kwargs": {"data_files": {split: str(path) for split, path in files.items()}, "cache_dir": str(cache)},
+        "dataset_kwargs": {
+            "data_files": {split: glob.escape(str(path)) for split, path in files.items()},
+            "cache_dir": str(cache),
+        },
         **absent,
     }
+    own = task.config.get("test_split")
+    named = task.config.get("fewshot_split") or (task.config.get("fewshot_config") or {}).get("samples")
+    if own in files and not named and not {task.config.get(key) for key in _SPLIT_KEYS} - {own} & files.keys():
+        overlay["fewshot_split"] = own  # the harness leaves an item out of its own examples where it knows their split
     path = folder / f"{task.name.replace('/', '-')}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")

@@ -88,6 +88,17 @@ class HarnessModel(HFLM):
         from_leader(None)
         return sum(from_all(self.truncated))
 
+    def tok_decode(self, tokens, skip_special_tokens=True):
+        # Some decoders (Llama 1 and 2) drop the blank before the first word, with which a line of code may begin.
+        if isinstance(tokens, int):
+            return super().tok_decode(tokens, skip_special_tokens)
+        anchor = self.tokenizer("\n", add_special_tokens=False)["input_ids"]
+        before = super().tok_decode(anchor, skip_special_tokens)
+        whole = super().tok_decode([*anchor, *tokens], skip_special_tokens)
+        if before and whole.startswith(before):
+            return whole.removeprefix(before)
+        return super().tok_decode(tokens, skip_special_tokens)
+
     def loglikelihood(self, requests, disable_tqdm=False):
         found = super().loglikelihood(requests, disable_tqdm)
         _check_finite(requests, [value for value, _ in found])

@@ -18,7 +18,7 @@ from typing import Any
 
 from winnow import draws
 from winnow.data.nlu.datasets import DATASETS
-from winnow.data.nlu.instructions import STYLES
+from winnow.data.nlu.instructions import INSTRUCTIONS, STYLES
 from winnow.data.nlu.reading import SPLITS, nlu_file, read_nlu
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -174,6 +174,7 @@ class NluData(Identified):
         return arguments(self) | {
             "data": {name: self._identity(name) for name in self.datasets},
             "noises": [noising_class(name) for name in self.noises],
+            "texts": {name: _texts(name, self.style) for name in self.datasets},
         }
 
     def _place(self, dataset: str) -> str | None:
@@ -189,6 +190,13 @@ class NluData(Identified):
         if place is None:
             return f"hub: {self.sources.get(dataset) or DATASETS[dataset].hub}, {self.split_of(dataset)}"
         return hashlib.sha256(nlu_file(dataset, place, self.split).read_bytes()).hexdigest()[:16]
+
+
+def _texts(dataset: str, style: str) -> str:
+    """Hash of the words of a data set, 16 hex digits: its instructions, question and types."""
+    known = DATASETS[dataset]
+    words = (INSTRUCTIONS[dataset][style], known.question, known.form, known.entities, known.pairs, known.spelling)
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
 def documents(condition: Condition, records: Sequence[Record], template, tokenizer) -> list[dict[str, str]]:

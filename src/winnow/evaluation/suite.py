@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 from winnow.errors import UserError
 from winnow.evaluation.embedded import HELDOUT, HeldOut, load_heldout, token_pairs
 from winnow.store.describe import Free, Identified, arguments
+
+OWN_TASKS = Path(__file__).parent / "tasks"
+_DEFINED = re.compile(rb"^(?:task|group): *([\w-]+) *$", re.MULTILINE)
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
@@ -73,6 +78,11 @@ class Suite(Identified):
             raise UserError(f"evaluation.limit={self.limit} is not a whole number of items: give 1 or more, or null.")
         if self.batch_size < 1:
             raise UserError(f"evaluation.batch_size={self.batch_size} is too small: give 1 or more.")
+        if self.bootstrap_iters < 1:  # 0 leaves out all standard errors, in closed form too
+            raise UserError(f"evaluation.bootstrap_iters={self.bootstrap_iters} is too small: give 1 or more.")
+        twice = sorted(name for name, number in Counter(task.task for task in tasks).items() if number > 1)
+        if twice:
+            raise UserError(f"evaluation.tasks names {', '.join(twice)} more than once: ask a task one way in a suite.")
         for own in [task for task in tasks if self._is_own(task.task)]:
             if self.chat_template or own.num_fewshot:
                 setting = "chat_template=true" if self.chat_template else f"num_fewshot={own.num_fewshot}"
@@ -119,6 +129,14 @@ class Suite(Identified):
         if items:
             token_pairs(items, template, tokenizer)
 
+    def generates(self) -> dict[str, int]:
+        """{task: tokens that its answers may have} of the stock tasks that generate."""
+        if all(self._is_own(task.task) for task in self.tasks):
+            return {}
+        from winnow.evaluation.loading import generated  # lm-eval takes seconds to import
+
+        return generated(self)
+
     @property
     def written(self) -> set[str]:
         """Tasks whose data is written when the suite runs, and which no catalogue knows."""
@@ -144,7 +162,24 @@ class Suite(Identified):
             "lm_eval": version("lm-eval"),
             "heldout": hashlib.sha256(HELDOUT.read_bytes()).hexdigest()[:16],
             "mirror": None if self.mirror is None else self._mirror_digest,
+            "definitions": self._definitions,
         }
+
+    @cached_property
+    def _definitions(self) -> str | None:
+        """Hash of the folders of our own tasks that define one of the suite's, 16 hex digits; None without one."""
+        names = {task.task for task in self.tasks if task.task not in self.written}
+        names |= {f"nlu_{condition.dataset}" for condition in self.conditions().values()}
+        names |= {"embedded_answers"} if self.pools else set()
+        total, found = hashlib.sha256(), False
+        for folder in sorted(path for path in OWN_TASKS.iterdir() if path.is_dir()):
+            files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+            texts = {path.relative_to(OWN_TASKS).as_posix(): path.read_bytes() for path in files}
+            defined = {name.decode() for text in texts.values() for name in _DEFINED.findall(text)}
+            if names & defined:
+                found = True
+                total.update(repr(texts).encode())
+        return total.hexdigest()[:16] if found else None
 
     @cached_property
     def _mirror_digest(self) -> str | None:

@@ -183,6 +183,8 @@ def _check_evaluation(suite: Suite, template: Template, source: BackboneSource) 
     if suite.tasks:
         suite.check_data()
         suite.check_prompts(template, source.tokenizer)
+        for task, tokens in suite.generates().items():
+            source.check_window(tokens + 1, f"The task {task}, whose answers may have {tokens} tokens, with a prompt")
         if suite.chat_template or (suite.uses_template and template.is_chat):
             source.check_markers()
 
