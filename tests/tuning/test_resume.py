@@ -100,9 +100,12 @@ def test_what_was_told_of_earlier_epochs_is_kept(tmp_path):
         return tuner(**SETTINGS).fit(tiny_backbone(), examples, folder, adversary, **options)
 
     with pytest.raises(Stopped):
-        fit(tmp_path / "parts", stopping(13))
-    report, expected = fit(tmp_path / "parts"), fit(tmp_path / "whole")
-    assert report["resumed_from"] is not None and report["distortion"].keys() == {"0", "1"}
+        fit(tmp_path / "parts", stopping(17))
+    resumed, told = stopping(), []
+    resumed.prepare = told.append
+    report, expected = fit(tmp_path / "parts", resumed), fit(tmp_path / "whole")
+    assert report["resumed_from"] == 4 and report["distortion"].keys() == {"0", "1"}
+    assert told == [1.1]  # of the second epoch, in whose midst it goes on
     for key in ("distortion", "noise_fallbacks", "train_loss"):
         assert report[key] == expected[key]
 

@@ -68,6 +68,7 @@ class InstructionTuner(pl.LightningModule):
         self.run = run or {}
         self.distortion, self.padding_free = distortion, padding_free
         self.distortions: dict[int, float] = {}
+        self._prepared: int | None = None  # the epoch that the adversary knows of
         self.fallbacks: dict[int, int] = {}  # of the examples, which fill it; a resume adds those of earlier epochs
         self.began = time.monotonic()  # earlier by the time that went into the checkpoint of a resumed run
         self.history: list[dict[str, float]] = []
@@ -78,9 +79,11 @@ class InstructionTuner(pl.LightningModule):
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         if batch.step != self.global_step:
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
-        if self.distortion is not None and batch.epoch not in self.distortions:
-            self.distortions[batch.epoch] = self.distortion(batch.epoch)
+        if self.distortion is not None and batch.epoch != self._prepared:
+            if batch.epoch not in self.distortions:  # a resumed epoch has it from its checkpoint
+                self.distortions[batch.epoch] = self.distortion(batch.epoch)
             self.adversary.prepare(self.distortions[batch.epoch])
+            self._prepared = batch.epoch
         share = self(batch)
         self._step_loss = self._step_loss + share.detach()
         # Lightning divides by the accumulation and averages gradients over processes; the shares are to be
