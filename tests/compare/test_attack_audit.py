@@ -77,6 +77,22 @@ def test_ratings_are_read_back(run):
     assert (found["rating_with_similarity"], found["rating_with_aifd"]) == (pytest.approx(1), pytest.approx(-1))
 
 
+def test_ratings_are_of_the_prompts_that_are_there(run):
+    """Scored again with other attacks: the sheet rates prompts that the run no longer has."""
+    write_audit(run)
+    (run / "filled.csv").write_text("attack,row,id,prompt,rating\nchecklist,1,r1,Name a sea. x,4\n")
+    with pytest.raises(UserError, match="the run has another prompt of checklist for row 1 now; delete audit.csv"):
+        write_audit(run, run / "filled.csv")
+    assert "audit.csv stays as it is; delete it for a new one" in write_audit(run)
+
+
+def test_a_direct_loss_of_zero_has_no_ratio(run):
+    scores = pq.read_table(run / "scores.parquet").to_pydict() | {"nll_direct": [0.0, 2.0, 2.0, None]}
+    pq.write_table(pa.table(scores), run / "scores.parquet")
+    write_audit(run)
+    assert json.loads((run / "audit.json").read_text())["attacks"]["checklist"]["aifd"] == pytest.approx(1.25)
+
+
 def test_a_rating_counts_though_a_spreadsheet_made_a_number_of_the_id(run):
     (run / "filled.csv").write_text("attack,row,id,rating\nchecklist,0,1.23457E+15,5\nchecklist,1,1234567890123450,4\n")
     write_audit(run, run / "filled.csv")

@@ -9,7 +9,7 @@ import pytest
 from run_folders import run_folder
 
 from winnow.commands import lds as command
-from winnow.compare.lds import correlation, lds, subset_means
+from winnow.compare.lds import DRAWS, correlation, lds, subset_means
 from winnow.compare.runs import read_runs
 from winnow.errors import UserError
 
@@ -34,16 +34,19 @@ def test_the_interval_of_a_perfect_order_is_a_point():
     assert correlation(x, np.ones(12)) is None
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
     """200 pairs of samples of 40 with the Pearson correlation 0.5, whose Spearman correlation is 6 / pi * asin(0.25) =
-    0.4826: 95% of the intervals hold it, within 4 standard errors of sqrt(0.95 * 0.05 / 200) = 0.0154."""
+    0.4826: 95% of the intervals hold it, a little less for the percentiles of a bootstrap; the standard error is
+    sqrt(0.95 * 0.05 / 200) = 0.0154. A sixth of the resamples does."""
+    monkeypatch.setattr("winnow.compare.lds.DRAWS", DRAWS // 6)
     random, truth = np.random.default_rng(1), 6 / np.pi * np.arcsin(0.25)
     hits = 0
     for _ in range(200):
         x = random.normal(size=40)
         found = correlation(x, 0.5 * x + np.sqrt(0.75) * random.normal(size=40))
         hits += found["low"] <= truth <= found["high"]
-    assert abs(hits / 200 - 0.95) < 4 * 0.0154
+    print(hits)
+    assert 0.90 < hits / 200 < 0.97
 
 
 def test_a_record_without_a_score_does_not_count():

@@ -38,12 +38,14 @@ def write_audit(run: Path, ratings: Path | None = None) -> str:
     sheet, filled. Raises UserError for a run without attacks, and for a rating that is none.
     """
     prompts = _prompts(run)
-    rated = {} if ratings is None else _ratings(ratings, {_key(one): one["id"] for one in prompts})
+    rated = {} if ratings is None else _ratings(ratings, {_key(one): one for one in prompts})
     attacks = list(dict.fromkeys(one["attack"] for one in prompts))
     found = {name: _summary([one for one in prompts if one["attack"] == name], rated) for name in attacks}
     write_json(run / "audit.json", {"attacks": found, "ratings": None if ratings is None else str(ratings)})
     lines = _lines(found)
-    if ratings is None and not (run / SHEET).exists():
+    if ratings is None and (run / SHEET).exists():
+        lines.append(f"{run / SHEET} stays as it is; delete it for a new one.")
+    elif ratings is None:
         write_atomically(run / SHEET, _sheet(prompts, attacks))
         lines.append(
             f"Rate the prompts in {run / SHEET}, column rating, from 1 (asks for something else) to 5 (asks for the "
@@ -106,9 +108,9 @@ def _sheet(prompts: Sequence[Mapping[str, Any]], attacks: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def _ratings(file: Path, known: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], int]:
-    """{(attack, row): rating} of the rows that are rated. known: (attack, row) -> record id. An id is compared where it
-    has 16 hex digits with a letter: a spreadsheet may have made a number of any other."""
+def _ratings(file: Path, known: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    """{(attack, row): rating} of the rows that are rated. known: (attack, row) -> the prompt. An id is compared where
+    it has 16 hex digits with a letter: a spreadsheet may have made a number of any other."""
     try:
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError) as error:
@@ -124,8 +126,13 @@ def _ratings(file: Path, known: Mapping[tuple[str, str], str]) -> dict[tuple[str
             continue
         if mark not in map(str, RATINGS):
             raise UserError(f"{file}, prompt {number}: rating {mark!r} was found, 1 to 5 or nothing was expected.")
-        if key not in known or (re.fullmatch("(?=.*[a-f])[0-9a-f]{16}", own) and own != known[key]):
+        if key not in known or (re.fullmatch("(?=.*[a-f])[0-9a-f]{16}", own) and own != known[key]["id"]):
             raise UserError(f"{file}, prompt {number}: {key[0]} of row {key[1]}, {own}, is no prompt of this run.")
+        if row.get("prompt") and row["prompt"].split() != inert(known[key]["prompt"] or "").split():
+            raise UserError(
+                f"{file}, prompt {number}: the run has another prompt of {key[0]} for row {key[1]} now; delete "
+                f"{SHEET} in the run's folder, and rate a new one."
+            )
         rated[key] = int(mark)
     if not rated:
         raise UserError(f"{file} holds no rating; write 1 to 5 into its column rating.")

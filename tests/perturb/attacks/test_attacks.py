@@ -218,7 +218,8 @@ def test_bad_settings_are_one_sentence(options, said):
 @pytest.mark.parametrize("name", WORD_ATTACKS)
 def test_a_text_of_too_many_characters_is_flagged(name):
     """One character above the limit, in a single word, and one word above the other limit."""
-    for text in ("x" * (base.MOST_CHARACTERS + 1), "x " * (base.MOST_WORDS + 1)):
+    word = "decode " + "ab12" * base.MOST_IN_A_WORD
+    for text in ("x" * (base.MOST_CHARACTERS + 1), "x " * (base.MOST_WORDS + 1), word):
         assert six()[name].attack("r", text).flag == base.TOO_LONG
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEARCHES = ("random", "greedy")
 # Longer instructions are flagged by the attacks that change words: every candidate is a whole text (ours).
-MOST_WORDS, MOST_CHARACTERS = 2000, 32_000
+MOST_WORDS, MOST_CHARACTERS, MOST_IN_A_WORD = 2000, 32_000, 1000
 
 # Why there is no attacked prompt.
 EMPTY_INSTRUCTION = "empty_instruction"
@@ -145,7 +145,9 @@ class WordAttack(PromptAttack):
         """The instruction with some words changed. losses: needed by search=greedy."""
         if not instruction.strip():
             return Outcome(None, flag=EMPTY_INSTRUCTION)
-        if len(instruction) > MOST_CHARACTERS or len(instruction.split()) > MOST_WORDS:
+        words = instruction.split()
+        long = max(map(len, words)) > MOST_IN_A_WORD  # TextBugger makes a text for each character
+        if len(instruction) > MOST_CHARACTERS or len(words) > MOST_WORDS or long:
             return Outcome(None, flag=TOO_LONG)
         if "<SPLIT>" in instruction:  # TextAttack's own mark between texts
             return Outcome(None, flag=RESERVED_TEXT)
@@ -190,7 +192,10 @@ class _WordEngine:
         self.search.words = self.limit.words = self.owner.words_to_change(candidates)
         self.attack.goal_function.ask(losses if self.greedy else lambda texts: [0.0] * len(texts))
         self.attack.clear_cache()  # an attack that ended in an error leaves the losses of its own record
-        result = self.attack.attack(instruction, 0)
+        try:
+            result = self.attack.attack(instruction, 0)
+        finally:
+            self.attack.goal_function.model = None  # it holds the backbone that gives the losses
         queries = result.num_queries if self.greedy else 0
         prompt = result.perturbed_result.attacked_text.text
         if self.search.steps and prompt != instruction:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nltk
-import requests
 from textattack.constraints.grammaticality import PartOfSpeech
 from textattack.constraints.semantics.sentence_encoders import UniversalSentenceEncoder
 from textattack.shared import WordEmbedding
@@ -101,9 +99,12 @@ def _fetched(what: str, get: Callable[[], Any]) -> Any:
     """What `get` returns; every way in which a fetch is known to fail becomes one sentence."""
     try:
         return get()
-    except (requests.RequestException, OSError, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # TextAttack raises no kind of its own
         reason = " ".join(str(error).split())[:200]
     raise UserError(
         f"attack.resources=paper could not get {what}: connect to a network once, after which it stays in the cache, "
-        f"or take attack.resources=offline. Reason given: {reason}"
+        f"or take attack.resources=offline; delete TextAttack's cache (~/.cache/textattack) if it holds what a failed "
+        f"fetch has left. Reason given: {reason}"
     )

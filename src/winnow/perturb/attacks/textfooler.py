@@ -54,5 +54,7 @@ class TextFooler(WordAttack):
     def constraints(self, resources: Resources) -> list[Any]:
         from textattack.constraints.semantics import WordEmbeddingDistance
 
-        near = WordEmbeddingDistance(embedding=resources.synonyms(), min_cos_sim=self.min_word_similarity)
-        return [near, resources.word_classes(), resources.sentences(self.min_similarity)]
+        kept = [resources.word_classes(), resources.sentences(self.min_similarity)]
+        if not self.min_word_similarity:  # TextAttack takes 0 for no limit, and wants one
+            return kept
+        return [WordEmbeddingDistance(embedding=resources.synonyms(), min_cos_sim=self.min_word_similarity), *kept]
