@@ -213,7 +213,7 @@ def _options(words: Sequence[str], *known: str) -> tuple[list[str], dict[str, st
     options: dict[str, str | None] = dict.fromkeys(known)
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
+        if not equals or (key not in known and Path(word).exists()):
             names.append(word)
         elif key in known:
             options[key] = value

@@ -167,11 +167,13 @@ def trial_lines(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     if "best_params" not in found:
         return []
-    settings = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
+    words = [f"{key}={value}" for key, value in found["best_params"].items()]
+    settings = " ".join(words)
     for job in jobs:
         path = Path(job["folder"]) / CARD
         card = read_json(path, "config", "results") if path.is_file() else {"config": {}, "results": {}}
         objective = card["config"].get("objective")
-        if card["results"].get(objective) == found["best_value"]:
+        own = (card.get("hydra") or {}).get("overrides", words)  # other trials may have the same value
+        if card["results"].get(objective) == found["best_value"] and set(words) <= set(own):
             return [f"Best trial: {objective} {found['best_value']:.4f} with {settings} ({job['folder']})"]
     return [f"Best trial: {found['best_value']:.4f} with {settings}"]

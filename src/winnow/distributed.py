@@ -54,6 +54,12 @@ def rank() -> int:
     return number("LOCAL_RANK") or number("NODE_RANK") or 0
 
 
+def group_size() -> int:
+    """How many processes torchrun or srun started together, also before the process group exists."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1") if _started_by_srun() else "1"
+    return int(os.environ.get("WORLD_SIZE", tasks))
+
+
 def _started_by_srun() -> bool:
     """Whether srun started several tasks, of which this is one. The shell of `srun --pty` and `salloc` and a batch
     script have Slurm's other variables too."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,7 +20,7 @@ from winnow.stages.evaluate import evaluate
 from winnow.stages.parts import Parts, build_parts
 from winnow.stages.report import report
 from winnow.stages.score import score, scores_identity
-from winnow.stages.select import select, selected_records, selection_identity
+from winnow.stages.select import score_table, select, selected_records, selection_identity
 from winnow.stages.tune import Loggers, tune
 from winnow.store.files import write_atomically
 from winnow.store.run_folder import STAGES, folder_lock
@@ -53,7 +55,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _lead(cfg: DictConfig, hydra: dict[str, Any], parts: Parts) -> dict[str, Any]:
-    folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True), hydra=hydra or None)
+    kernel = "ipykernel" in sys.modules and not HydraConfig.initialized()  # whose arguments are its own
+    argv = ["winnow", *hydra.get("overrides", [])] if kernel else None
+    folder, card = parts.folder, RunCard(OmegaConf.to_container(cfg, resolve=True), argv, hydra=hydra or None)
     with card.recording(folder), _tracker(cfg, hydra, parts) as tracker:
         suite = parts.suite if "evaluate" in parts.stages else None
         card.data = data_summary(parts.pool, suite)
@@ -104,12 +108,14 @@ def stages_of(p: Parts, loggers: Loggers) -> dict[str, Stage]:
     preparation = (p.pre_experience, p.target)
     earlier = None if "tune" in p.stages else subset
     made = None if {"select", "tune"} & set(p.stages) else subset
+    scored = None if {"score", "select"} & set(p.stages) else lambda: score_table(p.folder, p.pool, scores())
+    asked = None if "evaluate" in p.stages else p.suite
     return {
         "score": lambda record: score(record, *scoring, p.scorer, p.scoring_template, *preparation, scores()),
         "select": lambda record: select(record, *scoring, p.selection, p.scorer, p.template, scores(), selection()),
         "tune": tuned,
         "evaluate": evaluated,
-        "report": lambda record: report(p.folder, p.pool, p.recipe, made),
+        "report": lambda record: report(p.folder, p.pool, p.recipe, scored, made, asked),
     }
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import sys
 import warnings
 
 
 def quiet() -> None:
     """Silence advertisements, device tables and advice that does not apply here. Call before heavy imports."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a locale's letters cannot show must not end a run
+            stream.reconfigure(errors="replace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forking after use only earns a warning
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("LITLOGGER_DISABLED", "1")

@@ -45,7 +45,6 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
         x = random.normal(size=40)
         found = correlation(x, 0.5 * x + np.sqrt(0.75) * random.normal(size=40))
         hits += found["low"] <= truth <= found["high"]
-    print(hits)
     assert 0.90 < hits / 200 < 0.97
 
 

@@ -16,6 +16,7 @@ from winnow.compare.verdicts import verdicts, write_verdicts
 from winnow.console import standing_lines
 from winnow.errors import UserError
 from winnow.evaluation.comparison import compare_items, holm, measurements
+from winnow.tracking.names import pool_name
 
 KEY = "t/score"
 DIFFICULTY = np.random.default_rng(0).normal(0, 1, 40)
@@ -356,6 +357,17 @@ def test_bad_requests_are_one_sentence(sweep, tmp_path):
         verdicts(read_runs(sweep))
     page = write_dashboard(sweep).read_text()
     assert "There are no verdicts" in page and "▲" not in page
+
+
+def test_a_pool_of_the_hub_keeps_its_number(tmp_path):
+    """What looks like an ending is a version."""
+    for version in ("2.5", "3.1"):
+        folder = job(tmp_path / version, "ifd", 0.5)
+        card = json.loads((folder / "run_card.json").read_text())
+        card["data"]["source"] = f"teknium/OpenHermes-{version}"
+        (folder / "run_card.json").write_text(json.dumps(card))
+    assert {run.pool for run in read_runs(tmp_path)} == {"OpenHermes-2.5", "OpenHermes-3.1"}
+    assert pool_name("my/pool.JSONL.gz") == "pool"
 
 
 def test_the_dashboard_colours_no_tie(sweep):

@@ -82,6 +82,7 @@ def test_five_stages_and_their_files(run):
     (moved.parents[1] / "store").rename(moved.parent / "gone")
     compare([str(moved), "--against", "base"])
     told = json.loads((moved / "verdicts.json").read_text())
+    assert [one["metric"] for one in told["comparisons"]] == compared["headline"] != []
     for one in told["comparisons"]:  # one seed: the same test as the run's own
         (row,), own = one["standings"], compared["comparison"][one["metric"]]
         assert [row[key] for key in ("low", "high", "verdict")] == [own[key] for key in ("low", "high", "verdict")]
@@ -125,10 +126,15 @@ def test_methods_share_passes(run, tmp_path):
     assert len(list((tmp_path / "store" / "passes").iterdir())) == 2
 
 
-@pytest.mark.parametrize("method", ["ifd", "superfilter", "perplexity", "length", "random", "full"])
-def test_every_method_scores_and_selects(run, method):
-    """A twentieth of 40 records is 2 by every method; `full` takes all that is valid."""
-    results, _ = run("stages=[score,select]", f"method={method}")
+@pytest.mark.parametrize("method", ["ifd", "superfilter", "perplexity", "length", "random", "full", "column"])
+def test_every_method_scores_and_selects(run, method, tmp_path):
+    """A twentieth of 40 records is 2 by every method; `full` takes all that is valid. The file of `column` has a score
+    for every row."""
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps({"row": row, "mine": -row}) + "\n" for row in range(40)))
+    column = [f"method.path={tmp_path / 's.jsonl'}", "method.column=mine", "method.by=row"]
+    results, folder = run("stages=[score,select]", f"method={method}", *(column if method == "column" else []))
+    if method == "column":  # the highest are those of the first rows
+        assert pq.read_table(folder / "scores.parquet")["score"].to_pylist()[:2] == [0, -1]
     expected = results["valid"] if method == "full" else 2
     assert results["selected"] == expected > 0
 
@@ -197,6 +203,19 @@ def test_a_selection_of_other_settings_is_not_tuned_on(run):
         told = rf"selection.json was made with other.*{told}.*stages=\[{stages}\] .*, or set them back{end}"
         with pytest.raises(UserError, match=told):
             run("stages=[tune,evaluate]", change)
+
+
+def test_a_report_names_what_made_its_files(run):
+    """Scores of another method, and an evaluation of other items, are not told under the request's names."""
+    _, folder = run("stages=[score,select,tune,evaluate,report]")
+    card = (folder / "run_card.json").read_bytes()
+    with pytest.raises(UserError, match=r"results.json is of another evaluation \(limit: 4 there, 3 here\)"):
+        run("stages=[report]", "evaluation.limit=3")
+    assert (folder / "run_card.json").read_bytes() == card
+    run("stages=[report]")
+    run("stages=[score]", "method=length", folder="scored")
+    with pytest.raises(UserError, match="scores.parquet holds scores of method=length"):
+        run("stages=[report]", folder="scored")
 
 
 def test_a_model_of_other_settings_is_neither_evaluated_nor_reported(run, tmp_path):

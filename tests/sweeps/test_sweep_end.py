@@ -102,6 +102,17 @@ def test_several_experiments_or_scales_are_refused(call, words, tmp_path):
     assert "give one command for each" in seen.told and "run_all.py" in seen.told and "\n" not in seen.told
 
 
+def test_a_folder_of_one_run_and_a_search_of_a_group_are_refused(call, monkeypatch):
+    """Before any job: each process of a group would choose settings of its own for one model."""
+    seen = call("-m", "method=random,ifd", "paths.run=x")
+    assert not seen.jobs and "the jobs of a sweep lie below hydra.sweep.dir=FOLDER" in seen.told
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "seed=range(0,3)"]
+    seen = call("-m", *search)
+    assert not seen.jobs and "A search in a group of 2 processes" in seen.told
+
+
 def test_jobs_and_changes_are_announced_and_the_end_is_told(call, capsys, monkeypatch):
     """Two methods: each job by what it alone has, and its number. At scale=smoke each change is printed once; `ifd` and
     `random` have the same ones. A third line ends the sweep. Of several processes the first one says it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 
 import pytest
 from composed import build, config
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 
 from winnow.errors import UserError
 from winnow.tracking.loggers import LoggerTracker
@@ -63,6 +64,20 @@ def test_mlflow_reads_back(tmp_path):
         and run.info.status == "FINISHED"
     )
     assert run.data.tags["group"] == "g" and run.data.params["seed"] == "1"
+
+
+def test_mlflow_gets_names_that_it_takes(tmp_path):
+    """Hydra's choices are `choices/data@target` and the like; MLflow refuses the sign."""
+
+    class Recording(MLFlowLogger):
+        def __init__(self):
+            self.given = {}
+
+        def log_hyperparams(self, values):
+            self.given |= values
+
+    LoggerTracker(logger := Recording(), tmp_path, False).update_config({"choices/data@target": "None", "a,b": 1})
+    assert all(re.fullmatch(r"[/\w.\- :]+", key) for key in logger.given) and len(logger.given) == 2
 
 
 def test_trackio_reads_back_and_asks_nobody(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from winnow.pages.files import read_json, run_cards, sound
 from winnow.reproduce.collect import Run, facts, hydra_of, whole
 from winnow.reproduce.settings import differences, shorten
 from winnow.sweeps.summary import FAILURE
-from winnow.tracking.names import AROUND, CONTROLS, control, identity, share
+from winnow.tracking.names import AROUND, CONTROLS, control, identity, pool_name, share
 
 STAGES = ("score", "select", "tune", "evaluate")
 ROBUST = ("adversary", "noising")  # groups that the identity of a run leaves out where it has none
@@ -85,7 +85,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
     selection = read_json(folder / "selection.json") or {"decisions": []}
     subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
     told = hydra_of(folder, card) or {"choices": {}, "overrides": ()}
-    pool, backbone = Path(str(card["data"].get("source", ""))).stem, Path(str(config["backbone"]["name"])).name
+    pool, backbone = pool_name(str(card["data"].get("source", ""))), Path(str(config["backbone"]["name"])).name
     run = ComparedRun(
         **facts(folder, card),
         name=folder.relative_to(root).as_posix() if folder != root else folder.name,

@@ -30,6 +30,7 @@ have one run, the seeds are unknown, and the test compares these two models only
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+import networkx
 import numpy as np
 from scipy.stats import binomtest
 from scipy.stats import t as student
@@ -256,13 +258,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, str]:
-    """Compact letter display (Piepho 2004, insert and absorb): two names share a letter if and only if they
-    do not differ significantly. names: best first; `a` is the letter of the best."""
-    groups = [frozenset(names)]
-    for pair in sorted(different, key=sorted):
-        split = [group - {one} for group in groups if pair <= group for one in sorted(pair)]
-        groups = [group for group in groups if not pair <= group] + split
-        groups = [one for one in dict.fromkeys(groups) if not any(one < other for other in groups)]
+    """Compact letter display (Piepho 2004): two names share a letter if and only if they do not differ significantly,
+    so that a letter is a largest group without a difference. names: best first; `a` is the letter of the best."""
+    alike = networkx.Graph()
+    alike.add_nodes_from(names)
+    alike.add_edges_from(pair for pair in itertools.combinations(names, 2) if frozenset(pair) not in different)
+    groups = list(networkx.find_cliques(alike))
     groups.sort(key=lambda group: sorted(map(names.index, group)))
     marks = [*ascii_lowercase, *(f"({number})" for number in range(27, len(groups) + 1))]
     return {name: "".join(mark for mark, group in zip(marks, groups, strict=False) if name in group) for name in names}

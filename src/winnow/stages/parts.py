@@ -18,6 +18,7 @@ from winnow.errors import UserError
 from winnow.evaluation.suite import Suite
 from winnow.perturb.distortion import OpenAIDistortion
 from winnow.perturb.noising import Noising
+from winnow.scoring.methods.column import Column
 from winnow.scoring.protocols import Method, Pass, Preparation, check_kind, check_method, check_pass
 from winnow.scoring.runner import PassRunner
 from winnow.selection.budget import Budget
@@ -122,6 +123,8 @@ def build_parts(cfg: DictConfig) -> Parts:
     evaluated = runner if "evaluate" in stages and suite.tasks else None
     _check_memory(passes, scorer, recipe if "tune" in stages else None, evaluated, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
+    if isinstance(method, Column) and cfg.data.get("turns") == "every":
+        method.check_every_answer(pool.records)
     target = instantiate(cfg.target) if method.target_passes else None
     parts = (stages, folder, pool, target, template, scoring_template, method, pre_experience, selection, suite)
     return Parts(*parts, runner, scorer, recipe)

@@ -42,7 +42,7 @@ def select(
 ) -> dict[str, Any]:
     """Write `selection.json`, the subset in the schema it came in, its diversity, and how well planted defects were
     found. scores, identity: the identities of the scores that are wanted and of the selection."""
-    table = _score_table(folder, pool, scores) if is_leader() else None  # before passes that may take long
+    table = score_table(folder, pool, scores) if is_leader() else None  # before passes that may take long
     vectors, lengths, compared = _columns(record, pool, selection, runner, template)
     if table is None:
         return {}
@@ -117,7 +117,7 @@ def _scorer(changes: Differences) -> str:
     return ", or name the backbone that scored with backbone@scorer=..." if own else ""
 
 
-def _score_table(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> pa.Table:
+def score_table(folder: Path, pool: Pool, identity: Mapping[str, Any]) -> pa.Table:
     """The scores in the run folder. Raises UserError if they are not those that are asked for."""
     path = earlier_output(folder, "scores.parquet", "score")
     table = Scores.read(path)

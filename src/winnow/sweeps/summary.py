@@ -287,12 +287,23 @@ def _number_of_jobs(config: DictConfig) -> int | None:
 
 
 def _check_sweep(config: DictConfig) -> None:
-    """Raises UserError for several experiments or scales, because folder and table belong to one."""
+    """Raises UserError for several experiments or scales, because folder and table belong to one; for a folder of one
+    run; for a search by several processes."""
     params = config.hydra.sweeper.get("params") or {}
+    if "n_trials" in config.hydra.sweeper:
+        from winnow.distributed import group_size  # loads torch, which takes seconds
+
+        if group_size() > 1:
+            raise UserError(
+                f"A search in a group of {group_size()} processes: each would choose other settings for its part of a "
+                f"model. Start it without torchrun or srun, and give each trial its devices with trainer.devices=N."
+            )
     words = [f"{key}={params[key]}" for key in ("experiment", "scale") if key in params]
     overrides = {}
     for one in OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task]):
         overrides[one.get_key_element().lstrip("+~")] = one
+    if "paths.run" in overrides:
+        raise UserError("paths.run is the folder of one run; the jobs of a sweep lie below hydra.sweep.dir=FOLDER.")
     for key in ("experiment", "scale"):
         if "experiment" in overrides and key in overrides and overrides[key].is_sweep_override():
             raise UserError(

@@ -13,7 +13,7 @@ from winnow.config import nothing
 from winnow.data.records import Pool
 from winnow.scoring.scores import Scores
 from winnow.store.files import read_json
-from winnow.tracking.names import control, identity, share
+from winnow.tracking.names import control, identity, pool_name, share
 from winnow.tracking.run_card import RunCard, StageRecord
 from winnow.tracking.wandb_run import Tracker
 
@@ -46,7 +46,7 @@ def naming(
     group = own.get("group")
     if group is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         group = Path(HydraConfig.get().sweep.dir).name
-    words = [method, Path(backbone).name, Path(pool).stem, *(f"{key}={value}" for key, value in values.items())]
+    words = [method, Path(backbone).name, pool_name(pool), *(f"{key}={value}" for key, value in values.items())]
     tags = [*own.get("tags", []), *words]
     return {
         "name": own.get("name") or row.get("job") or " ".join([job_type, *share(config).values()]),

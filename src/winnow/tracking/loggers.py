@@ -92,12 +92,15 @@ class LoggerTracker(Tracker):
         self._log(values)
 
     def update_config(self, values: Mapping[str, Any]) -> None:
-        self.logger.log_hyperparams(masked(values))
+        self.logger.log_hyperparams({self._name(key): value for key, value in masked(values).items()})
+
+    def _name(self, key: str) -> str:
+        """MLflow takes no comma in a name (`exact_match,strict-match`), and no @ (`pass@1`, `choices/data@target`)."""
+        return key.replace(",", " ").replace("@", " at ") if isinstance(self.logger, MLFlowLogger) else key
 
     def _log(self, values: Mapping[str, Any]) -> None:
         numbers = {
-            # MLflow takes no comma in a name (`exact_match,strict-match`), and leaves out the sign of `pass@1`.
-            key.replace(",", " ").replace("@", " at ") if isinstance(self.logger, MLFlowLogger) else key: float(value)
+            self._name(key): float(value)
             for key, value in values.items()
             if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         }
@@ -139,7 +142,8 @@ def track(
         else:
             words = {key: str(value) for key, value in about.items() if value}
             logger = MLFlowLogger(experiment_name=project, run_name=name, tracking_uri=uri, tags=words)
-        logger.log_hyperparams(masked(config if config is not None else {}) | about)
+        tracker = LoggerTracker(logger, folder, csv)
+        tracker.update_config({**(config if config is not None else {}), **about})
     except ModuleNotFoundError as error:
         raise UserError(
             f"tracking={to} needs the package {to} (`pip install {PACKAGES[to]}`), or use tracking=csv."
@@ -150,4 +154,4 @@ def track(
         reason = " ".join(str(error).split())[:300]
         place = uri or folder
         raise UserError(f"tracking={to}: {place} cannot be used ({reason}); give another tracking.uri.") from error
-    return LoggerTracker(logger, folder, csv)
+    return tracker

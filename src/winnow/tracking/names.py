@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 # Column `metric` of paper.csv -> key of results.json. `average` has another key in each table (`table.average`), and
@@ -110,3 +112,8 @@ def text(value: object) -> str:
     except (TypeError, ValueError):
         return str(value)
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:g}"
+
+
+def pool_name(source: str) -> str:
+    """The last part of a pool's source, without the ending of a data file."""
+    return re.sub(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.gz)?$", "", Path(source).name, flags=re.IGNORECASE)
