@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -36,6 +37,11 @@ def sent(monkeypatch):
     calls = []
 
     class Hub:
+        public = ()
+
+        def repo_info(self, name, repo_type):
+            return SimpleNamespace(private=repo_type not in self.public)
+
         def create_repo(self, name, **given):
             calls.append(("create", name, given["repo_type"], given["private"]))
 
@@ -120,10 +126,37 @@ def test_a_model_goes_with_its_card_and_results(run, sent):
     assert (store / "README.md").read_text().endswith("# tiny, tuned\n")
     assert sent[:4] == [
         ("create", "me/subset", "dataset", True),
-        ("upload", "me/subset", "dataset", str(run / "publish" / "dataset")),
         ("create", "me/subset", "model", True),
+        ("upload", "me/subset", "dataset", str(run / "publish" / "dataset")),
         ("upload", "me/subset", "model", str(folder)),
     ]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "model"])
+def test_nothing_is_sent_to_a_repository_that_is_public(run, sent, monkeypatch, kind):
+    """`create_repo` leaves a public repository public: of the two, either one keeps both folders here."""
+    store = run.parent / "store" / "models" / "x" / "model"
+    store.mkdir(parents=True)
+    (store / "README.md").write_text("---\nlibrary_name: peft\n---\n\n# tiny, tuned\n")
+    (run / "model").symlink_to(store, target_is_directory=True)
+    monkeypatch.setattr("huggingface_hub.HfApi.public", (kind,))
+    with pytest.raises(UserError, match=f"The {kind} me/subset is public on the hub, .* nothing was sent"):
+        commands.publish([str(run), "--push", "me/subset"])
+    assert not [call for call in sent if call[0] == "upload"]
+
+
+def test_repeats_have_their_own_ranks_and_an_optional_column_may_be_in_none(tmp_path, tiny_folder):
+    """Three rows, the second a repeat of the first: with data.duplicates=keep two of them are taken, ranks 1 and 2. The
+    system text is in the third row alone, so that the subset has no such column."""
+    rows = [{"q": "Add 1 and 1.", "a": "The sum is two."}] * 2 + [{"q": "Name a bird.", "a": "No.", "s": "Be brief."}]
+    (tmp_path / "pool.json").write_text(json.dumps(rows))
+    over = ["method=length", "selection.count=2", "tracking=none", "data=file", f"data.path={tmp_path}/pool.json"]
+    over += ["data.duplicates=keep", "data.columns={instruction: q, output: a, system: s}"]
+    places = [f"paths.run={tmp_path}/run", f"paths.store={tmp_path}/store", f"backbone.name={tiny_folder}"]
+    pipeline.run(config("stages=[score,select,report]", *over, *places))
+    commands.publish([str(tmp_path / "run")])
+    table = pq.read_table(tmp_path / "run" / "publish" / "dataset" / "data" / "train.parquet")
+    assert sorted(table["rank"].to_pylist()) == [1, 2] and len(set(table["id"].to_pylist())) == 1
 
 
 def test_a_model_that_the_store_freed_is_told_and_is_not_left_out_of_what_is_sent(run, sent, capsys):

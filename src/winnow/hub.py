@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from winnow.config import build
+from winnow.data.formats import file_format, read_table
 from winnow.data.records import Record
-from winnow.data.schemas import SCHEMAS
+from winnow.data.schemas import NO_COLUMNS, SCHEMAS
 from winnow.errors import UserError, login
 from winnow.pages.model_card import public_name, result_parts, tuned_model_card
 from winnow.store.files import read_json, replacing, write_json, write_lines
@@ -65,7 +66,8 @@ def publish(run: Path, push: str | None) -> list[Path]:
     """Write the folders of a run: of its subset, and of its tuned model, if it has one.
 
     push: `owner/name` on the hub, to which they are sent as a private data set and a private model. Raises UserError
-    for a run without a subset, for what the hub refuses, and before anything is sent for a model that was freed.
+    for a run without a subset, for what the hub refuses, and before anything is sent for a model that was freed or a
+    repository that is public.
     """
     card = read_json(present(run, "run_card.json", "report"), "command", "config", "data", "stages")
     model = run / "model"
@@ -81,8 +83,7 @@ def publish(run: Path, push: str | None) -> list[Path]:
     if model.exists():
         folders["model"] = _model(run)
     if push is not None:
-        for kind, folder in folders.items():
-            _push(folder, push, kind)
+        _push(folders, push)
     return list(folders.values())
 
 
@@ -95,16 +96,16 @@ def messages(record: Record) -> list[dict[str, str]]:
 
 def _dataset(run: Path, card: Mapping[str, Any]) -> Path:
     manifest = read_json(earlier_output(run, "selection.json", "select"), "decisions", "method", "n_records", "n_valid")
-    decisions = {one["id"]: one for one in manifest["decisions"] if one["selected"]}
+    decisions = [one for one in manifest["decisions"] if one["selected"]]  # in the order of the subset
     records = _subset(run, card)
-    if {record.id for record in records} != set(decisions):
+    if [record.id for record in records] != [one["id"] for one in decisions]:
         raise UserError(f"{run}: its subset does not hold the records that selection.json takes; run the stage select.")
     chats = [messages(record) for record in records]
     table = pa.table(
         {
             "id": [record.id for record in records],
-            "score": [decisions[record.id]["score"] for record in records],
-            "rank": [decisions[record.id]["rank"] for record in records],
+            "score": [one["score"] for one in decisions],
+            "rank": [one["rank"] for one in decisions],
             "instruction": [record.instruction for record in records],
             "input": [record.input for record in records],
             "output": [record.output for record in records],
@@ -128,6 +129,10 @@ def _subset(run: Path, card: Mapping[str, Any]) -> list[Record]:
     if not files:
         raise UserError(f"{run} holds no subset; run the stage select in this folder first.")
     schema, columns = card["data"]["schema"], card["config"]["data"].get("columns")
+    if columns is not None:  # an optional column may be in no selected record
+        rows = read_table(files[0], file_format(files[0])).rows
+        found = {key for row in rows if isinstance(row.value, Mapping) for key in row.value}
+        columns = {field: name for field, name in columns.items() if field in NO_COLUMNS or name in found}
     pool = build(
         "data/file",  # with turns=last: rows of data.turns=every were cut when they were written
         source=card["data"]["source"],
@@ -182,15 +187,26 @@ def _model(run: Path) -> Path:
     return folder
 
 
-def _push(folder: Path, name: str, kind: str) -> None:
+def _push(folders: Mapping[str, Path], name: str) -> None:
+    """Every repository is there and private before anything is sent."""
     from huggingface_hub import HfApi
 
     hub = HfApi()
-    try:
-        hub.create_repo(name, repo_type=kind, private=True, exist_ok=True)
-        hub.upload_folder(folder_path=str(folder), repo_id=name, repo_type=kind)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise UserError(
-            f"The hub did not take {folder} as {name} ({reason}); {login(error)}check the name and the network."
-        ) from error
+    for send in (False, True):
+        for kind, folder in folders.items():
+            try:
+                if send:
+                    hub.upload_folder(folder_path=str(folder), repo_id=name, repo_type=kind)
+                    continue
+                hub.create_repo(name, repo_type=kind, private=True, exist_ok=True)
+                private = hub.repo_info(name, repo_type=kind).private
+            except (OSError, ValueError) as error:
+                reason = " ".join(str(error).split())[:300].rstrip(".")
+                raise UserError(
+                    f"The hub did not take {folder} as {name} ({reason}); {login(error)}check the name and the network."
+                ) from error
+            if not private:
+                raise UserError(
+                    f"The {kind} {name} is public on the hub, and a private one was expected, because the texts are "
+                    f"the pool's: nothing was sent; make it private or give another name."
+                )

@@ -352,6 +352,24 @@ def test_every_answer_of_a_parquet_table_keeps_its_types(tmp_path):
     assert texts(read(source=path)) == EVERY[:1]
 
 
+def test_parquet_columns_of_json_are_decoded_and_encoded_again(tmp_path):
+    """The four turns with contents of arrow.json, as datasets writes mixed types; a third row holds `{`, which is no
+    JSON. The first question has a line break, not the characters that JSON writes for it."""
+    stored = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    schema = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.json_())])))])
+    said = [{"role": role, "content": json.dumps(text)} for role, text in [("user", "Hi\nthere"), *FOUR[1:]]]
+    broken = [{"role": "user", "content": "{"}]
+    table = pa.table({"messages": pa.array([said, said[:2], broken], stored)}).cast(schema)
+    pq.write_table(table, tmp_path / "pool.parquet")
+    pool = read(source=tmp_path / "pool.parquet")
+    assert (pool.records[0].turns[0], pool.records[1].instruction) == (("user", "Hi\nthere"), "Hi\nthere")
+    assert "wrong JSON in a column of JSON (messages)" in reasons(pool)[0]
+    pool = read(source=tmp_path / "pool.parquet", turns="every")
+    path = write_subset(pool, [0, 1], tmp_path / "out")
+    assert pq.ParquetFile(path).schema_arrow.equals(pq.ParquetFile(tmp_path / "pool.parquet").schema_arrow)
+    assert texts(read(source=path)) == texts(pool)[:2]
+
+
 def test_an_answer_that_answers_nothing_is_context_alone(tmp_path):
     """A greeting before the first question is no record of its own, and stands before the answer."""
     turns = [{"from": "gpt", "value": "Welcome"}, *FROM]

@@ -45,6 +45,15 @@ def test_each_schema_is_recognised_and_read(name):
     assert read_fields(SCHEMAS[name], row) == fields
 
 
+def test_a_backslash_with_n_is_a_line_break_in_flans_own_rows_alone():
+    """FLAN's rows have the column `source`. Elsewhere `\\n` begins LaTeX's `\\neq`: x not equal 3 stays as it is."""
+    row = {"instruction": r"$x \neq 3$", "rationale": r"a\nb", "answer": "4"}
+    assert read_fields(SCHEMAS["flan_cot"], row)[:3] == (r"$x \neq 3$", "", "a\\nb\nThe answer is 4")
+    assert read_fields(SCHEMAS["flan_cot"], row | {"source": "aqua"}).output == "a\nb\nThe answer is 4"
+    other = {"source": row["instruction"], "rationale": row["rationale"], "target": "4"}
+    assert read_fields(SCHEMAS["cot_collection"], other)[:3] == (r"$x \neq 3$", "", "a\\nb\nThe answer is 4")
+
+
 def test_the_last_assistant_turn_is_the_answer():
     """Turns u1 a1 u2 a2 u3: a2 is the last answer, u2 asks for it, u1 and a1 are context, u3 is dropped."""
     expected = Fields("u2", "", "a2", (("user", "u1"), ("assistant", "a1")))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from composed import build
+from composed import build, config
 from tiny_passes import columns, record
 from vector_pool import table as score_table
 
@@ -22,6 +22,7 @@ from winnow.scoring.passes.embedding import SentenceEmbedding
 from winnow.scoring.passes.likelihood import LikelihoodEntropy
 from winnow.scoring.passes.noised_likelihood import NoisedLikelihood
 from winnow.scoring.passes.rating import Rating
+from winnow.stages.parts import build_parts
 from winnow.store.describe import describe
 
 RECORDS = [record("do", "", text, row) for row, text in enumerate(["one", "two", "three"])]
@@ -208,6 +209,32 @@ def test_column_by_order_of_the_pool_and_its_bounds(written):
     assert column(column="ifd.b.a").score({}, own).score[1] == 4
     (rule,) = column(max=1.0).filters
     assert rule.keeps(pa.table({"score": [1.0, 1.1]})).tolist() == [True, False] and not column().filters
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["method.by=row"], "method.by=row finds conversations, .* method.by=id"),
+        (["method.by=order"], "method.by=order finds conversations, .* method.by=id"),
+        (["method.path=null"], r"method.column=n holds a list for a whole conversation \(row 0\)"),
+    ],
+)
+def test_column_of_conversations_is_refused_where_every_answer_is_a_record(tmp_path, tiny_folder, given, told):
+    """Row 0 has two answers, so that record 1 is of row 0, whose number would go to it from row 1. With the ids, or one
+    record a row, the parts are built."""
+    rows = [{"conversations": ["a", "b", "c", "d"], "n": [1, 2]}, {"conversations": ["e", "f"], "n": [3]}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(one | {"row": i}) for i, one in enumerate(rows)))
+    over = ["data=file", f"data.path={tmp_path}/a.jsonl", "method=column", "method.column=n", "stages=[score]"]
+    over += [
+        f"method.path={tmp_path}/a.jsonl",
+        "trainer=cpu",
+        f"backbone.name={tiny_folder}",
+        f"paths.run={tmp_path}/r",
+    ]
+    with pytest.raises(UserError, match=told):
+        build_parts(config(*over, "data.turns=every", *given))
+    assert len(build_parts(config(*over, *given)).pool.records) == 2
+    assert len(build_parts(config(*over, "data.turns=every", "method.by=id")).pool.records) == 3
 
 
 def test_column_is_identified_by_the_files_content(written):

@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
@@ -287,26 +287,51 @@ def _parquet(path: Path) -> Table:
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{path} is no readable Parquet file: {reason}.") from None
-    return Table(_parquet_rows(table), table)
+    return Table(parquet_rows(table), table)
 
 
-def _parquet_rows(table: Any) -> Iterator[SourceRow]:
-    number = 0
+def parquet_rows(table: Any) -> Iterator[SourceRow]:
+    """The rows of an Arrow table, with texts of arrow.json decoded."""
+    number, of_json = 0, json_columns(table.schema)
     for batch in table.to_batches(max_chunksize=1000):
         try:
-            values = [(value, None) for value in batch.to_pylist()]
-        except UnicodeDecodeError:
-            values = [_parquet_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
+            values = [(_decoded(value, of_json), None) for value in batch.to_pylist()]
+        except ValueError:
+            values = [_parquet_row(batch.slice(i, 1), of_json) for i in range(batch.num_rows)]
         for value, problem in values:
             yield SourceRow(number, None, value, problem)
             number += 1
 
 
-def _parquet_row(row: Any) -> tuple[Any, str | None]:
+def _parquet_row(row: Any, of_json: Mapping[str, Any]) -> tuple[Any, str | None]:
+    value = None
     try:
-        return row.to_pylist()[0], None
+        value = row.to_pylist()[0]
+        return _decoded(value, of_json), None
     except UnicodeDecodeError as error:
         return None, f"not UTF-8: byte 0x{error.object[error.start]:02x} in a text column"
+    except ValueError as error:
+        return value, f"wrong JSON in a column of JSON ({', '.join(of_json)}): {error}"
+
+
+def json_columns(schema: Any) -> dict[str, Any]:
+    """The types of the columns that are, or hold, texts of Arrow's type arrow.json."""
+    return {field.name: field.type for field in schema if "extension<arrow.json>" in str(field.type)}
+
+
+def _decoded(row: dict[str, Any], of_json: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, **{name: through_json(row[name], type, json.loads) for name, type in of_json.items()}}
+
+
+def through_json(value: Any, type: Any, change: Callable[[Any], Any]) -> Any:
+    """A value of an Arrow type, with each part that is of arrow.json changed."""
+    if value is None or "extension<arrow.json>" not in str(type):
+        return value
+    if str(type) == "extension<arrow.json>":
+        return change(value)
+    if isinstance(value, dict):
+        return {name: through_json(part, type.field(name).type, change) for name, part in value.items()}
+    return [through_json(part, type.value_type, change) for part in value]
 
 
 # Order matters: the first ending that fits is taken.

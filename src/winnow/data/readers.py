@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from winnow import draws
-from winnow.data.formats import FORMATS, SourceRow, Table, file_format, read_table
+from winnow.data.formats import FORMATS, SourceRow, Table, file_format, parquet_rows, read_table
 from winnow.data.overlap import REASON, excluded, near_copies
 from winnow.data.records import Pool, Quarantined, Record, record_id
 from winnow.data.schemas import (
+    NEEDED_COLUMNS,
     NO_COLUMNS,
     SCHEMAS,
     BadRow,
@@ -41,6 +42,7 @@ def read_pool(
     path: str | Path | None,
     schema: str,
     split: str,
+    config: str | None,
     limit: int | None,
     on_error: str,
     columns: Mapping[str, str] | None,
@@ -57,7 +59,8 @@ def read_pool(
     source: a file, `owner/name` on the Hugging Face hub, or `embedded`, the pool that comes with the package.
     path: a file that is read in place of the source, which then only names the pool.
     schema: a key of `SCHEMAS`, or auto: recognised from the first rows. split: of a hub data set (files have
-    none). limit: at most so many records, the first good ones; rows after the last of them are not looked at.
+    none). config: its configuration, where it has several. limit: at most so many records, the first good ones; rows
+    after the last of them are not looked at.
     on_error: what becomes of a row that is no record: quarantine (kept in `Pool.quarantined`) or fail.
     columns: in place of a schema, see `column_schema`. turns: of a conversation the last assistant turn makes a
     record, or every one that follows a user turn, each with the turns before it. duplicates: records with the same
@@ -77,7 +80,7 @@ def read_pool(
     check_choice("data.near_duplicates", near_duplicates, NEAR_DUPLICATES)
     if not 0 < near_threshold <= 1:
         raise UserError(f"data.near_threshold={near_threshold} is out of range: give a number above 0, at most 1.")
-    name, format, table = _open_source(str(source or ""), path, split)
+    name, format, table = _open_source(str(source or ""), path, split, config)
     place = str(path) if path is not None else name
     rows = iter(table.rows)
     if columns is not None:
@@ -96,6 +99,10 @@ def read_pool(
         return Record(record_id(*fields), number, *fields, name, value)
 
     records, quarantined = read_records(rows, read, place, limit, on_error)
+    if columns is not None:
+        optional = {field: columns[field] for field in columns if field not in (*NEEDED_COLUMNS, *NO_COLUMNS)}
+        seen = (one.raw for one in itertools.chain(records, quarantined))
+        _check_columns(optional, itertools.chain(seen, (row.value for row in rows)), place)
     unread = tuple(dict.fromkeys(key for one in records for key in chosen.unread(uncut.get(one.row, one.raw))))
     if exclude is not None:
         shared = excluded(records, exclude)
@@ -167,12 +174,12 @@ def check_duplicates(records: list[Record], place: str, duplicates: str) -> None
         first[record.id] = record.row
 
 
-def _open_source(source: str, path: str | Path | None, split: str) -> tuple[str, str, Table]:
+def _open_source(source: str, path: str | Path | None, split: str, config: str | None) -> tuple[str, str, Table]:
     """The pool's name, its format and its rows."""
     if path is None and source == "embedded":
         return source, "jsonl", read_table(EMBEDDED, "jsonl")
     if path is None and _is_hub_name(source):
-        return source, "hub", Table(_hub_rows(source, split))
+        return source, "hub", Table(_hub_rows(source, split, config))
     file = Path(path if path is not None else source).expanduser()
     if not file.exists():
         null = " (no value is written null)" if str(file) == "None" else ""
@@ -189,24 +196,51 @@ def _is_hub_name(source: str) -> bool:
     return bool(_HUB_NAME.fullmatch(source)) and not known_ending and not Path(source).exists()
 
 
-def _hub_rows(name: str, split: str) -> Iterator[SourceRow]:
-    for number, row in enumerate(load_from_hub(name, split)):
-        yield SourceRow(number, None, row)
+def _hub_rows(name: str, split: str, config: str | None) -> Iterator[SourceRow]:
+    """Pictures, sound and films, which no record reads, are neither decoded nor kept: their bytes are null."""
+    from datasets.features.features import require_decoding
+
+    loaded: Any = load_from_hub(name, split, config)
+    encoded = [column for column, feature in loaded.features.items() if require_decoding(feature)]
+    if not encoded:
+        for number, row in enumerate(loaded):
+            yield SourceRow(number, None, row)
+        return
+    tables = loaded.with_format("arrow").iter(batch_size=100)
+    rows = (row for table in tables for row in parquet_rows(table))
+    for number, (_, line, value, problem) in enumerate(rows):
+        plain = value and {**value, **{column: _without_bytes(value[column]) for column in encoded}}
+        yield SourceRow(number, line, plain, problem)
 
 
-def load_from_hub(name: str, split: str) -> Iterable[Mapping[str, Any]]:
+def _without_bytes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_bytes(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_bytes(part) for part in value]
+    return None if isinstance(value, bytes) else value
+
+
+def load_from_hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[str, Any]]:
     import datasets  # not at the top: it takes seconds to import, and files do not need it
 
+    chosen = {} if config is None else {"name": config}
     try:
         try:
-            return datasets.load_dataset(name, split=split)
+            return datasets.load_dataset(name, split=split, **chosen)
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error):
                 raise
-        # Some older data sets are a loading script, which is code; the hub keeps a Parquet copy of those.
-        return datasets.load_dataset(name, split=split, revision="refs/convert/parquet")
+        # Some older data sets are a loading script, which is code; the hub keeps a Parquet copy of those, a folder for
+        # each configuration.
+        folder = {} if config is None else {"data_dir": config}
+        return datasets.load_dataset(name, split=split, revision="refs/convert/parquet", **folder)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if "Config name is missing" in lines[0]:
+            raise UserError(
+                f"{name}: {' '.join(lines[:2])}, with data.config=NAME (NLU data sets: data.path)."
+            ) from None
         raise UserError(
             f"{name} (split {split}) is no local file and could not be had from the Hugging Face hub "
             f"({lines[0].rstrip('.')}): check the name, the split, the network and, for a gated data set, "
@@ -242,13 +276,24 @@ def _by_columns(
 ) -> tuple[Schema, Iterator[SourceRow]]:
     schema = column_schema(columns)
     objects, rows = _first_objects(rows, schema.matches)
-    found = {str(key): None for _, row in objects for key in row}
+    if objects:
+        needed = {field: columns[field] for field in columns if field in NEEDED_COLUMNS}
+        _check_columns(needed, (row for _, row in objects), place)
+    return schema, rows
+
+
+def _check_columns(columns: Mapping[str, str], rows: Iterable[Any], place: str) -> None:
+    """Raises UserError for a column that is in none of the rows; they are read until each column was seen."""
+    found: dict[str, None] = {}
+    for row in rows:
+        found.update(dict.fromkeys(map(str, row)) if isinstance(row, Mapping) else ())
+        if found.keys() >= set(columns.values()):
+            return
     for field, column in columns.items():
-        if objects and field not in NO_COLUMNS and column not in found:
+        if column not in found:
             raise UserError(
                 f"{place}: data.columns maps {field} to `{column}`, but the columns are {', '.join(found) or 'none'}."
             )
-    return schema, rows
 
 
 def _divided(rows: Iterator[SourceRow], schema: Schema, uncut: dict[int, Row]) -> Iterator[SourceRow]:

@@ -2,8 +2,8 @@
 
 Chats (lima, sharegpt, messages): the last assistant turn is the answer, the user turn right before it is the
 instruction, everything earlier is context. Turns after the last assistant turn have no answer and are not read.
-Texts are never stripped or changed, with one exception: `flan_cot` (see there). An optional column that is null,
-as in tables merged from sources with and without it, is absent.
+Texts are never stripped or changed, with one exception: rows of `flan_cot` from FLAN's TSV files (see `_reasoned`). An
+optional column that is null, as in tables merged from sources with and without it, is absent.
 """
 
 from __future__ import annotations
@@ -146,16 +146,19 @@ def _flat(
     return Schema(_has(instruction, output), read, shape, parts, lambda row: _others(row, known))
 
 
-def _reasoned(question: str, rationale: str, answer: str) -> Schema:
+def _reasoned(question: str, rationale: str, answer: str, from_tsv: str | None = None) -> Schema:
     """Chain-of-thought rows: output = rationale, line break, `The answer is ` and the answer.
 
-    FLAN's TSV files write a line break as the two characters `\\n`; its own loader (flan/v2/preprocessors.py,
-    simple_cot_tsv) turns them into line breaks in question and rationale, and so do we. The output's wording
-    is that of FLAN's templates `{cot}\\nThe answer is {answer}`.
+    from_tsv: the column that marks rows of FLAN's TSV files, which write a line break as the two characters `\\n`;
+    FLAN's own loader (flan/v2/preprocessors.py, simple_cot_tsv) turns them into line breaks in question and rationale,
+    and so do we. In other rows they may be LaTeX (`\\neq`) or code, and stay. The output's wording is that of FLAN's
+    templates `{cot}\\nThe answer is {answer}`.
     """
 
     def read(row: Row) -> Fields:
-        asked, why = (_text(row, key).replace("\\n", "\n") for key in (question, rationale))
+        asked, why = _text(row, question), _text(row, rationale)
+        if from_tsv in row:
+            asked, why = asked.replace("\\n", "\n"), why.replace("\\n", "\n")
         return Fields(asked, "", f"{why}\nThe answer is {_text(row, answer)}")
 
     keys = (question, rationale, answer)
@@ -333,7 +336,7 @@ SCHEMAS: dict[str, Schema] = {
     "lima": _CHAT.schema("conversations: [text, ...]", lambda turn: isinstance(turn, str)),
     "sharegpt": _CHAT.schema("conversations: [{from, value}, ...]", _speaks("from")),
     "messages": _CHAT.schema("messages: [{role, content}, ...]", _speaks("role")),
-    "flan_cot": _reasoned("instruction", "rationale", "answer"),
+    "flan_cot": _reasoned("instruction", "rationale", "answer", from_tsv="source"),
     "cot_collection": _reasoned("source", "rationale", "target"),
 }
 
@@ -433,6 +436,7 @@ def column_schema(columns: Mapping[str, str]) -> Schema:
 
 _KEYS_OF_TURNS = (("role", SPEAKER_KEYS), ("content", TEXT_KEYS))
 _OF_TEXTS = ("instruction", "output", "input", "system", "history")
+NEEDED_COLUMNS = ("instruction", "output", "turns")
 _OF_ROLES = ("user", "assistant", "system_role")
 NO_COLUMNS = ("role", "content", *_OF_ROLES)  # of `data.columns`: what is not the name of a column
 _OF_CHATS = ("turns", *NO_COLUMNS, "system")

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from winnow.data.formats import json_columns, through_json
 from winnow.data.records import Pool, Record
 from winnow.errors import UserError
 from winnow.store.files import replacing
@@ -122,8 +123,25 @@ def _write_parquet(file: BinaryIO, records: list[Record], layout: Any) -> None:
     if isinstance(layout, pyarrow.Table):
         rows = layout.take([record.row for record in records])
     else:  # rows that were cut are in no table
-        rows = pyarrow.Table.from_pylist([record.raw for record in records], schema=layout)
+        of_json = json_columns(layout)
+        cut = [{**one.raw, **{k: through_json(one.raw[k], of_json[k], json.dumps) for k in of_json}} for one in records]
+        stored = pyarrow.schema([field.with_type(_stored(field.type)) for field in layout])
+        rows = pyarrow.Table.from_pylist(cut, schema=stored).cast(layout)
     pyarrow.parquet.write_table(rows, file)
+
+
+def _stored(type: Any) -> Any:
+    """The Arrow type with texts in place of arrow.json, for which Arrow takes no nested Python values."""
+    import pyarrow
+
+    if isinstance(type, pyarrow.JsonType):
+        return type.storage_type
+    if isinstance(type, pyarrow.StructType):
+        return pyarrow.struct([field.with_type(_stored(field.type)) for field in type])
+    if isinstance(type, (pyarrow.ListType, pyarrow.LargeListType)):
+        of = pyarrow.list_ if isinstance(type, pyarrow.ListType) else pyarrow.large_list
+        return of(type.value_field.with_type(_stored(type.value_type)))
+    return type
 
 
 _WRITERS: dict[str, Callable[..., None]] = {

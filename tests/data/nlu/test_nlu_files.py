@@ -146,6 +146,29 @@ def test_scierc_joint_form(tmp_path):
     assert "do not fit together" in pool.quarantined[0].reason
 
 
+@pytest.mark.parametrize(
+    ("dataset", "row", "reason"),
+    [
+        ("webnlg", {"text": "Born in 1912", "triple_list": [["Ada", "born", 1912]]}, "['Ada', 'born', 1912]"),
+        ("nyt", {"text": "Ada", "triple_list": [[None, "/x", "Ada"]]}, "found [None, '/x', 'Ada']"),
+        ("scierc", {"tokens": ["a", None], "entities": [], "relations": []}, "`tokens` holds None"),
+        (
+            "scierc",
+            {"tokens": ["a"], "entities": [{"type": [1], "start": 0, "end": 1}], "relations": []},
+            "[1] was found as a type",
+        ),
+    ],
+)
+def test_a_value_that_is_no_text_is_quarantined_with_its_line(tmp_path, dataset, row, reason):
+    """The bad row is on line 2, between two good ones."""
+    good = {"text": "Rain", "triple_list": []} if "text" in row else {**row, "tokens": ["Rain"], "entities": []}
+    path = file(tmp_path, "train.jsonl", "\n".join(map(json.dumps, [good, row, good])))
+    pool = read(dataset=dataset, path=path)
+    assert len(pool.records) == 2
+    (bad,) = pool.quarantined
+    assert bad.line == 2 and reason in bad.reason
+
+
 def test_sst2(tmp_path):
     """Tab-separated with header and either line end; 0 is negative, 1 positive; quotes are ordinary characters."""
     rows = 'sentence\tlabel\r\na "fine film \t1\r\ndull .\t0\r\nwhat ?\t2\r\nhidden\t-1\r\nno label\r\n\t1\r\n'

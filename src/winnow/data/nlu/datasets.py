@@ -61,6 +61,8 @@ class Dataset:
         return answers.written((self._words(item[0]), *item[1:]) for item in items)
 
     def _words(self, own: str) -> str:
+        if not isinstance(own, str):
+            raise BadRow(f"{own!r} was found as a type, a text was expected")
         words = self.entities.get(own) or self.pairs.get(own)
         if words is None and self.open_pairs:
             words = spoken(own)
@@ -103,24 +105,33 @@ def _value(row: Mapping[str, Any], key: str, kind: type) -> Any:
     return row[key]
 
 
+def _texts(row: Mapping[str, Any], key: str) -> list[str]:
+    found = _value(row, key, list)
+    other = next((one for one in found if not isinstance(one, str)), "")
+    if other != "":
+        raise BadRow(f"`{key}` holds {other!r}, texts were expected")
+    return found
+
+
 def _tagged(row: Mapping[str, Any]) -> tuple[str, list[Item]]:
-    tokens, tags = _value(row, "tokens", list), _value(row, "ner_tags", list)
-    if len(tokens) != len(tags) or not all(isinstance(tag, str) for tag in tags):
+    tokens, tags = _texts(row, "tokens"), _texts(row, "ner_tags")
+    if len(tokens) != len(tags):
         raise BadRow("`tokens` and `ner_tags` were expected to be texts of the same number")
     return " ".join(tokens), [(kind, " ".join(tokens[a:b])) for kind, a, b in chunks(tags)]
 
 
 def _triples(row: Mapping[str, Any]) -> tuple[str, list[Item]]:
     text, found = _value(row, "text", str), _value(row, "triple_list", list)
-    if not all(isinstance(one, (list, tuple)) and len(one) == 3 for one in found):
-        raise BadRow("each of `triple_list` was expected to be head, relation, tail")
+    for one in found:
+        if not isinstance(one, (list, tuple)) or [type(part) for part in one] != [str] * 3:
+            raise BadRow(f"each of `triple_list` was expected to be three texts, head, relation, tail; found {one!r}")
     place = {words: text.find(words) for head, _, tail in found for words in (head, tail)}
     ordered = sorted(found, key=lambda one: (place[one[0]], place[one[2]]))
     return text, [(relation, head, tail) for head, relation, tail in ordered]
 
 
 def _joint(row: Mapping[str, Any]) -> tuple[str, list[Item]]:
-    tokens, entities, relations = (_value(row, key, list) for key in ("tokens", "entities", "relations"))
+    tokens, entities, relations = _texts(row, "tokens"), _value(row, "entities", list), _value(row, "relations", list)
     try:
         words = [" ".join(tokens[one["start"] : one["end"]]) for one in entities]
         starts = [one["start"] for one in entities]

@@ -77,6 +77,22 @@ class Column(Method, Identified):
         content = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         return about | {"content": content, "by": self.by, "key": self.key}
 
+    def check_every_answer(self, records: Sequence[Record]) -> None:
+        """Raises UserError where the numbers are not of one answer each, as the records of data.turns=every are."""
+        if self.path is not None and self.by in ("row", "order"):
+            raise UserError(
+                f"method.by={self.by} finds conversations, but data.turns=every makes a record of each answer: set "
+                "method.by=id with a file that holds the ids of these records, or data.turns=last."
+            )
+        own = records if self.path is None else ()
+        listed = next((one for one in own if isinstance(cell(one.raw, self.column), list)), None)
+        if listed is not None:
+            raise UserError(
+                f"method.column={self.column} holds a list for a whole conversation (row {listed.row}), but "
+                "data.turns=every makes a record of each answer: set data.turns=last, or give a file with a number for "
+                "each record, method.path=FILE method.by=id."
+            )
+
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
         if self.path is None:
             _check_column(f"data={records[0].source}", self.column, (one.raw for one in records))
@@ -112,7 +128,7 @@ class Column(Method, Identified):
         """Key -> what the column holds, of the file's rows."""
         keyed: list[tuple[str | int | None, Any]]
         if self.by == "text":
-            settings = ("auto", "train", None, "quarantine", None, "last", "keep", "keep", 1.0, None, 0, None)
+            settings = ("auto", "train", None, None, "quarantine", None, "last", "keep", "keep", 1.0, None, 0, None)
             try:
                 pool = read_pool(None, path, *settings)
             except UserError as error:
