@@ -42,6 +42,27 @@ NEEDED = {
 TYPES = {"template": Template, "selection": Budget}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "seed=3 offline=true stages=[score,select]",
+        "method=ifd selection.ratio=0.1 tuning.max_steps=7 tuning.epochs=null",
+        "data=file data.path=a/b.json data.limit=5 paths.run=run",
+        "tuning=full tuning.learning_rate=1e-5 tuning.micro_batch_size=1 adversary=nrm adversary.epsilon=0.3",
+        "method=less data@target=embedded target.limit=4",
+        "attack=[textfooler,checklist] attack.share=0.5 attack.use.textfooler.seed=2",
+        "experiment=ifd/main scale=smoke selection.ratio=0.2 seed=1",
+        "+row.job='a,b' tuning.lora_target_modules=[q_proj,v_proj] evaluation=none",
+        "evaluation=embedded evaluation.limit=4 ~evaluation.averages tracking=csv backbone.dtype=bf16",
+    ],
+)
+def test_the_tests_compose_as_a_user_does(words):
+    """The quicker way of all tests, which sets values behind Hydra's back, gives what Hydra itself gives."""
+    ours, theirs = (OmegaConf.to_container(way(*words.split()), resolve=False) for way in (config, compose))
+    assert ours == theirs and list(ours) == list(theirs)
+
+
 def test_the_walk_finds_the_groups():
     """A renamed folder must not turn the test below into an empty one."""
     groups = {group for group, _ in CHOICES}

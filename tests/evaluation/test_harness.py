@@ -227,6 +227,27 @@ def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypa
         suite.check_tokenizer(tokenizer)
 
 
+def test_no_item_is_its_own_example(backbone, tmp_path, monkeypatch):
+    """Three items without a training split, and two examples: those of an item are the other two."""
+    (tmp_path / "arc_easy").mkdir()
+    choices = {"choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": "B"}
+    items = [{"id": str(number), "question": f"Is {number} odd?"} | choices for number in (1, 3, 5)]
+    (tmp_path / "arc_easy" / "test.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    asked = []
+
+    def answer(self, requests, **_):
+        asked.extend((request.doc["question"], request.args[0]) for request in requests)
+        return [(-1.0, False) for _ in requests]
+
+    monkeypatch.setattr(HarnessModel, "loglikelihood", answer)
+    suite = suite_of([{"task": "arc_easy", "num_fewshot": 2, "metrics": ["acc"]}], mirror=str(tmp_path))
+    evaluate_model(backbone.model, backbone.tokenizer, suite, template("plain"), tmp_path / "out")
+    assert len(asked) == 6  # two choices of each
+    for question, prompt in asked:
+        assert [prompt.count(item["question"]) for item in items] == [1, 1, 1], prompt
+        assert prompt.rindex("Question: ") == prompt.index(f"Question: {question}")
+
+
 def test_a_task_is_known_by_what_it_asks(tmp_path, monkeypatch):
     """An edited prompt of our own task is another evaluation; of another task it is not."""
     monkeypatch.setattr("winnow.evaluation.suite.OWN_TASKS", tmp_path)

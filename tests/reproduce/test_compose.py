@@ -122,11 +122,11 @@ def composed(job: list[str]) -> dict:
 def test_ifd_scores_answers_of_one_token():
     """s(A) of a one-token answer needs a token before it. The template of `verdict/noise` puts none there; the one that
     IFD's rows bring writes "### Response:"."""
-    for words, job in words_of("verdict/noise"):
+    jobs = words_of("verdict/noise")
+    assert {"ifd", "sifd"} < {words["method"] for words, _ in jobs} and "superfilter" not in str(jobs)
+    for job in [job for words, job in jobs if words["method"] in ("ifd", "sifd") and words["seed"] == "0"]:
         cfg = composed(job)
-        if words["method"] in ("ifd", "sifd"):
-            assert (cfg["template"]["direct"], cfg["method"]["template"]["direct"]) == ("", "### Response:")
-        assert words["method"] != "superfilter"
+        assert (cfg["template"]["direct"], cfg["method"]["template"]["direct"]) == ("", "### Response:")
 
 
 @pytest.mark.parametrize("name", ["headline", "levels", "layers", "audit"])

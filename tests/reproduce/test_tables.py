@@ -393,6 +393,14 @@ def markdown(tmp_path, runs) -> str:
     return (tmp_path / "out" / "results-smoke.md").read_text()
 
 
+def test_a_cell_of_the_csv_is_no_formula(tmp_path):
+    """A pool may be called anything; in the CSV an apostrophe stands before a name that a spreadsheet would compute."""
+    run_folder(tmp_path / "runs" / "a", metrics={"mmlu/acc": 0.5}, **HIGH | {"row": {"ratio": 0.12, "pool": "=1+1"}})
+    markdown(tmp_path, tmp_path / "runs")
+    with (tmp_path / "out" / "results-smoke.csv").open(encoding="utf-8", newline="") as file:
+        assert [line["ours"] for line in csv.DictReader(file) if line["pool"] == "'=1+1"] == ["50"]
+
+
 def test_failures_of_an_earlier_sweep_say_so(tmp_path):
     """The last sweep began at 14:00 (UTC): of two failed jobs, that of 12:00 is of an earlier one and can be deleted,
     that of 15:00 is the last one's own. Without a record of a last sweep both are told alike."""

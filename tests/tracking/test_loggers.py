@@ -7,7 +7,7 @@ import re
 import sys
 
 import pytest
-from composed import build, config
+from composed import build
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 
 from winnow.errors import UserError
@@ -117,8 +117,3 @@ def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch):
         build("tracking/trackio", folder=tmp_path, uri=str(tmp_path))
     with pytest.raises(UserError, match="tracking.to=paper is unknown; choose one of tensorboard, mlflow, trackio"):
         build("tracking/mlflow", folder=tmp_path, to="paper", uri=None)
-
-
-def test_the_choices_compose():
-    for choice in ("tensorboard", "mlflow", "trackio"):
-        assert config(f"tracking={choice}").tracking.to == choice

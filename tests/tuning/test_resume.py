@@ -260,7 +260,7 @@ SIZES = [({"micro_batch_size": first}, {"micro_batch_size": then}) for first, th
 
 
 @pytest.mark.parametrize(("first", "then"), [*SIZES, ({"packing": "none"}, {"packing": "padding_free"})])
-def test_micro_batches_of_another_form_go_on(first, then, tmp_path):
+def test_micro_batches_of_another_size_go_on(first, then, tmp_path):
     """As after a lack of memory: stopped in step 5 of 6, with 4, 4, 3 micro-batches of 2 or one of 8 for a step. Losses
     and weights are those of an uninterrupted run but for rounding, also without padding."""
     interrupted(tmp_path / "parts", after={2: 15, 8: 4}[first.get("micro_batch_size", 2)], **first)

@@ -18,6 +18,7 @@ from winnow.tuning.loss import MicroBatchLoss
 from winnow.tuning.trainable import with_adapters
 
 SMART = build("adversary/smart", epsilon=0.3, sigma=0.1, alpha=0.2, rounds=2)
+LATENT = build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2)
 
 
 def test_symmetric_kl_by_hand():
