@@ -57,6 +57,18 @@ def test_a_notebook_does_not_fork(monkeypatch):
     make_trainer({"accelerator": "cpu", "devices": 1}, logger=False)
 
 
+def test_a_gpu_is_one_with_cuda(monkeypatch):
+    """Apple's MPS, which Lightning would take for `auto` and `gpu`, has no float64; memory is counted for the CPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("pytorch_lightning.accelerators.mps.MPSAccelerator.is_available", lambda: True)
+    assert isinstance(make_trainer({"accelerator": "auto"}, logger=False).accelerator, pl.accelerators.CPUAccelerator)
+    for name in ("gpu", "cuda", "mps"):
+        with pytest.raises(
+            UserError, match=f"this machine: it has no CUDA device for accelerator={name}; give trainer"
+        ):
+            make_trainer({"accelerator": name}, logger=False)
+
+
 def test_the_configured_settings_and_callbacks_make_a_trainer():
     cfg = config("trainer=cpu", "callbacks=model_summary", "trainer.profiler=simple", "+trainer.benchmark=true")
     trainer = make_trainer({**cfg.trainer, "callbacks": list(instantiate(cfg.callbacks).values())}, logger=False)

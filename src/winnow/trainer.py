@@ -78,9 +78,17 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     settings = dict(settings)
     callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ()), LimitedRun()]
     check_trainer(settings)
+    accelerator = settings.get("accelerator", "auto")
+    if accelerator not in ("auto", "cpu") and device_of(settings) == "cpu":
+        raise UserError(
+            f"The trainer settings {settings} cannot be used on this machine: it has no CUDA device for "
+            f"accelerator={accelerator}; give trainer.accelerator=auto or cpu."
+        )
+    if accelerator == "auto":  # Lightning would take Apple's MPS, which has no float64
+        settings["accelerator"] = device_of(settings)
     if settings.get("strategy") == "fsdp":
         settings["strategy"] = Sharded()
-    defaults = {"accelerator": "auto", "devices": 1, "enable_model_summary": False, "log_every_n_steps": 1}
+    defaults = {"devices": 1, "enable_model_summary": False, "log_every_n_steps": 1}
     fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us
     try:
         trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})

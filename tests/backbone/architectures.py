@@ -59,6 +59,10 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, bool, bool]]] = {
     "nemotron": (LLAMA, USUAL),
     "starcoder2": (LLAMA, USUAL),
     "helium": (LLAMA, USUAL),
+    "modernbert-decoder": (
+        LLAMA | {"local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2},
+        SCALED,
+    ),
     "gpt2": (GPT, USUAL),
     "gptj": (GPT | {"rotary_dim": 4}, USUAL),
     "codegen": (GPT | {"rotary_dim": 4, "n_ctx": 128}, USUAL),
@@ -74,6 +78,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, bool, bool]]] = {
     "mamba": (PLAIN | {"state_size": 4}, WHOLE_TEXTS),
     "mamba2": (PLAIN | {"state_size": 4, "head_dim": 8, "num_heads": 8, "n_groups": 1, "chunk_size": 8}, WHOLE_TEXTS),
     "rwkv": (PLAIN | {"attention_hidden_size": 32, "intermediate_size": 48, "context_length": 128}, WHOLE_TEXTS),
+    "xlstm": (PLAIN | {"hidden_size": 64, "num_heads": 4, "qk_dim_factor": 1.0}, ("tail", False, False)),
     "lfm2": (LLAMA | {"layer_types": ["conv", "full_attention"]}, WHOLE_TEXTS),
     "jamba": (
         LLAMA
@@ -86,7 +91,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, bool, bool]]] = {
 # Texts in one row need not be kept apart: a state goes on from one to the next, or, in transformers 4, the mask is not
 # made from position ids.
 NOT_PACKED = {"stablelm", "nemotron", "qwen2_moe", "gptj", "codegen", "gpt_neo", "opt", "bloom", "mpt", "falcon"} | {
-    *("gpt_oss", "mamba", "mamba2", "rwkv", "lfm2", "jamba")
+    *("gpt_oss", "mamba", "mamba2", "rwkv", "xlstm", "lfm2", "jamba")
 }
 
 

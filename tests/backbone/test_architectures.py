@@ -45,6 +45,19 @@ def plain_losses(model, ids: list[int], begin: int, embeds=None) -> torch.Tensor
     return nn.functional.cross_entropy(logits[0, begin - 1 : len(ids) - 1], torch.tensor(ids[begin:]), reduction="none")
 
 
+def at_block_1(model, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(length, width) each: what the first block of the plain model is given, and what it puts out."""
+    seen: list[torch.Tensor] = []
+
+    def see(_, given, named, out):
+        seen[:] = [one[0] if isinstance(one, tuple | list) else one for one in (given or [named["hidden_states"]], out)]
+
+    hook = CausalModel(model).block(1).register_forward_hook(see, with_kwargs=True)
+    model(input_ids=torch.tensor([ids]), use_cache=False)
+    hook.remove()
+    return seen[0][0], seen[1][0]
+
+
 def predicted(pass_, model) -> dict[str, list]:
     """The columns of a pass for the two texts, in one padded batch with a shared prefix."""
     module = pass_.module(Backbone(model, None, {}, "tiny"))
@@ -78,10 +91,22 @@ def test_losses_and_vectors(case):
         )
     vectors = predicted(BackboneEmbedding("all", -1, "mean"), model)["vector"]
     read: list[torch.Tensor] = []
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    head = getattr(
+        model, "lm_head", model.get_output_embeddings()
+    )  # ModernBERT's `lm_head` stands before the last layer
+    hook = head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     model(input_ids=torch.tensor([TEXTS[1].ids]))
     hook.remove()
     assert torch.allclose(torch.tensor(vectors[1]), read[0][0].mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_layers(case):
+    """Layer 0 is what block 1 is given, layer 1 what it puts out, and layer 2 of 2 the final states."""
+    causal, ids = CausalModel(case[0]), TEXTS[1].ids
+    _, states = causal.run(layers=[0, 1, 2, -1], input_ids=torch.tensor([ids]))
+    for state, own in zip(states, at_block_1(causal.model, ids), strict=False):
+        assert torch.allclose(state[0], own, rtol=1e-5, atol=1e-6)
+    assert torch.equal(states[2], states[3])
 
 
 def test_noise(case):
@@ -115,8 +140,7 @@ def test_greedy_answers_are_the_models_own(case):
         own = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0]
         assert answer.ids == [token for token in own[ids.shape[1] :].tolist() if token != 2]
         if answer.ids:
-            whole = torch.tensor([prompt.ids + answer.ids])
-            states = model(input_ids=whole, output_hidden_states=True).hidden_states[1][0, len(prompt.ids) :]
+            states = at_block_1(model, [*prompt.ids, *answer.ids])[1][len(prompt.ids) :]
             assert torch.allclose(answer.vector, states.mean(0), rtol=1e-3, atol=1e-4)
 
 

@@ -9,11 +9,11 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, tiny_architecture
+from architectures import ARCHITECTURES, LLAMA, tiny_architecture
 from composed import build
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_model
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, T5Config
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Gemma3Config, Llama4Config, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from winnow.backbone import memory
@@ -21,6 +21,8 @@ from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import folder_hash
 from winnow.errors import UserError
 from winnow.evaluation.shared_prompts import can_share_prompts
+from winnow.tuning.saving import load_tuned
+from winnow.tuning.trainable import with_adapters
 
 backbone = partial(build, "backbone/hub", dtype="fp32")
 
@@ -55,6 +57,37 @@ def test_caps_of_attention_are_not_left_out(folder, tokenizer, capsys):
     for layer in loaded.model.layers:
         layer.self_attn.attn_logit_softcapping = None
     assert (loaded(ids).logits - with_caps).abs().max() > 1e-4
+
+
+def test_tuning_rwkv_does_not_change_its_backbone(folder):
+    """With rescale_every=6 the last 2 of 8 blocks would be halved in place for evaluation, and doubled, in the weights
+    that they share, when the copy with adapters (B = 0) is trained."""
+    tiny_architecture("rwkv", ARCHITECTURES["rwkv"][0] | {"num_hidden_layers": 8}).save_pretrained(folder)
+    change(folder / "config.json", rescale_every=6)
+    loaded, ids = backbone(name=str(folder)).load(), torch.arange(3, 40)[None]
+    before = loaded.model(ids).logits
+    adapted = with_adapters(loaded.model, 2, 4, 0.0, "all-linear", seed=0).train()
+    assert torch.allclose(adapted(input_ids=ids).logits, before, atol=1e-5)
+    assert torch.equal(loaded.model(ids).logits, before)
+    assert load_tuned(loaded, folder).model.config.rescale_every == 0
+
+
+def test_jamba_needs_no_kernels(folder):
+    """Its configuration asks for them by default, and its layers then refuse a CPU."""
+    tiny_architecture("jamba", ARCHITECTURES["jamba"][0] | {"use_mamba_kernels": True}).save_pretrained(folder)
+    assert not backbone(name=str(folder)).load().model.config.use_mamba_kernels
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Llama4Config, "Llama4ForCausalLM"), (Gemma3Config, "Gemma3ForConditionalGeneration")]
+)
+def test_the_skeleton_is_of_the_class_that_is_loaded(kind, name, tmp_path):
+    """Of Llama-4 the text model alone, from its part of the configuration; of Gemma-3 the whole."""
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "num_attention_heads": 4}
+    kind(text_config=LLAMA | {"num_local_experts": 2}, vision_config=small).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    skeleton = backbone(name=str(tmp_path)).skeleton
+    assert type(skeleton).__name__ == name and skeleton.get_input_embeddings().weight.shape == (259, 32)
 
 
 def test_sdpa_where_there_is_one(folder):

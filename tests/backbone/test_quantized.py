@@ -4,11 +4,15 @@ weights in an ordinary model, adapters beside them, and what is refused."""
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from importlib.util import find_spec
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, tiny_architecture
 from composed import build, template
+from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 from tiny_passes import TRAINER, compute, make_records
 from tiny_tuning import CPU, tuner
@@ -249,11 +253,33 @@ def test_a_device_that_cannot_do_it(monkeypatch, tiny_folder):
         build("backbone/hub", name=str(tiny_folder), dtype="int8").load()
 
 
-def test_weights_that_are_quantised_before(monkeypatch, tiny_folder):
-    source = build("backbone/hub", name=str(tiny_folder), dtype="bf16")
-    source._config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    with pytest.raises(UserError, match="that bitsandbytes has quantised before: name the model that they were made"):
+@pytest.mark.parametrize(
+    ("method", "dtype", "cure"),
+    [(one, "bf16", "name the model that they were made") for one in ("bitsandbytes", "fp8", "gptq", "awq")]
+    + [("mxfp4", "fp32", "give backbone.dtype=bf16")],
+)
+def test_weights_that_are_quantised_before(method, dtype, cure, tiny_folder):
+    source = build("backbone/hub", name=str(tiny_folder), dtype=dtype)
+    source._config.quantization_config = {"quant_method": method}
+    with pytest.raises(UserError, match=f"holds weights that {method} has quantised before: {cure}"):
         source.load()
+
+
+def test_mxfp4_becomes_bf16(tiny_folder, tmp_path):
+    """A byte 0x22 holds two weights of code 2, which is 1.0 in E2M1; the scale 124 is 2^(124 - 127) = 0.125."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    settings = ARCHITECTURES["gpt_oss"][0] | {"intermediate_size": 32}
+    tiny_architecture("gpt_oss", settings).bfloat16().save_pretrained(folder)
+    weights, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, inputs, outputs = weights.pop(name).shape
+        shape = (experts, outputs, inputs // 32)  # blocks of 32 weights
+        weights[f"{name}_blocks"] = torch.full((*shape, 16), 0x22, dtype=torch.uint8)
+        weights[f"{name}_scales"] = torch.full(shape, 124, dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    experts = build("backbone/hub", name=str(folder), dtype="bf16").load().model.model.layers[0].mlp.experts
+    assert torch.equal(experts.down_proj, torch.full((2, 32, 32), 0.125, dtype=torch.bfloat16))
 
 
 @both

@@ -8,18 +8,21 @@ from pathlib import Path
 
 from killed_run import SETTINGS
 from test_adversaries import ALL
+from test_module import experts_backbone
 from test_resume import stopping
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 # name -> (mode, adversary)
 CASES = {"lora": ("lora", None), "full": ("full", None), "lora nrm": ("lora", "nrm"), "full freelb": ("full", "freelb")}
+CASES["full experts"] = ("full", None)
 
 
 def fit(folder: Path, name: str, stop: int | None = None, trainer_args: dict = CPU) -> dict:
     """The case `name`; without an adversary it raises at its forward pass `stop`."""
     mode, adversary = CASES[name]
     attack = stopping(stop) if adversary is None else ALL[adversary]
-    return tuner(mode=mode, **SETTINGS).fit(tiny_backbone(), tiny_records(), folder, attack, trainer_args=trainer_args)
+    backbone = experts_backbone() if "experts" in name else tiny_backbone()
+    return tuner(mode=mode, **SETTINGS).fit(backbone, tiny_records(), folder, attack, trainer_args=trainer_args)
 
 
 def tune(folder: Path, name: str, stop: int | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +13,26 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from tiny import tiny_model
 from tiny_tuning import CPU, VOCABULARY, Recorder, largest_difference, tiny_backbone, tiny_records, tuner, weights
 from torch._subclasses import FakeTensorMode
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    BambaConfig,
+    DbrxConfig,
+    Gemma3Config,
+    GraniteMoeHybridConfig,
+    JetMoeConfig,
+    MambaConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PhimoeConfig,
+)
 
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
-from winnow.tuning.data import plan_steps
+from winnow.tuning.data import MicroBatches, Step, plan_steps
 from winnow.tuning.examples import EpochRecords
 from winnow.tuning.module import InstructionTuner
-from winnow.tuning.trainable import check_targets, with_adapters
+from winnow.tuning.trainable import check_targets, check_trainable, with_adapters
 
 FULL = {"mode": "full", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
 
@@ -85,16 +98,16 @@ def test_training_equals_a_plain_loop(tmp_path):
     assert largest_difference(tuned, {name: moved[name] for name in tuned}) > 1e-3
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_accumulation_changes_nothing(mode, tmp_path):
-    """8 records at once, 2 times 4, 8 times 1: the loss of a step is one mean over its answer tokens.
+def test_accumulation_changes_nothing(tmp_path):
+    """8 records at once, 2 times 4, 8 times 1: the loss of a step is one mean over its answer tokens. Adapters are in
+    test_dropout.
 
     The records' answers have 1 to 7 tokens, so a mean of micro-batch means would differ in the first digit.
     """
     results = {}
     for micro in (8, 4, 1):
         folder = tmp_path / str(micro)
-        results[micro] = tune(folder, mode=mode, micro_batch_size=micro)
+        results[micro] = tune(folder, mode="full", micro_batch_size=micro)
     for micro in (4, 1):
         pairs = zip(results[8]["train_loss"], results[micro]["train_loss"], strict=True)
         assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-5
@@ -312,15 +325,109 @@ def test_modules_that_lora_cannot_adapt(targets):
     check_targets(tiny_model(), r".*mlp\..*_proj")
 
 
-def test_all_linear_of_mamba_leaves_out_what_its_kernels_pass_by():
-    """Each block has in_proj, x_proj, dt_proj and out_proj; peft refuses the last."""
-    settings = {"num_hidden_layers": 1, "hidden_size": 8, "state_size": 4, "vocab_size": 16}
-    model = MambaForCausalLM(MambaConfig(**settings)).eval()
-    adapted = with_adapters(model, 2, 4, 0.0, "all-linear", seed=0)
-    names = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in adapted.named_modules() if ".lora_A" in name}
-    assert names == {"in_proj", "x_proj", "dt_proj"}
-    with pytest.raises(UserError, match=r"no module out_proj that LoRA adapts; .* are \[dt_proj,in_proj,x_proj\]"):
-        check_targets(model, ["out_proj"])
+SSM = {"mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 4, "mamba_n_groups": 1, "num_attention_heads": 2}
+WIDTHS = {"vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 8}
+
+
+def adapted_names(model, targets: str | list[str] = "all-linear") -> list[str]:
+    adapted = with_adapters(model, 2, 4, 0.0, targets, seed=0).get_base_model()
+    return [name.partition(".lora_A")[0] for name, _ in adapted.named_parameters() if ".lora_A" in name]
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (MambaConfig(**WIDTHS | {"state_size": 4}), {"in_proj"}),
+        (
+            GraniteMoeHybridConfig(**WIDTHS | SSM, layer_types=["mamba"], shared_intermediate_size=8),
+            {"in_proj", "layer", "input_linear", "output_linear"},
+        ),
+        (BambaConfig(**WIDTHS | SSM), {"in_proj", "gate_proj", "up_proj", "down_proj"}),
+    ],
+)
+def test_layers_whose_adapter_a_kernel_would_pass_by_have_none(config, names):
+    """All have out_proj, and Mamba x_proj and dt_proj, whose weights go into the fused kernel of a GPU."""
+    model = AutoModelForCausalLM.from_config(config)
+    assert {name.rpartition(".")[2] for name in adapted_names(model)} == names
+    for targets in (["out_proj"], r".*\.(in|out)_proj"):
+        with pytest.raises(UserError, match=r"no module .*out.*_proj that LoRA adapts; its linear layers are \["):
+            check_targets(model, targets)
+
+
+def test_what_no_text_passes_has_no_adapter():
+    """Gemma-3's tower for images has layers named q_proj as its text model does. The head may have one."""
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "num_attention_heads": 2}
+    text = WIDTHS | {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    vision = small | {"image_size": 28, "patch_size": 14}
+    model = AutoModelForCausalLM.from_config(Gemma3Config(text_config=text, vision_config=vision))
+    assert any("vision_tower" in name and name.endswith("q_proj") for name, _ in model.named_modules())
+    own = ["model.language_model.layers.0.self_attn.q_proj", "lm_head"]
+    assert adapted_names(model, ["q_proj", "lm_head"]) == own
+    assert {name.split(".")[1] for name in adapted_names(model)} == {"language_model"}
+    with pytest.raises(UserError, match="the backbone has no module fc1 that LoRA adapts"):
+        check_targets(model, ["fc1"])
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (MixtralConfig(router_jitter_noise=0.1), "b has router_jitter_noise=0.1: in training it draws its experts"),
+        (PhimoeConfig(), "router_jitter_noise=0.01"),
+        (DbrxConfig(ffn_config={"moe_jitter_eps": 0.01}), "moe_jitter_eps=0.01"),
+        (JetMoeConfig(), r"the architecture of backbone.name=b \(jetmoe\) has none; set"),
+    ],
+)
+def test_what_no_backbone_can_be_tuned_with(config, told):
+    """Experts that are drawn by micro-batch, and gradient checkpointing where there is none."""
+    supports = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].supports_gradient_checkpointing
+    model = SimpleNamespace(config=config, supports_gradient_checkpointing=supports)
+    with pytest.raises(UserError, match=told):
+        check_trainable(model, "b", checkpointing=True)
+    check_trainable(SimpleNamespace(config=MixtralConfig(), supports_gradient_checkpointing=True), "b", True)
+
+
+def test_tuning_refuses_it(tmp_path):
+    backbone = tiny_backbone()
+    backbone.model.config.router_jitter_noise = 0.1
+    with pytest.raises(UserError, match="router_jitter_noise=0.1"):
+        tune(tmp_path, backbone=backbone)
+
+
+def experts_backbone():
+    """16 experts in a layer, of which a token meets one."""
+    backbone = tiny_backbone()
+    own = {"num_local_experts": 16, "num_experts_per_tok": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(0)
+    backbone.model = MixtralForCausalLM(MixtralConfig(**WIDTHS | own | {"vocab_size": VOCABULARY})).eval()
+    return backbone
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_several_processes_wait_for_the_gradient_of_no_expert(mode):
+    """The record of 3 tokens meets 3 of 16 experts at most. With two processes the share has a gradient for each weight
+    that is trained, 0 for the others'; what the record has met has the gradient that it has with one."""
+    gradients = []
+    for processes in (1, 2):
+        model = experts_backbone().model.requires_grad_(mode == "full")
+        if mode == "lora":
+            model = with_adapters(model, 2, 4, 0.0, "all-linear", seed=0).get_base_model()
+        module = InstructionTuner(model, NoAdversary(), 1e-3, 10)
+        module._trainer = SimpleNamespace(world_size=processes)
+        module(MicroBatches(EpochRecords(tiny_records(1)).first, [Step(0, [[0]])])[0]).backward()
+        gradients.append([weight.grad for _, weight in module.trained()])
+    one, two = gradients
+    assert any(gradient is None for gradient in one)
+    for alone, shared in zip(one, two, strict=True):
+        assert torch.equal(torch.zeros_like(shared) if alone is None else alone, shared)
+
+
+def test_an_expert_without_tokens_changes_nothing(tmp_path):
+    """The last batch of an epoch has 6 of 22 records: 6 micro-batches of one and 2 empty ones, which add zeros to all
+    gradients, or one of 6. An expert that meets no token has the gradient 0 in both, so that AdamW counts its steps
+    alike; otherwise it would differ by a share of the learning rate of 1e-2."""
+    for micro in (8, 1):
+        tune(tmp_path / str(micro), backbone=experts_backbone(), micro_batch_size=micro, learning_rate=1e-2)
+    assert largest_difference(*(weights(tmp_path / name / "model") for name in ("8", "1"))) < 2e-4
 
 
 def test_the_report_of_a_run(tmp_path):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 from composed import build, template
+from safetensors.torch import load_file
+from test_module import experts_backbone
 from tiny_passes import TRAINER, Loaded, make_records
-from tiny_tuning import tuner
+from tiny_tuning import CPU, tiny_records, tuner
 
 from winnow.errors import UserError
 from winnow.scoring.passes.gradient import LoraGradient
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.tuning.saving import load_tuned
-from winnow.tuning.warm_up import Adapters, WarmUp
+from winnow.tuning.warm_up import Adapters, EpochFiles, WarmUp, epoch_file
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "schedule": "linear", "warmup_ratio": 0.0}
 
@@ -64,6 +66,16 @@ def test_the_epochs_of_a_warm_up(backbone, tmp_path):
     assert sources[0].identity != sources[1].identity
     table = runner.over(sources[0]).compute(LoraGradient(16, adam=True), records[:3], template("alpaca"))
     assert table.numbers("rate") == pytest.approx([1e-2] * 3)
+
+
+def test_an_expert_that_met_no_token(tmp_path):
+    """One record of 3 tokens meets 3 of 16 experts at most: the others' moments are 0, their beginning in Adam."""
+    settings = SETTINGS | {"epochs": 1, "lora_dropout": 0.0}
+    tuner(**settings).fit(
+        experts_backbone(), tiny_records(1), tmp_path, trainer_args=CPU | {"callbacks": [EpochFiles()]}
+    )
+    seconds = [value for name, value in load_file(epoch_file(tmp_path, 0)).items() if name.startswith("second/")]
+    assert 0 < sum(bool(value.any()) for value in seconds) < len(seconds) / 2
 
 
 def test_what_a_warm_up_refuses():

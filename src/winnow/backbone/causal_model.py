@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils import logging as library_logging
 
@@ -38,10 +38,12 @@ ROUNDING_HALF = 3e-2
 
 @dataclass
 class _Findings:
-    """What the trials on one model found. readout: `head`, `tail` or `whole`; see `CausalModel`."""
+    """What the trials on one model found. readout: `head`, `tail` or `whole`; see `CausalModel`. late: the first state
+    that the model lists is what block 1 puts out, not what it is given."""
 
     readout: str
     embeds: bool
+    late: bool = False
     reuse: bool | None = None
     padding: bool | None = None
     packing: bool | None = None
@@ -73,8 +75,7 @@ class CausalModel:
         self.head = self.model.get_output_embeddings()
         if self.head is None:
             raise UserError(f"backbone.name={self.name} has no language-model head, so answers cannot be scored.")
-        body = self.model.get_decoder()
-        self.body: Any = self.model.base_model if body is None or body is self.model else body
+        self.body = body_of(self.model)
         self.embed = self.model.get_input_embeddings()
         # A cache that nobody asked for costs memory, and some hold what the text before left there.
         self._plain = {"use_cache": False} if "use_cache" in inspect.signature(self.body.forward).parameters else {}
@@ -120,8 +121,13 @@ class CausalModel:
             _let_go(self.model)
             raise
         hidden = torch.cat([out.hidden_states[-1], out.logits], dim=-1) if whole else out[0]
+        if not layers:
+            return hidden, []
         # Some bodies list their last state before its norm.
-        states = [*out.hidden_states[:-1], self.vectors(hidden)] if layers else []
+        states = [*out.hidden_states[:-1], self.vectors(hidden)]
+        if self._found.late:
+            given = inputs["inputs_embeds"] if "inputs_embeds" in inputs else self.embed(inputs["input_ids"])
+            states = [given, *states[:-2], states[-1]]
         return hidden, [states[layer] for layer in layers]
 
     def hidden(self, past: DynamicCache | None = None, **inputs) -> Tensor:
@@ -171,11 +177,15 @@ class CausalModel:
     @property
     def blocks(self) -> nn.ModuleList:
         """The model's blocks, in order; block k puts out hidden state k + 1. Raises UserError if they are no list."""
-        count = self.config.num_hidden_layers
-        lists = [one for one in self.body.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
-        if not lists:
+        if (found := self._blocks()) is None:
+            count = self.config.num_hidden_layers
             raise UserError(f"backbone.name={self.name} keeps its {count} blocks in no list, so none can be reached.")
-        return lists[0]
+        return found
+
+    def _blocks(self) -> nn.ModuleList | None:
+        count = self.config.num_hidden_layers
+        lists = (one for one in self.body.modules() if isinstance(one, nn.ModuleList) and len(one) == count)
+        return next(lists, None)
 
     def block(self, layer: int) -> nn.Module:
         """The block that puts out hidden state `layer`, 1 for the first. Raises UserError if there is none."""
@@ -270,6 +280,7 @@ class CausalModel:
                 self._found.readout = "tail" if apart else "whole"
                 states = self.hidden(input_ids=ids)
             self._found.embeds = self._try(lambda: self._equal(self.hidden(inputs_embeds=self.embed(ids)), states))
+            self._found.late = self._try(lambda: self._lists_late(ids))
             return self._found
 
     def _head_is_last(self, ids: Tensor) -> bool:
@@ -289,6 +300,20 @@ class CausalModel:
         finally:
             hook.remove()
         return bool(ramp) and logits.shape == ramp[0].shape and self._equal(logits, ramp[0])
+
+    def _lists_late(self, ids: Tensor) -> bool:
+        """Whether the first state that the model lists is what block 1 puts out (Mamba, RWKV, xLSTM)."""
+        if (blocks := self._blocks()) is None:
+            return False
+        puts_out: list[Any] = []
+        hook = blocks[0].register_forward_hook(lambda _, given, out: puts_out.append(out))
+        try:
+            model = self.model if self._found.readout == "whole" else self.body
+            listed = model(input_ids=ids, output_hidden_states=True, **self._plain).hidden_states
+        finally:
+            hook.remove()
+            _let_go(self.model)
+        return torch.equal(listed[0], puts_out[0][0] if isinstance(puts_out[0], tuple | list) else puts_out[0])
 
     def _goes_on(self) -> bool:
         ids = self._ids(2, 24)
@@ -352,6 +377,16 @@ class CausalModel:
         off = (one - other).float().abs().amax(-1) / other.float().abs().amax().clamp(min=1e-6)
         limit = ROUNDING.get(self.model.dtype, ROUNDING_HALF)
         return bool((off.median() if most else off.max()) <= limit)
+
+
+def body_of(model: Any) -> Any:
+    """The part of a causal language model that makes its hidden states of text; what else it has (a head, towers for
+    images) lies outside."""
+    body, base = model.get_decoder(), model.base_model
+    if body is None or body is model:
+        return base
+    # ModernBERT's decoder calls its last linear layer `decoder`.
+    return body if isinstance(body, PreTrainedModel) or base is model else base
 
 
 def check_finite(model: nn.Module, name: str) -> None:

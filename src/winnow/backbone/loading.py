@@ -24,6 +24,9 @@ NO_SAFETENSORS = (
     "has no weights as *.safetensors; a pytorch_model.bin can run code when it is opened: if you trust it, convert it "
     "by `{}.from_pretrained(NAME).save_pretrained(FOLDER, safe_serialization=True)` and name that folder."
 )
+# Of configurations that have them. rescale_every: in evaluation RWKV would divide weights in place, which a tuned model
+# shares. use_mamba_kernels: Jamba and Zamba would refuse to run without their kernels and a GPU.
+FIXED = {"rescale_every": 0, "use_mamba_kernels": False}
 REASON = 1000  # characters of a library's own message; some list every model there is
 
 
@@ -127,12 +130,17 @@ class BackboneSource(Identified):
         return self._on_meta("eager")
 
     def _on_meta(self, attention: str) -> Any:
-        from transformers import AutoModelForCausalLM
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
+        config: Any = self._config
+        # As `from_pretrained` does, and `from_config` does not: Llama-4's text model alone.
+        kind = getattr(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "config_class", None)
+        if kind is not None and kind is config.sub_configs.get("text_config"):
+            config = config.get_text_config()
         try:
             with torch.device("meta"):
                 return AutoModelForCausalLM.from_config(
-                    self._config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
+                    config, attn_implementation=attention, trust_remote_code=self.trust_remote_code
                 )
         except (ValueError, ImportError) as error:
             raise refusal(AutoModelForCausalLM, self.folder, f"backbone.name={self.name}", "", error) from error
@@ -213,13 +221,8 @@ class BackboneSource(Identified):
 
         from winnow.backbone.memory import on_device, out_of_memory, own_gpu
 
-        stored = getattr(self._config, "quantization_config", None) or {}
-        if stored.get("quant_method") == "bitsandbytes":
-            raise UserError(
-                f"backbone.name={self.name} holds weights that bitsandbytes has quantised before: name the model that "
-                f"they were made from, and give backbone.dtype=nf4 or int8."
-            )
-        options = quantized.options(self.dtype, own_gpu()) if self.is_quantized else {}
+        options = fixed(self._config) | quantized.check_stored(self.name, self._config, self.dtype)
+        options |= quantized.options(self.dtype, own_gpu()) if self.is_quantized else {}
         model = self._pretrained(
             AutoModelForCausalLM,
             dtype=DTYPES[self.dtype],
@@ -252,7 +255,7 @@ class BackboneSource(Identified):
         from transformers.utils import find_adapter_config_file
 
         try:
-            return self._pretrained(AutoConfig)
+            return self._pretrained(AutoConfig, **FIXED)
         except UserError as error:
             lacks = "does not appear to have a file named config.json" in str(error)
             if lacks and find_adapter_config_file(self.folder, revision=self.revision):
@@ -269,6 +272,11 @@ class BackboneSource(Identified):
         options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         about = f"backbone.name={self.name}", "backbone=smollm2_135m"
         return pretrained(auto_class, self.folder, *about, **options)
+
+
+def fixed(config: Any) -> dict[str, Any]:
+    """Arguments of `from_pretrained`: those of FIXED that the configuration has."""
+    return {name: value for name, value in FIXED.items() if hasattr(config, name)}
 
 
 def pretrained(auto_class, folder: str, what: str, instead: str, **options) -> Any:

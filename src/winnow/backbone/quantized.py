@@ -60,6 +60,24 @@ def check_installed(dtype: str) -> None:
         )
 
 
+def check_stored(name: str, config: Any, dtype: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for the model `name` with this configuration. Weights that are stored in mxfp4
+    (gpt-oss) become bf16. Raises UserError for weights that are quantised otherwise."""
+    stored = getattr(config, "quantization_config", None)
+    if not stored:
+        return {}
+    method = (stored if isinstance(stored, dict) else stored.to_dict()).get("quant_method")
+    if method == "mxfp4" and dtype == "bf16":
+        from transformers.utils.quantization_config import Mxfp4Config
+
+        return {"quantization_config": Mxfp4Config(dequantize=True)}
+    if method == "mxfp4":
+        cure = "give backbone.dtype=bf16"
+    else:
+        cure = "name the model that they were made from, and give backbone.dtype=nf4 or int8"
+    raise UserError(f"backbone.name={name} holds weights that {method} has quantised before: {cure}.")
+
+
 def options(dtype: str, gpu: int | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`. gpu: number of the one on which the weights are quantised, None for the CPU."""
     from transformers import BitsAndBytesConfig

@@ -19,7 +19,7 @@ from winnow.tracking.run_card import StageRecord
 from winnow.tuning.examples import Distortion, distortion_of, examples_of
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
-from winnow.tuning.trainable import check_targets
+from winnow.tuning.trainable import check_targets, check_trainable
 from winnow.tuning.tuner import TUNED_VERSION
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def recipe_of(tuner: Tuner | None, start: Start | None, runner: PassRunner, *par
 
 
 def check_lora(tuner: Tuner, source: BackboneSource, setting: str) -> None:
-    """Raises UserError if adapters are to sit on modules that the backbone does not have. setting: of the tuner."""
+    """Raises UserError if the backbone cannot be tuned, or if adapters are to sit on modules that it does not have.
+    setting: of the tuner."""
+    check_trainable(source.skeleton, source.name, tuner.gradient_checkpointing)
     if tuner.mode == "lora" and tuner.lora["target_modules"] != "all-linear":
         check_targets(source.skeleton, tuner.lora["target_modules"], setting)
 

@@ -93,15 +93,20 @@ class InstructionTuner(pl.LightningModule):
     def forward(self, batch: MicroBatch) -> Tensor:
         """The micro-batch's share of the step's loss."""
         if batch.ids.numel() == 0:
-            # Every process must take part in every backward pass; this one adds zeros to the gradients.
-            return torch.stack([parameter.reshape(-1)[0] for _, parameter in self.trained()]).sum() * 0.0
+            return self._zero()
         self._batches.append(batch)
         share = 0.0 if batch.spare else len(batch.targets) / batch.step_tokens
         embeds = self.model.get_input_embeddings()(batch.ids)
         scale = share * self.trainer.world_size if self.sharded else None
         loss_of = MicroBatchLoss(self.model, batch, self.seed, scale, self.padding_free)
         loss_of.same_dropout()
-        return self.adversary.loss(loss_of, embeds, batch.regions[self.adversary.region]) * share
+        own = self.adversary.loss(loss_of, embeds, batch.regions[self.adversary.region]) * share
+        return own if self.sharded or self.trainer.world_size == 1 else own + self._zero()
+
+    def _zero(self) -> Tensor:
+        """0, whose backward pass adds zeros to all gradients: several processes wait for that of every weight, and an
+        expert may meet no token."""
+        return torch.stack([parameter.reshape(-1)[0] for _, parameter in self.trained()]).sum() * 0.0
 
     @property
     def sharded(self) -> bool:
@@ -132,6 +137,8 @@ class InstructionTuner(pl.LightningModule):
         if not math.isfinite(loss) or loss < 0:
             raise UserError(f"The tuning loss became {loss} at step {step} of {self.total_steps}: {self._cause(loss)}")
         self._batches = []
+        for _, weight in self.trained():  # of one process; AdamW takes its step as with several
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         self.history.append({"step": step, "loss": loss, "lr": rate})
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
         self.log("train/lr", rate, on_step=True, on_epoch=False, batch_size=1)

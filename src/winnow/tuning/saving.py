@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 import winnow
 from winnow.backbone import quantized
-from winnow.backbone.loading import Backbone
+from winnow.backbone.loading import Backbone, fixed
 from winnow.backbone.shared import is_shared
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -205,7 +205,11 @@ def load_tuned(backbone: Backbone, folder: str | Path) -> Backbone:
         attention = backbone.model.config._attn_implementation
         with whole(folder):
             model = type(backbone.model).from_pretrained(
-                folder, dtype=reference.dtype, attn_implementation=attention, local_files_only=True
+                folder,
+                dtype=reference.dtype,
+                attn_implementation=attention,
+                local_files_only=True,
+                **fixed(backbone.model.config),
             )
         if not is_shared(backbone.model):  # one that is too large for a device is shared later
             device = reference.device

@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from winnow.backbone import quantized
+from winnow.backbone.causal_model import body_of
 from winnow.errors import UserError
 from winnow.sharding import local
 
@@ -31,9 +32,12 @@ def shared_copy(model: nn.Module) -> nn.Module:
 
 
 ADAPTED = (nn.Linear, nn.Embedding, nn.Conv1d, Conv1D)  # kinds of modules that peft puts adapters on
-# The kernels of these architectures read the weights of FUSED past an adapter on them, so peft refuses one there.
-MAMBAS = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
-FUSED = ("out_proj", "conv1d")
+# Architecture -> layers whose weights its kernels read past an adapter, which would never be trained.
+FUSED = dict.fromkeys(("mamba", "falcon_mamba"), ("out_proj", "conv1d", "x_proj", "dt_proj")) | dict.fromkeys(
+    ("mamba2", "falcon_h1", "nemotron_h", "granitemoehybrid", "bamba", "zamba2"), ("out_proj", "conv1d")
+)
+# Keys of a mixture of experts that draws among them by token while it is trained.
+DRAWN = ("router_jitter_noise", "input_jitter_noise", "moe_jitter_eps")
 
 
 def with_adapters(
@@ -41,12 +45,13 @@ def with_adapters(
 ) -> PeftModel:
     """A shared copy of the model with fresh LoRA adapters: W x + alpha / r * B A dropout(x), B = 0 at first.
 
-    Adapters are fp32 whatever the dtype of the backbone. A depends on `seed` alone.
+    Adapters are fp32 whatever the dtype of the backbone, and sit on nothing that text does not pass (see `_aside`). A
+    depends on `seed` alone.
     Raises UserError if the model has none of the target modules.
     """
     torch.manual_seed(seed)
     check_targets(model, target_modules)
-    left_out = _barred(model) if target_modules == "all-linear" else []
+    left_out = _aside(model) + (_barred(model) if target_modules == "all-linear" else [])
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft declares int, and divides it by r
@@ -89,20 +94,49 @@ def target_names(given: str | Sequence[str] | None, setting: str = "tuning") -> 
 
 def _barred(model: Any) -> list[str]:
     """Names of modules that get no adapter in this architecture."""
-    return list(FUSED) if model.config.model_type in MAMBAS else []
+    return list(FUSED.get(model.config.model_type, ()))
 
 
-def check_targets(model: nn.Module, targets: str | Sequence[str], setting: str = "tuning") -> None:
+def _aside(model: Any) -> list[str]:
+    """Whole names of the layers beside the body in what holds both, such as a tower for images. No text passes them, so
+    an adapter there would have no gradient."""
+    body = body_of(model)
+    place = next(name for name, module in model.named_modules() if module is body)
+    around = place.rpartition(".")[0]
+    layers = [name for name, module in model.named_modules() if isinstance(module, ADAPTED)]
+    beside = [name for name in layers if around and name.startswith(f"{around}.")]
+    return [name for name in beside if not name.startswith(f"{place}.")]
+
+
+def check_trainable(model: Any, name: str, checkpointing: bool) -> None:
+    """Raises UserError if the backbone `name` draws its experts in training, or if `checkpointing` is wanted and it has
+    none. The model may lie on the meta device."""
+    config = model.config.get_text_config().to_dict()
+    config |= config.get("ffn_config") or {}  # DBRX
+    for key in (key for key in DRAWN if config.get(key)):
+        raise UserError(
+            f"backbone.name={name} has {key}={config[key]}: in training it draws its experts by micro-batch, so "
+            f"tuning.micro_batch_size would change the model; name another backbone, or a copy with 0 in config.json."
+        )
+    if checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"tuning.gradient_checkpointing=true: the architecture of backbone.name={name} "
+            f"({model.config.model_type}) has none; set tuning.gradient_checkpointing=false."
+        )
+
+
+def check_targets(model: Any, targets: str | Sequence[str], setting: str = "tuning") -> None:
     """Raises UserError unless each target names modules that LoRA adapts, and no others. The model may lie on the meta
     device. setting: the group whose `lora_target_modules` they are."""
     if targets == "all-linear":
         return
-    modules = dict(model.named_modules())
-    barred = _barred(model)
+    aside, barred = _aside(model), _barred(model)
+    modules = {name: module for name, module in model.named_modules() if name not in aside}
 
     def adapts(target: str, pattern: str) -> bool:
-        own = [module for name, module in modules.items() if re.fullmatch(pattern, name)]
-        return target not in barred and bool(own) and all(isinstance(module, ADAPTED) for module in own)
+        own = {name: module for name, module in modules.items() if re.fullmatch(pattern, name)}
+        past = any(name.rpartition(".")[2] in barred for name in own)
+        return bool(own) and not past and all(isinstance(module, ADAPTED) for module in own.values())
 
     if isinstance(targets, str):
         absent = [] if adapts(targets, targets) else [targets]

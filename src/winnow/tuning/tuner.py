@@ -35,7 +35,7 @@ from winnow.tuning.memory import check_tuning
 from winnow.tuning.module import SCHEDULES, InstructionTuner
 from winnow.tuning.saving import Prompt, prompt_of, save_tuned, weights_digest
 from winnow.tuning.start import trainable_model
-from winnow.tuning.trainable import check_finite, target_names
+from winnow.tuning.trainable import check_finite, check_trainable, target_names
 
 if TYPE_CHECKING:
     from winnow.data.templates import Encoded, Template
@@ -271,6 +271,7 @@ class Tuner:
 
     def _trainable(self, backbone: Backbone, start: Path | None) -> tuple[Any, Any]:
         """(what is saved, the causal language model that is trained)."""
+        check_trainable(backbone.model, backbone.name, self.gradient_checkpointing)
         if self.padding_free:  # found out before full tuning makes the weights fp32, which flash attention refuses
             CausalModel(backbone.model).packing  # noqa: B018
         saved = trainable_model(backbone, self.mode, self.lora, self.seed, start)
