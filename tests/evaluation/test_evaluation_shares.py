@@ -75,8 +75,10 @@ def test_blocks_are_asked_at_once_and_come_back_in_order(monkeypatch):
     for size, expected in ((2, [[3, 1, 2], [0]]), (4, [[3, 1], [0], [2]])):
         asked = []
 
+        monkeypatch.setattr("winnow.evaluation.model.join_in", lambda model: None)
+
         def call(_, asked=asked):
-            return _by_blocks([[3, 1], [0], [2]], lambda own: asked.append(own) or [10 * i for i in own])
+            return _by_blocks([[3, 1], [0], [2]], lambda own: asked.append(own) or [10 * i for i in own], None)
 
         assert in_group(monkeypatch, size, call) == [[0, 10, 20, 30]] * size
         assert sorted(asked) == sorted(expected)

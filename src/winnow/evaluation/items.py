@@ -49,7 +49,7 @@ def read_items(task: str, split: str | None, path: str | Path | None, limit: int
             raise _no_split(leaf.name, leaf.evaluated_split)
     mirror = None if path is None else str(path)
     settings: dict[str, Any] = {"limit": None, "batch_size": 1, "allow_code_execution": False, "chat_template": False}
-    settings |= {"averages": {}, "mirror": mirror, "seed": 0, "bootstrap_iters": 0}
+    settings |= {"averages": {}, "mirror": mirror, "seed": 0, "bootstrap_iters": 1}
     suite = Suite(task, [{"task": task, "metrics": (), "num_fewshot": 0}], (), **settings)
     records: list[Record] = []
     quarantined: list[Quarantined] = []

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import pickle
 import random
-import subprocess
 import sys
 import types
 from functools import partial
@@ -120,29 +119,6 @@ def test_masked_lm_of_the_paper_set_leaves_long_words_alone(tmp_path):
     text = AttackedText("cat sees unseen dog")
     made = swap(text, [])
     assert made and all(new.words[2] == "unseen" for new in made)
-
-
-IMPORT = """
-import logging, os, sys
-from winnow.perturb.attacks import resources
-
-logger = logging.getLogger("somebody")
-before = {name: os.environ.get(name) for name in ("HF_HOME", "XDG_CACHE_HOME", "TA_CACHE_DIR", "TFHUB_CACHE_DIR")}
-assert "textattack" not in sys.modules
-resources.import_textattack(sys.argv[1])
-assert "textattack" in sys.modules and not logger.disabled
-assert {name: os.environ.get(name) for name in before} == before
-import huggingface_hub.constants
-
-assert "textattack" not in huggingface_hub.constants.HF_HOME
-"""
-
-
-@pytest.mark.slow
-def test_importing_textattack_changes_nothing_else():
-    """Neither the places of other caches nor loggers that were there before, in a process that has not imported it."""
-    done = subprocess.run([sys.executable, "-c", IMPORT, CACHE], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
