@@ -56,8 +56,7 @@ def rank() -> int:
 
 def group_size() -> int:
     """How many processes torchrun or srun started together, also before the process group exists."""
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1") if _started_by_srun() else "1"
-    return int(os.environ.get("WORLD_SIZE", tasks))
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def _started_by_srun() -> bool:
