@@ -75,6 +75,7 @@ def test_jobs_compose_at_smoke_scale_and_are_rows_of_the_paper(name):
         found.append(identity(new["row"], choices, new["table"]["paper"]))
     printed = read_paper(PAPER / name / "paper.csv")
     settings = commands.table_settings(name)
+    assert settings == OmegaConf.to_container(sweep.table, resolve=True)  # what `winnow table` reads, bases and all
     for job in found:
         assert name == "aifd/headline" or sum(matches(job, row.identity) for row in printed) <= 1, job
     if len(found) == len(jobs):
