@@ -55,9 +55,6 @@ def run_folder(
     """
     folder.mkdir(parents=True)
     chosen = CHOICES | (choices or {})
-    (folder / ".hydra").mkdir()
-    told = {"runtime": {"choices": chosen}, "overrides": {"task": [f"scale.keep=[{','.join(map(repr, given))}]"]}}
-    OmegaConf.save({"hydra": told}, folder / ".hydra" / "hydra.yaml")
     stages = {}
     for key, (value, how, *counts) in (seconds or {}).items():
         reused, resumed = counts or (int(how == "reused"), 0)
@@ -85,6 +82,7 @@ def run_folder(
         "stages": stages,
         "git": {"commit": commit, "dirty": False},
         "data": {"source": "pool", "n_records": 10, "fingerprint": "f"},
+        "hydra": {"choices": chosen, "overrides": [f"scale.keep=[{','.join(map(repr, given))}]"]},
         "config": OmegaConf.to_container(plain),
     }
     (folder / "run_card.json").write_text(json.dumps(card))

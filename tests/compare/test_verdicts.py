@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from run_folders import run_folder
 
 from winnow.commands import compare
@@ -390,17 +389,3 @@ def test_pools_of_one_name_are_no_one_pool(tmp_path):
             card.write_text(json.dumps(content | {"data": {"fingerprint": records}}))
     told = verdicts(read_runs(tmp_path))
     assert [len(one["standings"]) for one in told["comparisons"]] == [2, 2]
-
-
-def test_a_later_attempt_that_came_to_nothing_does_not_rename_the_results(tmp_path):
-    """Hydra writes its record before the run has the folder; the card's belongs to the results."""
-    folder = job(tmp_path / "run", "ifd", 0.5)
-    content = json.loads((folder / "run_card.json").read_text())
-    hydra = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "hydra.yaml"))["hydra"]
-    told = {"choices": hydra["runtime"]["choices"], "overrides": ["method=ifd"]}
-    (folder / "run_card.json").write_text(json.dumps(content | {"hydra": told}))
-    hydra["runtime"]["choices"] = told["choices"] | {"method": "random"}
-    OmegaConf.save({"hydra": hydra}, folder / ".hydra" / "hydra.yaml")
-    OmegaConf.save(["method=random"], folder / ".hydra" / "overrides.yaml")
-    (run,) = read_runs(tmp_path)
-    assert (run.identity["method"], run.choices["method"], run.overrides) == ("ifd", "ifd", ("method=ifd",))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from winnow.errors import UserError
 from winnow.pages.files import read_json, run_cards, sound
-from winnow.reproduce.collect import Run, facts, hydra_of, whole
+from winnow.reproduce.collect import Run, facts, whole
 from winnow.reproduce.settings import differences, shorten
 from winnow.sweeps.summary import FAILURE
 from winnow.tracking.names import AROUND, CONTROLS, control, identity, pool_name, share
@@ -84,7 +84,7 @@ def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
     config = card["config"]
     selection = read_json(folder / "selection.json") or {"decisions": []}
     subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
-    told = hydra_of(folder, card) or {"choices": {}, "overrides": ()}
+    told = card.get("hydra") or {"choices": {}, "overrides": ()}
     pool, backbone = pool_name(str(card["data"].get("source", ""))), Path(str(config["backbone"]["name"])).name
     run = ComparedRun(
         **facts(folder, card),

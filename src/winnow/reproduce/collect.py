@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from winnow.errors import UserError
@@ -155,11 +154,9 @@ def _is_earlier(started: float, began: float | None) -> bool:
 
 def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
     config, git = card["config"], card["git"]
-    told = hydra_of(folder, card)
+    told = card.get("hydra")
     if told is None:
-        raise UserError(
-            f"{folder / '.hydra' / 'hydra.yaml'} is missing, so the job's options are unknown; run the sweep again."
-        )
+        raise UserError(f"{folder}: its run card does not say which options were chosen; run the sweep again.")
     choices = told["choices"]
     # The sweeper writes this override for each job.
     keys = next((word for word in told["overrides"] if word.startswith("scale.keep=")), "")
@@ -198,15 +195,6 @@ def _budget(card: Mapping[str, Any], choices: Mapping[str, str]) -> tuple[str, s
     selection = card["config"]["selection"]
     asked = str(selection.get("count") or selection.get("ratio"))
     return asked, f"{asked} answer tokens" if selection.get("budget") == "answer_tokens" else f"{taken} records"
-
-
-def hydra_of(folder: Path, card: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`choices`, {group: chosen option}, and `overrides` of a job; None if Hydra did not start it."""
-    told, file = card.get("hydra"), folder / ".hydra" / "hydra.yaml"
-    if told is None and file.is_file():  # of a run before the card had it
-        hydra = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]  # OmegaConf's takes 14 ms a job
-        told = {"choices": hydra["runtime"]["choices"], "overrides": hydra["overrides"]["task"]}
-    return told and told | {"choices": {str(key): str(value) for key, value in told["choices"].items()}}
 
 
 def _metrics(
