@@ -11,8 +11,7 @@ from composed import build
 from shared_data import shared
 
 from winnow.data.nlu import DATASETS
-from winnow.data.nlu.columns import chunks, sentences
-from winnow.data.nlu.conll2012 import ontonotes
+from winnow.data.nlu.files import chunks, ontonotes, sentences
 from winnow.errors import UserError
 
 read = partial(build, "data/sst2")

@@ -1,4 +1,4 @@
-"""Resources: what is missing is one sentence, and TextAttack's import leaves the process as it was."""
+"""Resources of attacks: their names and versions, one sentence for what is missing, and the words that they propose."""
 
 from __future__ import annotations
 

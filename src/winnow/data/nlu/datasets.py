@@ -11,13 +11,8 @@ from typing import Any
 
 from winnow.data.formats import SourceRow
 from winnow.data.nlu import answers
-from winnow.data.nlu.agnews import CLASSES, news
 from winnow.data.nlu.answers import Answer, Item, type_key
-from winnow.data.nlu.aste import triplets
-from winnow.data.nlu.columns import chunks, sentences
-from winnow.data.nlu.conll2012 import ontonotes
-from winnow.data.nlu.objects import objects
-from winnow.data.nlu.sst2 import reviews
+from winnow.data.nlu.files import CLASSES, chunks, news, objects, ontonotes, reviews, sentences, triplets
 from winnow.data.schemas import BadRow
 
 

@@ -1,9 +1,9 @@
-"""From the files of an NLU data set, or its hub copy, to a pool of instruction records: `read_nlu`."""
+"""From the files of NLU data sets, or their hub copies, to a pool of records: `read_nlu` and `read_nlu_tasks`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -187,3 +187,24 @@ def _swapped(records: list[Record], share: float, seed: int, place: str) -> list
         raw = {**record.raw, "output": target, "defect": "swapped" if i in chosen else None}
         made.append(replace(record, id=record_id(record.instruction, record.input, target), output=target, raw=raw))
     return made
+
+
+def read_nlu_tasks(dataset: Sequence[str], path: str | Path | None, **settings) -> Pool:
+    """The records of several data sets, one set after the other, to tune on all their tasks; rows are numbered anew.
+
+    dataset: keys of `DATASETS`. path: a folder that holds a folder for each, None for the hub. settings: those of
+    `read_nlu`; limit and seed hold for each data set. Raises UserError for no data set, and for a path to one file.
+    """
+    if not dataset:
+        raise UserError("data.dataset is empty: name the data sets that are tuned on together.")
+    if path is not None and Path(path).expanduser().is_file():
+        raise UserError(f"data.path={path} is a single file: name a folder that holds a folder for each data set.")
+    pools = [read_nlu(name, path=path, **settings) for name in dataset]
+    records = [record for pool in pools for record in pool.records]
+    records = [replace(record, row=row) for row, record in enumerate(records)]
+    return replace(
+        pools[0],
+        records=records,
+        source="+".join(dataset),
+        quarantined=[bad for pool in pools for bad in pool.quarantined],
+    )

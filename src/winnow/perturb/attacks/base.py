@@ -167,9 +167,7 @@ class _WordEngine:
         import textattack
         from textattack.constraints.pre_transformation import RepeatModification, StopwordModification
 
-        from winnow.perturb.attacks.goal import AnswerLossGoal
-        from winnow.perturb.attacks.greedy_search import AtMostWords, GreedyWords
-        from winnow.perturb.attacks.random_search import RandomWordSwap
+        from winnow.perturb.attacks.search import AnswerLossGoal, AtMostWords, GreedyWords, RandomWordSwap
 
         self.owner, self.limit, self.greedy = owner, AtMostWords(), owner.search == "greedy"
         first = [RepeatModification(), StopwordModification(stopwords=owner.stop_words())]

@@ -34,6 +34,6 @@ class DeepWordBug(WordAttack):
         )
 
     def constraints(self, resources: Resources) -> list[Any]:
-        from winnow.perturb.attacks.edits import AtMostEdits
+        from winnow.perturb.attacks.search import AtMostEdits
 
         return [AtMostEdits(self.max_edit_distance)]

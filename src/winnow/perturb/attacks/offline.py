@@ -65,9 +65,6 @@ class SentenceSimilarity(SentenceConstraint):
         vectors = remembered_vectors([starting_text.text, *(text.text for text in transformed_texts)])
         return vectors[1:] @ vectors[0]
 
-    def _check_constraint(self, transformed_text: AttackedText, reference_text: AttackedText) -> bool:
-        return len(self._check_constraint_many([transformed_text], reference_text)) == 1
-
 
 @cache
 def word_classes(word: str) -> frozenset[str]:

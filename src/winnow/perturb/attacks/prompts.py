@@ -145,40 +145,48 @@ def _start_worker() -> None:
 
 
 def _make(attack, pending, columns, answer_loss, pool, bar) -> None:
-    writer = _Writer(columns, bar)
+    """Writes a part every few seconds, and what there is when it ends or is stopped."""
     chunks = [pending[start : start + CHUNK] for start in range(0, len(pending), CHUNK)]
-    try:
-        if attack.search == "greedy" or pool is None or len(chunks) < 2:
-            with _one_thread(attack.search == "random"):
-                for chunk in chunks:
-                    texts = [(record.id, record.instruction) for record in chunk]
-                    asks = None if answer_loss is None else [partial(answer_loss, record) for record in chunk]
-                    writer.add(rows_of(attack, texts, asks))
-        else:
-            _in_parallel(attack, chunks, writer, pool)
-    finally:
-        writer.flush()
+    apart = attack.search == "random" and pool is not None and len(chunks) > 1
+    waiting: dict[str, list] = {}
+    flushed_at = time.monotonic()
+    with _one_thread(attack.search == "random"):
+        try:
+            for rows in _in_workers(attack, chunks, pool) if apart else _here(attack, chunks, answer_loss):
+                for name, values in rows.items():
+                    waiting.setdefault(name, []).extend(values)
+                bar.update(len(rows["id"]))
+                if time.monotonic() - flushed_at >= FLUSH_SECONDS:
+                    columns.append(waiting)
+                    waiting, flushed_at = {}, time.monotonic()
+        finally:
+            if waiting:
+                columns.append(waiting)
 
 
-def _in_parallel(attack, chunks: list[list[Record]], writer: _Writer, pool: ProcessPoolExecutor) -> None:
+def _here(attack, chunks: list[list[Record]], answer_loss) -> Iterator[dict[str, list]]:
+    for chunk in chunks:
+        asks = None if answer_loss is None else [partial(answer_loss, record) for record in chunk]
+        yield rows_of(attack, [(record.id, record.instruction) for record in chunk], asks)
+
+
+def _in_workers(attack, chunks: list[list[Record]], pool: ProcessPoolExecutor) -> Iterator[dict[str, list]]:
     if attack.resources == "paper":
         attack.prepare()  # fetched here, not by all workers at once
     texts = ([(record.id, record.instruction) for record in chunk] for chunk in chunks)
-    running = {pool.submit(rows_of, attack, chunk) for chunk in islice(texts, AHEAD)}
+    calls = (pool.submit(rows_of, attack, chunk) for chunk in texts)
+    running = set(islice(calls, AHEAD))
     try:
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                writer.add(future.result())
-            running |= {pool.submit(rows_of, attack, chunk) for chunk in islice(texts, len(finished))}
+                yield future.result()
+            running |= set(islice(calls, len(finished)))
     except BrokenProcessPool:
         raise UserError(
             f"A process that made prompts for {attack.name} ended before its time, most likely for want of memory; "
             f"start again with fewer (attack.processes=1): what was finished is kept."
         ) from None
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def rows_of(attack: PromptAttack, texts: Sequence[Text], asks: Sequence[Losses] | None = None) -> dict[str, list]:
@@ -235,25 +243,3 @@ def _one_thread(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _Writer:
-    """Collects rows and writes a part every few seconds."""
-
-    def __init__(self, columns: Columns, bar: tqdm) -> None:
-        self.columns, self.bar = columns, bar
-        self.waiting: dict[str, list] = {name: [] for name in SCHEMA.names}
-        self.flushed_at = time.monotonic()
-
-    def add(self, rows: dict[str, list]) -> None:
-        for name, values in rows.items():
-            self.waiting[name] += values
-        self.bar.update(len(rows["id"]))
-        if time.monotonic() - self.flushed_at >= FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.waiting["id"]:
-            self.columns.append(self.waiting)
-        self.waiting = {name: [] for name in SCHEMA.names}
-        self.flushed_at = time.monotonic()

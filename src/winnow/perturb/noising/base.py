@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from winnow import draws
 from winnow.data.records import Record
+from winnow.data.schemas import Row
 from winnow.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -62,21 +63,6 @@ class Noising:
         """Whether this record is noised in this epoch; true for a share phi of all."""
         return self._draws(record_id, epoch, "applies").random() < self.phi
 
-    def noisy(self, instruction: str, key: str, epoch: int = 0, raw: Mapping[str, Any] | None = None) -> str:
-        """The noised instruction; never the words of `instruction`.
-
-        key: the record's id. raw: the record's original row; its `dataset`, where it names a data set, tells `opposite`
-        and `padding` the task. Raises UserError where the rule cannot change the instruction (see `apply`) or the task
-        is needed and unknown.
-        """
-        changed = self._noisy(instruction, key, epoch, raw or {})
-        if changed is None:
-            raise UserError(
-                f"The instruction {instruction[:60]!r} cannot be changed by noising={self.name}: it has too few "
-                f"different words, or the noising fails on it (see the log); choose noising=insertion."
-            )
-        return changed
-
     def apply(self, records: Sequence[Record], epoch: int = 0) -> list[Record]:
         """The records of one epoch: those that `applies` names with a noised instruction, all else untouched, ids too.
 
@@ -87,7 +73,7 @@ class Noising:
         unchangeable = 0
         for record in records:
             if self.applies(record.id, epoch):
-                words = self._noisy(record.instruction, record.id, epoch, record.raw)
+                words = self.noisy(record.instruction, record.id, epoch, record.raw)
                 unchangeable += words is None
                 record = record if words is None else replace(record, instruction=words)
             changed.append(record)
@@ -104,15 +90,20 @@ class Noising:
     def pairs(self, records: Sequence[Record], epoch: int = 0) -> tuple[list[str], list[str]]:
         """(raw instructions, noised instructions) of every record that the rule can change, whatever phi: what the
         distortion of a set is measured on."""
-        both = [(one.instruction, self._noisy(one.instruction, one.id, epoch, one.raw)) for one in records]
+        both = [(one.instruction, self.noisy(one.instruction, one.id, epoch, one.raw)) for one in records]
         changed = [(raw, noisy) for raw, noisy in both if noisy is not None]
         return [raw for raw, _ in changed], [noisy for _, noisy in changed]
 
-    def _noisy(self, instruction: str, key: str, epoch: int, raw: Mapping[str, Any]) -> str | None:
+    def noisy(self, instruction: str, key: str, epoch: int = 0, raw: Row | None = None) -> str | None:
+        """The noised instruction, never the words of `instruction`; None where the rule cannot change it.
+
+        key: the record's id. raw: the record's original row; its `dataset`, where it names a data set, tells `opposite`
+        and `padding` the task. Raises UserError where the task is needed and unknown.
+        """
         words = instruction.split()
         m = self.touched(len(words)) if self.uses_omega else 0
         try:
-            changed = self.change(words, m, self._draws(key, epoch, "words"), raw)
+            changed = self.change(words, m, self._draws(key, epoch, "words"), raw or {})
         except (UserError, MemoryError, OSError, RuntimeError):  # the settings' or the machine's, not this text's
             raise
         except Exception as error:
@@ -127,7 +118,7 @@ class Noising:
             )
         return " ".join(changed)
 
-    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Row) -> list[str] | None:
         """The changed words, different from `words`; None where the rule cannot change them."""
         raise NotImplementedError
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any, ClassVar
 
 from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import OPPOSITE
+from winnow.data.schemas import Row
 from winnow.errors import UserError
 from winnow.perturb.noising.base import Noising
 
@@ -18,10 +17,10 @@ class Opposite(Noising):
     Raises UserError for a record that does not tell its data set: what the contrary is, only the task says.
     """
 
-    reads: ClassVar[str | None] = "dataset"
-    uses_omega: ClassVar[bool] = False
+    reads = "dataset"
+    uses_omega = False
 
-    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Row) -> list[str] | None:
         dataset = str(raw.get("dataset"))
         if dataset not in OPPOSITE:
             raise UserError(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any, ClassVar
 
 from winnow.data.nlu.datasets import DATASETS
+from winnow.data.schemas import Row
 from winnow.perturb.noising.base import Noising
 from winnow.perturb.noising.passages import PASSAGES
 
@@ -18,9 +17,9 @@ class Padding(Noising):
     start anywhere in the passage and go round its end.
     """
 
-    reads: ClassVar[str | None] = "dataset"
+    reads = "dataset"
 
-    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Row) -> list[str] | None:
         dataset = DATASETS.get(str(raw.get("dataset")))
         passages = PASSAGES[dataset.kind] if dataset else [one for some in PASSAGES.values() for one in some]
         passage = draws.choice(passages).split()

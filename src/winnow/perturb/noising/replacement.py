@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
 
+from winnow.data.schemas import Row
 from winnow.perturb.noising.base import Noising
 from winnow.perturb.noising.words import WORDS
 
@@ -13,7 +12,7 @@ from winnow.perturb.noising.words import WORDS
 class Replacement(Noising):
     """n words, exactly m of them different: a word is never replaced by itself, in whatever case (ours)."""
 
-    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Row) -> list[str] | None:
         if not words:
             return None
         changed = list(words)

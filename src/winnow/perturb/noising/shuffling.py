@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from winnow.data.schemas import Row
 from winnow.perturb.noising.base import Noising
 
 
@@ -16,7 +16,7 @@ class Shuffling(Noising):
     drawn that gives other words than before. Where there is none (two words), the block may go to the other end (ours).
     """
 
-    def change(self, words: list[str], m: int, draws: random.Random, raw: Mapping[str, Any]) -> list[str] | None:
+    def change(self, words: list[str], m: int, draws: random.Random, raw: Row) -> list[str] | None:
         rest = len(words) - m
         if rest < 1:
             return None
