@@ -18,7 +18,7 @@ import numpy as np
 from common import TRAINER, correlation, judged, overlap, parts, save
 
 from winnow.config import build
-from winnow.scoring.geometry import gram_geometry
+from winnow.scoring.methods.adg import gram_geometry
 from winnow.scoring.runner import PassRunner
 from winnow.scoring.scores import Scores
 from winnow.selection.rule import Selection

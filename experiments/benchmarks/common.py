@@ -50,9 +50,8 @@ def judged(method, runner, records, template) -> tuple[Scores, Selection, dict]:
     """Scores of a method, its best tenth, and how well it finds the defects."""
     scores = scored(method, runner, records, template)
     chosen = best(method, scores, records, 0.1)
-    dropped = {one["id"] for one in chosen.decisions if one["reason"] not in ("selected", "beyond_budget")}
-    labels = {record.id: record.raw["defect"] for record in records}
-    return scores, chosen, detection(chosen.decisions, labels, scores.higher_is_better, dropped)
+    kinds = [record.raw["defect"] for record in records]
+    return scores, chosen, detection(chosen.decisions, kinds, scores.higher_is_better)
 
 
 def overlap(a: Sequence[int], b: Sequence[int], digits: int = 4) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shared_data import shared
 
-from winnow.scoring.geometry import gram_geometry
+from winnow.scoring.methods.adg import gram_geometry
 
 
 def geometry(vectors):

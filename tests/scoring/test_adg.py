@@ -17,7 +17,7 @@ from tiny_passes import TRAINER, columns
 from winnow.backbone import memory
 from winnow.backbone.memory import GB, Room, shapes
 from winnow.errors import UserError
-from winnow.scoring.geometry import gram_geometry, normalised
+from winnow.scoring.methods.adg import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.scores import Scores
 from winnow.store.describe import describe

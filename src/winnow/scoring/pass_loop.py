@@ -13,11 +13,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from winnow.backbone.memory import Halves, out_of_memory
+from winnow.backbone.memory import Halves
 from winnow.backbone.shared import is_shared, join_in, share_model
 from winnow.data.batching import shared_prefixes, token_budget_batches
 from winnow.data.templates import Encoded
 from winnow.distributed import from_leader, is_leader
+from winnow.errors import out_of_memory
 from winnow.scoring.price import Meter, charge
 from winnow.scoring.protocols import Pass
 from winnow.store.columns import Columns

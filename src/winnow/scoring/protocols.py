@@ -70,8 +70,9 @@ class Pass:
         return padded(batch)
 
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        """The columns of a record with a flag, besides `id` and `flag`: null."""
-        return {name: None for name in self.schema.names if name not in ("id", "flag")}
+        """The columns of a record with a flag, besides `id` and `flag`: null, but for `answer_tokens`."""
+        own = [name for name in self.schema.names if name not in ("id", "flag")]
+        return dict.fromkeys(own) | ({"answer_tokens": encoded.answer_total} if "answer_tokens" in own else {})
 
     def cost(self, encoded: Encoded, shared: int) -> int:
         """Tokens of a batch's budget that a record takes. shared: first tokens that others have run already."""

@@ -75,13 +75,10 @@ def quotas(labels: np.ndarray, budget: int) -> np.ndarray:
         q_c = floor(budget * n_c / n), plus 1 for the classes with the largest remainders until the sum is the budget
 
     labels: (records,) class of each eligible record, best record first: of equal remainders, the class whose best
-    record ranks higher is served first. No quota exceeds its class. Raises ValueError if there are fewer records than
-    the budget.
+    record ranks higher is served first. No quota exceeds its class.
     """
-    if budget > len(labels):
-        raise ValueError(f"a budget of {budget} exceeds the {len(labels)} records")
     size = np.bincount(labels)
-    share, remainder = np.divmod(budget * size, max(len(labels), 1))
+    share, remainder = np.divmod(budget * size, len(labels))
     best = np.full(len(size), len(labels))
     np.minimum.at(best, labels, np.arange(len(labels)))
     share[np.lexsort((best, -remainder))[: budget - share.sum()]] += 1

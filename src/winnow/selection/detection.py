@@ -3,36 +3,33 @@ and by kind."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from winnow.selection.rule import DUPLICATE
+
 
 def detection(
-    rows: Sequence[Mapping[str, Any]],
-    defects: Mapping[Hashable, str | None],
-    higher_is_better: bool,
-    dropped: Collection[Hashable] = (),
+    decisions: Sequence[Mapping[str, Any]], kinds: Sequence[str | None], higher_is_better: bool
 ) -> dict[str, Any]:
     """AUC = P(clean ranks above defective) + 1/2 P(tie), over all pairs of a clean and a defective record: 1
     when every defective record ranks below every clean one, 0.5 by chance (the Mann-Whitney statistic).
 
-    `rows` are the records, with the keys `id` and `score`, `defects` maps an id to the kind of its planted defect,
-    or None or "" (an empty cell) for a clean record, `dropped` holds ids that a filter took out. Records without a
-    score and dropped ones could not be selected, so they rank last, tied with one another.
+    decisions: see `Selection`. kinds: of the planted defect of each record, None or "" (an empty cell) for a clean
+    one. Records without a rank could not be selected, so they rank last, tied with one another; later copies of a
+    record do not count.
 
     Returns `{"overall": {"auc", "n_defect", "n_clean"}, "by_kind": {kind: {"auc", "n"}}}`; each kind is
     compared with all clean records. An `auc` is None when there is no clean or no defective record to
-    compare.
-
-    Raises KeyError for a record without a label."""
-    dropped = frozenset(dropped)
-    score = np.array([row["score"] for row in rows], dtype=float)
-    out = ~np.isfinite(score) | [row["id"] in dropped for row in rows]
+    compare."""
+    counted = [(one, kind or None) for one, kind in zip(decisions, kinds, strict=True) if one["reason"] != DUPLICATE]
+    kinds = [kind for _, kind in counted]
+    score = np.array([one["score"] for one, _ in counted], dtype=float)
+    out = np.array([one["rank"] is None for one, _ in counted], dtype=bool)
     preference = np.where(out, -np.inf, score if higher_is_better else -score)
-    kinds = [defects[row["id"]] or None for row in rows]
     # Only the order counts; ranks turn the minus infinities of "last" into numbers that the metric accepts.
     ranks = np.unique(preference, return_inverse=True)[1]
     clean = np.array([kind is None for kind in kinds], dtype=bool)

@@ -49,30 +49,21 @@ class Candidates:
 class Picks:
     """What a rule decided.
 
-    taken: places. similar: place -> place of the taken record that it is too like. full: places that were passed over
-    because their class had its quota. quotas: (classes,), None for rules without. small: places whose bin is too small
-    to give any. controlled: places of the rule that a control leaves out. about: what else the manifest says of the
+    taken: places. similar: place -> place of the taken record that it is too like. reasons: place -> why it was passed
+    over, unless for the budget. quotas: (classes,), None for rules without. about: what else the manifest says of the
     rule. note: a sentence in place of the usual one about a budget that is not filled; empty for none at all.
     """
 
     taken: list[int]
     similar: dict[int, int] = field(default_factory=dict)
-    full: frozenset[int] = frozenset()
+    reasons: dict[int, str] = field(default_factory=dict)
     quotas: np.ndarray | None = None
-    small: frozenset[int] = frozenset()
-    controlled: frozenset[int] = frozenset()
     about: dict = field(default_factory=dict)
     note: str | None = None
 
     def reason(self, place: int) -> str:
         """Why the record at `place` was not taken."""
-        if place in self.similar:
-            return TOO_SIMILAR
-        if place in self.controlled:
-            return CONTROLLED
-        if place in self.small:
-            return SMALL_BIN
-        return QUOTA_FULL if place in self.full else BEYOND
+        return TOO_SIMILAR if place in self.similar else self.reasons.get(place, BEYOND)
 
 
 @dataclass

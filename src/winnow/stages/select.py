@@ -21,7 +21,6 @@ from winnow.scoring.scores import Scores
 from winnow.selection.budget import Budget
 from winnow.selection.detection import detection
 from winnow.selection.diversity_report import write_diversity
-from winnow.selection.rule import DUPLICATE
 from winnow.store.describe import describe
 from winnow.store.differences import Differences, difference_summary, differences
 from winnow.store.files import read_json, write_json, write_sum
@@ -61,7 +60,7 @@ def select(
     covered = write_diversity(folder, vectors, chosen, selection)
     results |= {} if covered is None else {"classes_covered": covered}
     if all("defect" in one.raw for one in pool.records):  # a pool that labels its defects, as the embedded one does
-        results["detection_auc"] = _detect(folder, pool, table, about["higher_is_better"], chosen.decisions)
+        results["detection_auc"] = _detect(folder, pool, about["higher_is_better"], chosen.decisions)
     return results
 
 
@@ -165,14 +164,8 @@ def categories(records: Sequence[Record], chosen: Sequence[int]) -> dict[str, di
     }
 
 
-def _detect(
-    folder: Path, pool: Pool, table: pa.Table, higher_is_better: bool, decisions: list[dict[str, Any]]
-) -> float | None:
-    """Write `detection.json`; the area under the ROC curve over all defects. Later copies of a record do not count."""
-    rows = {i: {"id": i, "score": score} for i, score in enumerate(table["score"].to_pylist())}
-    rows = {i: row for i, row in rows.items() if decisions[i]["reason"] != DUPLICATE}
-    labels = {i: pool.records[i].raw["defect"] for i in rows}
-    dropped = {i for i in rows if decisions[i]["rank"] is None}
-    result = detection(list(rows.values()), labels, higher_is_better, dropped)
+def _detect(folder: Path, pool: Pool, higher_is_better: bool, decisions: list[dict[str, Any]]) -> float | None:
+    """Write `detection.json`; the area under the ROC curve over all defects."""
+    result = detection(decisions, [one.raw["defect"] for one in pool.records], higher_is_better)
     write_json(folder / "detection.json", result)
     return result["overall"]["auc"]

@@ -20,7 +20,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from winnow.backbone.generation import Answer
 from winnow.backbone.loading import Backbone
 from winnow.errors import UserError
-from winnow.scoring.geometry import gram_geometry
+from winnow.scoring.methods.adg import gram_geometry
 from winnow.scoring.passes import sampling
 from winnow.scoring.passes.sampling import _SamplingModule, authors_vectors, gram, token_weight
 from winnow.scoring.runner import PassRunner

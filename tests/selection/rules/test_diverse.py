@@ -33,7 +33,7 @@ def test_top_up_by_hand():
     the limit lets through: 5, not 1 or 2."""
     picks = pick(**COPIES, budget=4)
     assert picks.taken == [0, 3, 4, 5] and picks.quotas.tolist() == [2, 2]
-    assert picks.similar == {1: 0, 2: 0} and not picks.full
+    assert picks.similar == {1: 0, 2: 0} and not picks.reasons
 
 
 def test_the_limit_compares_the_instructions():

@@ -3,7 +3,7 @@
     score = 0.6 D + 0.4 I,    D = t / K,    I = 1 - l_1 / t
 
 l_1 is the largest and t the sum of the eigenvalues of the centred Gram matrix of K answers' unit vectors: D says how
-far the answers lie apart, I in how many directions. High is wanted. The whole formula: `winnow.scoring.geometry`.
+far the answers lie apart, I in how many directions. High is wanted. The whole formula: `gram_geometry`.
 Source: "Instruction Data Selection via Answer Divergence" (ACL 2026, arXiv 2604.10448; code: WisdomShell/ADG).
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import rankdata
 
 from winnow.data.records import Record
 from winnow.errors import UserError, check_choice
 from winnow.scoring.answers import write_answers
-from winnow.scoring.geometry import gram_geometry, normalised
 from winnow.scoring.passes.sampling import SampledAnswers
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
@@ -26,6 +26,7 @@ from winnow.store.describe import Free
 
 NORMALISATIONS = ("none", "rank", "zscore")
 TOO_FEW = "too_few_usable_answers"
+NO_SPREAD = 1e-12  # a trace below it counts as none [code]
 
 
 class AnswerDivergence(Method):
@@ -78,7 +79,7 @@ class AnswerDivergence(Method):
             part = gram[rows[:, None, None], places[:, :, None], places[:, None, :]]
             dispersion[rows], anisotropy[rows] = gram_geometry(part)
         scaled = [normalised(values, self.normalise) for values in (dispersion, anisotropy)]
-        tokens, cut = self._lengths(table, usable)
+        distinct, tokens, cut = _counts(table, usable)
         scored = np.where(valid, 1.0, np.nan)
         return Scores(
             score=self.dispersion_weight * scaled[0] + self.anisotropy_weight * scaled[1],
@@ -87,7 +88,7 @@ class AnswerDivergence(Method):
                 "dispersion": dispersion,
                 "anisotropy": anisotropy,
                 "usable_answers": count * scored,
-                "distinct_answers": _distinct(table, usable) * scored,
+                "distinct_answers": distinct * scored,
                 "answers_cut": cut * scored,
                 "sampled_tokens": tokens * scored,
                 "prompt_tokens": table.numbers("prompt_tokens"),
@@ -120,23 +121,54 @@ class AnswerDivergence(Method):
         gram = table.matrix("gram", drawn**2).reshape(-1, drawn, drawn)
         return gram[:, :k, :k], table.matrix("usable", drawn)[:, :k] > 0
 
-    def _lengths(self, table: PassTable, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Per record: tokens of the usable answers, and how many of these were cut."""
-        tokens, cut = np.zeros(len(table)), np.zeros(len(table))
-        columns = zip(table.column("tokens").to_pylist(), table.column("finish").to_pylist(), strict=True)
-        for i, (counts, finish) in enumerate(columns):
-            own = [k for k in range(self.answers) if usable[i, k]]
-            tokens[i] = sum(counts[k] for k in own)
-            cut[i] = sum(finish[k] == "length" for k in own)
-        return tokens, cut
+
+def _counts(table: PassTable, usable: np.ndarray) -> np.ndarray:
+    """(3, records): different texts of the usable answers, their tokens, and how many of them were cut."""
+    found = np.zeros((len(table), 3))
+    columns = (table.column(name).to_pylist() for name in ("answers", "tokens", "finish"))
+    for own, kept, texts, tokens, ends in zip(found, usable, *columns, strict=True):
+        at = np.flatnonzero(kept)
+        own[:] = len({texts[k] for k in at}), sum(tokens[k] for k in at), sum(ends[k] == "length" for k in at)
+    return found.T
 
 
-def _distinct(table: PassTable, usable: np.ndarray) -> np.ndarray:
-    """How many different texts each record's usable answers have."""
-    answers = table.column("answers").to_pylist()
-    return np.array(
-        [
-            len({text for text, ok in zip(texts[: usable.shape[1]], own, strict=False) if ok})
-            for texts, own in zip(answers, usable, strict=True)
-        ]
-    )
+def gram_geometry(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dispersion D and anisotropy I of each record's K answer vectors, from their products.
+
+        v_k <- v_k / |v_k|;   S = V V^T;   Sc = H S H,  H = Id - 1 1^T / K
+        l_1 >= l_2 >= ... = eigenvalues of Sc, clipped at 0;   t = sum of them
+        D = t / K        I = 1 - l_1 / t        both 0 where t < 1e-12
+
+    Source: "Instruction Data Selection via Answer Divergence" (ACL 2026, arXiv 2604.10448) and its public code.
+    t = K - |sum of v_k|^2 / K, so D is at most (K - 1) / K for vectors whose cosines do not sum below 0, as those of
+    answers, and at most 1 for any. Sc has K - 1 eigenvalues that can be above 0, so I is at most 1 - 1 / (K - 1), and 0
+    if all answers lie on one line.
+
+    gram: (records, K, K), gram[r, i, j] = v_i . v_j, K >= 2, the diagonal above 0. Returns two (records,) arrays in
+    fp64. Neither depends on the order of the answers, on a rotation of the space or on the lengths of the vectors.
+    """
+    g = np.asarray(gram, dtype=np.float64)
+    count = g.shape[-1]
+    length = np.sqrt(np.einsum("rkk->rk", g))
+    cosines = g / (length[:, :, None] * length[:, None, :])
+    centre = np.eye(count) - 1 / count
+    values = np.clip(np.linalg.eigvalsh(centre @ cosines @ centre), 0, None)
+    trace = values.sum(-1)
+    spread = trace >= NO_SPREAD
+    share = np.divide(values[:, -1], trace, out=np.ones_like(trace), where=spread)
+    return np.where(spread, trace / count, 0.0), 1 - share
+
+
+def normalised(values: np.ndarray, how: str) -> np.ndarray:
+    """Values on a common scale over the pool (ours): NaN stays NaN and counts for nothing.
+
+    none     as they are [code]
+    rank     rank / (n - 1), from 0 for the smallest to 1 for the largest; equal values share their mean rank
+    zscore   (value - mean) / standard deviation of the population; 0 where all are equal
+    """
+    own = values[~np.isnan(values)]
+    if how == "none" or not len(own):
+        return values
+    if how == "rank":
+        return (rankdata(values, nan_policy="omit") - 1) / max(len(own) - 1, 1)
+    return (values - own.mean()) / (own.std() or 1.0)

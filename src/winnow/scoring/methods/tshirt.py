@@ -2,7 +2,7 @@
 
     score = 1/N sum over draws i of S-IFD_i;   spread = standard deviation of S-IFD_i over the draws
 
-S-IFD: see `winnow.scoring.token_selection`. High is wanted. `selection=tshirt` takes the 2 B best records and of these
+S-IFD: see `winnow.scoring.methods.sifd`. High is wanted. `selection=tshirt` takes the 2 B best records and of these
 the B of smallest spread. Source: NeurIPS 2025, arXiv 2506.01317; code: Dynamite321/T-SHIRT.
 """
 
@@ -14,17 +14,11 @@ import numpy as np
 
 from winnow.data.records import Record
 from winnow.scoring.filters import at_most
+from winnow.scoring.methods.sifd import checked_share, selective_ifd
 from winnow.scoring.passes.noised_likelihood import NoisedLikelihood
 from winnow.scoring.protocols import Method
 from winnow.scoring.runner import PassTable
-from winnow.scoring.scores import Scores, first_reason
-from winnow.scoring.token_selection import (
-    NO_INFORMATIVE_TOKEN,
-    checked_share,
-    selective_ifd,
-    token_differences,
-    token_threshold,
-)
+from winnow.scoring.scores import Scores
 from winnow.store.describe import ForSelection
 
 
@@ -46,15 +40,12 @@ class TShirt(Method):
         self.filters = at_most("ifd", max_ifd, "ifd", open=True)
 
     def score(self, tables: dict[str, PassTable], records: Sequence[Record]) -> Scores:
-        differences, reasons = token_differences(tables["conditioned"], tables["direct"], self.draws)
-        threshold = token_threshold(differences, self.kept)
-        values = np.array([selective_ifd(one, threshold) for one in differences]).reshape(-1, self.draws)
+        values, flag, differences, threshold = selective_ifd(tables, self.kept, self.draws)
         silent = np.isnan(values)
         values = np.where(silent, np.where(silent.all(1, keepdims=True), np.nan, 1.0), values)
-        score = values.mean(1)
         return Scores(
-            score=score,
-            flag=first_reason(reasons, [NO_INFORMATIVE_TOKEN if np.isnan(value) else None for value in score]),
+            score=values.mean(1),
+            flag=flag,
             components={
                 "sifd_spread": values.std(1),
                 "ifd": np.array([np.exp(one.mean(1)).mean() if one.size else np.nan for one in differences]),

@@ -14,12 +14,11 @@ from torch import Tensor
 from winnow.backbone.divergence import kl_rows
 from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
-from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError, check_choice
 from winnow.perturb.embedding_noise import FAMILIES, STATISTICS, add_noise, embedding_noise
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, padded
 
 # Without a word to put noise on, P = Q and the divergence is 0, the best there is: a reason, not a score.
 NOTHING_TO_PERTURB = "empty_instruction_and_input"
@@ -92,35 +91,15 @@ class NoiseDivergence(Pass):
         input_ids: (batch, length). noised_row, noised_position: (noised tokens,), record by record.
         row, position: (predictions that can differ,), from the first noised token to the last but one, likewise.
         """
-        places: dict[str, list[int]] = {"noised_row": [], "noised_position": [], "row": [], "position": []}
-        columns = []
-        for i, record in enumerate(batch):
-            noised = [k for begin, end in sorted(record.spans.values()) for k in range(begin, end)]
-            reached = range(noised[0], len(record.ids) - 1)
-            places["noised_row"] += [i] * len(noised)
-            places["noised_position"] += noised
-            places["row"] += [i] * len(reached)
-            places["position"] += reached
-            columns.append(
-                {
-                    "id": record.id,
-                    "tokens": len(record.ids) - 1,
-                    "noised_tokens": len(noised),
-                    "prompt_tokens": record.answer_start,
-                    "answer_tokens": record.answer_total,
-                    "reached": len(reached),
-                    "answer_predictions": len(record.ids) - record.answer_start,
-                }
-            )
-        tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in places.items()}
-        first = min(min(begin for begin, _ in record.spans.values()) for record in batch)
-        ids = torch.tensor(pad_right([record.ids for record in batch], 0))
-        return {"input_ids": ids, "columns": columns, "first": first} | tensors
-
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        empty: dict[str, Any] = {name: [] for name in self.schema.names if name.startswith("kl_")}
-        none = dict.fromkeys(("tokens", "noised_tokens", "prompt_tokens"))
-        return empty | none | {"answer_tokens": encoded.answer_total}
+        made = padded(batch)
+        noised = [[k for begin, end in sorted(one.spans.values()) for k in range(begin, end)] for one in batch]
+        reached = [range(own[0], len(one.ids) - 1) for own, one in zip(noised, batch, strict=True)]
+        for column, own, after in zip(made["columns"], noised, reached, strict=True):
+            column.update(tokens=column["tokens"] - 1, noised_tokens=len(own), reached=len(after))
+        for name, places in (("noised_", noised), ("", reached)):
+            made[f"{name}row"] = torch.tensor([i for i, own in enumerate(places) for _ in own], dtype=torch.long)
+            made[f"{name}position"] = torch.tensor([k for own in places for k in own], dtype=torch.long)
+        return made | {"first": min(own[0] for own in noised)}
 
 
 class _NoiseModule(pl.LightningModule):
@@ -174,7 +153,6 @@ class _NoiseModule(pl.LightningModule):
             ]
             # The answer's predictions are the last ones.
             columns[own.column(beta, "answer")] = [
-                values[:, -record["answer_predictions"] :].mean(1).tolist()
-                for values, record in zip(rows, records, strict=True)
+                values[:, -record["scored"] :].mean(1).tolist() for values, record in zip(rows, records, strict=True)
             ]
         return columns

@@ -78,6 +78,9 @@ class LoraGradient(Pass):
         """Its whole text: the gradient passes through what others have run too."""
         return len(encoded.ids)
 
+    def flagged(self, encoded: Encoded) -> dict[str, Any]:
+        return super().flagged(encoded) | {"answer_tokens": None}
+
 
 class _GradientModule(pl.LightningModule):
     def __init__(self, backbone: Backbone, settings: LoraGradient) -> None:

@@ -61,10 +61,6 @@ class Likelihood(Pass):
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return LikelihoodModule(backbone.model, vectors=self.view != "direct")
 
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        none = dict.fromkeys(("instruction_vector", "prompt_tokens"))
-        return none | {"nll": [], "skipped": 0, "answer_tokens": encoded.answer_total}
-
 
 @dataclass(frozen=True)
 class LikelihoodEntropy(Likelihood):
@@ -87,9 +83,6 @@ class LikelihoodEntropy(Likelihood):
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         return LikelihoodModule(backbone.model, vectors=self.view != "direct", entropy=True)
-
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return super().flagged(encoded) | {"entropy": [], "openness": []}
 
 
 class LikelihoodModule(pl.LightningModule):

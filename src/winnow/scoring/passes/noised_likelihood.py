@@ -84,9 +84,6 @@ class NoisedLikelihood(Pass):
     def cost(self, encoded: Encoded, shared: int) -> int:
         return len(encoded.ids)
 
-    def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        return {"nll": [], "skipped": 0, "prompt_tokens": None, "answer_tokens": encoded.answer_total}
-
 
 @dataclass(frozen=True)
 class _Noised(Encoded):

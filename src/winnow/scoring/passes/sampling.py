@@ -144,8 +144,7 @@ class SampledAnswers(Pass):
         return {"columns": [{key: getattr(record, key) for key in keys} for record in batch]}
 
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
-        lists: dict[str, Any] = {name: [] for name in ("answers", "tokens", "finish", "usable", "gram")}
-        return lists | {"prompt_tokens": None, "answer_tokens": encoded.answer_total}
+        return super().flagged(encoded) | {name: [] for name in ("answers", "tokens", "finish", "usable", "gram")}
 
 
 @dataclass(frozen=True)

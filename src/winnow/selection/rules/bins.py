@@ -11,7 +11,7 @@ from winnow.errors import UserError, check_choice
 from winnow.selection import clusters
 from winnow.selection.budget import Budget
 from winnow.selection.clusters import within_quotas
-from winnow.selection.rule import Candidates, Picks
+from winnow.selection.rule import QUOTA_FULL, SMALL_BIN, Candidates, Picks
 
 PARTS = ("best", "middle")
 
@@ -64,12 +64,10 @@ class Bins(Budget):
             already = set(taken)
             taken += [place for place in order if place not in already][: budget - len(taken)]
         taken.sort()
-        chosen = set(taken)
-        # Nothing is beyond a budget that was not filled.
-        reach = candidates.n if len(taken) < budget else (taken[-1] + 1 if taken else 0)
-        passed = set(range(reach)) - chosen
-        small = frozenset(place for place in passed if size[labels[place]] < self.smallest)
-        return Picks(taken, full=frozenset(passed - small), small=small, quotas=quota)
+        reach = candidates.n if len(taken) < budget else taken[-1] + 1  # nothing is beyond a budget that was not filled
+        passed = set(range(reach)) - set(taken)
+        reasons = {place: SMALL_BIN if size[labels[place]] < self.smallest else QUOTA_FULL for place in passed}
+        return Picks(taken, reasons=reasons, quotas=quota)
 
 
 def _middle(labels: np.ndarray, size: np.ndarray, quota: np.ndarray) -> list[int]:

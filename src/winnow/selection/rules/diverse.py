@@ -10,7 +10,7 @@ from winnow.errors import UserError
 from winnow.scoring.protocols import Pass
 from winnow.selection.budget import Budget
 from winnow.selection.clusters import quotas, within_quotas
-from winnow.selection.rule import Candidates, Picks
+from winnow.selection.rule import QUOTA_FULL, Candidates, Picks
 from winnow.selection.vectors import unlike
 
 
@@ -66,7 +66,7 @@ class Diverse(Budget):
         similar = {place: twin for place, twin in similar.items() if twin in chosen}
         reach = candidates.n if len(taken) < budget else taken[-1] + 1  # nothing is beyond a budget that was not filled
         passed = set(range(reach)) - chosen - similar.keys()
-        return Picks(taken, similar, frozenset(passed) if self.inter_class else frozenset(), quota)
+        return Picks(taken, similar, dict.fromkeys(passed, QUOTA_FULL) if self.inter_class else {}, quota)
 
     def _walk(self, candidates: Candidates) -> tuple[list[int], dict[int, int]]:
         """Places that the intra-class limit lets through, best first, and the twin of each of the others."""

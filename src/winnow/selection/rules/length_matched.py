@@ -9,7 +9,7 @@ import numpy as np
 from winnow.errors import UserError
 from winnow.selection.around import Around
 from winnow.selection.clusters import within_quotas
-from winnow.selection.rule import Candidates, Picks
+from winnow.selection.rule import CONTROLLED, Candidates, Picks
 
 
 class LengthMatched(Around):
@@ -59,4 +59,4 @@ class LengthMatched(Around):
             )
         found = np.bincount(part[taken], minlength=self.bins)
         about = {"edges": edges.tolist(), "wanted": quota.tolist(), "taken": found.tolist()}
-        return Picks(sorted(taken), controlled=own, about={"lengths": about}, note=note)
+        return Picks(sorted(taken), reasons=dict.fromkeys(own, CONTROLLED), about={"lengths": about}, note=note)

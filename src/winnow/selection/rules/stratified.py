@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from winnow.selection.budget import Budget
 from winnow.selection.clusters import quotas, within_quotas
-from winnow.selection.rule import Candidates, Picks
+from winnow.selection.rule import QUOTA_FULL, Candidates, Picks
 
 
 class Stratified(Budget):
@@ -22,4 +22,5 @@ class Stratified(Budget):
     def pick(self, candidates: Candidates, budget: int) -> Picks:
         quota = quotas(candidates.classes, budget)
         taken = within_quotas(candidates.classes, range(candidates.n), quota)
-        return Picks(taken, full=frozenset(set(range(taken[-1] + 1)) - set(taken)), quotas=quota)
+        passed = set(range(taken[-1] + 1)) - set(taken)
+        return Picks(taken, reasons=dict.fromkeys(passed, QUOTA_FULL), quotas=quota)
