@@ -24,9 +24,14 @@ def system_error(error: BaseException) -> OSError | None:
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
-# What a CPU, CUDA and its libraries say when memory ends.
-NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+# The class of torch's allocator, and what a CPU, CUDA and its libraries say when memory ends.
+_NO_MEMORY = ("OutOfMemoryError", "DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 _NO_ACCESS = ("GatedRepoError", "RepositoryNotFoundError", "gated repo", "401 Client Error", "403 Client Error")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ended."""
+    return isinstance(error, MemoryError) or any(words in repr(error) for words in _NO_MEMORY)
 
 
 def login(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.config import COMMANDS, CONF, choices, instead
-from winnow.errors import NO_MEMORY, UserError, login, system_error
+from winnow.errors import UserError, login, out_of_memory, system_error
 
 # What a user can mend about a file or folder, and how; anything else that the system reports is a defect of ours.
 _ELSEWHERE = "give another place with paths.run=... or paths.store=..., or make room"
@@ -43,7 +43,7 @@ def user_sentence(error: BaseException) -> str | None:
         if system and system.errno in _CURES:
             place = f"{system.filename}: " if system.filename else ""
             return f"{place}{system.strerror}; {_CURES[system.errno]}."
-        if isinstance(cause, MemoryError) or any(word in repr(cause) for word in ("OutOfMemoryError", *NO_MEMORY)):
+        if out_of_memory(cause):
             return (
                 "Out of memory; the store holds the finished results. Lower scoring.tokens_per_batch, "
                 "evaluation.batch_size or tuning.micro_batch_size, which change no result, or give backbone.dtype=bf16."

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from winnow.backbone import memory
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.memory import GB, Halves, Room, check_scoring, shapes, tuning_bytes
-from winnow.errors import UserError
+from winnow.errors import UserError, out_of_memory
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
 from winnow.stages.parts import build_parts
@@ -224,7 +224,7 @@ def test_words_that_say_that_memory_ended(text):
 
     with pytest.raises(torch.AcceleratorError):
         CausalModel(tiny_model())._try(trial)
-    assert not memory.out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    assert not out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_halves_lose_nothing_and_try_no_size_twice():

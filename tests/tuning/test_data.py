@@ -6,7 +6,7 @@ import pytest
 
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
-from winnow.tuning.data import MicroBatches, MicroBatchLoader, check_sizes, collate, plan_steps
+from winnow.tuning.data import MicroBatches, check_sizes, collate, plan_steps
 from winnow.tuning.examples import EpochRecords, supervised_tokens
 
 
@@ -103,12 +103,12 @@ def test_processes_share_a_step_and_fill_up_with_empty_micro_batches(world):
 def test_a_resumed_loader_gives_exactly_the_rest():
     records = [record(i, [2] * (2 + i) + [1], 1) for i in range(6)]
     steps = plan_steps([len(r.ids) for r in records], 2, 1, seed=0, epochs=1)
-    whole = [(m.step, m.number) for m in MicroBatchLoader(MicroBatches(records, steps))]
-    first = MicroBatchLoader(MicroBatches(records, steps))
+    whole = [(m.step, m.number) for m in MicroBatches(records, steps)]
+    first = MicroBatches(records, steps)
     given = iter(first)
     for _ in range(4):
         next(given)
-    second = MicroBatchLoader(MicroBatches(records, steps))
+    second = MicroBatches(records, steps)
     second.load_state_dict(first.state_dict())
     assert len(second) == len(whole) == 6  # Lightning counts on to the full length
     assert [(m.step, m.number) for m in second] == whole[4:]

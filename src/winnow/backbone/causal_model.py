@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 from transformers.utils import logging as library_logging
 
 from winnow.backbone.grouped_attention import grouped
-from winnow.errors import UserError
+from winnow.errors import UserError, out_of_memory
 
 log = logging.getLogger(__name__)
 library_logging._tqdm_active = False  # no bar for each model that is loaded or saved; downloads keep theirs
@@ -343,8 +343,6 @@ class CausalModel:
         return self._equal(self.packed(places, input_ids=ids), alone)
 
     def _try(self, trial) -> bool:
-        from winnow.backbone.memory import out_of_memory
-
         with torch.no_grad(), self._quiet():
             try:
                 return trial()

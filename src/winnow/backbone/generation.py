@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from winnow.backbone.causal_model import CausalModel, gap_mask, positions
 from winnow.backbone.grouped_attention import grouped
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.row_cache import RowLayer, row_cache
 from winnow.backbone.sampling import next_tokens, uniforms
+from winnow.data.batching import pad_right
 from winnow.errors import UserError
 
 LAST_FOUR = (-4, -3, -2, -1)  # [paper]; the last one after the final norm, as transformers counts hidden states (ours)
@@ -126,7 +126,7 @@ class HuggingFaceEngine:
     ) -> list[list[Answer]]:
         # Without chance all answers of a record are one answer.
         copies = 1 if sampling.temperature == 0 else sampling.answers
-        state = self._start(prompts, sampling, copies, shared, padding)
+        state = _Decoding(self.prefix, prompts, sampling, copies, shared, padding)
         every = CHECK_EVERY if stop is None else 1
         with grouped(self.causal.body) if padding else nullcontext():
             for step in range(sampling.max_new_tokens):
@@ -136,32 +136,6 @@ class HuggingFaceEngine:
                 # Also after the last token: its hidden state is part of the vector.
                 self._advance(state, sampling.layers, step, last=step + 1 == sampling.max_new_tokens)
         return state.answers(copies, sampling.answers // copies)
-
-    def _start(
-        self, prompts: Sequence[Prompt], sampling: Sampling, copies: int, shared: int, padding: bool
-    ) -> _Decoding:
-        lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=self.causal.device)
-        longest, limit = int(lengths.max()), sampling.max_new_tokens
-        ids = torch.tensor([prompt.ids + [0] * (longest - len(prompt.ids)) for prompt in prompts]).to(lengths)
-        past, mask = None, None
-        if self.causal.reuse:
-            shared = min(shared, int(lengths.min()) - 1)
-            past, states = self.prefix.cache(ids, shared)
-        else:
-            shared, states = 0, self.causal.hidden(input_ids=ids)
-        last = states[torch.arange(len(ids), device=ids.device), lengths - shared - 1]
-        rows = lengths.repeat_interleave(copies)
-        if padding:
-            mask = gap_mask(rows, longest, 1, last.dtype)[..., :longest]
-            mask = torch.nn.functional.pad(mask, (0, limit))
-        return _Decoding(
-            cache=None if past is None else row_cache(past, copies, limit),
-            texts=torch.nn.functional.pad(ids, (0, limit)).repeat_interleave(copies, 0),
-            mask=mask,
-            prompt=rows,
-            logits=self.causal.logits(last).repeat_interleave(copies, 0),
-            draws=_draws(prompts, sampling, copies).to(ids.device),
-        )
 
     def _advance(self, state: _Decoding, layers: Sequence[int], step: int, last: bool) -> None:
         """Run the chosen tokens; add their hidden states to the sums; make the next logits unless it was the last."""
@@ -202,25 +176,42 @@ class _Decoding:
 
     def __init__(
         self,
-        cache: DynamicCache | None,
-        texts: Tensor,
-        mask: Tensor | None,
-        prompt: Tensor,
-        logits: Tensor,
-        draws: Tensor,
+        prefix: SharedPrefix,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        copies: int,
+        shared: int,
+        padding: bool,
     ) -> None:
-        rows, limit, _ = draws.shape
-        self.cache, self.texts, self.mask = cache, texts, mask
-        self.prompt, self.logits, self.draws = prompt, logits, draws
-        self.start = texts.shape[-1] - limit
-        self.row = torch.arange(rows, device=prompt.device)
-        self.open = torch.ones(rows, dtype=torch.bool, device=prompt.device)
-        self.token = torch.zeros(rows, dtype=torch.long, device=prompt.device)
+        causal, limit = prefix.causal, sampling.max_new_tokens
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=causal.device)
+        ids = torch.tensor(pad_right([prompt.ids for prompt in prompts], 0)).to(lengths)
+        past = None
+        if causal.reuse:
+            shared = min(shared, int(lengths.min()) - 1)
+            past, states = prefix.cache(ids, shared)
+        else:
+            shared, states = 0, causal.hidden(input_ids=ids)
+        last = states[torch.arange(len(ids), device=ids.device), lengths - shared - 1]
+        self.start = ids.shape[1]
+        self.prompt = lengths.repeat_interleave(copies)
+        self.mask: Tensor | None = None
+        if padding:
+            mask = gap_mask(self.prompt, self.start, 1, last.dtype)[..., : self.start]
+            self.mask = nn.functional.pad(mask, (0, limit))
+        self.cache = None if past is None else row_cache(past, copies, limit)
+        self.texts = nn.functional.pad(ids, (0, limit)).repeat_interleave(copies, 0)
+        self.logits = causal.logits(last).repeat_interleave(copies, 0)
+        self.draws = _draws(prompts, sampling, copies).to(ids.device)
+        rows, device = len(self.prompt), ids.device
+        self.row = torch.arange(rows, device=device)
+        self.open = torch.ones(rows, dtype=torch.bool, device=device)
+        self.token = torch.zeros(rows, dtype=torch.long, device=device)
         # Results, one per row of the whole batch.
-        self.tokens = torch.zeros(rows, limit, dtype=torch.long, device=prompt.device)
-        self.counts = torch.zeros(rows, dtype=torch.long, device=prompt.device)
-        self.sums = torch.zeros(rows, 0, device=prompt.device)
-        self.ended = torch.zeros(rows, dtype=torch.bool, device=prompt.device)
+        self.tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
+        self.counts = torch.zeros(rows, dtype=torch.long, device=device)
+        self.sums = torch.zeros(rows, 0, device=device)
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
 
     def choose(self, step: int, sampling: Sampling, eos: Sequence[int]) -> None:
         """The next token of every row; a row that meets the end is closed."""

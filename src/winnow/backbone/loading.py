@@ -14,7 +14,7 @@ from torch import Tensor
 from winnow.backbone import packaged, quantized
 from winnow.backbone.causal_model import CausalModel, check_finite, positions
 from winnow.data.tokens import written_ids
-from winnow.errors import UserError, check_choice, login
+from winnow.errors import UserError, check_choice, login, out_of_memory
 from winnow.store.describe import Free, Identified
 from winnow.store.files import read_json
 
@@ -219,7 +219,7 @@ class BackboneSource(Identified):
         """Load the weights (safetensors only) and find out how the model is to be read; see `CausalModel`."""
         from transformers import AutoModelForCausalLM
 
-        from winnow.backbone.memory import on_device, out_of_memory, own_gpu
+        from winnow.backbone.memory import on_device, own_gpu
 
         options = fixed(self._config) | quantized.check_stored(self.name, self._config, self.dtype)
         options |= quantized.options(self.dtype, own_gpu()) if self.is_quantized else {}
@@ -282,8 +282,6 @@ def fixed(config: Any) -> dict[str, Any]:
 def pretrained(auto_class, folder: str, what: str, instead: str, **options) -> Any:
     """`auto_class.from_pretrained`. folder: a local one, or a hub name. what: stands first in the sentence. instead:
     what needs no hub. Raises UserError for whatever cannot be loaded, unless memory ended."""
-    from winnow.backbone.memory import out_of_memory
-
     try:
         return auto_class.from_pretrained(folder, **options)
     except Exception as error:  # tokenizers and safetensors have kinds of their own, and remote code any

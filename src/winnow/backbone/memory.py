@@ -34,7 +34,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from winnow.backbone.quantized import count
-from winnow.errors import NO_MEMORY, UserError
+from winnow.errors import UserError, out_of_memory
 from winnow.trainer import device_of, processes_of
 
 Item = TypeVar("Item")
@@ -256,11 +256,6 @@ def _fitting(model: Any, trainer: Mapping[str, Any], numbers: int, on_a_cpu: int
     here = 0 if next(model.parameters()).is_cuda else weights  # Lightning moves it there later
     tokens = max((space.free - here) // 2 // (width * max(numbers, 1)), SMALLEST_BATCH)
     return min(1 << (tokens.bit_length() - 1), most)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ended. torch has a class of its own for its allocator on a GPU alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 class Halves:

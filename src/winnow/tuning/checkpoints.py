@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from winnow.backbone.memory import out_of_memory
+from winnow.errors import out_of_memory
 from winnow.store.files import replacing
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from winnow import draws
 from winnow.errors import UserError
@@ -89,7 +88,7 @@ def plan_steps(
     return steps[:max_steps]
 
 
-class MicroBatches(Dataset):
+class MicroBatches:
     """The micro-batches of one process, in the order in which they are trained on.
 
     Micro-batch k of a step on process `rank` of `world` is micro-batch k * world + rank of the plan:
@@ -98,6 +97,9 @@ class MicroBatches(Dataset):
 
     examples: the records that the plan counts, or a function that gives them for an epoch. spare: the step's last
     micro-batch, its shortest, is repeated where another would be empty.
+
+    Lightning keeps `state_dict()` in its checkpoints and hands it back before the first micro-batch is asked for. It
+    counts optimizer steps, which are the same in micro-batches of any size: save it between two of them.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class MicroBatches(Dataset):
         self.examples_of = examples if callable(examples) else lambda _epoch: examples
         self.steps, self.world, self.rank, self.spare = steps, world, rank, spare
         self.per_step = math.ceil(max(len(step.micro_batches) for step in steps) / world)
+        self._start = self._given = 0
 
     def __len__(self) -> int:
         return len(self.steps) * self.per_step
@@ -128,6 +131,18 @@ class MicroBatches(Dataset):
         names = tuple(example.id for example in chosen)
         where = regions(chosen, mask)
         return MicroBatch(step, epoch, index, names, ids, mask, where, rows, targets, tokens, beyond and self.spare)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        self._given, self._start = self._start, 0
+        while self._given < len(self):
+            self._given += 1
+            yield self[self._given - 1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"steps": self._given // self.per_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = state["steps"] * self.per_step
 
 
 def collate(examples: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -160,49 +175,6 @@ def regions(examples: Sequence[Encoded], sample: Tensor) -> dict[str, Tensor]:
             if role == "instruction":
                 instruction[row, start:stop] = True
     return {"sample": sample, "instruction": instruction, "input": both}
-
-
-class _FromOffset(Sampler[int]):
-    """0 .. size-1, the first time from `offset` on; its length stays `size`, as Lightning counts on."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.offset = size, 0
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        offset, self.offset = self.offset, 0
-        return iter(range(offset, self.size))
-
-
-class MicroBatchLoader(DataLoader):
-    """A DataLoader over ready-made micro-batches that can start in the middle.
-
-    Lightning stores `state_dict()` in its checkpoints and hands it back before the first batch is asked for.
-    A plain DataLoader has no such state: Lightning then warns, counts on from the stored batch number, but
-    reads the data from the beginning, so that the first records are trained on again instead of the last.
-    The state counts optimizer steps, which are the same in micro-batches of any size: save it between two of them.
-    """
-
-    def __init__(self, micro_batches: MicroBatches) -> None:
-        self._start = _FromOffset(len(micro_batches))
-        self._given, self._per_step = 0, micro_batches.per_step
-        # Micro-batches are made in this process: the count below is then exactly what was trained on, and the
-        # work (filling a few small tensors) is far below that of a training step.
-        super().__init__(micro_batches, batch_size=None, sampler=self._start, num_workers=0, collate_fn=lambda one: one)
-
-    def __iter__(self) -> Any:  # an iterator of micro-batches; torch declares a class of its own
-        self._given = self._start.offset
-        for micro_batch in super().__iter__():
-            self._given += 1
-            yield micro_batch
-
-    def state_dict(self) -> dict:
-        return {"steps": self._given // self._per_step}
-
-    def load_state_dict(self, state: dict) -> None:
-        self._start.offset = state["steps"] * self._per_step
 
 
 def check_sizes(batch_size: int, micro_batch_size: int, world: int) -> None:

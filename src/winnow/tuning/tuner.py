@@ -16,10 +16,10 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.loading import Backbone
-from winnow.backbone.memory import out_of_memory, shapes
+from winnow.backbone.memory import shapes
 from winnow.backbone.quantized import count, dtype_name
 from winnow.distributed import read_by_leader
-from winnow.errors import UserError, check_choice
+from winnow.errors import UserError, check_choice, out_of_memory
 from winnow.sharding import Sharded, gather
 from winnow.store.describe import Free, arguments, describe
 from winnow.store.files import CHECKPOINTS, remove_partials, write_json
@@ -28,7 +28,7 @@ from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, newest
 from winnow.tuning.console import TuningBar
-from winnow.tuning.data import MicroBatches, MicroBatchLoader, check_sizes, digest, plan_steps
+from winnow.tuning.data import MicroBatches, check_sizes, digest, plan_steps
 from winnow.tuning.dropout import again, check_attention
 from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
 from winnow.tuning.memory import check_tuning
@@ -221,7 +221,7 @@ class Tuner:
             module.began, module.fallbacks = started, getattr(examples, "fallbacks", {})
             resume = self._checkpointing(trainer, folder / CHECKPOINTS, len(steps))
             with self._enough_memory(), interruptible(trainer):
-                trainer.fit(module, MicroBatchLoader(data), ckpt_path=resume and resume[1], weights_only=True)
+                trainer.fit(module, data, ckpt_path=resume and resume[1], weights_only=True)
         check_finite(causal, self.learning_rate, trainer.strategy.reduce_boolean_decision)
         result = {
             "steps": len(steps),

@@ -141,7 +141,7 @@ class EpochFiles(pl.Callback):
         self.done = trainer.global_step  # optimizer steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: object) -> None:
-        epochs = [step.epoch for step in trainer.train_dataloader.dataset.steps]  # type: ignore[union-attr]
+        epochs = [step.epoch for step in trainer.train_dataloader.steps]  # type: ignore[union-attr]
         before, self.done = self.done, trainer.global_step
         if before == self.done or (self.done < len(epochs) and epochs[self.done] == epochs[before]):
             return
