@@ -93,9 +93,10 @@ def test_two_processes_evaluate_as_one(tmp_path):
     codes, output = two(two_evaluations.one_of_two, tmp_path / "two", log=tmp_path / "log")
     assert codes == [0, 0], output
     leader, follower = (json.loads((tmp_path / "two" / f"rank_{rank}.json").read_text()) for rank in range(2))
+    models = {"tiny": tiny_model(), "windowed": two_evaluations.windowed()}
+    answers = {name: two_evaluations.answers(model, 2) for name, model in models.items()}
     for name in ("tiny", "windowed", "shared tiny", "shared windowed"):
-        model = two_evaluations.windowed() if "windowed" in name else tiny_model()
-        alone, passes = two_evaluations.answers(model, 2)
+        alone, passes = answers[name.removeprefix("shared ")]
         alone = json.loads(json.dumps(alone))
         (found, own), (_, others) = leader["found"][name], follower["found"][name]
         assert alone["truncated"] == 2

@@ -8,9 +8,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from composed import build, template
+from composed import build, config, template
 from tiny import answering, tiny_model
 
+from winnow.data.nlu.datasets import DATASETS
 from winnow.data.nlu.instructions import INSTRUCTIONS
 from winnow.data.records import Record
 from winnow.errors import UserError
@@ -262,6 +263,15 @@ def test_a_single_file_is_not_evaluated_by_accident(folder):
     assert len(NluData(["sst2"], paths={"sst2": file}).records("sst2")) == 6
     with pytest.raises(UserError, match="nothing says where its data is"):
         NluData(["scierc"]).records("scierc")
+
+
+def test_every_data_set_has_a_path_and_a_source_of_its_own():
+    """The commands that refusals advise, `evaluation.paths.sst2=<file>`, need no `+`; what is not given is no path."""
+    places = {f"evaluation.{key}.{name}": f"{key}-{name}" for key in ("paths", "sources") for name in DATASETS}
+    given = config("evaluation=nlu", *(f"{key}={value}" for key, value in places.items())).evaluation
+    assert {f"evaluation.{key}.{name}": given[key][name] for key in ("paths", "sources") for name in DATASETS} == places
+    data = build("evaluation/nlu", "evaluation.paths.sst2=file").nlu
+    assert (data.paths, data.sources) == ({"sst2": "file"}, {})
 
 
 def test_the_hidden_labels_of_sst2(monkeypatch, folder, capsys):

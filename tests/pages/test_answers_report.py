@@ -105,18 +105,19 @@ def test_ends(tmp_path):
         for i in range(12)
     ]
     write_answers(tmp_path, sampled(), records(), 3)
-    section = answers_section(tmp_path / "answers.parquet", rows, None, lambda text: {"open": text})
+    section = answers_section(tmp_path / "answers.parquet", rows, None)
     assert [card["row"] for card in section["most"]] == [11, 10, 9, 8, 7]
     assert [card["row"] for card in section["least"]] == [0, 1, 2, 3, 4]
-    assert section["least"][0]["place"] == 12 and [label for label, _ in section["least"][0]["answers"]][2] == "3, as 1"
-    assert section["least"][4]["answers"] == [] and section["fewer"] == section["same"] == 0
+    lowest = section["least"][0]
+    assert lowest["place"] == 12 and [label for label, _ in lowest["parts"]][3] == "answer 3, as 1"
+    assert section["least"][4]["parts"] == [] and section["fewer"] == section["same"] == 0
     assert section["follows"] == {"dispersion": pytest.approx(1), "anisotropy": pytest.approx(1)}
 
 
 def test_no_score_at_all(tmp_path):
     write_answers(tmp_path, sampled(), records(), 3)
     rows = [{"id": "r0", "row": 0, "score": None, "dispersion": None}]
-    section = answers_section(tmp_path / "answers.parquet", rows, {}, lambda text: {"open": text})
+    section = answers_section(tmp_path / "answers.parquet", rows, {})
     assert section["most"] == [] == section["least"] and "No record has a score" in section["plane"]
 
 

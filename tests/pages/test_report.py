@@ -19,8 +19,9 @@ import pytest
 from winnow.data.records import Record
 from winnow.errors import UserError
 from winnow.pages import plots
+from winnow.pages.card import FOLD, folded
 from winnow.pages.model_card import tuned_model_card
-from winnow.pages.report import FOLD, _folded, report_content, write_report
+from winnow.pages.report import report_content, write_report
 from winnow.store.files import write_sum
 from winnow.tracking.run_card import RunCard
 
@@ -333,9 +334,9 @@ def test_the_budget_has_its_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["  " + "x" * 700, " " * 700 + "x", "a b" * 300, "x" * 700, "a   " * 200])
 def test_a_folded_text_is_whole(text: str) -> None:
     """Opening and rest are the text, and the opening ends with a word."""
-    folded = _folded(text)
-    assert folded["open"] + folded["rest"] == text and 0 < len(folded["open"]) <= FOLD
-    assert folded["rest"][0].isspace() or " " not in text.strip()
+    cut = folded(text)
+    assert cut["open"] + cut["rest"] == text and 0 < len(cut["open"]) <= FOLD
+    assert cut["rest"][0].isspace() or " " not in text.strip()
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")

@@ -1,10 +1,11 @@
-"""The robustness table and its curves."""
+"""The curves of robustness."""
 
 from __future__ import annotations
 
 import pytest
 
-from winnow.pages.robustness import robustness_curves, robustness_table
+from winnow.pages import robustness
+from winnow.pages.robustness import robustness_curves
 
 
 def entry(value: float, stderr: float | None = 0.1) -> dict:
@@ -29,27 +30,30 @@ RESULTS = {
 }
 
 
-def test_table():
+def test_conditions(monkeypatch):
     """Averages and other tasks are no conditions."""
-    rows = robustness_table(RESULTS)
-    assert [(row["dataset"], row["noise"], row["omega"]) for row in rows] == [
-        ("sst2", "clean", None),
-        ("sst2", "replacement", 0.1),
-        ("sst2", "replacement", 0.3),
-        ("sst2", "opposite", None),
-        ("sst2", "my-swap2", 0.3),
+    monkeypatch.setattr(robustness, "_curves", lambda *drawn: drawn)
+    (title, base), (_, tuned) = robustness_curves(RESULTS)
+    assert title == "sst2 under noised instructions, base model"
+    assert [(noise, omega) for noise, points in base.items() for omega, _ in points] == [
+        ("clean", None),
+        ("replacement", 0.1),
+        ("replacement", 0.3),
+        ("opposite", None),
+        ("my-swap2", 0.3),
     ]
-    assert rows[1]["base"] == {"value": 0.4, "stderr": None}
-    assert rows[1]["tuned"]["value"] == pytest.approx(0.65) and rows[3]["base"]["value"] == 0.1
+    assert base["replacement"][0][1] == entry(0.4, None) and base["opposite"][0][1]["value"] == 0.1
+    assert tuned["replacement"][0][1]["value"] == pytest.approx(0.65)
 
 
-def test_results_without_noise_have_no_table():
-    assert robustness_table({"models": {"base": {"metrics": {"arc_easy/acc": entry(0.3)}}}}) == []
+@pytest.mark.parametrize("key", ["arc_easy/acc", "sst2/micro_f1", "sst2/clean/micro_f1"])
+def test_results_without_noise_have_no_curves(key):
+    assert robustness_curves({"models": {"base": {"metrics": {key: entry(0.3)}}}}) == []
 
 
 def test_curves():
-    """One label for each noise, the same bytes each time; without noise a sentence."""
-    svg = robustness_curves(RESULTS, "sst2", "tuned")
-    assert svg == robustness_curves(RESULTS, "sst2", "tuned")
-    assert svg.startswith("<svg") and all(word in svg for word in ("clean (0.750)", "replacement", "opposite (0.350)"))
-    assert "There are no results under noise." in robustness_curves(RESULTS, "lap14", "base")
+    """A plot for each model, with one label for each noise, the same bytes each time."""
+    base, tuned = robustness_curves(RESULTS)
+    assert [base, tuned] == robustness_curves(RESULTS)
+    assert base.startswith("<svg") and "clean (0.500)" in base and "base model" in base
+    assert all(word in tuned for word in ("clean (0.750)", "replacement", "opposite (0.350)", "tuned model"))

@@ -65,7 +65,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
             log.warning("Evaluation leaves out %s: %s", task, reason)
         if specs:
             log.info("Evaluating %s on %s", description or "the model", ", ".join(spec.task for spec in specs))
-            if any(leaf.runs_model_code for spec in specs for leaf in _stock(spec, suite)):
+            if any(leaf.runs_model_code for own in specs.values() for leaf in own):
                 result["code_execution"] = confinement()
                 log.info("Code that the model writes is kept in by %s", result["code_execution"])
             raw, truncated = _run(model, tokenizer, specs, suite, template, workdir)
@@ -77,7 +77,7 @@ def evaluate_model(model, tokenizer, suite: Suite, template, workdir: Path, desc
                 for key in [key for key, one in found.items() if not math.isfinite(one["value"])]:
                     one = found.pop(key)
                     result["skipped"][key] = f"it is {one['value']} over its {one['n']} items"
-            groups = {spec.task: _stock(spec, suite) for spec in specs if spec.task not in raw["samples"]}
+            groups = {spec.task: own for spec, own in specs.items() if spec.task not in raw["samples"]}
             result["groups"] = {name: [leaf.name for leaf in leaves] for name, leaves in groups.items()}
             result["versions"]["tasks"] = {name: str(number) for name, number in raw["versions"].items()}
             result["samples"] = str(_write_samples(raw["samples"], workdir / "samples.jsonl"))
@@ -109,25 +109,22 @@ def compare(models: Mapping[str, Mapping[str, Any]], suite: Suite) -> dict[str, 
     }
 
 
-def runnable(suite: Suite) -> tuple[list[TaskSpec], dict[str, str]]:
-    """(tasks to run, {task left out: why}). Raises UserError for a task or a metric that there is not."""
-    specs, skipped = [], {}
-    for spec in suite.tasks:
-        if any(leaf.runs_model_code for leaf in _stock(spec, suite)) and not suite.allow_code_execution:
-            skipped[spec.task] = "it runs code that the model writes; set evaluation.allow_code_execution=true"
-        else:
-            specs.append(spec)
-    return specs, skipped
-
-
-def _stock(spec: TaskSpec, suite: Suite) -> list[StockTask]:
+def runnable(suite: Suite) -> tuple[dict[TaskSpec, list[StockTask]], dict[str, str]]:
+    """({task to run: its leaves, none where we write the task}, {task left out: why}). Raises UserError for a task or
+    a metric that there is not."""
     from winnow.evaluation.catalogue import check_metrics, leaves
 
-    if spec.task in suite.written:
-        return []
-    found = leaves(spec.task)
-    check_metrics(spec.task, spec.metrics)
-    return found
+    specs: dict[TaskSpec, list[StockTask]] = {}
+    skipped = {}
+    for spec in suite.tasks:
+        own = [] if spec.task in suite.written else leaves(spec.task)
+        if own:
+            check_metrics(spec.task, spec.metrics)
+        if any(leaf.runs_model_code for leaf in own) and not suite.allow_code_execution:
+            skipped[spec.task] = "it runs code that the model writes; set evaluation.allow_code_execution=true"
+        else:
+            specs[spec] = own
+    return specs, skipped
 
 
 def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, Any], int]:
@@ -160,7 +157,9 @@ def _run(model, tokenizer, specs, suite, template, workdir) -> tuple[dict[str, A
         shutil.rmtree(cache)
 
 
-def _metrics(raw: Mapping[str, Any], specs: Sequence[TaskSpec], suite: Suite) -> tuple[dict[str, Any], dict[str, Any]]:
+def _metrics(
+    raw: Mapping[str, Any], specs: Collection[TaskSpec], suite: Suite
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The reported metrics, and all metrics of tasks that were run as part of a group."""
     conditions = suite.conditions()
     found = {name: _task_metrics(name, values, raw, conditions) for name, values in raw["results"].items()}

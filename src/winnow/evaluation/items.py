@@ -54,7 +54,7 @@ def read_items(task: str, split: str | None, path: str | Path | None, limit: int
     records: list[Record] = []
     quarantined: list[Quarantined] = []
     with TemporaryDirectory() as folder, quiet_harness():
-        loaded, _, _ = load_tasks(suite.tasks, suite, None, None, Path(folder), Path(folder) / "cache")
+        loaded, _, _ = load_tasks({suite.tasks[0]: found}, suite, None, None, Path(folder), Path(folder) / "cache")
         items: list[tuple[Any, str, Mapping[str, Any]]] = []
         asked: set[str] = set()
         for own in (loaded["tasks"][leaf.name] for leaf in found):
@@ -97,13 +97,11 @@ def asked_texts(suite: Suite) -> Iterator[str]:
 
 def _asked_rows(suite: Suite) -> Iterator[Mapping[str, Any]]:
     """The rows of the evaluated splits of the stock tasks, of the mirror or the hub."""
-    import datasets  # these three take seconds to import
+    import datasets  # these two take seconds to import
 
-    from winnow.evaluation.catalogue import leaves
     from winnow.evaluation.mirror import mirrored_files
 
-    names = [spec.task for spec in runnable(suite)[0] if spec.task not in suite.written]
-    for leaf in (leaf for name in names for leaf in leaves(name)):
+    for leaf in (leaf for own in runnable(suite)[0].values() for leaf in own):
         source, split = leaf.config["dataset_path"], leaf.evaluated_split
         if source == HUB_NAME:
             continue

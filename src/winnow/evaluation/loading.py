@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,27 @@ Prompts = dict[str, list[int]]
 
 
 def load_tasks(
-    specs: Sequence[TaskSpec], suite: Suite, template, tokenizer, folder: Path, cache: Path
+    specs: Mapping[TaskSpec, Sequence[StockTask]], suite: Suite, template, tokenizer, folder: Path, cache: Path
 ) -> tuple[Mapping[str, Any], Pairs, Prompts]:
     """(the result of `TaskManager.load`, known token ids of prompt and answer pairs, known token ids of prompts).
 
-    folder: empty, receives the generated task files. cache: the data sets library's converted copies of local files.
-    Raises UserError when data or a resource is missing.
+    specs: each task with its leaves, as `runnable` gives them. folder: empty, receives the generated task files. cache:
+    the data sets library's converted copies of local files. Raises UserError when data or a resource is missing.
     """
-    tasks = {spec.task: leaves(spec.task) for spec in specs if spec.task not in suite.written}
-    _check_resources(tasks)
+    _check_resources(specs.values())
     pairs: Pairs = {}
     for name, records in (suite.pools or {}).items():
         items = [embedded.HeldOut(record, (), name) for record in records]
         task = replace(leaves("embedded_answers")[0], name=name)
         pairs |= _write_items(task, items, template, tokenizer, folder, cache)
-    for task, shots in ((leaf, spec.num_fewshot) for spec in specs for leaf in tasks.get(spec.task, ())):
+    for task, shots in ((leaf, spec.num_fewshot) for spec, own in specs.items() for leaf in own):
         if task.config["dataset_path"] == embedded.HUB_NAME:
             pairs |= _write_items(task, embedded.load_heldout(), template, tokenizer, folder, cache)
         elif suite.mirror is not None:
             write_overlay(task, mirrored_files(task, Path(suite.mirror).expanduser(), shots), folder, cache)
     prompts = _write_conditions(suite, template, tokenizer, folder, cache)
-    manager = TaskManager(include_path=[*definition_folders(tasks), folder], include_defaults=False)
+    defined = definition_folders(spec.task for spec, own in specs.items() if own)
+    manager = TaskManager(include_path=[*defined, folder], include_defaults=False)
     names = [spec.task for spec in specs]
     try:
         loaded = manager.load(names)
@@ -55,11 +55,11 @@ def load_tasks(
         if suite.mirror is not None:
             raise
         raise _not_to_be_had(names, error) from error
-    for spec in specs:
-        for name in [leaf.name for leaf in tasks.get(spec.task, ())] or [spec.task]:
+    for spec, own in specs.items():
+        for name in [leaf.name for leaf in own] or [spec.task]:
             task = loaded["tasks"][name]
-            own = task.get_config("num_fewshot") or 0
-            task.set_config("num_fewshot", own if spec.num_fewshot is None else spec.num_fewshot)
+            shots = task.get_config("num_fewshot") or 0
+            task.set_config("num_fewshot", shots if spec.num_fewshot is None else spec.num_fewshot)
             task.set_fewshot_seed(suite.seed)
     return loaded, pairs, prompts
 
@@ -90,21 +90,20 @@ def check_data(suite: Suite) -> None:
             print(f"{dataset}: the hub hides the labels of the {suite.nlu.split} split; the validation split is used.")
         suite.nlu.records(dataset)
     asked: set[tuple[str, str | None]] = set()
-    specs = [spec for spec in runnable(suite)[0] if spec.task not in suite.written]
-    wanted = {spec.task: leaves(spec.task) for spec in specs}
-    shared = Counter(leaf.name for group in wanted.values() for leaf in group)
+    specs = runnable(suite)[0]
+    shared = Counter(leaf.name for own in specs.values() for leaf in own)
     twice = [name for name, number in shared.items() if number > 1]
     if twice:
         raise UserError(
             f"evaluation.tasks asks {twice[0]} more than once, by its name and by a group's: leave one out."
         )
-    _check_resources(wanted)
-    for name, shots, task in ((one.task, one.num_fewshot, leaf) for one in specs for leaf in wanted[one.task]):
+    _check_resources(specs.values())
+    for spec, task in ((spec, leaf) for spec, own in specs.items() for leaf in own):
         source = task.config.get("dataset_path")
         if source in (None, embedded.HUB_NAME):
             continue
         if suite.mirror is not None:
-            file = mirrored_files(task, Path(suite.mirror).expanduser(), shots)[task.evaluated_split]
+            file = mirrored_files(task, Path(suite.mirror).expanduser(), spec.num_fewshot)[task.evaluated_split]
             if not sum(1 for _ in read_lines(file)):
                 raise UserError(f"{file} is empty: an item on each line was expected.")
         elif (source, task.config.get("dataset_name")) not in asked:
@@ -115,19 +114,7 @@ def check_data(suite: Suite) -> None:
             try:
                 datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options).download_and_prepare()
             except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-                raise _not_to_be_had([name], error) from error
-
-
-def generated(suite: Suite) -> dict[str, int]:
-    """{task: tokens that its answers may have} of the stock tasks that will run and generate."""
-    from winnow.evaluation.harness import runnable
-
-    found = (leaf for spec in runnable(suite)[0] if spec.task not in suite.written for leaf in leaves(spec.task))
-    return {
-        leaf.name: (leaf.config.get("generation_kwargs") or {}).get("max_gen_toks", 256)  # the harness's default
-        for leaf in found
-        if leaf.config.get("output_type") == "generate_until"
-    }
+                raise _not_to_be_had([spec.task], error) from error
 
 
 def _not_to_be_had(names: list[str], error: Exception) -> UserError:
@@ -154,9 +141,9 @@ def _write_conditions(suite: Suite, template, tokenizer, folder: Path, cache: Pa
     return prompts
 
 
-def _check_resources(tasks: Mapping[str, Sequence[StockTask]]) -> None:
+def _check_resources(groups: Iterable[Sequence[StockTask]]) -> None:
     """IFEval's checkers need two packages and a sentence splitter, which the stock task would fetch by itself."""
-    if not any(leaf.config.get("dataset_path") == "google/IFEval" for group in tasks.values() for leaf in group):
+    if not any(leaf.config.get("dataset_path") == "google/IFEval" for group in groups for leaf in group):
         return
     missing = [name for name in ("immutabledict", "langdetect", "nltk") if importlib.util.find_spec(name) is None]
     if missing:

@@ -116,18 +116,12 @@ class NluData(Identified):
 
     def conditions(self) -> dict[str, Condition]:
         """Task name -> condition: `sst2` alone without noises; with them `sst2/clean`, `sst2/replacement@0.3`, ..."""
-        found: dict[str, Condition] = {}
-        for dataset in self.datasets:
-            if not self.noises:
-                found[dataset] = Condition(dataset)
-                continue
-            ways: list[tuple[str | None, float | None]] = [(None, None)]
-            for noise in self.noises:
-                omegas = self.omegas if noising_class(noise).uses_omega else [None]
-                ways += [(noise, omega) for omega in omegas]
-            conditions = [Condition(dataset, *way) for way in ways]
-            found |= {f"{dataset}/{one.label}": one for one in conditions}
-        return found
+        ways: list[tuple[str | None, float | None]] = [(None, None)]
+        for noise in self.noises:
+            omegas = self.omegas if noising_class(noise).uses_omega else [None]
+            ways += [(noise, omega) for omega in omegas]
+        found = [Condition(dataset, *way) for dataset in self.datasets for way in ways]
+        return {f"{one.dataset}/{one.label}" if self.noises else one.dataset: one for one in found}
 
     def records(self, dataset: str) -> list[Record]:
         """The clean test records of a data set, of `split_of` it."""

@@ -133,9 +133,14 @@ class Suite(Identified):
         """{task: tokens that its answers may have} of the stock tasks that generate."""
         if all(self._is_own(task.task) for task in self.tasks):
             return {}
-        from winnow.evaluation.loading import generated  # lm-eval takes seconds to import
+        from winnow.evaluation.harness import runnable
 
-        return generated(self)
+        return {
+            leaf.name: (leaf.config.get("generation_kwargs") or {}).get("max_gen_toks", 256)  # the harness's default
+            for own in runnable(self)[0].values()
+            for leaf in own
+            if leaf.config.get("output_type") == "generate_until"
+        }
 
     @property
     def written(self) -> set[str]:

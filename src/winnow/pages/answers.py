@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,31 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from winnow.errors import UserError
+from winnow.pages.card import ends, folded, show_measure
 from winnow.pages.svg import BLUE, GREY, RED, legend, message, new_figure, rank_correlation, scatter, to_svg
 
 SHOWN = 5  # records at each end
 
 
 def answers_section(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]] | None,
-    chosen: Mapping[int, bool] | None,
-    fold: Callable[[str], dict[str, Any]],
+    path: Path, rows: Sequence[Mapping[str, Any]] | None, chosen: Mapping[int, bool] | None
 ) -> dict[str, Any] | None:
     """The section's values; None without answers.parquet or without the score table of `adg`.
 
-    rows: those of scores.parquet. chosen: whether the record of a row is selected; None before selection. fold: cuts a
-    text for the page. Raises UserError if the file cannot be read.
+    rows: those of scores.parquet. chosen: whether the record of a row is selected; None before selection. Raises
+    UserError if the file cannot be read.
     """
     if not path.is_file() or not rows or "dispersion" not in rows[0]:
         return None
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (-row["score"], row["row"]))
-    most = scored[:SHOWN]
-    least = scored[SHOWN:][-SHOWN:][::-1]
-    answers = _answers_of(path, [row["id"] for row in most + least])
+    shown = ends(scored, SHOWN)
+    answers = _answers_of(path, [row["id"] for _, row in shown])
     most_usable = max((row["usable_answers"] for row in scored), default=0)
-    place = {row["row"]: i for i, row in enumerate(scored, start=1)}
-    cards = [_card(place[row["row"]], row, answers.get(row["id"], []), fold) for row in most + least]
+    cards = [_card(place, row, answers.get(row["id"], [])) for place, row in shown]
     values = {name: [row[name] for row in scored] for name in ("dispersion", "anisotropy", "score")}
     return {
-        "most": cards[: len(most)],
-        "least": cards[len(most) :],
+        "most": cards[:SHOWN],
+        "least": cards[SHOWN:],
         "n": len(scored),
         "fewer": sum(row["usable_answers"] < most_usable for row in scored),
         "same": sum(row["distinct_answers"] == 1 for row in scored),
@@ -91,19 +87,18 @@ def _answers_of(path: Path, ids: Sequence[str]) -> dict[str, list[dict[str, Any]
     return {record: [draws[draw] for draw in sorted(draws)] for record, draws in answers.items()}
 
 
-def _card(
-    place: int, row: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], fold: Callable[[str], dict[str, Any]]
-) -> dict[str, Any]:
-    prompt = [(name, fold(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
+def _card(place: int, row: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    prompt = [(name, folded(answers[0][name])) for name in ("instruction", "input") if answers and answers[0][name]]
     return {
         "place": place,
         "row": row["row"],
         "id": row["id"],
         "score": row["score"],
-        "dispersion": row["dispersion"],
-        "anisotropy": row["anisotropy"],
-        "prompt": prompt,
-        "answers": [(_label(one), fold(one["answer"].strip())) for one in answers],
+        "decision": None,
+        "badges": [f"D {show_measure(row['dispersion'])}", f"I {show_measure(row['anisotropy'])}"],
+        "parts": prompt + [(f"answer {_label(one)}", folded(one["answer"].strip())) for one in answers],
+        "defect": None,
+        "components": [],
     }
 
 

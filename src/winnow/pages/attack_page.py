@@ -34,7 +34,9 @@ def write_attacks(folder: Path, tables: Mapping[str, PromptTable], records: Sequ
         row["harder"] = round(fmean(one > 0 for one in known), 4) if known else None
     _write_table(folder / "attacks.parquet", tables, records)
     write_json(folder / "attacks.json", numbers)
-    write_atomically(folder / "attacks.html", attack_page(tables, records, numbers, changes))
+    page = {"numbers": numbers, "groups": _groups(tables, records, changes), "pool": len(records)}
+    html = render("pages/attack_page.html.j2", page, share=_share, decimals=_decimals)
+    write_atomically(folder / "attacks.html", html)
     return numbers
 
 
@@ -67,22 +69,6 @@ def loss_changes(tables: Mapping[str, PromptTable], scores: pa.Table) -> dict[st
     return changes
 
 
-def attack_page(
-    tables: Mapping[str, PromptTable],
-    records: Sequence[Record],
-    numbers: dict,
-    changes: Mapping[str, Sequence[float | None]],
-) -> str:
-    """The HTML page: the audit, and attacked prompts side by side with their originals, changed words marked. changes:
-    of the losses, as in `loss_changes`."""
-    return render(
-        "pages/attack_page.html.j2",
-        {"numbers": numbers, "groups": _groups(tables, records, changes), "pool": len(records)},
-        share=_share,
-        decimals=_decimals,
-    )
-
-
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
@@ -95,7 +81,7 @@ def _groups(
     tables: Mapping[str, PromptTable], records: Sequence[Record], changes: Mapping[str, Sequence[float | None]]
 ) -> list[dict]:
     """Evenly spaced records with their attacked prompts, 50 prompts in total."""
-    count = min(-(-PROMPTS_SHOWN // max(len(tables), 1)), len(records))
+    count = min(-(-PROMPTS_SHOWN // len(tables)), len(records))
     chosen = [i * len(records) // count for i in range(count)] if count else []
     rows = {name: table.table.take(chosen).to_pylist() for name, table in tables.items()}
     groups, shown = [], 0

@@ -1,4 +1,4 @@
-"""run_card.md from the content of run_card.json, and the formats of numbers on all pages."""
+"""run_card.md from the content of run_card.json, and the formats of numbers and texts on all pages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import yaml
 
 from winnow.store.differences import flatten
 
+FOLD = 600  # characters of a text that stay open on the page
+LONGEST = 8000  # characters of a text on the page: one record of 100,000 tokens must not swell it
 JUDGED = {"win": "better", "loss": "worse", "tie": "tie"}  # verdict -> what pages call it
 
 
@@ -47,6 +49,19 @@ def show_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def ends(ranked: Sequence[Any], number: int) -> list[tuple[int, Any]]:
+    """(place from 1, row) of the first ones, best first, then of the last ones of the rest, worst first."""
+    numbered = list(enumerate(ranked, start=1))
+    return numbered[:number] + numbered[number:][-number:][::-1]
+
+
+def folded(text: str) -> dict[str, Any]:
+    """The opening of a text, the rest that unfolds, and the number of characters left out."""
+    text, length = text[:LONGEST], len(text)
+    opening = text if len(text) <= FOLD else re.sub(r"(?<=\S)\s+\S*\Z", "", text[:FOLD])
+    return {"open": opening, "rest": text[len(opening) :], "left_out": length - len(text)}
 
 
 def change_lines(results: Mapping[str, Any]) -> list[str]:

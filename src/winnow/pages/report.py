@@ -6,7 +6,6 @@ values. The page reports a stage without files as not run.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,10 @@ from markupsafe import Markup
 from winnow.errors import UserError
 from winnow.pages import plots
 from winnow.pages.answers import answers_section
-from winnow.pages.card import JUDGED, git_phrase, show_number
+from winnow.pages.card import JUDGED, ends, folded, git_phrase, show_number
 from winnow.pages.diversity import diversity_section
 from winnow.pages.files import read_json, render, sound
-from winnow.pages.robustness import robustness_curves, robustness_table
+from winnow.pages.robustness import robustness_curves
 from winnow.pages.svg import rank_correlation
 from winnow.pages.verbs import asked_section
 from winnow.scoring.scores import Scores
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 SHOWN_RECORDS = 10
 OPEN_RECORDS = 3  # of them, above the fold
-FOLD = 600  # characters of a text that stay open on the page
-LONGEST = 8000  # characters of a text on the page: one record of 100,000 tokens must not swell it
 MOST_METRICS = 16  # rows of the base-against-tuned plot
 LINKS = {  # files of the run folder beside the page
     "attacks.html": "attacked prompts",
@@ -82,7 +79,7 @@ def report_content(folder: Path, records: Sequence[Record] | None = None) -> dic
         "detection": None if detection is None else {**detection, "plot": Markup(plots.detection_bars(detection))},
         "diversity": None if diversity is None else diversity_section(diversity),
         "asked": asked_section(records, selection),
-        "answers": answers_section(folder / "answers.parquet", rows, chosen, _folded),
+        "answers": answers_section(folder / "answers.parquet", rows, chosen),
         "price": None,
         "has_texts": records is not None,
         "open_records": OPEN_RECORDS,
@@ -173,7 +170,8 @@ def _scores_section(
         ranked = [row for row in ranked if decisions.get(row["row"], {}).get("rank") is not None]
     ranked.sort(key=lambda row: (-row["score"] if about["higher_is_better"] else row["score"], row["row"]))
     texts = {} if records is None else {record.id: record for record in records}
-    cards = [_record_card(place, row, decisions.get(row["row"]), texts.get(row["id"])) for place, row in _ends(ranked)]
+    shown = ends(ranked, SHOWN_RECORDS)
+    cards = [_record_card(place, row, decisions.get(row["row"]), texts.get(row["id"])) for place, row in shown]
     section["best"] = cards[:SHOWN_RECORDS]
     section["worst"] = cards[SHOWN_RECORDS:]
     section["n_ranked"] = len(ranked)
@@ -192,12 +190,6 @@ def _filters(selection: Mapping[str, Any] | None) -> tuple[set[str], dict[str, f
     return set((selection or {}).get("filters") or []), limits
 
 
-def _ends(ranked: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """(place from 1, row) of the first ten, best first, then of the last ten of the rest, worst first."""
-    numbered = list(enumerate(ranked, start=1))
-    return numbered[:SHOWN_RECORDS] + numbered[SHOWN_RECORDS:][-SHOWN_RECORDS:][::-1]
-
-
 def _record_card(
     place: int, row: Mapping[str, Any], decision: Mapping[str, Any] | None, record: Record | None
 ) -> dict[str, Any]:
@@ -205,8 +197,8 @@ def _record_card(
     if record is not None:
         earlier = "\n\n".join(f"{role}: {text}" for role, text in record.turns)
         fields = (("earlier turns", earlier), ("instruction", record.instruction), ("input", record.input))
-        parts = [(label, _folded(text)) for label, text in fields if text]
-        parts.append(("answer", _folded(record.output)))
+        parts = [(label, folded(text)) for label, text in fields if text]
+        parts.append(("answer", folded(record.output)))
     return {
         "place": place,
         "row": row["row"],
@@ -214,16 +206,10 @@ def _record_card(
         "score": row["score"],
         "decision": decision,
         "parts": parts,
+        "badges": [],
         "defect": None if record is None else record.raw.get("defect") or None,
         "components": [(key, value) for key, value in row.items() if key not in NOT_COMPONENTS and value is not None],
     }
-
-
-def _folded(text: str) -> dict[str, Any]:
-    """The opening of a text, the rest that unfolds, and the number of characters left out."""
-    text, length = text[:LONGEST], len(text)
-    opening = text if len(text) <= FOLD else re.sub(r"(?<=\S)\s+\S*\Z", "", text[:FOLD])
-    return {"open": opening, "rest": text[len(opening) :], "left_out": length - len(text)}
 
 
 def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,14 +227,8 @@ def _results_section(results: Mapping[str, Any]) -> dict[str, Any]:
         "untested": {
             key: why for key, why in (results.get("untested") or {}).items() if rows[key]["delta"] is not None
         },
-        "noised": _noised(results),
+        "noised": [Markup(curve) for curve in robustness_curves(results)],
     }
-
-
-def _noised(results: Mapping[str, Any]) -> list[Markup]:
-    """A curve for each model and each data set with noised instructions."""
-    datasets = dict.fromkeys(row["dataset"] for row in robustness_table(results))
-    return [Markup(robustness_curves(results, dataset, model)) for dataset in datasets for model in results["models"]]
 
 
 def _comparison(metric: str, results: Mapping[str, Any]) -> dict[str, Any]:
