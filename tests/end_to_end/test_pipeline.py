@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import pyarrow.parquet as pq
@@ -27,21 +28,32 @@ SMALL = [
 ]
 
 
+def runs_in(home, tiny_folder):
+    """Runs the pipeline in a folder of `home`, with a store for all of them."""
+
+    def call(*overrides: str, folder: str = "run"):
+        paths = [f"paths.run={home / folder}", f"paths.store={home / 'store'}"]
+        return pipeline.run(config(*SMALL, *on_tiny(tiny_folder), *paths, *overrides)), home / folder
+
+    return call
+
+
 @pytest.fixture
 def run(tiny_folder, tmp_path):
     """Runs the pipeline in a fresh folder with a store shared by the test's runs."""
+    return runs_in(tmp_path, tiny_folder)
 
-    def call(*overrides: str, folder: str = "run"):
-        cfg = config(
-            *SMALL,
-            *on_tiny(tiny_folder),
-            f"paths.run={tmp_path / folder}",
-            f"paths.store={tmp_path / 'store'}",
-            *overrides,
-        )
-        return pipeline.run(cfg), tmp_path / folder
 
-    return call
+@pytest.fixture(scope="module")
+def made(tiny_folder, tmp_path_factory):
+    """The folder of a run of all stages; its store lies beside it."""
+    return runs_in(tmp_path_factory.mktemp("made"), tiny_folder)()[1]
+
+
+@pytest.fixture
+def stored(made, tmp_path):
+    """The test's store holds all that the default run needs."""
+    shutil.copytree(made.parent / "store", tmp_path / "store", symlinks=True)
 
 
 def stages(folder):
@@ -105,10 +117,9 @@ def test_a_control_costs_no_scoring(run):
     assert sum(other["rule"]["lengths"]["wanted"]) == len(taken[0])
 
 
-def test_second_run_computes_nothing(run):
+def test_second_run_computes_nothing(run, made, stored):
     """The same settings in another run folder: everything comes from the store, and the scores are equal."""
-    _, first = run()
-    _, second = run(folder="again")
+    _, second = run()
     assert stages(second) | {"select": "", "report": ""} == {
         "score": "reused",
         "select": "",
@@ -116,7 +127,7 @@ def test_second_run_computes_nothing(run):
         "evaluate": "reused",
         "report": "",
     }
-    assert pq.read_table(first / "scores.parquet").equals(pq.read_table(second / "scores.parquet"))
+    assert pq.read_table(made / "scores.parquet").equals(pq.read_table(second / "scores.parquet"))
 
 
 def test_methods_share_passes(run, tmp_path):
@@ -205,6 +216,7 @@ def test_a_selection_of_other_settings_is_not_tuned_on(run):
             run("stages=[tune,evaluate]", change)
 
 
+@pytest.mark.usefixtures("stored")
 def test_a_report_names_what_made_its_files(run):
     """Scores of another method, and an evaluation of other items, are not told under the request's names."""
     _, folder = run("stages=[score,select,tune,evaluate,report]")
@@ -218,6 +230,7 @@ def test_a_report_names_what_made_its_files(run):
         run("stages=[report]", folder="scored")
 
 
+@pytest.mark.usefixtures("stored")
 def test_a_model_of_other_settings_is_neither_evaluated_nor_reported(run, tmp_path):
     """What made the model counts, up to the selection; suites, and what changes only speed, may be others."""
     _, folder = run("stages=[score,select,tune]")

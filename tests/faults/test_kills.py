@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ SETTINGS = [
     "evaluation.limit=3",
 ]
 UNREPORTED = "stages=[score,select,tune,evaluate]"  # a report takes a fifth of a run, and one of the tests reads it
+INTERRUPTS = [("score", signal.SIGINT), ("tune", signal.SIGINT), ("tune", signal.SIGTERM), ("evaluate", signal.SIGINT)]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,16 @@ def undisturbed(settings, tmp_path_factory):
     assert code == 0, output
     stages = json.loads((folder / "run" / "run_card.json").read_text())["stages"]
     return numbers(folder / "run"), {name: stage["seconds"] for name, stage in stages.items()}
+
+
+@pytest.fixture(scope="module")
+def half_scored(settings, tmp_path_factory):
+    """Run and store of half of the records, scored and selected."""
+    folder = tmp_path_factory.mktemp("half_scored")
+    (folder / "store" / "evaluations").mkdir(parents=True)
+    code, output = call([*settings, *paths(folder), "data.limit=8", "stages=[score,select]"], folder / "log")
+    assert code == 0, output
+    return folder
 
 
 def paths(folder: Path) -> list[str]:
@@ -75,47 +87,55 @@ def same(ours: dict[str, object], theirs: dict[str, object]) -> bool:
     return close and ours["subset"] == theirs["subset"]
 
 
+def ended(folder: Path) -> set[str]:
+    """The stages that the latest run of the folder has ended; its card has those of the runs before as skipped."""
+    stages = json.loads((folder / "run" / "run_card.json").read_text())["stages"]
+    return {name for name, stage in stages.items() if stage["status"] in ("computed", "reused")}
+
+
 def wait_for(stage: str, folder: Path, process) -> None:
-    """Until the stage runs: the card is there before the first one and has a stage when it has ended."""
-    before = STAGES[: STAGES.index(stage)]
+    """Until the stage runs: the card is there before the first one and has a stage when it has ended. A card of the run
+    before, which the process has not replaced yet, lacks the stage in which that run was stopped."""
+    before = set(STAGES[: STAGES.index(stage)])
     while process.is_alive():
-        card = folder / "run" / "run_card.json"
-        if card.exists() and set(before) <= set(json.loads(card.read_text())["stages"]):
+        if (folder / "run" / "run_card.json").exists() and before <= ended(folder):
             return
         time.sleep(0.005)
 
 
 @pytest.mark.slow
 @pytest.mark.fault(
-    "SIGKILL at a random moment of each stage, then the same command",
+    "SIGKILL at a random moment of each stage, and the same command after each",
     promise="the numbers of an undisturbed run; no lock, no half file stands in the way",
     trials="1 a stage in CI, 30 a stage with WINNOW_KILL_TRIALS=30",
 )
 @pytest.mark.parametrize("trial", range(TRIALS))
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, stage, trial):
-    """The moment is drawn from the stage's seconds in the undisturbed run. Where a quicker run has ended the stage by
-    then, another one is killed after half the time."""
+def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, record_property, trial):
+    """In one folder the command is killed in its first stage, the same command in the second one, and so on; the last
+    one ends. The moment is drawn from the stage's seconds in the undisturbed run. Where a quicker run has ended the
+    stage by then, a run in a fresh folder is killed after half the time; every folder has a run that ends."""
+    record_property("trials", len(STAGES))
     expected, seconds = undisturbed
-    wait = random.Random(f"{stage} {trial}").random() * seconds[stage]
-    for attempt in range(5):
-        folder = tmp_path / str(attempt)
-        command = [*settings, *paths(folder)]
-        process = start(command, tmp_path / "log")
-        wait_for(stage, folder, process)
-        time.sleep(wait / 2**attempt)
-        process.kill()
-        process.join()
-        ended = json.loads((folder / "run" / "run_card.json").read_text())["stages"]
-        if process.exitcode == -signal.SIGKILL and stage not in ended:
-            break
-    else:
-        pytest.fail(f"no run was killed in the stage {stage}: {(tmp_path / 'log').read_text()}")
-    code, output = call(command, tmp_path / "log")
-    assert code == 0, output
-    assert same(numbers(folder / "run"), expected)
-    assert "</html>" in (folder / "run" / "report.html").read_text()
-    assert not list(folder.rglob("*.tmp"))
+    folders = [tmp_path / "0"]
+    for stage in STAGES:
+        wait = random.Random(f"{stage} {trial}").random() * seconds[stage]
+        for attempt in range(5):
+            process = start([*settings, *paths(folders[-1])], tmp_path / "log")
+            wait_for(stage, folders[-1], process)
+            time.sleep(wait / 2**attempt)
+            process.kill()
+            process.join()
+            if process.exitcode == -signal.SIGKILL and stage not in ended(folders[-1]):
+                break
+            folders.append(tmp_path / str(len(folders)))
+        else:
+            pytest.fail(f"no run was killed in the stage {stage}: {(tmp_path / 'log').read_text()}")
+    for folder in folders:
+        code, output = call([*settings, *paths(folder)], tmp_path / "log")
+        assert code == 0, output
+        assert same(numbers(folder / "run"), expected)
+        assert "</html>" in (folder / "run" / "report.html").read_text()
+        assert not list(folder.rglob("*.tmp"))
 
 
 @pytest.mark.slow
@@ -124,37 +144,50 @@ def test_killed_run_ends_at_the_same_numbers(settings, undisturbed, tmp_path, st
     promise="one sentence with the stage and what was finished, exit 1; the card says interrupted; goes on from there",
     trials="SIGINT in three stages, SIGTERM in one of them",
 )
-@pytest.mark.parametrize(
-    ("stage", "number"),
-    [("score", signal.SIGINT), ("tune", signal.SIGINT), ("evaluate", signal.SIGINT), ("tune", signal.SIGTERM)],
-)
-def test_interrupted_run_says_so(settings, undisturbed, tmp_path, stage, number):
-    """In the middle of the stage by the clock of the undisturbed run; of tuning, once there is a checkpoint."""
+def test_interrupted_run_says_so(settings, undisturbed, tmp_path, record_property):
+    """One command in one folder, interrupted four times, and then left alone. In the middle of the stage by the clock
+    of the undisturbed run; of tuning, once there is a new checkpoint. Where a quicker run has ended the stage by then,
+    a run in a fresh folder is interrupted; every folder has a run that ends."""
+    record_property("trials", len(INTERRUPTS))
     expected, seconds = undisturbed
-    command = [*settings, UNREPORTED, *paths(tmp_path)]
-    process = start(command, tmp_path / "log")
-    wait_for(stage, tmp_path, process)
-    if stage == "tune":
-        while process.is_alive() and not list(tmp_path.rglob("step_*.ckpt")):
-            time.sleep(0.005)
-    else:
-        time.sleep(seconds[stage] / 2)
-    os.kill(process.pid, number)
-    process.join(60)
-    output = (tmp_path / "log").read_text()
-    card = json.loads((tmp_path / "run" / "run_card.json").read_text())
-    assert (process.exitcode, card["status"]) == (1, "interrupted"), output
-    done = ", ".join(STAGES[: STAGES.index(stage)]) or "no stage"
-    assert card["error"] == f"Interrupted in the stage {stage}; finished: {done}."
-    assert card["stages"][stage]["status"] == "interrupted"
-    told = f"{card['error']} The store holds the finished results; the same command continues from there."
-    assert output.rstrip().endswith(told)
-    assert "Traceback" not in output
-    code, output = call(command, tmp_path / "log")
-    assert code == 0 and same(numbers(tmp_path / "run"), expected), output
-    if stage == "tune":
-        assert re.search(r"Tuning goes on from step [1-5] of 6\.", output)
-        assert re.search(r"Tuning: +\d+%\|[^|]*\| [1-9]\d*/\d+ ", output)  # a bar that begins there and has an end
+    folders = [tmp_path / "0"]
+    for stage, number in INTERRUPTS:
+        for attempt in range(1, 4):
+            folder = folders[-1]
+            before = checkpoints(folder)
+            process = start([*settings, UNREPORTED, *paths(folder)], tmp_path / "log")
+            wait_for(stage, folder, process)
+            if stage == "tune":
+                while process.is_alive() and not checkpoints(folder) - before:
+                    time.sleep(0.005)
+            else:
+                time.sleep(seconds[stage] / 2**attempt)
+            os.kill(process.pid, number)
+            process.join(60)
+            output = (tmp_path / "log").read_text()
+            if before:  # a bar begins there, too, and has an end
+                assert re.search(r"Tuning goes on from step [1-5] of 6\.", output)
+                assert re.search(r"Tuning: +\d+%\|[^|]*\| [1-9]\d*/\d+ ", output)
+            if stage not in ended(folder):
+                break
+            folders.append(tmp_path / str(len(folders)))
+        else:
+            pytest.fail(f"no run was interrupted in the stage {stage}: {output}")
+        card = json.loads((folder / "run" / "run_card.json").read_text())
+        assert (process.exitcode, card["status"]) == (1, "interrupted"), output
+        done = ", ".join(STAGES[: STAGES.index(stage)]) or "no stage"
+        assert card["error"] == f"Interrupted in the stage {stage}; finished: {done}."
+        assert card["stages"][stage]["status"] == "interrupted"
+        told = f"{card['error']} The store holds the finished results; the same command continues from there."
+        assert output.rstrip().endswith(told)
+        assert "Traceback" not in output
+    for folder in folders:
+        code, output = call([*settings, UNREPORTED, *paths(folder)], tmp_path / "log")
+        assert code == 0 and same(numbers(folder / "run"), expected), output
+
+
+def checkpoints(folder: Path) -> set[Path]:
+    return set(folder.rglob("step_*.ckpt"))
 
 
 @pytest.mark.slow
@@ -190,15 +223,13 @@ def test_runs_share_a_store(settings, undisturbed, tmp_path):
     trials="4 places",
 )
 @pytest.mark.parametrize("place", ["run", "store", "store/evaluations", "store/passes/*/parts"])
-def test_a_read_only_folder_is_one_sentence(settings, undisturbed, tmp_path, place):
+def test_a_read_only_folder_is_one_sentence(settings, undisturbed, half_scored, tmp_path, place):
     """It is made so after half of the records were scored; the same pass then asks for all of them. The stages
     after the selection run where they are the first to write into the folder."""
     expected, _ = undisturbed
     whole = place in ("store", "store/evaluations")
     command = [*settings, UNREPORTED if whole else "stages=[score,select]", *paths(tmp_path)]
-    (tmp_path / "store" / "evaluations").mkdir(parents=True)
-    code, output = call([*command, "data.limit=8", "stages=[score,select]"], tmp_path / "log")
-    assert code == 0, output
+    shutil.copytree(half_scored, tmp_path, symlinks=True, dirs_exist_ok=True)
     folders = list(tmp_path.glob(place))
     for folder in folders:
         folder.chmod(0o555)

@@ -55,21 +55,22 @@ def cards(tmp_path) -> dict[str, dict]:
 
 @pytest.mark.slow
 def test_a_failing_job_is_named_and_only_what_is_missing_is_repeated(command, tmp_path):
-    """High and low consistency at two ratios, one of which keeps no record of 24: two jobs fail late and are named with
-    their reason, the other two finish, the exit status is 1, the table is written all the same. With the ratio mended,
-    the same folders: what was scored before comes from the store, nothing fails."""
-    words = [TABLE, "hydra.sweeper.only={method: consistency}", f"table.folder={tmp_path / 'table'}"]
+    """High consistency at two ratios, one of which keeps no record of 24: one job fails late and is named with its
+    reason, the other one finishes, the exit status is 1, the table is written all the same. With the ratio mended, the
+    same folders: what was scored before comes from the store, nothing fails."""
+    only = "hydra.sweeper.only={method: consistency, row.order: high}"
+    words = [TABLE, only, f"table.folder={tmp_path / 'table'}"]
     code, first = call(command(*words, "selection.ratio=0.5,0.01"), tmp_path / "log")
     assert code == 1, first
     told = first.splitlines()[-1]
-    assert told.count("is no record at all") == 1 and "2 jobs of the sweep failed" in told
-    assert sorted(card["status"] for card in cards(tmp_path).values()) == ["failed"] * 2 + ["finished"] * 2
+    assert told.count("is no record at all") == 1 and "1 job of the sweep failed" in told
+    assert sorted(card["status"] for card in cards(tmp_path).values()) == ["failed", "finished"]
     assert "scale=smoke changes" in first and "The table has" in first
     assert "is no record at all" in (tmp_path / "table" / "results-smoke.md").read_text()
     code, again = call(command(*words, "selection.ratio=0.5,0.25"), tmp_path / "log")
     assert code == 0, again
     mended = [one for job, one in cards(tmp_path).items() if "0.01" not in job]
-    assert [(card["status"], card["stages"]["score"]["status"]) for card in mended] == [("finished", "reused")] * 4
+    assert [(card["status"], card["stages"]["score"]["status"]) for card in mended] == [("finished", "reused")] * 2
 
 
 @pytest.mark.slow
@@ -125,7 +126,8 @@ def test_joblib_runs_the_same_jobs_and_a_killed_one_is_named(command, tmp_path):
     """Two at a time: of the two random jobs one fails late and is named, the other finishes. A later process ends as if
     the system had killed it: the launcher's error is a sentence, its job is named, the table has what there is."""
     (tmp_path / "killer.py").write_text(KILLER)
-    words = ["selection.ratio=0.5,0.01", "+hydra.callbacks.killer._target_=killer.Killer"]
+    rows = "hydra.sweeper.rows=['method=random selection=top','method=consistency selection=bottom row.order=low']"
+    words = [rows, "selection.ratio=0.5,0.01", "+hydra.callbacks.killer._target_=killer.Killer"]
     code, output = joblib(command(TABLE, *words, f"table.folder={tmp_path / 'table'}"), tmp_path)
     assert code == 1, output
     random = [card["status"] for job, card in cards(tmp_path).items() if job.startswith("random")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from killed_run import SETTINGS
 from test_adversaries import ALL
 from test_module import experts_backbone
-from test_resume import stopping
+from test_resume import Stopped, stopping
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 # name -> (mode, adversary)
@@ -32,6 +32,10 @@ def tune(folder: Path, name: str, stop: int | None = None) -> None:
 
 
 def tune_all(folder: Path) -> None:
-    """Each case into a folder of its name."""
+    """Each case into a folder of its name; one into `resumed`, stopped in step 4, and once more."""
     for name in CASES:
         tune(folder / name, name)
+    try:
+        tune(folder / "resumed", "lora", 6 - int(os.environ["RANK"]))  # of step 3 the second process has one pass
+    except Stopped:
+        tune(folder / "resumed", "lora")

@@ -9,8 +9,6 @@ import pytest
 from tiny_tuning import largest_difference, weights
 from trials import two
 
-from winnow.tuning.checkpoints import checkpoints
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -43,18 +41,13 @@ def test_two_processes_wait_for_no_expert(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_resume(tmp_path):
+def test_two_processes_resume(folder, tmp_path):
     """Stopped in step 4 (2 + 2 + 2 or 1 forward passes for steps 1 to 3), continued: the uninterrupted
     run."""
-    codes, output = two(ddp_run.tune, tmp_path / "two", "lora", 6, log=tmp_path / "log")
-    assert codes == [1, 1] and "Stopped" in output
-    assert checkpoints(tmp_path / "two" / "checkpoints")
-    codes, output = two(ddp_run.tune, tmp_path / "two", "lora", log=tmp_path / "log")
-    assert codes == [0, 0], output
-    report = json.loads((tmp_path / "two" / "rank_0.json").read_text())
-    assert report["resumed_from"] == 3
-    ddp_run.fit(tmp_path / "one", "lora")
-    assert largest_difference(weights(tmp_path / "two" / "model"), weights(tmp_path / "one" / "model")) < 1e-5
+    reports = [json.loads((folder / "resumed" / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    assert [report["resumed_from"] for report in reports] == [3, 3]
+    ddp_run.fit(tmp_path, "lora")
+    assert largest_difference(weights(folder / "resumed" / "model"), weights(tmp_path / "model")) < 1e-5
 
 
 @pytest.mark.slow
