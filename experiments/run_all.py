@@ -209,7 +209,7 @@ def jobs_since(folder: Path, began: float) -> dict:
             failures[file.parent.name] = card["error"] or card["status"]
             continue
         done.append(str(file.parent.relative_to(folder)))
-        replaced |= stand_ins_of(file.parent, card)
+        replaced |= stand_ins_of(card)
         for stage in STAGES:
             how = card["stages"].get(stage, {}).get("status")
             if how in stages[stage]:
@@ -218,10 +218,9 @@ def jobs_since(folder: Path, began: float) -> dict:
     return about | {"finished": done, "stand_ins": sorted(replaced)}
 
 
-def stand_ins_of(folder: Path, card: Mapping) -> set[str]:
+def stand_ins_of(card: Mapping) -> set[str]:
     """The `data=` and `evaluation=` of a job's command in whose place it had the embedded pool or suite."""
-    choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
-    config = card["config"]
+    choices, config = card["hydra"]["choices"], card["config"]
     start = (config.get("start") or {}).get("pool") or {}
     found = set()
     for group, used in (

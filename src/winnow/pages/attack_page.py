@@ -82,7 +82,7 @@ def _groups(
 ) -> list[dict]:
     """Evenly spaced records with their attacked prompts, 50 prompts in total."""
     count = min(-(-PROMPTS_SHOWN // len(tables)), len(records))
-    chosen = [i * len(records) // count for i in range(count)] if count else []
+    chosen = [i * len(records) // count for i in range(count)]
     rows = {name: table.table.take(chosen).to_pylist() for name, table in tables.items()}
     groups, shown = [], 0
     for place, i in enumerate(chosen):
