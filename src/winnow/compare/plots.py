@@ -69,6 +69,7 @@ def standings(rows: Sequence[Row], metric: str, low: bool, colours: Looks) -> st
         axes.set_yticks(range(len(rows)), short_names([row.name for row in rows]))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.08)
+        axes.locator_params("x", nbins=6)  # more numbers of six digits would touch
         axes.grid(axis="y", visible=False)
         axes.set(xlabel=f"{unit(metric)} ({'lower' if low else 'higher'} is better)")
         return to_svg(figure, metric, titles)

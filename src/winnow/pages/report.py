@@ -129,7 +129,7 @@ def _names(
     source = (card or {}).get("data", {}).get("source")
     return {
         "method": about.get("method") or (selection or {}).get("method") or chosen("method"),
-        "pool": chosen("data") or (None if source is None else Path(str(source)).name),
+        "pool": chosen("data") if source is None else Path(str(source)).name,
         "backbone": chosen("backbone"),
         "scorer": chosen("scorer"),
     }
