@@ -69,6 +69,15 @@ def test_against_random(sweep):
     assert found["ifd"]["test"] == "seeds and items" and found["random"]["against"] is None
 
 
+@pytest.mark.parametrize(("value", "against"), [(None, "random"), ("wiki", "random (evaluation.split=null)")])
+def test_a_key_that_the_run_of_an_earlier_version_lacks_is_null(tmp_path, value, against):
+    """A later version has one key more, null by default: that is no other setting; another value is one."""
+    for seed in (0, 1):
+        job(tmp_path / f"random-{seed}", "random", 0.0, seed)
+        job(tmp_path / f"ifd-{seed}", "ifd", 0.5, seed, config={"evaluation.split": value})
+    assert rows(verdicts(read_runs(tmp_path)))["ifd"]["against"] == against
+
+
 def test_against_the_best_and_the_base(sweep):
     """Of the best one the others lose or cannot be told apart, as their letters say. The backbone has no seeds."""
     found = rows(verdicts(read_runs(sweep), "best"))

@@ -26,13 +26,14 @@ LONGEST = 50  # characters of a value in a table
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """{dotted key: value as text} of a resolved configuration, without the keys that change no number. A folder of
-    `paths` appears as its key, so a folder that moves is no change of a setting."""
+    """{dotted key: value as text} of a resolved configuration, without the keys that change no number, and without null:
+    a run of a version that lacks the key says the same. A folder of `paths` appears as its key, so a folder that moves
+    is no change of a setting."""
     homes = {value: f"${{paths.{key}}}" for key, value in flatten(config.get("paths") or {}) if isinstance(value, str)}
     unused = free_keys(config)
     settings = {}
     for key, value in flatten(config):
-        if not LEFT_OUT.search(key) and key not in unused:
+        if value is not None and not LEFT_OUT.search(key) and key not in unused:
             if isinstance(value, str):
                 home = max((one for one in homes if value == one or value.startswith(f"{one}/")), key=len, default="")
                 value = homes[home] + value[len(home) :] if home else value
@@ -74,7 +75,7 @@ def differences(jobs: Sequence[Run]) -> list[dict[str, str]]:
             kin = {option: [job for job, own in zip(jobs, options, strict=True) if own == option] for option in options}
             if not any(_differs(key, some) for some in kin.values()):
                 continue
-        values[key] = [job.settings.get(key, ABSENT) for job in jobs]
+        values[key] = [job.settings.get(key, text(None)) for job in jobs]
     return [{key: column[number] for key, column in values.items()} for number in range(len(jobs))]
 
 
