@@ -26,7 +26,7 @@ LONGEST = 50  # characters of a value in a table
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """{dotted key: value as text} of a resolved configuration, without the keys that change no number, and without null:
+    """{dotted key: value as text} of a resolved configuration, without the keys that change no number and without null:
     a run of a version that lacks the key says the same. A folder of `paths` appears as its key, so a folder that moves
     is no change of a setting."""
     homes = {value: f"${{paths.{key}}}" for key, value in flatten(config.get("paths") or {}) if isinstance(value, str)}
