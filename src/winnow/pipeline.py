@@ -64,8 +64,9 @@ def _lead(cfg: DictConfig, hydra: dict[str, Any], parts: Parts) -> dict[str, Any
         if parts.target is not None:
             card.data["target"] = data_summary(parts.target, suite)
         announce(parts, card.data)
-        origin, keys = card.as_dict(), ("command", "git", "packages", "hardware", "data")
-        tracker.update_config({key: origin[key] for key in keys})  # at once: a run that fails has it too
+        origin, keys = card.as_dict(), ("command", "git", "packages", "hardware")
+        # At once: a run that fails has it too. `data` is the configuration's.
+        tracker.update_config({key: origin[key] for key in keys} | {"pool": origin["data"]})
         stages = stages_of(parts, tracker.lightning_loggers)
         for name in STAGES:
             if name not in parts.stages:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from winnow.commands import dashboard
-from winnow.compare.workspace import build, workspace
+from winnow.compare.workspace import build, report, workspace
 from winnow.errors import UserError
 
 GROUP = "consistency/table1/paper"
@@ -55,6 +55,12 @@ RUN = {
 }
 
 
+class Requests(list):
+    """refused: what a query holds that the server answers with an error."""
+
+    refused = ""
+
+
 @pytest.fixture
 def package():
     return pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed")
@@ -63,7 +69,7 @@ def package():
 @pytest.fixture
 def asked(monkeypatch, tmp_path) -> list[dict]:
     """GraphQL requests to a server that has one run; W&B is pointed at it."""
-    requests: list[dict] = []
+    requests: list[dict] = Requests()
 
     def answer(request: dict) -> dict:
         query = request["query"]
@@ -91,7 +97,9 @@ def asked(monkeypatch, tmp_path) -> list[dict]:
             if self.path == "/graphql":
                 request = json.loads(body)
                 requests.append(request)
-                reply = json.dumps({"data": answer(request)}).encode()
+                refused = requests.refused and requests.refused in request["query"]
+                errors = {"errors": [{"message": "permission denied"}], "data": None}
+                reply = json.dumps(errors if refused else {"data": answer(request)}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(reply)))
             self.end_headers()
@@ -176,6 +184,21 @@ def test_what_is_sent(package, asked, capsys):
     check(json.loads(sent["spec"]))
     address = capsys.readouterr().out.splitlines()[0].rsplit(" ", 1)[1]
     assert address.endswith(f"/team/winnow?nw={sent['name'].removeprefix('nw-').removesuffix('-v')}")
+
+
+def test_the_address_of_a_report(package, asked):
+    """W&B reads it as owner, project, `reports`, title and id: the group's / is not a further part."""
+    from wandb_workspaces.reports.v2.interface import _url_to_report_id
+
+    assert _url_to_report_id(build(report, "team/winnow", GROUP)).startswith("view")
+
+
+@pytest.mark.parametrize("query", ["runs(", "upsertView"])
+def test_what_the_server_refuses_is_one_sentence(package, asked, query):
+    """Runs that cannot be read; a view that a reader may not write."""
+    asked.refused = query
+    with pytest.raises(UserError, match="W&B.*permission denied"):
+        build(workspace, "team/winnow", GROUP)
 
 
 def test_a_group_without_runs_is_one_sentence(package, asked):

@@ -67,7 +67,8 @@ def test_mlflow_reads_back(tmp_path):
 
 
 def test_mlflow_gets_names_that_it_takes(tmp_path):
-    """Hydra's choices are `choices/data@target` and the like; MLflow refuses the sign."""
+    """Hydra's choices are `choices/data@target` and the like; MLflow refuses the sign. Of `a` and `a/stderr` one would
+    be the folder of the other where MLflow writes files."""
 
     class Recording(MLFlowLogger):
         def __init__(self):
@@ -76,8 +77,10 @@ def test_mlflow_gets_names_that_it_takes(tmp_path):
         def log_hyperparams(self, values):
             self.given |= values
 
-    LoggerTracker(logger := Recording(), tmp_path, False).update_config({"choices/data@target": "None", "a,b": 1})
-    assert all(re.fullmatch(r"[/\w.\- :]+", key) for key in logger.given) and len(logger.given) == 2
+    names = {"choices/data@target": "None", "a,b": 1, "a": 2, "a/stderr": 3, "a/low": 4, "a/high": 5}
+    LoggerTracker(logger := Recording(), tmp_path, False).update_config(names)
+    assert all(re.fullmatch(r"[/\w.\- :]+", key) for key in logger.given) and len(logger.given) == 6
+    assert not any(key.startswith("a/") for key in logger.given)
 
 
 def test_trackio_reads_back_and_asks_nobody(tmp_path, monkeypatch):

@@ -66,6 +66,7 @@ def test_every_job_is_a_run(jobs, tiny_folder):
         assert tags <= set(run.tags) and exit_code_of(records) == 0
         assert settings["method"]["name"] == "random" and settings["scale"]["changes"] and settings["git"]
         assert settings["command"].startswith("winnow experiment=consistency/table3")
+        assert settings["data"]["limit"] == 24 and settings["pool"]["n_records"] == 24
         assert settings["choices/method"] == "random" and settings["choices/selection"] == "top"
         assert not {"attack", "distortion", "noising", "pre_experience"} & settings.keys()
         for stage in ("score", "select", "tune", "evaluate", "report"):

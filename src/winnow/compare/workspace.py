@@ -57,7 +57,7 @@ def report(entity: str, project: str, metrics: Sequence[str], group: str | None)
     ]
     runs = f"Runs of the group {group}" if group else "All runs"
     what = f"{runs}. A change from the base model stands between the ends of its 95% interval."
-    title = f"winnow {group or project}"[:LONGEST_TITLE]
+    title = f"winnow {group or project}"[:LONGEST_TITLE].replace("/", " ")  # a part of the address
     return wr.Report(entity=entity, project=project, title=title, description=what, blocks=grids)
 
 
@@ -81,11 +81,12 @@ def build(make: Callable[..., Any], project: str, group: str | None = None) -> s
     if not has_key():
         raise UserError("winnow dashboard --wandb needs a W&B key: set WANDB_API_KEY or run `wandb login`.")
     import wandb
+    from wandb.apis.normalize import normalize_exceptions  # else, what the server refuses is no wandb.Error
 
-    metrics = _summary_keys(entity, name, group)
+    made = make(entity, name, _summary_keys(entity, name, group), group)
     try:
-        return make(entity, name, metrics, group).save().url
-    except (wandb.Error, OSError, ValueError) as error:
+        return normalize_exceptions(made.save)().url
+    except wandb.Error as error:
         raise UserError(f"W&B did not take the {make.__name__} of {project}: {_one_line(error)}.") from error
 
 
@@ -119,12 +120,16 @@ def _panels(metrics: Sequence[str]) -> dict[str, list[Any]]:
 def _summary_keys(entity: str, project: str, group: str | None) -> list[str]:
     """The evaluation metrics that the group's runs have in their summary, in the order in which they appear."""
     import wandb
+    from wandb.apis.normalize import normalize_exceptions
+
+    @normalize_exceptions
+    def asked() -> list[str]:
+        runs = wandb.Api().runs(f"{entity}/{project}", filters={} if group is None else {"group": group})
+        return [key for run in runs for key in run.summary.keys()]  # noqa: SIM118  (no mapping)
 
     try:
-        runs = wandb.Api().runs(f"{entity}/{project}", filters={} if group is None else {"group": group})
-        keys = (key for run in runs for key in run.summary.keys())  # noqa: SIM118  (no mapping)
-        found = dict.fromkeys(key for key in keys if key.startswith("tuned/") and not key.endswith("/stderr"))
-    except (wandb.Error, OSError, ValueError) as error:
+        found = dict.fromkeys(key for key in asked() if key.startswith("tuned/") and not key.endswith("/stderr"))
+    except wandb.Error as error:
         raise UserError(f"W&B: the runs of {entity}/{project} could not be read ({_one_line(error)}).") from error
     if not found:
         raise UserError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -95,8 +96,11 @@ class LoggerTracker(Tracker):
         self.logger.log_hyperparams({self._name(key): value for key, value in masked(values).items()})
 
     def _name(self, key: str) -> str:
-        """MLflow takes no comma in a name (`exact_match,strict-match`), and no @ (`pass@1`, `choices/data@target`)."""
-        return key.replace(",", " ").replace("@", " at ") if isinstance(self.logger, MLFlowLogger) else key
+        """MLflow takes no comma in a name (`exact_match,strict-match`), and no @ (`pass@1`, `choices/data@target`). In a
+        folder each name is a file, so that none may be the folder of another (`tuned/x/acc/stderr`)."""
+        if not isinstance(self.logger, MLFlowLogger):
+            return key
+        return re.sub(r"/(?=(stderr|low|high)$)", " ", key.replace(",", " ").replace("@", " at "))
 
     def _log(self, values: Mapping[str, Any]) -> None:
         numbers = {
