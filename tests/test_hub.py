@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from composed import config
+from composed import config, places
 from datasets import load_dataset
 
 from winnow import commands, pipeline
@@ -26,9 +26,8 @@ ROWS = [
 def run(tmp_path, tiny_folder):
     """method=length keeps the two longest answers of three records."""
     (tmp_path / "pool.json").write_text(json.dumps(ROWS))
-    over = ["method=length", "selection.count=2", "tracking=none", "data=file", f"data.path={tmp_path}/pool.json"]
-    places = [f"paths.run={tmp_path}/run", f"paths.store={tmp_path}/store", f"backbone.name={tiny_folder}"]
-    pipeline.run(config("stages=[score,select,report]", *over, *places))
+    over = ["method=length", "selection.count=2", "data=file", f"data.path={tmp_path}/pool.json"]
+    pipeline.run(config("stages=[score,select,report]", f"backbone.name={tiny_folder}", *over, *places(tmp_path)))
     return tmp_path / "run"
 
 
@@ -46,6 +45,7 @@ def sent(monkeypatch):
             calls.append(("create", name, given["repo_type"], given["private"]))
 
         def upload_folder(self, **given):
+            assert given["delete_patterns"] == "*"  # nothing of an earlier run stays beside this one's files
             calls.append(("upload", given["repo_id"], given["repo_type"], given["folder_path"]))
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
@@ -150,10 +150,9 @@ def test_repeats_have_their_own_ranks_and_an_optional_column_may_be_in_none(tmp_
     system text is in the third row alone, so that the subset has no such column."""
     rows = [{"q": "Add 1 and 1.", "a": "The sum is two."}] * 2 + [{"q": "Name a bird.", "a": "No.", "s": "Be brief."}]
     (tmp_path / "pool.json").write_text(json.dumps(rows))
-    over = ["method=length", "selection.count=2", "tracking=none", "data=file", f"data.path={tmp_path}/pool.json"]
+    over = ["method=length", "selection.count=2", "data=file", f"data.path={tmp_path}/pool.json"]
     over += ["data.duplicates=keep", "data.columns={instruction: q, output: a, system: s}"]
-    places = [f"paths.run={tmp_path}/run", f"paths.store={tmp_path}/store", f"backbone.name={tiny_folder}"]
-    pipeline.run(config("stages=[score,select,report]", *over, *places))
+    pipeline.run(config("stages=[score,select,report]", f"backbone.name={tiny_folder}", *over, *places(tmp_path)))
     commands.publish([str(tmp_path / "run")])
     table = pq.read_table(tmp_path / "run" / "publish" / "dataset" / "data" / "train.parquet")
     assert sorted(table["rank"].to_pylist()) == [1, 2] and len(set(table["id"].to_pylist())) == 1
@@ -175,10 +174,14 @@ def test_what_cannot_be_published_is_one_sentence(run, tmp_path, monkeypatch):
 
     class Hub:
         def create_repo(self, name, **given):
-            raise OSError("401 Client Error: Unauthorized")
+            raise self.error
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    Hub.error = OSError("401 Client Error: Unauthorized")
     with pytest.raises(UserError, match="did not take .* as me/x .*run `hf auth login`, or check the name"):
+        commands.publish([str(run), "--push", "me/x"])
+    Hub.error = pytest.importorskip("httpx").ConnectError("no route")  # of the hub's client under transformers 5
+    with pytest.raises(UserError, match=r"did not take .* as me/x \(no route\); check the name and the network"):
         commands.publish([str(run), "--push", "me/x"])
     for file in run.glob("subset.*"):
         file.unlink()

@@ -196,11 +196,14 @@ def _push(folders: Mapping[str, Path], name: str) -> None:
         for kind, folder in folders.items():
             try:
                 if send:
-                    hub.upload_folder(folder_path=str(folder), repo_id=name, repo_type=kind)
+                    # What an earlier run left would be loaded with it: another adapter, for instance.
+                    hub.upload_folder(folder_path=str(folder), repo_id=name, repo_type=kind, delete_patterns="*")
                     continue
                 hub.create_repo(name, repo_type=kind, private=True, exist_ok=True)
                 private = hub.repo_info(name, repo_type=kind).private
-            except (OSError, ValueError) as error:
+            except Exception as error:
+                if not isinstance(error, (OSError, ValueError)) and type(error).__module__.split(".")[0] != "httpx":
+                    raise
                 reason = " ".join(str(error).split())[:300].rstrip(".")
                 raise UserError(
                     f"The hub did not take {folder} as {name} ({reason}); {login(error)}check the name and the network."

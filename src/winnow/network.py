@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 import sys
 import threading
 import urllib.error
@@ -73,7 +74,8 @@ def is_internet(host: object) -> bool:
 
 
 def reachable(url: str, seconds: float = 5.0) -> bool:
-    """Whether something answers at `url`, through the proxy of the environment where there is one."""
+    """Whether something answers at `url`, also under a certificate that is not trusted, through the proxy of the
+    environment where there is one."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -81,8 +83,11 @@ def reachable(url: str, seconds: float = 5.0) -> bool:
             urllib.request.urlopen(url, timeout=seconds).close()
         except urllib.error.HTTPError:
             pass  # an answer, if no kind one
-        except (OSError, ValueError, UserError):
-            return
+        except (OSError, ValueError, UserError) as error:
+            if not isinstance(
+                getattr(error, "reason", None), ssl.SSLError
+            ):  # whose certificate W&B may be told to take
+                return
         answers.append(True)
 
     # In a thread, because no timeout ends the search for an address.

@@ -311,7 +311,9 @@ def test_a_hub_data_set_is_read_and_its_subset_is_json_lines(tmp_path, monkeypat
 
 
 def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monkeypatch, tmp_path):
+    """Of the only configuration, or of the one that is asked for: `datasets` would mix several."""
     import datasets
+    from huggingface_hub import hf_api
 
     asked = []
 
@@ -321,12 +323,21 @@ def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monk
             raise RuntimeError("Dataset scripts are no longer supported, but found lima.py")
         return datasets.Dataset.from_list(rows_of("lima"))
 
+    class Hub:
+        def list_repo_tree(self, name, repo_type, revision):
+            assert (repo_type, revision) == ("dataset", "refs/convert/parquet")
+            folders = {"GAIR/lima": ["plain"], "GAIR/two": ["en", "fr"]}[name]
+            return [hf_api.RepoFolder(path=one, oid="0") for one in folders]
+
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(hf_api, "HfApi", Hub)
     monkeypatch.chdir(tmp_path)
-    assert len(read(source="GAIR/lima").records) == 6
-    assert asked == [(None,), ("refs/convert/parquet",)]
-    assert len(read(source="GAIR/lima", config="plain").records) == 6
-    assert asked[2:] == [(None, ("name", "plain")), ("refs/convert/parquet", ("data_dir", "plain"))]
+    for chosen, given in ((None, ()), ("plain", (("name", "plain"),))):
+        asked.clear()
+        assert len(read(source="GAIR/lima", config=chosen).records) == 6
+        assert asked == [(None, *given), ("refs/convert/parquet", ("data_dir", "plain"))]
+    with pytest.raises(UserError, match=r"configs: \['en', 'fr'\], with data.config=NAME"):
+        read(source="GAIR/two")
 
 
 def test_the_configurations_of_a_hub_data_set_are_listed(monkeypatch, tmp_path):

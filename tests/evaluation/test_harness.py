@@ -8,15 +8,16 @@ import random
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock, call
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from composed import CONF, build, config, template
+from composed import CONF, config, template
 from hydra.utils import instantiate
 from shared_data import shared
-from tiny import CHAT, answering, tiny_model, tiny_tokenizer
+from tiny import CHAT, answering, arc, suite_of, tiny_model, tiny_tokenizer, write_items
 from tokenizer_kinds import tokenizer_of
 from tokenizers import decoders, processors
 
@@ -29,11 +30,6 @@ from winnow.store.describe import describe
 
 ANSWERS = {"task": "embedded_answers", "num_fewshot": 0, "metrics": ["bits_per_byte"]}
 HUMANEVAL = {"task": "humaneval", "num_fewshot": 0, "metrics": ["pass@1"]}
-
-
-def suite_of(tasks, **changes):
-    """A suite of these tasks alone, with some keys of `evaluation=none` replaced."""
-    return build("evaluation/none", tasks=tasks, **changes)
 
 
 def entry(value: float, stderr: float | None = 0.1, n: int = 10) -> dict:
@@ -72,6 +68,14 @@ def test_wrong_settings_are_named(options, message):
     """One sentence that names the key and the value."""
     with pytest.raises(UserError, match=message):
         suite_of(**{"name": "test", "tasks": [ANSWERS], **options})
+
+
+def test_the_builder_gets_no_arguments_of_loading(monkeypatch):
+    """The task's file has `dataset_kwargs: {streaming: true}`, which `load_dataset` takes."""
+    builder = Mock()
+    monkeypatch.setattr("datasets.load_dataset_builder", builder)
+    suite_of([{"task": "groundcocoa", "metrics": ["acc"]}]).check_data()
+    assert builder.mock_calls == [call("harsh147/GroundCocoa", None), call().download_and_prepare()]
 
 
 @pytest.mark.parametrize(
@@ -194,9 +198,7 @@ def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypa
     """A stock task's prompts are the same on every day; another date is another evaluation, and so is told apart."""
     tokenizer, asked = tiny_tokenizer(), []
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}" + CHAT
-    (tmp_path / "arc_easy").mkdir()
-    item = {"question": "Odd?", "choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": "B"}
-    (tmp_path / "arc_easy" / "test.jsonl").write_text(json.dumps(item) + "\n")
+    write_items(tmp_path, "arc_easy", test=[arc("Odd?")])
     tasks = [{"task": "arc_easy", "num_fewshot": 0, "metrics": ["acc"]}]
     suite = suite_of(tasks, mirror=str(tmp_path), chat_template=True)
 
@@ -229,10 +231,8 @@ def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypa
 
 def test_no_item_is_its_own_example(backbone, tmp_path, monkeypatch):
     """Three items without a training split, and two examples: those of an item are the other two."""
-    (tmp_path / "arc_easy").mkdir()
-    choices = {"choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": "B"}
-    items = [{"id": str(number), "question": f"Is {number} odd?"} | choices for number in (1, 3, 5)]
-    (tmp_path / "arc_easy" / "test.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    items = [arc(f"Is {number} odd?") | {"id": str(number)} for number in (1, 3, 5)]
+    write_items(tmp_path, "arc_easy", test=items)
     asked = []
 
     def answer(self, requests, **_):

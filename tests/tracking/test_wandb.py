@@ -6,10 +6,13 @@ import csv
 import json
 import os
 import socket
+import ssl
 import time
+import urllib.error
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -44,19 +47,19 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     """What was logged (summary auc 0.75, a histogram of [1, 2, 2, 3] with 64 bins that count 4 values, one
     null, mean 8 / 4 = 2, a table, tags, group, masked config) is in the offline file, which ends with exit
-    code 0. Nothing is printed."""
+    code 0. Nothing is printed. The command that sends it names its folder, ready to paste."""
     config = {"method": {"name": "ifd"}, "tracking": {"api_key": "k" * 40}}
-    with tracked(
-        folder=tmp_path / "run", config=config, project="p", group="g", job_type="sweep", name="n", tags=["ifd", "5%"]
-    ) as tracker:
-        assert tracker.place.startswith("wandb sync ")
+    naming = {"project": "p", "group": "g", "job_type": "sweep", "name": "n", "tags": ["ifd", "5%"]}
+    with tracked(folder=tmp_path / "my run", config=config, **naming) as tracker:
+        (folder,) = tmp_path.glob("my run/wandb/offline-run-*")
+        assert tracker.place == f"wandb sync '{folder}'"
         tracker.log_metrics({"loss": 1.5}, step=3)
         tracker.log_scores([1.0, 2.0, None, 2.0, 3.0])
         tracker.log_table("best", ["id", "score"], [["a", 3.0], ["b", None]])
         tracker.summary({"auc": 0.75})
         tracker.update_config({"git": {"commit": "c0ffee"}})
     assert capfd.readouterr() == ("", "")
-    records = read_offline(tmp_path / "run")
+    records = read_offline(tmp_path / "my run")
     summary = summary_of(records)
     assert summary["auc"] == 0.75
     assert (summary["scores/null"], summary["scores/mean"]) == (1, 2.0)
@@ -80,60 +83,44 @@ def test_auto_without_a_key_is_offline_and_reads_back(tmp_path: Path, capfd: pyt
     assert exit_code_of(records) == 0
 
 
-def test_run_is_finished_with_exit_code_1_on_error(tmp_path: Path) -> None:
-    """The error goes on to the caller; the offline file still ends properly, with exit code 1 and the
-    sentence in the summary."""
-    tracking = tracked(folder=tmp_path, mode="offline")
-    with pytest.raises(UserError, match="no such pool"), tracking as tracker:  # noqa: PT012  (both belong inside)
-        tracker.summary({"auc": 0.5})
-        raise UserError("no such pool")
-    records = read_offline(tmp_path)
-    assert exit_code_of(records) == 1
-    assert summary_of(records)["error"] == "no such pool"
-    assert summary_of(records)["auc"] == 0.5
-
-
-def test_two_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
-    """Jobs of a sweep run one after the other in one process, and a notebook may have a run open: each has
-    its own file."""
-    with tracked(folder=tmp_path / "a", mode="offline") as first:
-        with tracked(folder=tmp_path / "b", mode="offline") as second:
-            assert first.run.id != second.run.id
-            second.summary({"who": "b"})
-        first.summary({"who": "a"})
-    assert summary_of(read_offline(tmp_path / "a"))["who"] == "a"
-    assert summary_of(read_offline(tmp_path / "b"))["who"] == "b"
-
-
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
-    """A job that failed and is repeated in its folder: a second offline file of the same run id, whose summary takes
-    the error back; another folder has another id."""
-    with pytest.raises(UserError), tracked(folder=tmp_path / "a", mode="offline") as first:
+    """A job that fails: the error goes on to the caller, its offline file ends properly, with exit code 1 and the
+    sentence in the summary. Repeated in its folder: a second file of the same run id, whose summary takes the error
+    back. A run of another folder that is open at the same time has another id and a file of its own."""
+    failing = tracked(folder=tmp_path / "a", mode="offline")
+    with pytest.raises(UserError, match="no such pool"), failing as first:  # noqa: PT012  (both belong inside)
+        first.summary({"auc": 0.5})
         raise UserError("no such pool")
-    assert not first.continued and summary_of(read_offline(tmp_path / "a"))["error"] == "no such pool"
+    records = read_offline(tmp_path / "a")
+    assert not first.continued and exit_code_of(records) == 1
+    assert summary_of(records)["error"] == "no such pool" and summary_of(records)["auc"] == 0.5
     time.sleep(1.1)  # the folder of an offline run is named by the second
-    with (
-        tracked(folder=tmp_path / "a", mode="offline") as second,
-        tracked(folder=tmp_path / "b", mode="offline") as other,
-    ):
-        assert second.continued and second.run.id == first.run.id != other.run.id
+    with tracked(folder=tmp_path / "a", mode="offline") as second:
+        with tracked(folder=tmp_path / "b", mode="offline") as other:
+            assert second.continued and second.run.id == first.run.id != other.run.id
+            other.summary({"who": "b"})
+        second.summary({"who": "a"})
     assert len(list((tmp_path / "a").glob("wandb/offline-run-*"))) == 2
     records = read_offline(tmp_path / "a")
     assert run_of(records).run_id == first.run.id == (tmp_path / "a" / "wandb" / "run_id").read_text().strip()
     assert summary_of(records)["error"] is None and exit_code_of(records) == 0
+    assert [summary_of(read_offline(tmp_path / name))["who"] for name in "ab"] == ["a", "b"]
 
 
 def test_artifacts_are_kept_if_they_are_named(tmp_path: Path) -> None:
     """A subset is copied, so that the file may change until it is sent; of an adapter only the place is noted, its
-    files stay where they are; what `artifacts` does not name is left out, and a name that is none is refused."""
+    files stay where they are; what `artifacts` does not name is left out, and a name that is none is refused. A file
+    that is none of these is copied to the run's files, which `wandb sync` sends."""
     subset, adapter = tmp_path / "subset.jsonl", tmp_path / "adapter"
     subset.write_text('{"a": 1}\n')
+    (tmp_path / "report.html").write_text("<p>hello</p>")
     adapter.mkdir()
     (adapter / "weights.bin").write_bytes(b"w")
     with tracked(folder=tmp_path / "run", mode="offline", artifacts=["subset", "adapter"]) as tracker:
         tracker.save_artifact("subset", subset, {"n_selected": 1})
         tracker.save_artifact("adapter", adapter, {"steps": 3})
         tracker.save_artifact("model", adapter, {})
+        tracker.save_file(tmp_path / "report.html")
     subset.write_text("changed")
     found = artifacts_of(read_offline(tmp_path / "run"))
     run_id = tracker.run.id
@@ -143,6 +130,8 @@ def test_artifacts_are_kept_if_they_are_named(tmp_path: Path) -> None:
     assert Path(files["subset.jsonl"]).read_text() == '{"a": 1}\n'
     kind, metadata, files = found[f"adapter-{run_id}"]
     assert (kind, metadata) == ("model", {"steps": 3}) and files == {"weights.bin": str(adapter / "weights.bin")}
+    (copy,) = tmp_path.glob("run/wandb/offline-run-*/files/report.html")
+    assert copy.read_text() == "<p>hello</p>" and not copy.is_symlink()
     with pytest.raises(UserError, match="tracking.artifacts: found 'weights'"):
         tracked(folder=tmp_path / "no", mode="offline", artifacts=["weights"])
 
@@ -200,7 +189,7 @@ def test_lightning_logs_into_the_same_run_and_into_csv(tmp_path: Path) -> None:
 def test_disabled_keeps_csv_only(tmp_path: Path) -> None:
     """No W&B folder, but the metric is in metrics.csv; with csv off too there is no logger and no file."""
     with tracked(folder=tmp_path / "csv", mode="disabled") as tracker:
-        assert tracker.run is None
+        assert tracker.run is tracker.place is None
         assert [type(logger) for logger in tracker.lightning_loggers()] == [CSVLogger]
         tracker.log_metrics({"loss": 1.5})
         tracker.log_scores([1.0])
@@ -210,15 +199,6 @@ def test_disabled_keeps_csv_only(tmp_path: Path) -> None:
         assert tracker.lightning_loggers() == []
         tracker.log_metrics({"loss": 1.5})
     assert not (tmp_path / "none").exists()
-
-
-def test_a_file_is_kept_with_the_run(tmp_path: Path) -> None:
-    """The copy lies with the run's files, so that `wandb sync` sends it."""
-    (tmp_path / "report.html").write_text("<p>hello</p>")
-    with tracked(folder=tmp_path, mode="offline") as tracker:
-        tracker.save_file(tmp_path / "report.html")
-    (copy,) = tmp_path.glob("wandb/offline-run-*/files/report.html")
-    assert copy.read_text() == "<p>hello</p>" and not copy.is_symlink()
 
 
 @pytest.mark.fault(
@@ -234,6 +214,10 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfd: p
     assert capfd.readouterr().out.startswith("http://127.0.0.1:9 does not answer, so W&B is offline")
     with pytest.raises(UserError, match="does not answer; use tracking.mode=offline"):
         resolve_mode("online")
+    with monkeypatch.context() as patched:  # a server of one's own, whose certificate nobody signed
+        unsigned = urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate"))
+        patched.setattr("urllib.request.urlopen", Mock(side_effect=unsigned))
+        assert reachable("https://wandb.example")
     silent = socket.create_server(("127.0.0.1", 0))  # takes connections, says nothing
     began = time.monotonic()
     assert not reachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.5)
@@ -313,11 +297,3 @@ def test_offline_needs_no_package(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(wandb_mode, "is_offline", lambda: False)
     with pytest.raises(UserError, match="WANDB_MODE=offline needs W&B"):
         resolve_mode("auto")
-
-
-def test_an_offline_run_says_how_it_is_sent(tmp_path: Path) -> None:
-    """The command names the folder of the run, ready to paste; without W&B there is none."""
-    with tracked(folder=tmp_path / "my run", mode="offline") as tracker:
-        (folder,) = tmp_path.glob("my run/wandb/offline-run-*")
-        assert tracker.place == f"wandb sync '{folder}'"
-    assert tracked(folder=tmp_path, mode="disabled").place is None

@@ -223,6 +223,7 @@ def _without_bytes(value: Any) -> Any:
 
 def load_from_hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[str, Any]]:
     import datasets  # not at the top: it takes seconds to import, and files do not need it
+    from huggingface_hub.hf_api import HfApi, RepoFolder
 
     chosen = {} if config is None else {"name": config}
     try:
@@ -233,8 +234,14 @@ def load_from_hub(name: str, split: str, config: str | None = None) -> Iterable[
                 raise
         # Some older data sets are a loading script, which is code; the hub keeps a Parquet copy of those, a folder for
         # each configuration.
-        folder = {} if config is None else {"data_dir": config}
-        return datasets.load_dataset(name, split=split, revision="refs/convert/parquet", **folder)
+        copy = "refs/convert/parquet"
+        if config is None:
+            tree = HfApi().list_repo_tree(name, repo_type="dataset", revision=copy)
+            config, *others = [one.path for one in tree if isinstance(one, RepoFolder)]
+            if others:
+                names = [config, *others]
+                raise ValueError(f"Config name is missing.\nPlease pick one among the available configs: {names}")
+        return datasets.load_dataset(name, split=split, revision=copy, data_dir=config)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if "Config name is missing" in lines[0]:

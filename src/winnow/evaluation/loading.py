@@ -22,6 +22,8 @@ from winnow.evaluation.mirror import mirrored_files, write_overlay
 from winnow.evaluation.suite import Suite, TaskSpec
 from winnow.store.files import read_lines, write_lines
 
+# Keys of a task's `dataset_kwargs` that `load_dataset` has beyond the builder of a data set.
+OF_LOADING = {"trust_remote_code", "streaming", "keep_in_memory", "num_proc", "verification_mode"}
 Pairs = dict[tuple[str, str], tuple[list[int], list[int]]]
 Prompts = dict[str, list[int]]
 
@@ -110,7 +112,8 @@ def check_data(suite: Suite) -> None:
             asked.add((source, task.config.get("dataset_name")))
             import datasets
 
-            options = task.config.get("dataset_kwargs") or {}
+            given = task.config.get("dataset_kwargs") or {}
+            options = {key: value for key, value in given.items() if key not in OF_LOADING}
             try:
                 datasets.load_dataset_builder(source, task.config.get("dataset_name"), **options).download_and_prepare()
             except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
