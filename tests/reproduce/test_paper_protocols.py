@@ -4,13 +4,15 @@ docs/papers.md."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
 import lm_eval
 import pytest
-from composed import CONF, config
+from composed import CONF, config, config_of_hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from winnow.commands import table_settings
@@ -22,7 +24,7 @@ PARSE = OverridesParser.create().parse_overrides
 @cache
 def jobs(name: str) -> list[dict[str, str]]:
     """The overrides of every job of an experiment, by key; composing them all would take a minute."""
-    sweeper = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper
+    sweeper = config_of_hydra(f"experiment={name}").hydra.sweeper
     params = {key: str(value) for key, value in sweeper.params.items()}
     found = expand(list(sweeper.rows), params, [f"experiment={name}"], PARSE)
     return [dict(word.split("=", 1) for word in job) for job in found]
@@ -154,3 +156,32 @@ def test_adg_has_instruct_backbones_and_a_small_one():
     assert names == {"llama3_8b_instruct", "qwen2_5_7b_instruct", "llama3_2_1b"}
     hub = {OmegaConf.load(CONF / "backbone" / f"{name}.yaml").name for name in names}
     assert hub == {"meta-llama/Meta-Llama-3-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.2-1B"}
+
+
+EXPERIMENTS = sorted(
+    path.relative_to(CONF / "experiment").with_suffix("").as_posix()
+    for path in (CONF / "experiment").rglob("*.yaml")
+    if not path.name.startswith("_") and path.parent.name != "search"  # which has trials in place of rows
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_suites_of_an_experiment_can_be_built(name):
+    """At the paper's scale, which no test runs. `heldout` reads pools."""
+    for choice in {job.get("evaluation") for job in jobs(name)}:
+        cfg = composed(name, {} if choice is None else {"evaluation": choice})
+        if cfg.evaluation._target_ == "winnow.evaluation.suite.Suite":
+            instantiate(cfg.evaluation)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_curve_holds_one_method(name):
+    for figure in table_settings(name).get("figures", []):
+        methods = {job["method"] for job in jobs(name) if "method" in job}
+        told = {figure["x"], *figure["by"], *(figure.get("where") or {})}
+        assert "method" in told or len(methods) < 2, figure
+
+
+def test_published_tables_name_experiments_that_there_are():
+    for page in (CONF.parent / "experiments").rglob("results-*.md"):
+        assert set(re.findall(r"experiment=([\w/]+)", page.read_text())) <= set(EXPERIMENTS), page
