@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,31 +29,27 @@ LETTERS = 12  # rows up to which the letters of groups can be read
 COLUMNS = 4  # metrics side by side; more would leave the page
 
 
-@dataclass(kw_only=True)
 class Row:
     """One method and share: the mean over its seeds, of a metric over those that have it.
 
     name: label and share. values: metric -> mean over the seeds; each: its values; base: of the base model. marks:
     metric -> its standing, see `compare.verdicts`. cost, seconds: means over the runs whose time is known."""
 
-    name: str
-    label: str
-    share: str
-    runs: list[ComparedRun]
-    values: dict[str, float]
-    each: dict[str, list[float]]
-    base: dict[str, float]
-    marks: dict[str, dict[str, Any]]
-    cost: float | None
-    seconds: dict[str, float]
-
-    @property
-    def ratio(self) -> float | None:
-        return self.runs[0].ratio
-
-    @property
-    def subset(self) -> frozenset[str]:
-        return self.runs[0].subset
+    def __init__(
+        self, seeds: list[ComparedRun], metrics: Sequence[str], marks: Mapping[tuple[str, str], dict[str, Any]]
+    ) -> None:
+        first, own = seeds[0], next((run for run in seeds if run.metrics), seeds[0])
+        self.runs, self.label, self.share = seeds, first.label, share_name(first.share)
+        self.name, self.ratio, self.subset = f"{self.label}, {self.share}", first.ratio, first.subset
+        each = {metric: [run.metrics[metric]["value"] for run in seeds if metric in run.metrics] for metric in metrics}
+        self.each = {metric: values for metric, values in each.items() if values}
+        self.values = {metric: fmean(values) for metric, values in self.each.items()}
+        self.base = own.base
+        self.marks = {key: marks[place] for key in metrics if (place := (str(own.folder), key)) in marks}
+        costs = [run.cost for run in seeds if run.cost is not None]
+        self.cost = fmean(costs) if costs else None
+        times = {stage: [run.seconds[stage] for run in seeds if stage in run.seconds] for stage in STAGES}
+        self.seconds = {stage: fmean(some) for stage, some in times.items() if some}
 
     def test(self, metric: str) -> dict[str, Any] | None:
         """The paired test of this row against the reference; None without one."""
@@ -135,7 +130,7 @@ def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
         for metric in metrics
     }
     marks, against, why = marks_of_runs(runs)
-    rows = [_row(name, seeds, metrics, marks) for name, seeds in seeds_by_method(runs).items()]
+    rows = [Row(seeds, metrics, marks) for seeds in seeds_by_method(runs).values()]
     values = {metric: [row.values[metric] for row in rows if metric in row.values] for metric in metrics}
     first = metrics[0] if metrics else None
     rows.sort(key=lambda row: _place(row, first, low))
@@ -167,28 +162,6 @@ def _list(runs: Sequence[ComparedRun], colours: plots.Looks) -> dict[str, Any]:
         "cost": Markup(plots.cost_against_gain(rows, first, low[first], colours)) if first else None,
         "stages": Markup(plots.seconds_per_stage(rows, STAGES, colours)),
     }
-
-
-def _row(
-    name: str, seeds: list[ComparedRun], metrics: Sequence[str], marks: Mapping[tuple[str, str], dict[str, Any]]
-) -> Row:
-    each = {metric: [run.metrics[metric]["value"] for run in seeds if metric in run.metrics] for metric in metrics}
-    each = {metric: values for metric, values in each.items() if values}
-    costs = [run.cost for run in seeds if run.cost is not None]
-    times = {stage: [run.seconds[stage] for run in seeds if stage in run.seconds] for stage in STAGES}
-    own = next((run for run in seeds if run.metrics), seeds[0])
-    return Row(
-        name=f"{seeds[0].label}, {share_name(seeds[0].share)}",
-        label=seeds[0].label,
-        share=share_name(seeds[0].share),
-        runs=seeds,
-        values={metric: fmean(values) for metric, values in each.items()},
-        each=each,
-        base=own.base,
-        marks={key: marks[place] for key in metrics if (place := (str(own.folder), key)) in marks},
-        cost=fmean(costs) if costs else None,
-        seconds={stage: fmean(some) for stage, some in times.items() if some},
-    )
 
 
 def share_name(share: str) -> str:

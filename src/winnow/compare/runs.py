@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from winnow.errors import UserError
 from winnow.pages.files import read_json, run_cards, sound
-from winnow.reproduce.collect import Run, facts, whole
+from winnow.reproduce.collect import Run, whole
 from winnow.reproduce.settings import differences, shorten
 from winnow.sweeps.summary import FAILURE
 from winnow.tracking.names import AROUND, CONTROLS, control, identity, pool_name, share
@@ -26,7 +25,6 @@ SHARES = (  # the selected share has an axis of its own
 )
 
 
-@dataclass(kw_only=True)
 class ComparedRun(Run):
     """One run of a page. The identity and the settings leave the selected share out.
 
@@ -34,25 +32,30 @@ class ComparedRun(Run):
     the tuned model, else of the base model; base: of the base model. ratio: selected records / records. share:
     the budget in the configuration. seconds: by stage, of the work of whichever run did it: of passes and tuning that
     came from the store as well, without an evaluation that did. cost: seconds of scoring and selection, None where they
-    are unknown. subset, scores: by record id. overrides: of its command line, or of its job of a sweep."""
+    are unknown. subset, scores: by record id."""
 
-    name: str
-    method: str
-    pool: str
-    fingerprint: str | None
-    backbone: str
-    ratio: float | None
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    base: dict[str, float] = field(default_factory=dict)
-    headline: list[str] = field(default_factory=list)
-    seconds: dict[str, float]
-    cost: float | None = None
-    share: str
-    command: str = ""
-    overrides: tuple[str, ...] = ()
-    label: str = ""
-    subset: frozenset[str] = frozenset()
-    scores: dict[str, float] = field(default_factory=dict)
+    label: str
+
+    def __init__(self, folder: Path, root: Path, card: Mapping[str, Any]) -> None:
+        super().__init__(folder, card)
+        config, selection = card["config"], read_json(folder / "selection.json")
+        decisions = selection["decisions"] if selection else []
+        self.name = folder.relative_to(root).as_posix() if folder != root else folder.name
+        self.method, self.share = config["method"]["name"], _share(config)
+        self.pool, self.fingerprint = pool_name(str(card["data"].get("source", ""))), card["data"].get("fingerprint")
+        self.backbone = Path(str(config["backbone"]["name"])).name
+        self.identity = _identity(config, self.choices, self.backbone, self.pool)
+        self.settings = {key: value for key, value in self.settings.items() if key not in SHARES}
+        self.subset = frozenset(one["id"] for one in decisions if one["selected"])
+        self.ratio = len(self.subset) / len(decisions) if decisions else None
+        self.scores = _scores(folder / "scores.parquet")
+        self.seconds = _seconds(folder, card)
+        known = {"score", "select"} <= self.seconds.keys()
+        self.cost = self.seconds["score"] + self.seconds["select"] if known else None
+        self.headline: list[str] = list(self.results["headline"]) if self.results else []
+        self.metrics: dict[str, dict[str, Any]] = self.model.get("metrics", {})
+        base = self.results.get("models", {}).get("base") or {"metrics": {}}
+        self.base: dict[str, float] = {key: one["value"] for key, one in base["metrics"].items()}
 
     @property
     def suite(self) -> str:
@@ -71,46 +74,13 @@ def read_runs(*folders: Path, tell: bool = False) -> list[ComparedRun]:
         for path in run_cards(folder):
             card = read_json(path)
             if card["status"] == "finished" and not (path.parent / FAILURE).is_file():
-                runs.setdefault(path.resolve(), _read(path.parent, folder, card))
+                runs.setdefault(path.resolve(), ComparedRun(path.parent, folder, card))
             else:
                 others.add(path.resolve())
     if others and tell:
         print(f"{len(others)} run{'s' * (len(others) > 1)} left out: failed, or not finished.")
     label(list(runs.values()))
     return list(runs.values())
-
-
-def _read(folder: Path, root: Path, card: Mapping[str, Any]) -> ComparedRun:
-    config = card["config"]
-    selection = read_json(folder / "selection.json") or {"decisions": []}
-    subset = frozenset(one["id"] for one in selection["decisions"] if one["selected"])
-    told = card.get("hydra") or {"choices": {}, "overrides": ()}
-    pool, backbone = pool_name(str(card["data"].get("source", ""))), Path(str(config["backbone"]["name"])).name
-    run = ComparedRun(
-        **facts(folder, card),
-        name=folder.relative_to(root).as_posix() if folder != root else folder.name,
-        method=config["method"]["name"],
-        identity=_identity(config, told["choices"], backbone, pool),
-        choices=told["choices"],
-        pool=pool,
-        fingerprint=card["data"].get("fingerprint"),
-        backbone=backbone,
-        ratio=len(subset) / len(selection["decisions"]) if selection["decisions"] else None,
-        seconds=_seconds(folder, card),
-        share=_share(config),
-        subset=subset,
-        scores=_scores(folder / "scores.parquet"),
-        command=card["command"],
-        overrides=tuple(told["overrides"]),
-    )
-    if {"score", "select"} <= run.seconds.keys():
-        run.cost = run.seconds["score"] + run.seconds["select"]
-    run.settings = {key: value for key, value in run.settings.items() if key not in SHARES}
-    if run.results:
-        run.headline, run.metrics = list(run.results["headline"]), run.model.get("metrics", {})
-        base = run.results["models"].get("base") or {"metrics": {}}
-        run.base = {key: one["value"] for key, one in base["metrics"].items()}
-    return run
 
 
 def same_share(one: ComparedRun, other: ComparedRun) -> bool:

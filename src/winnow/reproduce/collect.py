@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,21 +20,21 @@ from winnow.sweeps.summary import CARD, FAILURE, LAST_SWEEP, failure, table_name
 from winnow.tracking.names import METRICS, NOISES, identity
 
 
-@dataclass(kw_only=True)
 class Run:
     """What tables and comparing pages read of every run folder.
 
     started: when the last attempt began, in seconds since 1970. identity: what the run is, in the words of its table.
-    settings, choices: of its configuration, see `reproduce.settings`. results: results.json, {} without an evaluation.
-    """
+    settings, choices: of its configuration, see `reproduce.settings`. overrides: of its command line, or of its job of
+    a sweep. results: results.json, {} without an evaluation."""
 
-    folder: Path
-    started: float
-    seed: int = 0
-    identity: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
-    choices: dict[str, str] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, str]
+
+    def __init__(self, folder: Path, card: Mapping[str, Any]) -> None:
+        config, told = card["config"], card.get("hydra") or {"choices": {}, "overrides": ()}
+        self.folder, self.command, self.seed = folder, card["command"], config["seed"]
+        self.choices, self.overrides = told["choices"], tuple(told["overrides"])
+        self.started = datetime.fromisoformat(card["started"]).timestamp()
+        self.settings, self.results = settings_of(config), _results(folder)
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -66,29 +66,51 @@ class Measured:
     scale: float = 1.0
 
 
-@dataclass(kw_only=True)
 class Job(Run):
-    """One job of a sweep; a job that failed before it wrote a run card has no identity.
+    """One job of a sweep.
 
     error: the sentence that ended a failed job. metrics: by the names of paper.csv, or by our own where paper.csv has
     none. changes: of the scale. earlier: an unfinished job that the folder's last sweep did not have. stand_in: the
     data that replaced the table's (`table.data`). free: keys of the configuration that change no number. command_line:
     the keys that the sweep's command line sets. budget: (what was asked for, what was taken), None for all data."""
 
-    status: str
-    error: str | None
-    metrics: dict[str, Measured] = field(default_factory=dict)
-    command: str = ""
-    commit: str = "none"
-    changes: dict[str, list] = field(default_factory=dict)
-    earlier: bool = False
-    stand_in: str | None = None
-    free: frozenset[str] = frozenset()
-    command_line: tuple[str, ...] = ()
-    budget: tuple[str, str] | None = None
+    def __init__(self, folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> None:
+        if card.get("hydra") is None:
+            raise UserError(f"{folder}: its run card does not say which options were chosen; run the sweep again.")
+        super().__init__(folder, card)
+        config, git, note = card["config"], card["git"], folder / FAILURE
+        self.status, self.error = card["status"], card["error"]
+        if note.is_file():  # of the last attempt, which may have ended before it changed the card
+            self.status, self.error, self.started = "failed", failure(note), note.stat().st_mtime
+        self.earlier = self.status != "finished" and _is_earlier(self.started, began)
+        self.identity = identity(config.get("row") or {}, self.choices, table["paper"])
+        self.commit = f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git["commit"] else "none"
+        self.changes: dict[str, list] = config["scale"].get("changes") or {}
+        self.stand_in: str | None = config["table"].get("data")
+        self.free = free_keys(config)
+        # The sweeper writes this override for each job.
+        keys = next((word for word in self.overrides if word.startswith("scale.keep=")), "")
+        self.command_line = tuple(re.findall(r"'([^']*)'", keys))
+        self.budget = _budget(card, self.choices)
+        self.metrics = _times(card)
+        if "selected" in (card.get("results") or {}):
+            self.metrics["selected"] = Measured(card["results"]["selected"])
+        if self.model:
+            self.metrics |= _metrics(self.model["metrics"], self.results.get("headline") or [], config, table)
 
 
-def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[Job]:
+@dataclass
+class Early:
+    """A job that failed before it wrote a run card: what `Job` says of its failure."""
+
+    folder: Path
+    started: float
+    error: str
+    earlier: bool
+    status: str = "failed"
+
+
+def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[Job | Early]:
     """All jobs below a sweep's folder that belong to `table` at `scale`, sorted by folder. Prints how many jobs have
     another scale. Raises UserError for a file that cannot be read."""
     folder = Path(folder)
@@ -100,11 +122,10 @@ def read_jobs(folder: str | Path, table: Mapping[str, Any], scale: str) -> list[
         if scale_of(config) != scale:
             others[scale_of(config)] += 1
         elif card is not None:
-            jobs.append(_job(path, card, table, began))
+            jobs.append(Job(path, card, table, began))
         else:
-            when, error = (path / FAILURE).stat().st_mtime, failure(path / FAILURE)
-            earlier = _is_earlier(when, began)
-            jobs.append(Job(folder=path, status="failed", error=error, started=when, earlier=earlier))
+            when = (path / FAILURE).stat().st_mtime
+            jobs.append(Early(path, when, failure(path / FAILURE), _is_earlier(when, began)))
     for other, count in others.items():
         print(f"{folder}: {count} job{'s' * (count > 1)} of scale={other} left out; this table is scale={scale}.")
     return sorted(jobs, key=lambda job: job.folder)
@@ -126,17 +147,6 @@ def scale_of(config: Mapping[str, Any]) -> str:
     return (config.get("scale") or {}).get("name") or "paper"
 
 
-def facts(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Run` that any run folder has, with or without a table."""
-    return {
-        "folder": folder,
-        "started": datetime.fromisoformat(card["started"]).timestamp(),
-        "seed": card["config"]["seed"],
-        "settings": settings_of(card["config"]),
-        "results": _results(folder),
-    }
-
-
 def _results(folder: Path) -> dict[str, Any]:
     """results.json with the paths of its samples: beside it, or, of an older version, in the store."""
     results = read_json(folder / "results.json") or {}
@@ -150,40 +160,6 @@ def _is_earlier(started: float, began: float | None) -> bool:
     """Whether a job began before the last sweep did, by a minute at least (ours): clocks of two hosts differ, and to
     correct a sweep and start it again takes as long."""
     return began is not None and started < began - 60
-
-
-def _job(folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> Job:
-    config, git = card["config"], card["git"]
-    told = card.get("hydra")
-    if told is None:
-        raise UserError(f"{folder}: its run card does not say which options were chosen; run the sweep again.")
-    choices = told["choices"]
-    # The sweeper writes this override for each job.
-    keys = next((word for word in told["overrides"] if word.startswith("scale.keep=")), "")
-    job = Job(
-        **facts(folder, card),
-        status=card["status"],
-        error=card["error"],
-        identity=identity(config.get("row") or {}, choices, table["paper"]),
-        choices=choices,
-        metrics=_times(card),
-        command=card["command"],
-        commit=f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git["commit"] else "none",
-        changes=config["scale"].get("changes") or {},
-        stand_in=config["table"].get("data"),
-        free=free_keys(config),
-        command_line=tuple(re.findall(r"'([^']*)'", keys)),
-        budget=_budget(card, choices),
-    )
-    note = folder / FAILURE
-    if note.is_file():  # of the last attempt, which may have ended before it changed the card
-        job.status, job.error, job.started = "failed", failure(note), note.stat().st_mtime
-    job.earlier = job.status != "finished" and _is_earlier(job.started, began)
-    if "selected" in (card.get("results") or {}):
-        job.metrics["selected"] = Measured(card["results"]["selected"])
-    if job.model:
-        job.metrics |= _metrics(job.model["metrics"], job.results.get("headline") or [], config, table)
-    return job
 
 
 def _budget(card: Mapping[str, Any], choices: Mapping[str, str]) -> tuple[str, str] | None:

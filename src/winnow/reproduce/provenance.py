@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from winnow.reproduce.collect import Job
+from winnow.reproduce.collect import Early, Job
 from winnow.reproduce.settings import LEFT_OUT
 from winnow.sweeps.scale import ABSENT, show_value
 
@@ -54,7 +54,7 @@ def stand_ins(jobs: Sequence[Job]) -> list[str]:
     return sentences
 
 
-def unfinished(job: Job) -> str:
+def unfinished(job: Job | Early) -> str:
     """The error or status of an unfinished job, and what to do about one that the last sweep did not have."""
     message = job.error or job.status
     if not job.earlier:
@@ -65,6 +65,6 @@ def unfinished(job: Job) -> str:
     )
 
 
-def commits(jobs: Sequence[Job]) -> str:
+def commits(jobs: Sequence[Job | Early]) -> str:
     """The commits of the finished jobs."""
     return " ".join(sorted({job.commit for job in jobs if job.status == "finished"}))

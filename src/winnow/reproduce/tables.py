@@ -7,14 +7,14 @@ import csv
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from winnow.errors import UserError
 from winnow.evaluation.comparison import Comparison, compare_items, holm, verdict
 from winnow.pages.card import JUDGED
-from winnow.reproduce.collect import Job, Measured
+from winnow.reproduce.collect import Early, Job, Measured
 from winnow.reproduce.settings import differences, is_set_by, shorten
 from winnow.tracking.names import text
 
@@ -95,10 +95,10 @@ class Table:
     rows: list[Row]
     metrics: list[str]
     footnotes: list[str]
-    jobs: list[Job]
+    jobs: list[Job | Early]
 
     @property
-    def failed(self) -> list[Job]:
+    def failed(self) -> list[Job | Early]:
         return [job for job in self.jobs if job.status != "finished"]
 
 
@@ -122,7 +122,7 @@ def matches(job: Mapping[str, str], paper: Mapping[str, str]) -> bool:
     return all(job[key] == paper[key] for key in job.keys() & paper.keys())
 
 
-def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job]) -> Table:
+def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job | Early]) -> Table:
     """The table of an experiment, from its settings, the rows of the paper and the jobs.
 
     table: `average` (our key of it); `members`, the metrics whose mean is the paper's `average`; `derived`, {metric:
@@ -131,7 +131,7 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     why}], printed cells that are known to be wrong; `theirs`, settings that describe how the paper measured, which our
     rows do not take over; `unequal`, why rows of one comparison may have different budgets; `also`, further metrics.
     """
-    jobs, footnotes = _equal(jobs, table.get("unequal"))
+    footnotes = _equal(jobs, table.get("unequal"))
     footnotes += _mark_doubtful(printed, table.get("doubtful") or [])
     footnotes += _check_averages(printed, table.get("members") or [])
     measured, notes = _measured(jobs, printed)
@@ -168,27 +168,26 @@ def build(table: Mapping[str, Any], printed: Sequence[Row], jobs: Sequence[Job])
     return Table(table["paper"], table["name"], rows, metrics, footnotes, list(jobs))
 
 
-def _equal(jobs: Sequence[Job], why: str | None) -> tuple[list[Job], list[str]]:
-    """(jobs, footnotes). Jobs of one backbone, pool and share are compared, so all must have the same budget. Where
-    they do not, the footnote says `why`; without a reason all of them are refused, since none of them is the right
-    one."""
+def _equal(jobs: Sequence[Job | Early], why: str | None) -> list[str]:
+    """Jobs of one backbone, pool and share are compared, so all must have the same budget. Where they do not, the
+    footnotes say `why`; without a reason all of them become refused, since none of them is the right one."""
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
         if job.status == "finished" and job.budget is not None:
             share = dict.fromkeys((job.identity.get("ratio"), job.budget[0]))  # both: another count is another share
             groups.setdefault((job.identity.get("backbone"), job.identity.get("pool"), *share), []).append(job)
-    refused, notes = {}, []
+    notes = []
     for place, group in groups.items():
         sizes = dict.fromkeys(f"{job.identity['method']} {job.budget[1]}" for job in group)
         if len({job.budget[1] for job in group}) > 1:
             where = f"{', '.join(str(one) for one in place if one is not None)}: unequal budgets ({', '.join(sizes)})"
             notes += [f"{where}, because {why}."] if why else []
-            refused |= {} if why else {id(job): f"{where}; set selection.budget=records" for job in group}
-    jobs = [replace(job, status="refused", error=refused[id(job)]) if id(job) in refused else job for job in jobs]
-    return jobs, notes
+            for job in () if why else group:
+                job.status, job.error = "refused", f"{where}; set selection.budget=records"
+    return notes
 
 
-def _measured(jobs: Sequence[Job], printed: Sequence[Row]) -> tuple[list[Row], list[str]]:
+def _measured(jobs: Sequence[Job | Early], printed: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """(rows of the finished jobs, footnotes).
 
     Jobs with the same identity and the same settings are one row, with one value per seed; the later of two jobs of one
