@@ -57,9 +57,11 @@ def call(*command, cwd) -> str:
 
 @pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(installed, tmp_path):
-    """It finds its own configuration, in its own package, and scores and selects the embedded pool."""
+    """It finds its own configuration and texts, in its own package, and scores and selects the embedded pool."""
     where = call(installed / "python", "-c", "import winnow.config; print(winnow.config.CONF)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent / "lib")
+    texts = "import winnow.data.nlu.instructions, winnow.perturb.noising.passages"
+    call(installed / "python", "-c", texts, cwd=tmp_path)
     page = call(installed / "winnow", "--help", cwd=tmp_path)
     assert "method: adg, aifd, aioec, column, consistency" in page and "_base" not in page
     words = ["stages=[score,select]", "method=length", "tracking=none", "paths.run=run", "trainer=cpu"]

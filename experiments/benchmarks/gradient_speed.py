@@ -54,7 +54,7 @@ def main() -> None:
             labels = ids.clone()
             labels[:, : record.answer_start] = -100
             loss = own.model(input_ids=ids, labels=labels).loss
-            sketch, squares = torch.zeros(dimensions, 1), 0.0
+            sketch, squares = torch.zeros(1, dimensions), 0.0
             for name, one in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
                 squares += float(one.square().sum())
                 place = module.place(name.removesuffix(".weight"), one.numel(), one.device)

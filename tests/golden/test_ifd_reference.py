@@ -9,24 +9,22 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from composed import config, template
 from hydra.utils import instantiate
 from shared_data import shared
+from tiny_passes import TRAINER, Loaded
 from tokenizers import pre_tokenizers
 
 from winnow.data.records import Record, record_id
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
-from winnow.store.describe import Identified
 
 pytestmark = pytest.mark.slow
-TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-
-
 EMBEDDED = Path(__file__).with_name("ifd_smollm2_embedded.json")
 EVERY = int(os.environ.get("WINNOW_GOLDEN_EVERY", "60"))  # 1 compares all 380 and 60 records, which takes minutes
 
@@ -53,16 +51,6 @@ def _record(row: int, raw: dict) -> Record:
 @pytest.fixture(scope="module")
 def packaged():
     return instantiate(config().backbone).load()
-
-
-class _Source(Identified):
-    def __init__(self, backbone, tokenizer):
-        self.backbone = copy.copy(backbone)
-        self.backbone.tokenizer = self.tokenizer = tokenizer
-        self.identity = backbone.identity | {"tokenizer": tokenizer.backend_tokenizer.to_str()}
-
-    def load(self):
-        return self.backbone
 
 
 CHERRY = ("alpaca", {"boundary": "joint", "max_length": 512})
@@ -92,7 +80,9 @@ def test_losses_agree(pool, key, name, options, packaged, tmp_path):
     tokenizer = copy.deepcopy(packaged.tokenizer)
     if key == "cherry_bos":
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    runner = PassRunner(_Source(packaged, tokenizer), Store(tmp_path), TRAINER)
+    identity = packaged.identity | {"tokenizer": tokenizer.backend_tokenizer.to_str()}
+    source = Loaded(replace(packaged, tokenizer=tokenizer, identity=identity))
+    runner = PassRunner(source, Store(tmp_path), TRAINER)
     for view, loss, count in (("clean", "loss_conditioned", "n_conditioned"), ("direct", "loss_direct", "n_direct")):
         table = runner.compute(Likelihood(view), records, template(name, **options))
         values, offsets = table.ragged("nll")

@@ -130,7 +130,7 @@ class Forgetful(Bare):
         (Scoreless(), "Scoreless does not define `score`"),
         (Bare(name=None), "Bare has no name"),
         (Bare(passes={"one": Nothing()}), "pass one: Nothing is no Pass"),
-        (Bare(passes={"one": Columnless()}), "Columnless must define `module`, or `columns`"),
+        (Bare(passes={"one": Columnless()}), "Columnless must define `step`, or `columns`"),
         (Bare(passes={"one": Schemaless()}), "Schemaless has no `schema`"),
         (Bare(passes={"one": Flagless()}), r"Flagless has the columns \['id', 'x'\]"),
         (Bare(attacks={"one": Nothing()}), "attack one: Nothing is no PromptAttack"),

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
+from winnow.backbone.prefix import SharedPrefix
 from winnow.data.batching import pad_right
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
@@ -34,13 +36,13 @@ class Pass:
     """One sweep of a model over the records, giving columns per record. A subclass is a frozen dataclass.
 
     schema: the columns, `id` first and `flag`, why a record has no values, among them. version: raised whenever the
-    same arguments would give other numbers. A subclass has `module`, or `columns` if it needs no model.
+    same arguments would give other numbers. A subclass has `step`, `module` if it keeps more than the model between
+    batches, or `columns` if it needs no model.
 
     attack: records come with the instruction that the attack has written. encoder: source of the model that is run in
     place of the backbone; it reads records, not prompts. tokens_per_batch: padded tokens a batch; None for the run's,
     or for as many answers as the device holds, where a pass has max_new_tokens, which it adds to a prompt at most.
-    needs_gradients: `predict_step` may use `torch.enable_grad()`. checkpoint: which of the models of the preparation it
-    runs.
+    needs_gradients: `step` may use `torch.enable_grad()`. checkpoint: which of the models of the preparation it runs.
     """
 
     schema: ClassVar[pa.Schema]
@@ -56,17 +58,21 @@ class Pass:
         """Token ids of every record; one with a `flag` is not run."""
         return template.encode(records, tokenizer)
 
+    def step(self, run: Steps, batch: dict[str, Any]) -> dict[str, list]:
+        """Columns of a batch: name -> one value per record. Those in `batch["columns"]` and an empty flag are added."""
+        raise NotImplementedError
+
     def module(self, backbone: Backbone) -> pl.LightningModule:
         """Whose `predict_step(batch, batch_idx)` returns every column of a batch: name -> one value per record."""
-        raise NotImplementedError
+        return Steps(self, backbone.model)
 
     def columns(self, encoded: Sequence[Encoded]) -> dict[str, list]:
         """Every column of all records, for a pass without a model."""
         raise NotImplementedError
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        """What `predict_step` gets; `columns`, one dictionary per record, must be in it. The runner adds `shared`, how
-        many first tokens all rows have in common."""
+        """What `step` gets; `columns`, one dictionary per record, must be in it. The runner adds `shared`, how many
+        first tokens all rows have in common."""
         return padded(batch)
 
     def flagged(self, encoded: Encoded) -> dict[str, Any]:
@@ -91,7 +97,29 @@ class Pass:
     @property
     def runs_model(self) -> bool:
         """Whether a model is run: the tokenizer alone decides otherwise."""
-        return type(self).module is not Pass.module
+        return type(self).step is not Pass.step or type(self).module is not Pass.module
+
+
+class Steps(pl.LightningModule):
+    """What a pass's `step` works with. prefix: see `SharedPrefix`; a pass with an `encoder` has none."""
+
+    prefix: SharedPrefix
+
+    def __init__(self, pass_: Pass, model: nn.Module) -> None:
+        super().__init__()
+        self.pass_, self.model = pass_, model
+        if pass_.encoder is None:
+            self.prefix = SharedPrefix(model)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+        given, names = batch["columns"], self.pass_.schema.names
+        known = {name: [one[name] for one in given] for name in names if name in given[0]}
+        return known | {"flag": [None] * len(given)} | self.pass_.step(self, batch)
+
+
+def columns_of(**own: pa.DataType) -> pa.Schema:
+    """The schema of a pass: `id`, its own columns, and `flag`."""
+    return pa.schema({"id": pa.string(), **own, "flag": pa.string()})
 
 
 def padded(batch: Sequence[Encoded]) -> dict[str, Any]:
@@ -192,7 +220,7 @@ def check_pass(place: str, pass_: Any) -> None:
     check_kind(place, pass_, Pass)
     kind = type(pass_).__qualname__
     if pass_.runs_model == (type(pass_).columns is not Pass.columns):
-        raise UserError(f"{place}: {kind} must define `module`, or `columns` if it needs no model, and not both.")
+        raise UserError(f"{place}: {kind} must define `step`, or `columns` if it needs no model, and not both.")
     try:
         schema = pass_.schema
     except AttributeError:

@@ -185,7 +185,7 @@ def _code(modules: Iterable[str]) -> dict[str, str]:
 
 
 def _module_hash(name: str) -> str:
-    """Of the whole module: a pass has its LightningModule beside it, a class its functions and constants."""
+    """Of the whole module: a class has functions and constants beside it."""
     try:
         return _hash(inspect.getsource(sys.modules[name]))
     except (KeyError, OSError, TypeError):

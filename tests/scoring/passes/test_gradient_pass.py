@@ -91,9 +91,9 @@ def test_the_sketch_keeps_products():
         errors = []
         for _ in range(200):
             place = torch.randint(2 * 256, (4096,), generator=source, dtype=torch.int32)
-            sketch = torch.zeros(256, 2)
+            sketch = torch.zeros(2, 256)
             add_sketch(sketch, torch.stack([one, other]), place)
-            errors.append(float(sketch[:, 0] @ sketch[:, 1] - one @ other))
+            errors.append(float(sketch[0] @ sketch[1] - one @ other))
         assert abs(sum(errors) / 200) < 3 * 0.0063
         assert sum(error**2 for error in errors) / 200 < 1.3 * 2 / 256
 

@@ -9,7 +9,7 @@ import pytest
 from composed import template
 from tiny_passes import TRAINER, Loaded, record
 
-from winnow.scoring.passes.likelihood import Likelihood, LikelihoodModule
+from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.token_count import TokenCount
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
@@ -19,15 +19,15 @@ RECORDS = [record(f"Say {row}.", "", f"It is {row}.", row) for row in range(60)]
 
 @pytest.fixture
 def reached(monkeypatch) -> list[str]:
-    """Ids of the records that reach `predict_step`, in that order."""
+    """Ids of the records that reach `step`, in that order."""
     ids: list[str] = []
-    original = LikelihoodModule.predict_step
+    original = Likelihood.step
 
-    def counted(self, batch, index):
+    def counted(self, run, batch):
         ids.extend(row["id"] for row in batch["columns"])
-        return original(self, batch, index)
+        return original(self, run, batch)
 
-    monkeypatch.setattr(LikelihoodModule, "predict_step", counted)
+    monkeypatch.setattr(Likelihood, "step", counted)
     return ids
 
 

@@ -78,9 +78,8 @@ def test_both_views_noise_the_answer_alike(backbone):
     for view in ("clean", "direct"):
         pass_ = NoisedLikelihood(view, 1, 5.0, 0)
         batch = pass_.collate(pass_.encode(records, template("alpaca"), backbone.tokenizer))
-        module = pass_.module(backbone)
-        embeds = module.prefix.causal.embed(batch["input_ids"])
-        noise[view] = module._noise(embeds, batch["columns"], 0), batch["columns"]
+        embeds = backbone.model.get_input_embeddings()(batch["input_ids"])
+        noise[view] = pass_._noise(embeds, batch["columns"], 0), batch["columns"]
     for i in range(len(records)):
         rows = [table[i, own[i]["prompt_tokens"] : own[i]["tokens"]] for table, own in noise.values()]
         assert torch.equal(*rows)

@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from winnow.backbone.divergence import kl_rows
-from winnow.backbone.loading import Backbone
 from winnow.backbone.prefix import SharedPrefix
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError, check_choice
 from winnow.perturb.embedding_noise import FAMILIES, STATISTICS, add_noise, embedding_noise
-from winnow.scoring.protocols import Pass, padded
+from winnow.scoring.protocols import Pass, Steps, columns_of, padded
 
 # Without a word to put noise on, P = Q and the divergence is 0, the best there is: a reason, not a score.
 NOTHING_TO_PERTURB = "empty_instruction_and_input"
@@ -69,21 +67,13 @@ class NoiseDivergence(Pass):
     def schema(self) -> pa.Schema:
         names = [self.column(beta, region) for beta in self.betas for region in ("", "answer")]
         counts = ("tokens", "noised_tokens", "prompt_tokens", "answer_tokens")
-        return pa.schema(
-            [("id", pa.string())]
-            + [(name, pa.list_(pa.float32())) for name in names]
-            + [(name, pa.int32()) for name in counts]
-            + [("flag", pa.string())]
-        )
+        return columns_of(**dict.fromkeys(names, pa.list_(pa.float32())), **dict.fromkeys(counts, pa.int32()))
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         return [
             record if record.flag or record.spans else replace(record, ids=[], flag=NOTHING_TO_PERTURB)
             for record in template.encode(records, tokenizer)
         ]
-
-    def module(self, backbone: Backbone) -> pl.LightningModule:
-        return _NoiseModule(backbone.model, self)
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """Padded ids and two lists of places.
@@ -101,58 +91,46 @@ class NoiseDivergence(Pass):
             made[f"{name}position"] = torch.tensor([k for own in places for k in own], dtype=torch.long)
         return made | {"first": min(own[0] for own in noised)}
 
-
-class _NoiseModule(pl.LightningModule):
-    """One clean run of each batch, then one run per draw and strength of what follows the shared prefix."""
-
-    def __init__(self, model, settings: NoiseDivergence) -> None:
-        super().__init__()
-        self.model, self.settings = model, settings
-        self.prefix = SharedPrefix(model)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
+    def step(self, run: Steps, batch: dict[str, Any]) -> dict[str, list]:
+        """One clean run, then one run per draw and strength of what follows the shared prefix."""
         ids, where = batch["input_ids"], (batch["row"], batch["position"])
         # A template may put the input before the instruction: what is noised is never part of a prefix.
         shared = min(batch["shared"], batch["first"])
-        clean = self.prefix.hidden(ids, shared)[where]
-        noisy = [self.prefix.hidden(ids, shared, rest)[where] for rest in self._noised(batch, shared)]
+        clean = run.prefix.hidden(ids, shared)[where]
+        noisy = [run.prefix.hidden(ids, shared, rest)[where] for rest in self._noised(run.prefix, batch, shared)]
         # One transfer per batch: nothing before this line waits for the device.
-        divergence = kl_rows(clean, torch.stack(noisy), self.prefix.causal.logits).double().cpu()
+        divergence = kl_rows(clean, torch.stack(noisy), run.prefix.causal.logits).double().cpu()
         return self._columns(batch["columns"], divergence)
 
-    def _noised(self, batch: dict[str, Any], shared: int):
+    def _noised(self, prefix: SharedPrefix, batch: dict[str, Any], shared: int):
         """Input embeddings after the prefix, (batch, length - shared, width): draw by draw, in each the strengths."""
-        clean = self.prefix.causal.embed(batch["input_ids"][:, shared:])
+        clean = prefix.causal.embed(batch["input_ids"][:, shared:])
         where = (batch["noised_row"], batch["noised_position"] - shared)
         words = clean[where]  # (noised tokens, width)
         regions = words.split([record["noised_tokens"] for record in batch["columns"]])
-        own = self.settings
-        for draw in range(own.draws):
+        for draw in range(self.draws):
             noise = torch.cat(
                 [
-                    embedding_noise(region, record["id"], draw, own.seed, own.family, own.statistics)
+                    embedding_noise(region, record["id"], draw, self.seed, self.family, self.statistics)
                     for region, record in zip(regions, batch["columns"], strict=True)
                 ]
             )
-            for beta in own.betas:
+            for beta in self.betas:
                 changed = clean.clone()
                 changed[where] = add_noise(words, noise, beta)
                 yield changed
 
     def _columns(self, records: list[dict[str, Any]], divergence: Tensor) -> dict[str, list]:
         """divergence: (draws x betas, predictions that can differ) in nats."""
-        own = self.settings
         by_record = divergence.split([record["reached"] for record in records], dim=1)
-        names = ("id", "tokens", "noised_tokens", "prompt_tokens", "answer_tokens")
-        columns: dict[str, list] = {name: [record[name] for record in records] for name in names}
-        columns["flag"] = [None] * len(records)
-        for k, beta in enumerate(own.betas):
-            rows = [values[k :: len(own.betas)] for values in by_record]  # (draws, predictions) of each record
-            columns[own.column(beta)] = [
+        columns: dict[str, list] = {}
+        for k, beta in enumerate(self.betas):
+            rows = [values[k :: len(self.betas)] for values in by_record]  # (draws, predictions) of each record
+            columns[self.column(beta)] = [
                 (values.sum(1) / record["tokens"]).tolist() for values, record in zip(rows, records, strict=True)
             ]
             # The answer's predictions are the last ones.
-            columns[own.column(beta, "answer")] = [
+            columns[self.column(beta, "answer")] = [
                 values[:, -record["scored"] :].mean(1).tolist() for values, record in zip(rows, records, strict=True)
             ]
         return columns

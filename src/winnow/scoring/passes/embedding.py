@@ -23,7 +23,7 @@ from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.data.tokens import Piece, RefusedError, tokens_of
 from winnow.errors import UserError
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, Steps, columns_of
 from winnow.store.describe import Identified
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ EMPTY_TEXT = "empty_instruction_and_input"
 NO_INSTRUCTION = "empty_instruction"
 _BATCH = 1000  # texts tokenised at once
 
-_SCHEMA = pa.schema(
-    [("id", pa.string()), ("vector", pa.list_(pa.float32())), ("tokens", pa.int32()), ("flag", pa.string())]
-)
+_SCHEMA = columns_of(vector=pa.list_(pa.float32()), tokens=pa.int32())
 
 
 def _texts(texts: Sequence[str], records: Sequence[Record], tokenizer, max_length: int, blank: str) -> list[Encoded]:
@@ -112,7 +110,7 @@ class BackboneEmbedding(Pass):
 
     def module(self, backbone: Backbone) -> pl.LightningModule:
         CausalModel(backbone.model, backbone.name).check_layers([self.layer], f"layer={self.layer} of an embedding")
-        return _BackboneEmbeddingModule(backbone.model, self.layer, self.pooling)
+        return super().module(backbone)
 
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """input_ids: (batch, length), padded. region: the half-open token range to pool in each record."""
@@ -128,15 +126,8 @@ class BackboneEmbedding(Pass):
             return record.spans["instruction"]
         return (record.answer_start if self.region == "answer" else 0), len(record.ids)
 
-
-class _BackboneEmbeddingModule(pl.LightningModule):
-    def __init__(self, model, layer: int, pooling: str) -> None:
-        super().__init__()
-        self.model, self.layer, self.pooling = model, layer, pooling
-        self.prefix = SharedPrefix(model)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        hidden = self._states(batch["input_ids"], batch["shared"])
+    def step(self, run: Steps, batch: dict[str, Any]) -> dict[str, list]:
+        hidden = self._states(run.prefix, batch["input_ids"], batch["shared"])
         ranges = [record["region"] for record in batch["columns"]]
         if self.pooling == "last":
             pooled = [hidden[i, stop - 1].float() for i, (_, stop) in enumerate(ranges)]
@@ -145,18 +136,16 @@ class _BackboneEmbeddingModule(pl.LightningModule):
         else:
             pooled = [hidden[i, begin:stop].float().mean(0) for i, (begin, stop) in enumerate(ranges)]
         return {
-            "id": [record["id"] for record in batch["columns"]],
             "vector": torch.stack(pooled).cpu().tolist(),
             "tokens": [1 if self.pooling == "last" else stop - begin for begin, stop in ranges],
-            "flag": [None] * len(ranges),
         }
 
-    def _states(self, ids: Tensor, shared: int) -> Tensor:
+    def _states(self, prefix: SharedPrefix, ids: Tensor, shared: int) -> Tensor:
         """Hidden states (batch, length, width) of the wanted layer."""
         if self.layer == -1:
-            return self.prefix.causal.vectors(self.prefix.hidden(ids, shared))
+            return prefix.causal.vectors(prefix.hidden(ids, shared))
         # The shared prefix keeps final states only, so other layers run the whole text.
-        return self.prefix.causal.run(layers=[self.layer], input_ids=ids)[1][0]
+        return prefix.causal.run(layers=[self.layer], input_ids=ids)[1][0]
 
 
 def _weighted(states: Tensor) -> Tensor:
@@ -204,9 +193,6 @@ class SentenceEmbedding(Pass, Identified):
         texts = [f"{one.instruction}\n{one.input}" if both and one.input else one.instruction for one in records]
         return _texts(texts, records, tokenizer, self.max_length, EMPTY_TEXT if both else NO_INSTRUCTION)
 
-    def module(self, backbone: Backbone) -> pl.LightningModule:
-        return _SentenceEmbeddingModule(backbone.model)
-
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """input_ids, attention_mask: (batch, length). The encoder looks both ways, so padding must be masked."""
         return {
@@ -215,18 +201,6 @@ class SentenceEmbedding(Pass, Identified):
             "columns": [{"id": record.id, "tokens": len(record.ids)} for record in batch],
         }
 
-
-class _SentenceEmbeddingModule(pl.LightningModule):
-    def __init__(self, model) -> None:
-        super().__init__()
-        self.model = model
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        mean = mean_states(self.model, batch["input_ids"], batch["attention_mask"])
-        records = batch["columns"]
-        return {
-            "id": [record["id"] for record in records],
-            "vector": torch.nn.functional.normalize(mean, dim=-1).cpu().tolist(),
-            "tokens": [record["tokens"] for record in records],
-            "flag": [None] * len(records),
-        }
+    def step(self, run: Steps, batch: dict[str, Any]) -> dict[str, list]:
+        mean = mean_states(run.model, batch["input_ids"], batch["attention_mask"])
+        return {"vector": torch.nn.functional.normalize(mean, dim=-1).cpu().tolist()}

@@ -19,7 +19,7 @@ from winnow.backbone.likelihood import token_nll
 from winnow.backbone.loading import Backbone, OptimizerState
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, columns_of
 from winnow.scoring.scores import NON_FINITE, NOTHING_TO_AVERAGE
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW, here and in LESS [code]
@@ -55,16 +55,12 @@ class LoraGradient(Pass):
     checkpoint: int = 0
     needs_gradients: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("id", pa.string()),
-            ("norm", pa.float32()),
-            ("vector", pa.list_(pa.float16())),
-            ("rate", pa.float64()),
-            ("prompt_tokens", pa.int32()),
-            ("answer_tokens", pa.int32()),
-            ("flag", pa.string()),
-        ]
+    schema: ClassVar[pa.Schema] = columns_of(
+        norm=pa.float32(),
+        vector=pa.list_(pa.float16()),
+        rate=pa.float64(),
+        prompt_tokens=pa.int32(),
+        answer_tokens=pa.int32(),
     )
 
     def __post_init__(self) -> None:
@@ -111,7 +107,7 @@ class _GradientModule(pl.LightningModule):
             NOTHING_TO_AVERAGE if n == 0 else None if norm < float("inf") else NON_FINITE
             for n, norm in zip(scored.tolist(), norms, strict=True)
         ]
-        vectors = None if found.sketch is None else nn.functional.normalize(found.sketch.T).half().cpu().numpy()
+        vectors = None if found.sketch is None else nn.functional.normalize(found.sketch).half().cpu().numpy()
         rate = None if self.optimizer_state is None else self.optimizer_state.rate
         columns: dict[str, list] = {
             name: [one[name] for one in records] for name in ("id", "prompt_tokens", "answer_tokens")
@@ -145,13 +141,13 @@ class _GradientModule(pl.LightningModule):
 
 
 class _Sums:
-    """What a batch's backward pass adds up. squares: (rows,), |g|^2. sketch: (dimensions, rows), P g."""
+    """What a batch's backward pass adds up. squares: (rows,), |g|^2. sketch: (rows, dimensions), P g."""
 
     def __init__(self, module: _GradientModule, rows: int, length: int) -> None:
         self.module, self.rows, self.length, self.names = module, rows, length, set[str]()
         device, dimensions = module.causal.device, module.settings.dimensions
         self.squares = torch.zeros(rows, device=device)
-        self.sketch = None if dimensions is None else torch.zeros(dimensions, rows, device=device)
+        self.sketch = None if dimensions is None else torch.zeros(rows, dimensions, device=device)
 
     def watch(self, name: str, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
         given = args[0].detach()
@@ -188,6 +184,5 @@ def adam_step(gradient: Tensor, state: OptimizerState, name: str) -> Tensor:
 
 
 def add_sketch(sketch: Tensor, gradient: Tensor, place: Tensor) -> None:
-    """sketch (dimensions, rows) += P gradient^T. gradient: (rows, entries). place: see `_GradientModule.place`."""
-    signed = gradient * (1 - 2 * (place & 1))
-    sketch.index_add_(0, place >> 1, signed.T.contiguous())
+    """sketch (rows, dimensions) += gradient P^T. gradient: (rows, entries). place: see `_GradientModule.place`."""
+    sketch.scatter_add_(1, (place >> 1).long().expand_as(gradient), gradient * (1 - 2 * (place & 1)))

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
 
 from winnow.backbone.likelihood import token_nll, token_nll_entropy
-from winnow.backbone.loading import Backbone
-from winnow.backbone.prefix import SharedPrefix
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, Steps, columns_of
 
 if TYPE_CHECKING:
     from winnow.perturb.attacks.base import PromptAttack
@@ -39,16 +36,13 @@ class Likelihood(Pass):
     view: str = "clean"
     attack: PromptAttack | None = None
     version: ClassVar[int] = 3
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("id", pa.string()),
-            ("nll", pa.list_(pa.float32())),
-            ("skipped", pa.int32()),
-            ("instruction_vector", pa.list_(pa.float16())),
-            ("prompt_tokens", pa.int32()),
-            ("answer_tokens", pa.int32()),
-            ("flag", pa.string()),
-        ]
+    entropy: ClassVar[bool] = False
+    schema: ClassVar[pa.Schema] = columns_of(
+        nll=pa.list_(pa.float32()),
+        skipped=pa.int32(),
+        instruction_vector=pa.list_(pa.float16()),
+        prompt_tokens=pa.int32(),
+        answer_tokens=pa.int32(),
     )
 
     @property
@@ -58,8 +52,27 @@ class Likelihood(Pass):
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         return template.encode(records, tokenizer, self.view)
 
-    def module(self, backbone: Backbone) -> pl.LightningModule:
-        return LikelihoodModule(backbone.model, vectors=self.view != "direct")
+    def step(self, run: Steps, batch: dict[str, Any]) -> dict[str, list]:
+        hidden = run.prefix.hidden(batch["input_ids"], batch["shared"])
+        # Only rows that predict an answer token ever meet the head.
+        rows = hidden[batch["row"], batch["position"]]
+        if self.entropy:
+            nll, *more = token_nll_entropy(rows, run.prefix.causal.logits, batch["target"])
+        else:
+            nll, more = token_nll(rows, run.prefix.causal.logits, batch["target"]), []
+        counts = [record["scored"] for record in batch["columns"]]
+        losses = nll.cpu().split(counts)
+        columns: dict[str, list] = {"nll": [loss.tolist() for loss in losses]}
+        for name, values in zip(("entropy", "openness"), more, strict=False):
+            columns[name] = [part.tolist() for part in values.cpu().split(counts)]
+        columns["instruction_vector"] = [None] * len(losses)
+        spans = {i: record["instruction"] for i, record in enumerate(batch["columns"]) if record["instruction"]}
+        if self.view != "direct" and spans:
+            vectors = run.prefix.causal.vectors(hidden)
+            means = torch.stack([vectors[i, slice(*span)].float().mean(0) for i, span in spans.items()])
+            for i, mean in zip(spans, means.half().cpu().numpy(), strict=True):
+                columns["instruction_vector"][i] = mean
+        return columns
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class LikelihoodEntropy(Likelihood):
     `Likelihood`: `entropy`, H_t of each scored answer token in nats, and `openness`, H_t / log V, from 0 to 1.
     """
 
+    entropy: ClassVar[bool] = True
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = pa.unify_schemas(
         [Likelihood.schema, pa.schema([(name, pa.list_(pa.float32())) for name in ("entropy", "openness")])]
@@ -80,38 +94,3 @@ class LikelihoodEntropy(Likelihood):
     @property
     def label(self) -> str:
         return f"{super().label} with entropy"
-
-    def module(self, backbone: Backbone) -> pl.LightningModule:
-        return LikelihoodModule(backbone.model, vectors=self.view != "direct", entropy=True)
-
-
-class LikelihoodModule(pl.LightningModule):
-    def __init__(self, model, vectors: bool = False, entropy: bool = False) -> None:
-        super().__init__()
-        self.model, self.vectors, self.entropy = model, vectors, entropy
-        self.prefix = SharedPrefix(model)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        hidden = self.prefix.hidden(batch["input_ids"], batch["shared"])
-        # Only rows that predict an answer token ever meet the head.
-        rows = hidden[batch["row"], batch["position"]]
-        if self.entropy:
-            nll, *more = token_nll_entropy(rows, self.prefix.causal.logits, batch["target"])
-        else:
-            nll, more = token_nll(rows, self.prefix.causal.logits, batch["target"]), []
-        counts = [record["scored"] for record in batch["columns"]]
-        losses = nll.cpu().split(counts)
-        names = ("id", "skipped", "prompt_tokens", "answer_tokens")
-        columns: dict[str, list] = {name: [record[name] for record in batch["columns"]] for name in names}
-        columns["nll"] = [loss.tolist() for loss in losses]
-        for name, values in zip(("entropy", "openness"), more, strict=False):
-            columns[name] = [part.tolist() for part in values.cpu().split(counts)]
-        columns["instruction_vector"] = [None] * len(losses)
-        spans = {i: record["instruction"] for i, record in enumerate(batch["columns"]) if record["instruction"]}
-        if self.vectors and spans:
-            vectors = self.prefix.causal.vectors(hidden)
-            means = torch.stack([vectors[i, slice(*span)].float().mean(0) for i, span in spans.items()])
-            for i, mean in zip(spans, means.half().cpu().numpy(), strict=True):
-                columns["instruction_vector"][i] = mean
-        columns["flag"] = [None] * len(losses)
-        return columns

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from winnow import draws
 from winnow.backbone.likelihood import token_nll
-from winnow.backbone.loading import Backbone
 from winnow.data.records import Record
 from winnow.data.templates import Encoded, Template
 from winnow.errors import UserError
 from winnow.perturb.embedding_noise import sent
-from winnow.scoring.passes.likelihood import LikelihoodModule
-from winnow.scoring.protocols import Pass, padded
+from winnow.scoring.protocols import Pass, Steps, columns_of, padded
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,8 @@ class NoisedLikelihood(Pass):
     alpha: float
     seed: int
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("id", pa.string()),
-            ("nll", pa.list_(pa.float32())),
-            ("skipped", pa.int32()),
-            ("prompt_tokens", pa.int32()),
-            ("answer_tokens", pa.int32()),
-            ("flag", pa.string()),
-        ]
+    schema: ClassVar[pa.Schema] = columns_of(
+        nll=pa.list_(pa.float32()), skipped=pa.int32(), prompt_tokens=pa.int32(), answer_tokens=pa.int32()
     )
 
     def __post_init__(self) -> None:
@@ -72,9 +62,6 @@ class NoisedLikelihood(Pass):
             for flag in [one.flag or text.flag]
         ]
 
-    def module(self, backbone: Backbone) -> pl.LightningModule:
-        return _NoisedModule(backbone.model, self)
-
     def collate(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         made = padded(batch)
         for column, record in zip(made["columns"], cast("Sequence[_Noised]", batch), strict=True):
@@ -84,42 +71,34 @@ class NoisedLikelihood(Pass):
     def cost(self, encoded: Encoded, shared: int) -> int:
         return len(encoded.ids)
 
+    def step(self, run: Steps, batch: dict[str, Any]) -> dict[str, list]:
+        records, counts = batch["columns"], [record["scored"] for record in batch["columns"]]
+        embeds = run.prefix.causal.embed(batch["input_ids"])
+        runs = []
+        for draw in range(self.draws):
+            noised = (embeds.float() + self._noise(embeds, records, draw)).to(embeds.dtype)
+            hidden = run.prefix.hidden(batch["input_ids"], 0, noised)
+            rows = hidden[batch["row"], batch["position"]]
+            runs.append(token_nll(rows, run.prefix.causal.logits, batch["target"]))
+        losses = torch.stack(runs).cpu().split(counts, dim=1)  # (draws, scored tokens) of each record
+        return {"nll": [loss.flatten().tolist() for loss in losses]}
+
+    def _noise(self, embeds: Tensor, records: Sequence[dict[str, Any]], draw: int) -> Tensor:
+        """(batch, length, width) in fp32, 0 on padding."""
+        width = embeds.shape[-1]
+        noise = torch.zeros(embeds.shape, dtype=torch.float32)
+        for row, record in zip(noise, records, strict=True):
+            source = draws.generator(self.seed, record["id"], draw)
+            start, stop = record["prompt_tokens"], record["tokens"]
+            # The answer's rows are drawn first: they are the same whatever stands before the answer.
+            row[start:stop] = torch.rand((stop - start, width), generator=source) * 2 - 1
+            row[:start] = torch.rand((start, width), generator=source) * 2 - 1
+            row *= self.alpha / math.sqrt(record["length"] * width)
+        return sent(noise, embeds.device)
+
 
 @dataclass(frozen=True)
 class _Noised(Encoded):
     """length: L, tokens of the whole text, whatever the view."""
 
     length: int = 0
-
-
-class _NoisedModule(LikelihoodModule):
-    def __init__(self, model, settings: NoisedLikelihood) -> None:
-        super().__init__(model)
-        self.settings = settings
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list]:
-        records, counts = batch["columns"], [record["scored"] for record in batch["columns"]]
-        embeds = self.prefix.causal.embed(batch["input_ids"])
-        runs = []
-        for draw in range(self.settings.draws):
-            noised = (embeds.float() + self._noise(embeds, records, draw)).to(embeds.dtype)
-            hidden = self.prefix.hidden(batch["input_ids"], 0, noised)
-            rows = hidden[batch["row"], batch["position"]]
-            runs.append(token_nll(rows, self.prefix.causal.logits, batch["target"]))
-        losses = torch.stack(runs).cpu().split(counts, dim=1)  # (draws, scored tokens) of each record
-        names = ("id", "skipped", "prompt_tokens", "answer_tokens")
-        columns: dict[str, list] = {name: [record[name] for record in records] for name in names}
-        return columns | {"nll": [loss.flatten().tolist() for loss in losses], "flag": [None] * len(records)}
-
-    def _noise(self, embeds: Tensor, records: Sequence[dict[str, Any]], draw: int) -> Tensor:
-        """(batch, length, width) in fp32, 0 on padding."""
-        own, width = self.settings, embeds.shape[-1]
-        noise = torch.zeros(embeds.shape, dtype=torch.float32)
-        for row, record in zip(noise, records, strict=True):
-            source = draws.generator(own.seed, record["id"], draw)
-            start, stop = record["prompt_tokens"], record["tokens"]
-            # The answer's rows are drawn first: they are the same whatever stands before the answer.
-            row[start:stop] = torch.rand((stop - start, width), generator=source) * 2 - 1
-            row[:start] = torch.rand((start, width), generator=source) * 2 - 1
-            row *= own.alpha / math.sqrt(record["length"] * width)
-        return sent(noise, embeds.device)

@@ -16,7 +16,7 @@ from winnow.backbone.prefix import SharedPrefix
 from winnow.data.records import Record
 from winnow.data.templates import EMPTY_ANSWER, Encoded, Template
 from winnow.errors import UserError
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, columns_of
 
 GRADES = ("1", "2", "3", "4", "5")
 
@@ -33,9 +33,7 @@ class Rating(Pass):
 
     request: str
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [("id", pa.string()), ("probabilities", pa.list_(pa.float32())), ("flag", pa.string())]
-    )
+    schema: ClassVar[pa.Schema] = columns_of(probabilities=pa.list_(pa.float32()))
 
     def encode(self, records: Sequence[Record], template: Template, tokenizer) -> list[Encoded]:
         form = self._form(template.max_length)

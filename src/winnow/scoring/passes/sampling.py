@@ -22,7 +22,7 @@ from winnow.data.templates import Encoded, Template
 from winnow.data.tokens import text_ids
 from winnow.errors import UserError
 from winnow.scoring.passes.embedding import EMPTY_TEXT
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, columns_of
 from winnow.store.describe import Free
 
 POOLINGS = ("paper", "authors")
@@ -69,18 +69,14 @@ class SampledAnswers(Pass):
     prompt: str
     tokens_per_batch: Free[int | None]
     version: ClassVar[int] = 3
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("id", pa.string()),
-            ("answers", pa.list_(pa.string())),
-            ("tokens", pa.list_(pa.int32())),
-            ("finish", pa.list_(pa.string())),
-            ("usable", pa.list_(pa.bool_())),
-            ("gram", pa.list_(pa.float64())),
-            ("prompt_tokens", pa.int32()),
-            ("answer_tokens", pa.int32()),
-            ("flag", pa.string()),
-        ]
+    schema: ClassVar[pa.Schema] = columns_of(
+        answers=pa.list_(pa.string()),
+        tokens=pa.list_(pa.int32()),
+        finish=pa.list_(pa.string()),
+        usable=pa.list_(pa.bool_()),
+        gram=pa.list_(pa.float64()),
+        prompt_tokens=pa.int32(),
+        answer_tokens=pa.int32(),
     )
 
     def __post_init__(self) -> None:

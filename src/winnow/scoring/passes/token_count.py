@@ -9,7 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from winnow.data.templates import Encoded
-from winnow.scoring.protocols import Pass
+from winnow.scoring.protocols import Pass, columns_of
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,7 @@ class TokenCount(Pass):
     """
 
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [("id", pa.string()), ("prompt_tokens", pa.int32()), ("answer_tokens", pa.int32()), ("flag", pa.string())]
-    )
+    schema: ClassVar[pa.Schema] = columns_of(prompt_tokens=pa.int32(), answer_tokens=pa.int32())
 
     def columns(self, encoded: Sequence[Encoded]) -> dict[str, list]:
         """Columns of all records at once."""
