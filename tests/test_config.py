@@ -223,17 +223,6 @@ def test_superfilter_scores_under_its_own_template():
     assert cfg.template.name == "alpaca"
 
 
-def test_unknown_choice_is_one_sentence():
-    from hydra.errors import HydraException
-
-    from winnow.messages import user_sentence
-
-    with pytest.raises(HydraException) as caught:
-        config("method=magic")
-    sentence = user_sentence(caught.value)
-    assert sentence.startswith("method=magic is no option. Known are adg,") and "\n" not in sentence
-
-
 def test_bad_value_is_unwrapped():
     """Hydra wraps what a constructor raises; the user reads the cause."""
     from winnow.messages import user_sentence

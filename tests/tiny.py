@@ -1,8 +1,11 @@
-"""The tiny backbone of the tests, and answers in its place."""
+"""The tiny backbone of the tests, suites for it, and answers in its place."""
 
 from __future__ import annotations
 
+import json
+
 import torch
+from composed import build
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -52,6 +55,23 @@ def tiny_model(layers: int = 2, width: int = 32) -> LlamaForCausalLM:
                 weight.copy_((torch.sin(ramp * 12.9898) * 0.2).reshape(weight.shape))
             start += weight.numel()
     return model.requires_grad_(False)
+
+
+def suite_of(tasks, **changes):
+    """A suite of these tasks alone, with some keys of `evaluation=none` replaced."""
+    return build("evaluation/none", tasks=tasks, **changes)
+
+
+def write_items(mirror, task, **splits) -> None:
+    """What a suite finds of a task in its mirror; splits: split -> its rows."""
+    (mirror / task).mkdir(parents=True)
+    for split, rows in splits.items():
+        (mirror / task / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def arc(question: str, answer: str = "B") -> dict:
+    """A row of ARC."""
+    return {"question": question, "choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": answer}
 
 
 def answering(monkeypatch, reply) -> list[str]:

@@ -12,6 +12,7 @@ quiet()
 
 import gc
 
+import composed
 import hydra._internal.hydra
 import lm_eval.models.huggingface
 import matplotlib.pyplot

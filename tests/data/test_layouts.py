@@ -68,11 +68,6 @@ def test_nulls_of_parquet_and_of_named_columns_are_absent(tmp_path):
     assert texts(read(source=tmp_path / "pool.parquet", columns=columns)) == [PLAIN, ("Add.", "1 2", "3", ())]
 
 
-def test_a_required_text_that_is_null_is_quarantined(tmp_path):
-    rows = [{"instruction": "Hi", "output": "Hello"}, {"instruction": "Hi", "output": None}]
-    assert reasons(pool_of(tmp_path, *rows)) == ["field `output` is null, a text was expected"]
-
-
 @pytest.mark.parametrize("keys", [("instruction", "output"), ("instruction", "response")])
 def test_input_and_context_are_both_the_input(tmp_path, keys):
     """Either is read beside Alpaca's and beside Dolly's keys; where both hold a text, a blank line lies between, the

@@ -29,22 +29,14 @@ def text(tokenizer, ids):
 
 @pytest.mark.parametrize("name", ["alpaca", "vicuna", "wizard", "plain", "chat"])
 def test_spans_hold_exactly_the_records_own_text(name, tokenizer):
-    """One token per byte, so a span must decode to the field itself, wherever the template put it."""
-    tricky = record("Repeat ### Response: twice", "### Input: <|eos|> x", "### Response: done")
+    """One token per byte, so a span must decode to the field itself, wherever the template put it. `<|eos|>` typed by a
+    user is seven bytes, not the control token; only the chat template writes control tokens."""
+    tricky = record("Repeat ### Response: <|eos|> twice", "### Input: <|eos|> x", "### Response: <|eos|> done")
     encoded = template(name).encode([tricky], tokenizer)[0]
-    for field in ("instruction", "input"):
-        begin, end = encoded.spans[field]
-        assert text(tokenizer, encoded.ids[begin:end]) == getattr(tricky, field)
-    assert text(tokenizer, encoded.ids[encoded.answer_start :]) == "### Response: done"
-
-
-@pytest.mark.parametrize("name", ["alpaca", "vicuna", "wizard", "plain", "chat"])
-def test_special_tokens_inside_a_record_are_plain_text(name, tokenizer):
-    """`<|eos|>` typed by a user is seven bytes, not the control token; only the chat template writes control tokens."""
-    encoded = template(name).encode([record("a <|eos|> b", "", "c <|eos|> d")], tokenizer)[0]
-    begin, end = encoded.spans["instruction"]
-    assert tokenizer.eos_token_id not in encoded.ids[begin:end]
-    assert tokenizer.eos_token_id not in encoded.ids[encoded.answer_start :]
+    spans = encoded.spans | {"output": (encoded.answer_start, len(encoded.ids))}
+    for field in ("instruction", "input", "output"):
+        own = encoded.ids[slice(*spans[field])]
+        assert text(tokenizer, own) == getattr(tricky, field) and tokenizer.eos_token_id not in own
 
 
 def test_alpaca_forms(tokenizer):

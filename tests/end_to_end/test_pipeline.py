@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 
@@ -12,6 +13,7 @@ from composed import build, config, on_tiny
 from trials import context
 
 from winnow import pipeline
+from winnow.backbone.loading import BackboneSource
 from winnow.commands import compare
 from winnow.errors import UserError
 from winnow.store.files import has_sum, read_json, write_sum
@@ -54,6 +56,16 @@ def made(tiny_folder, tmp_path_factory):
 def stored(made, tmp_path):
     """The test's store holds all that the default run needs."""
     shutil.copytree(made.parent / "store", tmp_path / "store", symlinks=True)
+
+
+def test_a_deterministic_run_says_so_to_cublas_before_a_model_is_there(run, monkeypatch):
+    """torch reads the variable at the first product on a GPU, before Lightning makes its Trainer."""
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(name, "")  # the test ends with what there was
+    monkeypatch.delenv(name)
+    monkeypatch.setattr(BackboneSource, "load", lambda _: pytest.fail(f"loaded under {os.environ.get(name)}"))
+    with pytest.raises(pytest.fail.Exception, match="loaded under :4096:8"):
+        run("trainer.deterministic=true", "method=ifd", "stages=[score]")
 
 
 def stages(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -269,6 +270,16 @@ def test_a_task_that_draws_draws_by_the_suites_seed(backbone):
         with _left_as_found(backbone.model, 7):
             found.append((random.random(), np.random.rand()))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("gpu", "devices"), [(1, [1]), (None, [])])
+def test_the_random_state_of_its_own_gpu_is_kept(gpu, devices, backbone, monkeypatch):
+    """Of two GPUs torch would keep both states, and warn of it at length."""
+    asked = Mock(return_value=nullcontext())
+    monkeypatch.setattr(torch.random, "fork_rng", asked)
+    monkeypatch.setattr("winnow.evaluation.harness.own_gpu", lambda: gpu)
+    with _left_as_found(backbone.model, 7):
+        assert asked.call_args == call(devices)
 
 
 def test_code_keeps_its_first_blanks():

@@ -10,7 +10,7 @@ import yaml
 from composed import build, config, template
 from hydra.utils import instantiate
 from shared_data import shared
-from tiny import tiny_model
+from tiny import arc, tiny_model, write_items
 
 from winnow.errors import UserError
 from winnow.evaluation.catalogue import leaves
@@ -144,17 +144,6 @@ def test_settings_follow_the_data_not_its_place(tmp_path):
     (tmp_path / "b" / "hellaswag").mkdir()  # which no task of the suite reads
     (tmp_path / "b" / "hellaswag" / "validation.jsonl").write_text("1\n")
     assert describe(suite(tmp_path / "b", ("arc_easy", 0, ["acc"]))) == a
-
-
-def write_items(mirror, task, **splits) -> None:
-    """{split: its rows}"""
-    (mirror / task).mkdir(parents=True)
-    for split, rows in splits.items():
-        (mirror / task / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def arc(question: str, answer: str = "B") -> dict:
-    return {"question": question, "choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": answer}
 
 
 def items(mirror, task: str, split: str | None = None, limit: int | None = None):

@@ -11,8 +11,10 @@ from lm_eval.models.huggingface import HFLM
 from tiny import tiny_model
 from transformers import MistralConfig, MistralForCausalLM
 
+from winnow.backbone.causal_model import CausalModel
+from winnow.backbone.prefix import SharedPrefix
 from winnow.evaluation.model import HarnessModel
-from winnow.evaluation.shared_prompts import _texts, answer_loglikelihoods, can_share_prompts
+from winnow.evaluation.shared_prompts import _sums, _texts, answer_loglikelihoods, can_share_prompts
 
 # Prompts: one token; two that share three tokens; two that share 20; lengths and answer lengths all differ.
 LONG = tuple(range(30, 50))
@@ -54,6 +56,20 @@ def test_rolling_is_the_harnesss_own(tokenizer):
     plain = HFLM(model, tokenizer=tokenizer, backend="causal").loglikelihood_rolling(requests, disable_tqdm=True)
     found = HarnessModel(model, tokenizer, 2).loglikelihood_rolling(requests, disable_tqdm=True)
     assert found == pytest.approx(plain, abs=1e-4) and found[2] == 0
+
+
+def test_the_head_is_read_once_for_many_answers(monkeypatch):
+    """Answers of 2, 3 and 300 tokens are 305 rows of logits, 256 of which stand at once; the first answer is what the
+    model thinks likeliest. A state behind an answer's last prediction does not count."""
+    prefix, asked, logits = SharedPrefix(tiny_model()), [], CausalModel.logits
+    states = [torch.linspace(-1, 1, (n + 1) * 32).sin().reshape(n + 1, 32) * n for n in (2, 3, 300)]
+    log_p = [prefix.causal.head(own[:-1]).double().log_softmax(-1) for own in states]
+    answers = [tuple(log_p[0].argmax(-1).tolist()), (5, 6, 7), (9,) * 300]
+    monkeypatch.setattr(CausalModel, "logits", lambda self, rows: asked.append(len(rows)) or logits(self, rows))
+    found = _sums(prefix, states, [((), answer) for answer in answers])
+    expected = [float(own[range(len(answer)), answer].sum()) for own, answer in zip(log_p, answers, strict=True)]
+    assert [total for total, _ in found] == pytest.approx(expected, rel=1e-5)
+    assert [hit for _, hit in found] == [True, False, False] and asked == [256, 49]
 
 
 def test_uniform_model():

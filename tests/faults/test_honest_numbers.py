@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from composed import build, template
 from lm_eval.api.instance import Instance
+from tiny import suite_of
 
 import winnow
 from winnow.data.writers import write_subset
@@ -21,11 +22,6 @@ from winnow.scoring.scores import NON_FINITE_SCORE, Scores
 from winnow.store.files import read_json, write_json
 
 CHOICE = {"task": "embedded_choice", "num_fewshot": 0, "metrics": ["acc"]}
-
-
-def suite_of(tasks, **changes):
-    """A suite of these tasks alone, with some keys of `evaluation=none` replaced."""
-    return build("evaluation/none", tasks=tasks, **changes)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from omegaconf import OmegaConf
 from run_folders import run_folder
@@ -23,18 +21,10 @@ def written(monkeypatch) -> list[tuple[str, str]]:
     return done
 
 
-def at_scale(folder, scale: str) -> None:
-    path = folder / "run_card.json"
-    card = json.loads(path.read_text())
-    card["config"]["scale"]["name"] = scale
-    path.write_text(json.dumps(card))
-
-
 def test_the_scale_is_that_of_the_jobs(written, tmp_path):
     """Jobs at smoke: the table is one of smoke, said or not, and never one of the paper's scale."""
     run_folder(tmp_path / "a")
-    run_folder(tmp_path / "other", table="consistency/table4")
-    at_scale(tmp_path / "other", "small")
+    run_folder(tmp_path / "other", table="consistency/table4", scale="small")
     commands.table(["consistency/table3", f"runs={tmp_path}"])
     commands.table(["consistency/table3", f"runs={tmp_path}", "scale=smoke"])
     assert written == [("table3", "smoke")] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 from composed import config
 from omegaconf import OmegaConf
 
@@ -50,6 +51,11 @@ PAPER = {
 }
 
 
+@pytest.fixture
+def paper() -> dict:
+    return copy.deepcopy(PAPER)
+
+
 def test_every_change_is_named_with_both_values():
     """Groups of the hub give way, numbers are cut; the seed, the ratio and the method's name stay."""
     new, changes = rescaled(PAPER, [])
@@ -62,59 +68,54 @@ def test_every_change_is_named_with_both_values():
     assert PAPER["backbone"]["name"] == "big/model"  # the given configuration is untouched
 
 
-def test_what_the_command_line_sets_stays():
+def test_what_the_command_line_sets_stays(paper):
     """A named backbone keeps its group; data.limit goes along to the new pool; a kept number is not cut."""
-    kept = copy.deepcopy(PAPER)
-    kept["data"]["limit"] = 500
-    new, changes = rescaled(kept, ["backbone.name", "data.limit", "method.draws", "tuning"])
+    paper["data"]["limit"] = 500
+    new, changes = rescaled(paper, ["backbone.name", "data.limit", "method.draws", "tuning"])
     assert new["backbone"] == PAPER["backbone"] and new["tuning"]["mode"] == "full"
     assert new["data"]["source"] == "embedded" and new["data"]["limit"] == 500 and new["method"]["draws"] == 3
     assert "method.draws" not in changes and changes["tuning.batch_size"] == [128, 4]
 
 
-def test_local_data_stays_and_its_suite_is_trimmed():
+def test_local_data_stays_and_its_suite_is_trimmed(paper):
     """With data.path and evaluation.mirror nothing comes from the hub: the long task goes, and the mean that needs
     it."""
-    local = copy.deepcopy(PAPER)
-    local["data"]["path"], local["evaluation"]["mirror"] = "pool.json", "eval"
-    new, _ = rescaled(local, [])
+    paper["data"]["path"], paper["evaluation"]["mirror"] = "pool.json", "eval"
+    new, _ = rescaled(paper, [])
     assert new["data"]["path"] == "pool.json" and new["data"]["limit"] == 60
     assert new["evaluation"]["tasks"] == [{"task": "arc", "num_fewshot": 0, "metrics": ["acc"]}]
     assert new["evaluation"]["averages"] == {} and new["evaluation"]["headline"] == ["arc/acc"]
 
 
-def test_smaller_numbers_stay_smaller():
-    small = copy.deepcopy(PAPER)
-    small["data"] |= {"path": "pool.json", "limit": 10}
-    assert rescaled(small, [])[0]["data"]["limit"] == 10
+def test_smaller_numbers_stay_smaller(paper):
+    paper["data"] |= {"path": "pool.json", "limit": 10}
+    assert rescaled(paper, [])[0]["data"]["limit"] == 10
 
 
-def test_a_budget_in_records_keeps_its_share():
+def test_a_budget_in_records_keeps_its_share(paper):
     """10,000 of 52,002 records is 19.2%; of 60 records that is 11.5, rounded to 12."""
-    counted = copy.deepcopy(PAPER)
-    counted["selection"]["count"], counted["table"] = 10_000, {"records": 52_002}
-    assert rescaled(counted, [])[1]["selection.count"] == [10_000, 12]
-    assert rescaled(counted, ["selection.count"])[0]["selection"]["count"] == 10_000
+    paper["selection"]["count"], paper["table"] = 10_000, {"records": 52_002}
+    assert rescaled(paper, [])[1]["selection.count"] == [10_000, 12]
+    assert rescaled(paper, ["selection.count"])[0]["selection"]["count"] == 10_000
 
 
-def test_a_scorer_shrinks_too():
-    with_scorer = copy.deepcopy(PAPER) | {"scorer": {"name": "other/model"}}
+def test_a_scorer_shrinks_too(paper):
+    with_scorer = paper | {"scorer": {"name": "other/model"}}
     assert rescaled(with_scorer, [])[0]["scorer"]["name"] == "packaged:small"
 
 
-def test_a_share_of_less_than_a_record_becomes_two():
+def test_a_share_of_less_than_a_record_becomes_two(paper):
     """1% of 60 records is none at all, so the ratio becomes 2 / 60; 5%, three records, stays. One that is set stays."""
-    few = copy.deepcopy(PAPER)
-    few["selection"]["ratio"] = 0.01
-    assert rescaled(few, [])[1]["selection.ratio"] == [0.01, 2 / 60] and int(60 * (2 / 60)) == 2
-    assert rescaled(few, ["selection.ratio"])[0]["selection"]["ratio"] == 0.01
-    few["selection"]["ratio"] = 0.05
-    assert "selection.ratio" not in rescaled(few, [])[1]
+    paper["selection"]["ratio"] = 0.01
+    assert rescaled(paper, [])[1]["selection.ratio"] == [0.01, 2 / 60] and int(60 * (2 / 60)) == 2
+    assert rescaled(paper, ["selection.ratio"])[0]["selection"]["ratio"] == 0.01
+    paper["selection"]["ratio"] = 0.05
+    assert "selection.ratio" not in rescaled(paper, [])[1]
 
 
-def test_the_pool_to_start_from_shrinks_too():
+def test_the_pool_to_start_from_shrinks_too(paper):
     """One of the hub gives way to the embedded pool, whatever the run's own; a local one is cut. What is set stays."""
-    begun = copy.deepcopy(PAPER) | {"start": {"pool": {"source": "a/b", "path": None, "limit": None, "style": "short"}}}
+    begun = paper | {"start": {"pool": {"source": "a/b", "path": None, "limit": None, "style": "short"}}}
     new, changes = rescaled(begun, [])
     assert new["start"]["pool"] == SCALE["data"] | {"limit": 60} and changes["start.pool.style"] == ["short", "absent"]
     assert rescaled(begun, ["start.pool.limit"])[0]["start"]["pool"] == SCALE["data"]  # null: all, and kept
@@ -125,17 +126,17 @@ def test_the_pool_to_start_from_shrinks_too():
     assert "pool" not in rescaled(PAPER | {"start": {"_target_": "nothing"}}, [])[0]["start"]
 
 
-def test_a_target_shrinks_by_the_same_rule():
+def test_a_target_shrinks_by_the_same_rule(paper):
     """One of the hub gives way to the embedded pool, 60 records of it; a local one is cut; one that is named stays."""
-    aimed = copy.deepcopy(PAPER) | {"target": {"source": "a/b", "path": None, "limit": None}}
+    aimed = paper | {"target": {"source": "a/b", "path": None, "limit": None}}
     assert rescaled(aimed, [])[0]["target"] == SCALE["data"] | {"limit": 60}
     assert rescaled(aimed, ["data@target"])[0]["target"] == {"source": "a/b", "path": None, "limit": 60}
     assert "target" not in rescaled(PAPER, [])[0]
 
 
-def test_only_nlu_records_have_an_opposite():
+def test_only_nlu_records_have_an_opposite(paper):
     """On the embedded pool the opposite instruction gives way to padding; on an NLU data set it stays."""
-    noised = copy.deepcopy(PAPER) | {"noising": {"_target_": "a.Opposite"}}
+    noised = paper | {"noising": {"_target_": "a.Opposite"}}
     assert rescaled(noised, [])[1]["noising._target_"] == ["a.Opposite", "a.Padding"]
     noised["data"] |= {"dataset": "sst2", "path": "folder"}
     assert "noising._target_" not in rescaled(noised, [])[1]
@@ -160,34 +161,31 @@ def test_smoke_is_printed_once(capsys):
     assert scaled(new) is new and not OmegaConf.is_missing(new, "backbone")
 
 
-def test_held_out_answers_stay_where_all_pools_are_at_hand():
+def test_held_out_answers_stay_where_all_pools_are_at_hand(paper):
     """One pool of the hub, and the whole suite gives way; else the records left out are those of the smaller pool."""
-    held = copy.deepcopy(PAPER)
-    held["data"]["path"] = "pool.json"
+    paper["data"]["path"] = "pool.json"
     pools = {"a": {"source": "a/a", "path": "a.json"}, "b": {"source": "b/b", "path": None}}
-    held["evaluation"] = {"pools": pools, "besides": copy.deepcopy(held["data"]), "limit": None, "tasks": []}
-    assert rescaled(held, [])[0]["evaluation"]["name"] == "embedded"
+    paper["evaluation"] = {"pools": pools, "besides": copy.deepcopy(paper["data"]), "limit": None, "tasks": []}
+    assert rescaled(paper, [])[0]["evaluation"]["name"] == "embedded"
     pools["b"]["path"] = "b.json"
-    new, _ = rescaled(held, [])
+    new, _ = rescaled(paper, [])
     assert new["evaluation"]["pools"] == pools and new["evaluation"]["limit"] == 8
     assert new["evaluation"]["besides"] == new["data"] and new["data"]["limit"] == 60
 
 
-def test_a_scale_raises_no_number_of_examples():
+def test_a_scale_raises_no_number_of_examples(paper):
     """null and nothing both mean the number of the task itself, which the suite does not say."""
-    local = copy.deepcopy(PAPER)
-    local["scale"]["suite"]["num_fewshot"] = 5
-    local["evaluation"]["mirror"] = "eval"
-    local["evaluation"]["tasks"] = [{"task": "a", "metrics": []}, {"task": "b", "num_fewshot": None, "metrics": []}]
-    assert [task["num_fewshot"] for task in rescaled(local, [])[0]["evaluation"]["tasks"]] == [0, 0]
-    assert show_value(local["evaluation"]["tasks"]) == "a, b"
+    paper["scale"]["suite"]["num_fewshot"] = 5
+    paper["evaluation"]["mirror"] = "eval"
+    paper["evaluation"]["tasks"] = [{"task": "a", "metrics": []}, {"task": "b", "num_fewshot": None, "metrics": []}]
+    assert [task["num_fewshot"] for task in rescaled(paper, [])[0]["evaluation"]["tasks"]] == [0, 0]
+    assert show_value(paper["evaluation"]["tasks"]) == "a, b"
     assert show_value(PAPER["evaluation"]["tasks"]) == "mmlu 5-shot, arc 25-shot"
 
 
-def test_tasks_of_the_command_line_are_not_trimmed():
-    local = copy.deepcopy(PAPER)
-    local["evaluation"]["mirror"] = "eval"
-    assert rescaled(local, ["evaluation.tasks"])[0]["evaluation"]["tasks"] == PAPER["evaluation"]["tasks"]
+def test_tasks_of_the_command_line_are_not_trimmed(paper):
+    paper["evaluation"]["mirror"] = "eval"
+    assert rescaled(paper, ["evaluation.tasks"])[0]["evaluation"]["tasks"] == PAPER["evaluation"]["tasks"]
 
 
 def test_the_words_of_a_composed_configuration_stay(capsys):

@@ -85,28 +85,6 @@ def test_submitit_runs_a_job(command, tmp_path):
     assert TABLE in told and "submitit.core" not in told, told
 
 
-@pytest.mark.slow
-def test_optuna_minimises_an_objective(command, tmp_path):
-    """Two trials over beta; the objective is the AUC of finding planted defects. The best value is one of the two
-    runs'."""
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    search = [
-        "experiment=search/consistency",
-        "objective=detection_auc",
-        "hydra.sweeper.direction=maximize",
-        "hydra.sweeper.n_trials=2",
-    ]
-    code, output = call(command(*search, "data.limit=60"), tmp_path / "log")
-    assert code == 0, output
-    found = [
-        json.loads(path.read_text())["results"]["detection_auc"]
-        for path in (tmp_path / "sweep").glob("*/run_card.json")
-    ]
-    told = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
-    best = float(next(line for line in told.splitlines() if line.startswith("best_value")).split(":")[1])
-    assert len(found) == 2 and best == pytest.approx(max(found))
-
-
 KILLER = """
 import os, time
 from pathlib import Path

@@ -60,8 +60,9 @@ def test_word_counts(omega, n):
     with the n at one end. For n = 70 and omega 0.1 a product of floats would give m = 8."""
     m = math.ceil(Fraction(str(omega)) * n)
     raw = text(n).split()
+    noisings = {name: noising_of(name, omega=omega) for name in WORDY}
     for draw in range(20):
-        noised = {name: noising_of(name, omega=omega).noisy(text(n), f"r{draw}").split() for name in WORDY}
+        noised = {name: noising.noisy(text(n), f"r{draw}").split() for name, noising in noisings.items()}
         assert noised["truncation"] in (raw[m:], raw[:-m])
         assert len(noised["shuffling"]) == n and Counter(noised["shuffling"]) == Counter(raw)
         moved = noised["shuffling"]
@@ -99,9 +100,9 @@ def test_noisy_never_equals_raw(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_are_a_function_of_seed_record_epoch_and_name(name):
     """The same again is the same; of 20 records, seeds and epochs most differ from one another."""
-    noising = noising_of(name, omega=0.3)
+    noising, again = (noising_of(name, omega=0.3) for _ in range(2))
     first = [noising.noisy(text(30), f"r{i}", raw=SST2) for i in range(20)]
-    assert first == [noising_of(name, omega=0.3).noisy(text(30), f"r{i}", raw=SST2) for i in range(20)]
+    assert first == [again.noisy(text(30), f"r{i}", raw=SST2) for i in range(20)]
     least = 2 if name in ("truncation", "opposite") else 6
     assert len(set(first)) >= least
     assert len({noising.noisy(text(30), "r", epoch, SST2) for epoch in range(20)}) >= least
@@ -163,8 +164,9 @@ def test_short_instructions():
 
 def test_opposite_needs_the_task():
     """It gives one of the data set's opposite instructions, whatever omega; an Alpaca record is one clear error."""
+    opposite = noising_of("opposite")
     for dataset in DATASETS:
-        found = {noising_of("opposite").noisy("x y", f"k{i}", raw={"dataset": dataset}) for i in range(40)}
+        found = {opposite.noisy("x y", f"k{i}", raw={"dataset": dataset}) for i in range(40)}
         assert found == set(OPPOSITE[dataset])
     low, high = (noising_of("opposite", omega=omega) for omega in (0.1, 0.5))
     assert low.noisy("x", "k", raw=SST2) == high.noisy("x", "k", raw=SST2) and describe(low) == describe(high)

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from composed import build, config
+from composed import build, config, on_tiny, places
 from vector_pool import clustered, on_circle, table
 
 from winnow import pipeline
@@ -213,21 +213,8 @@ def test_every_rule_through_the_stage(tiny_folder, tmp_path):
     """Each shipped rule on 40 records of the embedded pool and the tiny backbone: a full budget of int(40 * 0.25), a
     class for every record, and diversity.json. The embedding pass is computed once for all. The report has a section
     about it. A rule without vectors in the same folder leaves neither behind."""
-    small = [
-        "data.limit=40",
-        "selection.ratio=0.25",
-        "trainer=cpu",
-        "trainer.enable_progress_bar=false",
-        "tracking=none",
-        "method=length",
-        "template.max_length=600",
-        "backbone=hub",
-        f"backbone.name={tiny_folder}",
-        "backbone.dtype=fp32",
-        "stages=[score,select]",
-        f"paths.run={tmp_path / 'run'}",
-        f"paths.store={tmp_path / 'store'}",
-    ]
+    small = ["data.limit=40", "selection.ratio=0.25", "method=length", "stages=[score,select]"]
+    small += [*on_tiny(tiny_folder), *places(tmp_path), "template.max_length=600"]
     subsets = {}
     for rule in RULES:
         results = pipeline.run(config(*small, f"selection={rule}", "selection.classes=6"))
