@@ -72,6 +72,31 @@ def test_slurm_without_srun_and_without_tasks_a_machine(monkeypatch):
         make_trainer(two, logger=False)
 
 
+def test_every_task_sees_all_gpus_of_its_machine(monkeypatch):
+    """With --gpus-per-task each of two tasks sees one, and the second has no GPU of its number. Both refuse."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for task in "01":
+        slurm(monkeypatch, SLURM_STEP_NUM_TASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_LOCALID=task)
+        with pytest.raises(
+            UserError, match="Each of the 2 processes .* sees 1 GPUs.* --gpus-per-node=2, without --gpu"
+        ):
+            join()
+
+
+def test_a_trainer_of_another_size_than_its_group_is_refused(monkeypatch):
+    """Two processes that torchrun started: with one device each both would do all of the work, with three work would be
+    lost. Without a group nothing starts the second of two machines."""
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="num_nodes=2: nothing starts the processes of the other machines"):
+        make_trainer({"accelerator": "cpu", "strategy": "ddp", "num_nodes": 2}, logger=False)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    for asked in (1, 3):
+        with pytest.raises(UserError, match=rf"asks for {asked} processes .*, but 2 were started: give trainer=ddp"):
+            make_trainer({"accelerator": "cpu", "devices": asked}, logger=False)
+
+
 def test_a_child_of_lightnings_launcher_ends_with_its_parent(monkeypatch):
     """It has the parent's environment; the parent is killed while the child stands in a broadcast. A pipe ends when no
     process has it any more."""

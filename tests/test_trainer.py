@@ -1,4 +1,4 @@
-"""Lightning's Trainer takes what its users know; what Winnow sets itself is refused, and a limited run ends cleanly."""
+"""Lightning's Trainer takes what its users know; what Winnow sets itself is refused."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
-from composed import config, template
+from composed import config
 from hydra.utils import instantiate
-from tiny_passes import TRAINER, Loaded, make_records
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 from winnow.__main__ import _interrupt
 from winnow.backbone.shared import on_all_devices
 from winnow.errors import UserError
-from winnow.scoring.passes.likelihood import Likelihood
-from winnow.scoring.runner import PassRunner
-from winnow.store.artifacts import Store
 from winnow.trainer import KNOWN, REFUSED, check_trainer, make_trainer
 
 SETTINGS = {"mode": "full", "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every_steps": 1}
@@ -33,8 +29,8 @@ def test_every_argument_of_lightning_is_taken_or_refused_with_a_reason():
             check_trainer({name: 1})
     with pytest.raises(UserError, match=r"^trainer\.profilr is no setting; did you mean trainer\.profiler\?"):
         check_trainer({"profilr": "simple"})
-    with pytest.raises(UserError, match="cannot be used on this machine: .*limit_predict_batches"):
-        make_trainer({"accelerator": "cpu", "limit_predict_batches": -3})
+    with pytest.raises(UserError, match="cannot be used on this machine: .*limit_val_batches"):
+        make_trainer({"accelerator": "cpu", "limit_val_batches": -3})
     for devices in ([1], "0,2", "two"):
         with pytest.raises(UserError, match=r"trainer.devices=.* is no number: .* CUDA_VISIBLE_DEVICES"):
             check_trainer({"devices": devices})
@@ -76,25 +72,6 @@ def test_the_configured_settings_and_callbacks_make_a_trainer():
     assert [one._max_depth for one in trainer.callbacks if isinstance(one, pl.callbacks.ModelSummary)] == [2]
 
 
-@pytest.mark.parametrize("limit", [{"limit_predict_batches": 2}, {"fast_dev_run": 2}])
-def test_a_limited_pass_leaves_its_records_in_the_store(limit, backbone, tmp_path):
-    """One record is a batch. Two are computed, and the sentence says so; without the limit the others are computed, and
-    all columns are those of a run that was never limited."""
-    records = make_records(8)
-
-    def compute(folder, **settings):
-        runner = PassRunner(Loaded(backbone), Store(folder), {**TRAINER, **settings}, tokens_per_batch=1)
-        table = runner.compute(Likelihood("clean"), records, template("alpaca"))
-        return runner, [tuple(row or ()) for row in table.column("nll").to_pylist()]
-
-    (key, value), *_ = limit.items()
-    with pytest.raises(UserError, match=rf"trainer\.{key}={value}: the pass ended after 2 of \d+ batches, which the"):
-        compute(tmp_path / "limited", **limit)
-    runner, columns = compute(tmp_path / "limited")
-    assert list(runner.origin.values()) == ["resumed"]
-    assert columns == compute(tmp_path / "whole")[1]
-
-
 def test_signals_stay_winnows_own():
     """SIGTERM in a step is what the command line makes of it, an interrupt; Ctrl-C works after it."""
     before, seen = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)], []
@@ -112,13 +89,6 @@ def test_signals_stay_winnows_own():
         signal.signal(signal.SIGTERM, before[0])
 
 
-def test_a_dry_run_of_tuning_keeps_nothing(tmp_path):
-    """One batch is trained on; neither model nor checkpoint is left, so that the next run is the real one."""
-    with pytest.raises(UserError, match=r"trainer\.fast_dev_run=1: the training ran so many batches and nothing is"):
-        tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "fast_dev_run": True})
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
 def test_a_profiler_reports(tmp_path, caplog):
     """Its report names the steps of the loop that it timed."""
     tuner(**SETTINGS).fit(tiny_backbone(), tiny_records(), tmp_path, trainer_args={**CPU, "profiler": "simple"})
@@ -126,14 +96,12 @@ def test_a_profiler_reports(tmp_path, caplog):
     assert "run_training_batch" in caplog.text
 
 
-@pytest.mark.parametrize("extra", [{}, {"limit_predict_batches": 0}, {"fast_dev_run": True}])
-def test_work_on_all_devices_is_done_once_and_whole(extra):
-    """Whatever the settings say of batches, without gradients and outside of inference mode, whose tensors no later
-    training can use."""
+def test_work_on_all_devices_is_done_once_and_whole():
+    """Without gradients, and outside of inference mode, whose tensors no later training can use."""
     calls = []
 
     def work() -> None:
         calls.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
 
-    on_all_devices({"accelerator": "cpu"} | extra, torch.nn.Linear(1, 1), work)
+    on_all_devices({"accelerator": "cpu"}, torch.nn.Linear(1, 1), work)
     assert calls == [(False, False)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from composed import build
 from pytorch_lightning.loggers.logger import DummyLogger
@@ -97,6 +99,8 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def difference(one: Path | dict[str, torch.Tensor], other: Path | dict[str, torch.Tensor]) -> float:
+    """The largest one between two sets of weights; a folder stands for those that its run saved."""
+    one, other = (weights(side / "model") if isinstance(side, Path) else side for side in (one, other))
     assert one.keys() == other.keys() and one
     return max((one[name] - other[name]).detach().abs().max().item() for name in one)

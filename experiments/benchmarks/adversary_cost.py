@@ -37,7 +37,6 @@ ROWS = {
     "neftune": ("neftune", {}, False),
     "fgm": ("fgm", {}, False),
     "nrm": ("nrm", {"distortion": 0.3}, False),
-    "nrm_shared_batch": ("nrm", {"distortion": 0.3, "share_batch": True}, False),
     "pgd_5": ("pgd", {}, False),
     "freelb_5": ("freelb", {}, False),
     "plain_checkpointing": ("none", {}, True),

@@ -29,11 +29,11 @@ ALPHAS = (0.03, 0.1, 0.3, 1.0)
 
 
 class Watched(MicroBatchLoss):
-    """A loss that keeps the points of its last shared batch, and the last gradient."""
+    """A loss that keeps the point that it was last evaluated at, and the last gradient."""
 
-    def copies(self, embeds):
-        self.points = embeds.detach()
-        return super().copies(embeds)
+    def __call__(self, embeds):
+        self.point = embeds.detach()
+        return super().__call__(embeds)
 
     def gradient(self, embeds, dropout=True):
         self.slope = super().gradient(embeds, dropout)
@@ -45,7 +45,7 @@ def measured(model, batch, adversary, plain: float) -> tuple[float, float]:
     loss_of, mask = Watched(model, batch), batch.regions["input"]
     clean = model.get_input_embeddings()(batch.ids).detach().float()
     loss = float(adversary.loss(loss_of, clean, mask))  # L(0) + L(delta1)
-    delta, slope = loss_of.points[1] - clean, loss_of.slope.masked_fill(~mask[..., None], 0.0)
+    delta, slope = loss_of.point - clean, loss_of.slope.masked_fill(~mask[..., None], 0.0)
     return loss - 2 * plain, float(((delta * slope).sum((1, 2)) / (norm(delta) * norm(slope)).flatten()).mean())
 
 
@@ -69,7 +69,7 @@ def main() -> None:
             one_step = build("adversary/fgm", epsilon=epsilon, region="input")
             fgm.append(float(one_step.loss(MicroBatchLoss(model, batch), clean, batch.regions["input"])) - 2 * plain)
             for alpha, own in rows.items():
-                adversary = build("adversary/nrm", alpha=alpha, distortion=beta, share_batch=True)
+                adversary = build("adversary/nrm", alpha=alpha, distortion=beta)
                 own.append(measured(model, batch, adversary, plain))
             print(f"{name}: {len(fgm)} of {count} micro-batches", file=sys.stderr, flush=True)
         table = {

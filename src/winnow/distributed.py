@@ -81,7 +81,7 @@ def join() -> None:
     if dist.is_initialized():
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _take_gpu(int(os.environ["LOCAL_RANK"]))
+        _take_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         dist.init_process_group(timeout=PATIENCE)
     elif _started_by_srun():
         from lightning_fabric.plugins.environments import SLURMEnvironment
@@ -92,7 +92,7 @@ def join() -> None:
             raise UserError(f"Slurm's settings: {error}") from error
         # In a job named `bash` or `interactive` Lightning looks for these, and would start processes of its own.
         os.environ["LOCAL_RANK"], os.environ["NODE_RANK"] = str(job.local_rank()), str(job.node_rank())
-        _take_gpu(job.local_rank())
+        _take_gpu(job.local_rank(), int(os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
         place = f"tcp://{job.main_address}:{job.main_port}"
         dist.init_process_group(
             init_method=place, rank=job.global_rank(), world_size=job.world_size(), timeout=PATIENCE
@@ -118,9 +118,17 @@ def _parent() -> None:
         time.sleep(1)
 
 
-def _take_gpu(number: int) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number)
+def _take_gpu(number: int, processes: int) -> None:
+    """For process `number` of so many on this machine. All of them refuse: one alone would leave the others waiting."""
+    if not torch.cuda.is_available():
+        return
+    if processes > torch.cuda.device_count():
+        raise UserError(
+            f"Each of the {processes} processes of this machine sees {torch.cuda.device_count()} GPUs, and needs "
+            f"{processes} to choose its own from: ask Slurm for --gpus-per-node={processes}, without --gpus-per-task "
+            f"and --gpu-bind; to compute on CPUs, set CUDA_VISIBLE_DEVICES= (nothing)."
+        )
+    torch.cuda.set_device(number)
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -201,5 +209,13 @@ def from_all(value: Item) -> list[Item]:
 
 def read_by_leader(read: Callable[[], Any]) -> Any:
     """What `read` gives the leader, in every process of the group: a file of the run folder may not be there for
-    others. Without a group each process reads itself."""
-    return from_leader(read() if is_leader() or not dist.is_initialized() else None)
+    others, and a service is paid for each request. A UserError that it raises is raised in all. Without a group each
+    process reads itself."""
+    try:
+        found: Any = read() if is_leader() or not dist.is_initialized() else None
+    except UserError as error:
+        found = error
+    found = from_leader(found)
+    if isinstance(found, UserError):
+        raise found
+    return found

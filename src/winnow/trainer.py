@@ -14,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -31,6 +32,8 @@ REFUSED = {
     "min_steps": "tuning.max_steps",
     "max_time": "tuning.max_steps",
     "limit_train_batches": "tuning.max_steps",
+    "limit_predict_batches": "scale=smoke",
+    "fast_dev_run": "scale=smoke",
     "overfit_batches": "data.limit and tuning.epochs",
     "accumulate_grad_batches": "tuning.batch_size and tuning.micro_batch_size",
     "gradient_clip_val": "tuning.gradient_clip",
@@ -46,8 +49,8 @@ KNOWN = [name for name in inspect.signature(pl.Trainer).parameters if name not i
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
-    """Raises UserError for a setting that the Trainer does not have or that Winnow sets itself, and for a strategy that
-    is not supported."""
+    """Raises UserError for a setting that the Trainer does not have or that Winnow sets itself, for a strategy that is
+    not supported, and for another number of processes than were started."""
     for key in settings:
         if key in REFUSED:
             raise UserError(f"trainer.{key} is set by Winnow itself; leave it out and give {REFUSED[key]}.")
@@ -67,6 +70,18 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             f"trainer.strategy={strategy} is not supported: take ddp (one whole model per device), fsdp (one model "
             f"over all devices) or auto."
         )
+    asked, started = processes_of(settings), dist.get_world_size() if dist.is_initialized() else None
+    if started is None and str(settings.get("num_nodes", 1)) != "1" and "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            f"trainer.num_nodes={settings['num_nodes']}: nothing starts the processes of the other machines; write "
+            f"srun before the command, or torchrun with its addresses on each machine."
+        )
+    if started not in (None, asked):
+        raise UserError(
+            f"The trainer asks for {asked} processes (trainer.devices times trainer.num_nodes), but {started} were "
+            f"started: give trainer=ddp or fsdp, trainer.devices=PROCESSES OF A MACHINE and "
+            f"trainer.num_nodes=MACHINES, or start {asked}."
+        )
 
 
 def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
@@ -76,7 +91,7 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     the caller decides. Raises UserError for a setting that is none and for devices that are not there.
     """
     settings = dict(settings)
-    callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ()), LimitedRun()]
+    callbacks = [*options.pop("callbacks", ()), *settings.pop("callbacks", ())]
     check_trainer(settings)
     accelerator = settings.get("accelerator", "auto")
     if accelerator not in ("auto", "cpu") and device_of(settings) == "cpu":
@@ -92,6 +107,9 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     fixed = {"enable_checkpointing": False, "use_distributed_sampler": False}  # batches are dealt out by us
     try:
         trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is not None:
+            environment.validate_settings(trainer.num_devices, trainer.num_nodes)
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"The trainer settings {settings} cannot be used on this machine: {message}") from error
@@ -100,7 +118,7 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
             f"trainer.devices={trainer.num_devices} needs processes that begin anew, and a notebook forks them: run "
             f"`winnow` in a shell, or give trainer.devices=1."
         )
-    by_slurm = isinstance(getattr(trainer.strategy, "cluster_environment", None), SLURMEnvironment)
+    by_slurm = isinstance(environment, SLURMEnvironment)
     asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # the former is Slurm's number of tasks
     if by_slurm and asked > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):
         raise UserError(
@@ -133,30 +151,6 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
-
-
-class LimitedRun(pl.Callback):
-    """Ends the run in one sentence where `fast_dev_run` or `limit_predict_batches` left work undone. The records that
-    a pass has finished are in the store, so that the next run goes on from them; of a limited training nothing is kept.
-    It is the last callback, so that the others have written what they have."""
-
-    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        batches, done = len(trainer.predict_dataloaders), sum(trainer.num_predict_batches)
-        if trainer.strategy.reduce_boolean_decision(done < batches, all=False):
-            raise UserError(
-                f"{_limit(trainer)}: the pass ended after {done} of {batches} batches, which the store keeps; leave it "
-                f"out to compute the rest, or run all stages on few records with scale=smoke."
-            )
-
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.fast_dev_run:
-            raise UserError(f"{_limit(trainer)}: the training ran so many batches and nothing is kept; leave it out.")
-
-
-def _limit(trainer: pl.Trainer) -> str:
-    if trainer.fast_dev_run:
-        return f"trainer.fast_dev_run={int(trainer.fast_dev_run)}"
-    return f"trainer.limit_predict_batches={trainer.limit_predict_batches}"
 
 
 def processes_of(settings: Mapping[str, Any]) -> int:

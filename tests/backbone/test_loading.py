@@ -104,7 +104,15 @@ def test_attention_of_a_gpu_is_tried_there(folder, monkeypatch):
     assert moved == [{}] and not can_share_prompts(loaded.model)
     assert can_share_prompts(backbone(name=str(folder)).load().model) and len(moved) == 1
     with pytest.raises(UserError, match="could not be loaded by AutoModelForCausalLM: Flash"):
-        backbone(name=str(folder), attn_implementation="flash_attention_2").load()
+        backbone(name=str(folder), dtype="bf16", attn_implementation="flash_attention_2").load()
+
+
+def test_flash_attention_has_no_fp32():
+    """Neither 2 nor 3; both have bf16."""
+    for number in (2, 3):
+        with pytest.raises(UserError, match=f"flash_attention_{number} has no fp32.*: give backbone.dtype=bf16, or"):
+            backbone(name="any", attn_implementation=f"flash_attention_{number}")
+        assert backbone(name="any", dtype="bf16", attn_implementation=f"flash_attention_{number}").lacks_fp32
 
 
 def test_weights_that_are_not_finite(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -202,17 +203,38 @@ def test_a_model_is_moved_to_the_gpu_of_its_process(monkeypatch):
 
 
 def test_auto_is_512_on_a_cpu_and_what_fits_on_a_gpu(monkeypatch):
-    """The tiny model: a layer's linear layers have 576 inputs and outputs, 2304 bytes a token in fp32. Half of a
-    gigabyte less the weights holds 216,974 such tokens, so 65,536, the most; a hundredth of it 2,131, so 2,048. A
-    backward pass keeps the 4,608 bytes of both layers: half as many. Where less is free than the weights take: 512."""
+    """The tiny model: a layer's linear layers have 512 inputs and outputs, and two texts 2 * 64 keys and values, 2560
+    bytes a token in fp32. Half of a gigabyte less the weights (0.14 MB) holds 195,285 such tokens, so 65,536, the most;
+    half of 11 MB 2,120, so 2,048. A backward pass keeps the 4,096 bytes of both layers: 1,325, so half as many. Where
+    less is free than the weights take: 512."""
     model = tiny_model()
     assert shapes(model).per_token == 2 * (2 * 64 + 2 * 48 + 3 * 96) == 2 * 512
     assert memory.fitting_tokens(model, TRAINER) == 512
-    for free, tokens in ((GB, 65536), (10**7, 2048), (1, 512)):
+    for free, tokens in ((GB, 65536), (11 * 10**6, 2048), (1, 512)):
         monkeypatch.setattr(memory, "room", lambda trainer, free=free: Room(GB, free, "cuda"))
         assert memory.fitting_tokens(model, {}) == tokens
-        if free == 10**7:
+        if tokens == 2048:
             assert memory.fitting_tokens(model, {}, backward=True) == tokens // 2
+
+
+def test_keys_and_values_are_counted_in_auto(llama_8b, monkeypatch):
+    """In fp32, 32.12 GB of 48 GB are the weights, and half of the rest is 7.94 GB. A layer computes 81,920 numbers a
+    token and the cache holds 65,536, twice with a prefix as long as the text: 0.852 MB for 9,319 tokens, so 8,192.
+    16,384 tokens, which fit without the cache, would keep 14.0 GB."""
+    monkeypatch.setattr(memory, "room", lambda trainer: Room(80 * GB, 48 * GB, "cuda"))
+    size, tokens = shapes(llama_8b), memory.fitting_tokens(llama_8b, {})
+    assert tokens == 8192
+    assert tokens * (size.per_token // size.layers + 2 * size.cache) * 4 <= (48 * GB - 4 * size.weights) / 2
+
+
+def test_what_torch_keeps_of_freed_tensors_is_free(monkeypatch):
+    """5 GB are free and torch keeps 3 more, which `empty_cache` gives back: 8."""
+    free = [5 * GB]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(8 * GB))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (free[-1], 10 * GB))
+    assert memory.room({"accelerator": "gpu"}).free == 8 * GB
 
 
 @pytest.mark.parametrize("text", [NO_CPU_MEMORY, "CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
@@ -299,6 +321,11 @@ def test_a_backbone_that_was_released_is_loaded_again(backbone, tmp_path):
     runner = PassRunner(source, Store(tmp_path), TRAINER)
     assert runner.backbone is runner.release() and source.loads == 1
     assert runner.backbone.model is backbone.model and source.loads == 2
+    earlier = torch.nn.Identity()
+    earlier.own = [earlier]  # as Lightning holds the model of an earlier pass
+    lost = weakref.ref(earlier)
+    del earlier
+    assert runner.backbone.model is backbone.model and source.loads == 2 and lost() is None
     runner.forget()  # nothing that the processes share
     assert runner.loaded is backbone and source.loads == 2
     runner.forget(whole=True)

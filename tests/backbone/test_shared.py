@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from composed import config, template
+from composed import config, places, template
 from tiny import tiny_model, tiny_tokenizer
 from tiny_passes import TRAINER, Loaded, make_records, record, sharper
 from torch.distributed.tensor import DTensor
@@ -69,7 +69,7 @@ def test_two_processes_score_as_one(tmp_path):
 
 
 STAGES = [
-    *("stages=[score,select,tune,evaluate]", "data.limit=20", "trainer.accelerator=cpu", "tracking=none"),
+    *("stages=[score,select,tune,evaluate]", "data.limit=20", "trainer.accelerator=cpu"),
     *("method=adg", "method.answers=3", "method.max_new_tokens=4", "method.layers=[-1]", "selection=adg"),
     *("selection.top_up=true", "selection.count=6", "tuning=lora", "tuning.max_steps=2", "tuning.batch_size=4"),
     *("tuning.micro_batch_size=2", "tuning.learning_rate=0.02", "backbone.dtype=bf16"),
@@ -77,19 +77,16 @@ STAGES = [
 ]
 
 
-def places(folder: Path, backbone: Path) -> list[str]:
-    return [f"paths.run={folder}/run", f"paths.store={folder}/store", f"backbone.name={backbone}"]
-
-
 @pytest.mark.slow
 def test_two_processes_run_all_stages_as_one(tiny_folder, tmp_path):
     """Answers are sampled (as many forward passes as the longest of a batch has tokens), adapters are tuned on a
     subset, and the base and the tuned model, whose adapters are fp32 beside bf16 blocks, are evaluated; all with one
     model. In bf16 losses of two ways of tuning differ by less than 0.3%; the tuning itself changes them by more."""
-    given = [*STAGES, *places(tmp_path / "two", tiny_folder), "trainer=fsdp", "trainer.devices=2"]
-    codes, output = two(_main, given, log=tmp_path / "log")
+    given = [*STAGES, f"backbone.name={tiny_folder}"]
+    fsdp = [*given, *places(tmp_path / "two"), "trainer=fsdp", "trainer.devices=2"]
+    codes, output = two(_main, fsdp, log=tmp_path / "log")
     assert codes == [0, 0], output
-    _main([*STAGES, *places(tmp_path / "one", tiny_folder)])
+    _main([*given, *places(tmp_path / "one")])
     one, both = tmp_path / "one" / "run", tmp_path / "two" / "run"
     assert (both / "subset.jsonl").read_text() == (one / "subset.jsonl").read_text()
     tables = [pq.read_table(folder / "scores.parquet") for folder in (one, both)]
@@ -105,9 +102,10 @@ def test_two_processes_run_all_stages_as_one(tiny_folder, tmp_path):
 def test_a_scorer_in_4_bits_is_not_shared(tiny_folder, tmp_path, monkeypatch):
     """Each backbone that the processes would share is asked."""
     monkeypatch.setattr("winnow.backbone.quantized.check_installed", lambda dtype: None)
-    given = ["method=superfilter", "backbone@scorer=hub", f"scorer.name={tiny_folder}", "scorer.dtype=nf4"]
+    given = [f"backbone.name={tiny_folder}", "method=superfilter", "trainer=fsdp", "evaluation=none", *places(tmp_path)]
+    given += ["backbone@scorer=hub", f"scorer.name={tiny_folder}", "scorer.dtype=nf4"]
     with pytest.raises(UserError, match="fsdp does not shard the weights of backbone.dtype=nf4: give trainer=ddp"):
-        build_parts(config(*given, "trainer=fsdp", "evaluation=none", "tracking=none", *places(tmp_path, tiny_folder)))
+        build_parts(config(*given))
 
 
 @pytest.mark.parametrize(

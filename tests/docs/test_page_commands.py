@@ -11,12 +11,13 @@ from composed import CONF, VALUE, config
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 
 from winnow.config import COMMANDS
 
 HOME = CONF.parent
 PAGES = [HOME / "README.md", *(page for page in (HOME / "docs").glob("*.md") if not page.name.startswith("adding_"))]
-COMMAND = re.compile(r"^ *winnow (.+)$", re.M)
+COMMAND = re.compile(r"^ *(?:srun |torchrun [\w =-]+-m )?winnow (.+)$", re.M)
 
 
 def overrides(line: str) -> list[str]:
@@ -37,14 +38,15 @@ RUNS = [words for words in FOUND if words[0] not in COMMANDS]
 
 @pytest.mark.parametrize("words", RUNS, ids=" ".join)
 def test_the_command_composes(words):
-    """Of a sweep one job for each set of choices."""
+    """Of a sweep one job for each set of choices. Its tuner takes its settings."""
     jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(words)), None)[0]
     for job in {tuple(word for word in job if not VALUE.fullmatch(word)): job for job in jobs}.values():
-        config(*job)
+        instantiate(config(*job).tuning)
 
 
 def test_commands_are_found_and_misspelt_ones_refused():
     assert len(RUNS) > 50 and ("backbone.dtype=nf4", "tuning=lora") in RUNS
+    assert any("paths.run=outputs/runs/four_cards" in words for words in RUNS)  # of torchrun
     for words in (("method=idf",), ("method=ifd", "method.strct=true"), ("data=sst2", "evaluation.omega=[0.3]")):
         with pytest.raises(HydraException):
             test_the_command_composes(words)

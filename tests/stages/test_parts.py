@@ -26,6 +26,18 @@ def test_memory_is_asked_for_the_passes_of_the_stages_alone(tiny_folder, tmp_pat
             build_parts(config(*words, f"stages=[{stage}]"))
 
 
+def test_a_preparation_is_refused_before_the_passes(tiny_folder, tmp_path, monkeypatch):
+    """35,168 weights take 16 bytes each in full tuning, 0.56 MB, and 0.27 MB in passes over 64 tokens."""
+    words = [f"backbone.name={tiny_folder}", "backbone.dtype=fp32", f"paths.store={tmp_path}", f"paths.run={tmp_path}"]
+    words += ["method=ifd", "template.max_length=64", "stages=[score]"]
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=500_000, available=1))
+    build_parts(config(*words))
+    with pytest.raises(
+        UserError, match=r"^pre_experience\.tuner\.mode=full of backbone\.name=.* needs at least 0\.00056"
+    ):
+        build_parts(config(*words, "pre_experience=ifd"))
+
+
 @pytest.fixture
 def words(tiny_folder, tmp_path):
     own = [f"backbone.name={tiny_folder}", "backbone.dtype=fp32", f"paths.store={tmp_path}", f"paths.run={tmp_path}"]
@@ -66,6 +78,14 @@ def test_what_a_later_stage_lacks_is_told_before_the_first(overrides, told, word
     given = [word.replace("NOWHERE", str(tmp_path / "none")) for word in overrides]
     with pytest.raises(UserError, match=told.replace("NOWHERE", str(tmp_path / "none"))):
         build_parts(config(*words, *given))
+
+
+@pytest.mark.parametrize(("choice", "key"), [("tuning=full", "tuning"), ("pre_experience=ifd", "pre_experience.tuner")])
+def test_full_tuning_in_fp32_under_flash_attention(choice, key, words):
+    """The weights are fp32 whatever the backbone, and bf16 arithmetic alone casts them."""
+    flash = ["backbone.dtype=bf16", "backbone.attn_implementation=flash_attention_2", "method=ifd", choice]
+    with pytest.raises(UserError, match=f"^{key}.dtype=fp32: full tuning .*_2 lacks: give {key}.dtype=bf16, whose"):
+        build_parts(config(*words, *flash, f"{key}.dtype=fp32"))
 
 
 class Unkept:

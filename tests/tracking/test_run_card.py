@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from winnow.errors import UserError
 from winnow.pages.card import show_measure, show_number, show_seconds
+from winnow.store.artifacts import Store
 from winnow.store.files import write_atomically
 from winnow.tracking.run_card import RunCard, command_line, git_state, masked
 
@@ -222,6 +224,23 @@ def _request(folder: Path, change) -> None:
         assert read(folder)["status"] == "running"
         change()
         raise UserError("made with other settings")
+
+
+def test_a_stage_leaves_out_its_wait_for_another_run(tmp_path: Path) -> None:
+    """Another run, here a thread, is at work in the folder of a pass for 2 s; the stage itself has next to no work."""
+    card, folder, held = RunCard({}), Store(tmp_path).artifact("passes", {}), threading.Event()
+
+    def work() -> None:
+        with folder.lock():
+            held.set()
+            time.sleep(2)
+
+    threading.Thread(target=work).start()
+    held.wait()
+    began = time.perf_counter()
+    with card.stage("score"), folder.lock():
+        pass
+    assert time.perf_counter() - began > 1.5 and card.stages["score"].seconds < 1
 
 
 def test_a_stage_that_is_not_asked_for_keeps_its_results(tmp_path: Path) -> None:

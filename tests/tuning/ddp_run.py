@@ -12,9 +12,12 @@ from test_module import experts_backbone
 from test_resume import Stopped, stopping
 from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
+from winnow.tuning.examples import EpochRecords
+
 # name -> (mode, adversary)
 CASES = {"lora": ("lora", None), "full": ("full", None), "lora nrm": ("lora", "nrm"), "full freelb": ("full", "freelb")}
 CASES["full experts"] = ("full", None)
+WIDE = {"batch_size": 20, "micro_batch_size": 20}  # steps of 20 and 2 records
 
 
 def fit(folder: Path, name: str, stop: int | None = None, trainer_args: dict = CPU) -> dict:
@@ -22,7 +25,10 @@ def fit(folder: Path, name: str, stop: int | None = None, trainer_args: dict = C
     mode, adversary = CASES[name]
     attack = stopping(stop) if adversary is None else ALL[adversary]
     backbone = experts_backbone() if "experts" in name else tiny_backbone()
-    return tuner(mode=mode, **SETTINGS).fit(backbone, tiny_records(), folder, attack, trainer_args=trainer_args)
+    own = tuner(mode=mode, **SETTINGS | (WIDE if adversary == "freelb" else {}))
+    # A distortion that differs between processes.
+    records = EpochRecords(tiny_records(), distortion=None if adversary else lambda _: 1 / os.getpid())
+    return own.fit(backbone, records, folder, attack, trainer_args=trainer_args)
 
 
 def tune(folder: Path, name: str, stop: int | None = None) -> None:

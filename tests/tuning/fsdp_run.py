@@ -17,7 +17,7 @@ CASES = {
     "full nrm": ("nrm", False, {"mode": "full", "gradient_checkpointing": True}),
     "full neftune": ("neftune", True, {"mode": "full", "packing": "padding_free"}),
     "full bf16": (None, True, {"mode": "full", "dtype": "bf16"}),
-    "lora freelb": ("freelb", False, {"mode": "lora"}),
+    "lora freelb": ("freelb", False, {"mode": "lora", "batch_size": 12, "micro_batch_size": 12}),
     "lora pgd": ("pgd", True, {"mode": "lora", "gradient_checkpointing": True}),
 }
 

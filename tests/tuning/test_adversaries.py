@@ -14,7 +14,6 @@ from torch import Tensor
 
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
-from winnow.store.describe import arguments
 from winnow.tuning.adversary.ball import norm, project, uniform_start, unit
 from winnow.tuning.loss import KeptGradients, MicroBatchLoss
 
@@ -46,9 +45,6 @@ class Linear:
     def __call__(self, embeds: Tensor) -> Tensor:
         self.points.append(embeds)
         return (self.slope * embeds).sum()
-
-    def copies(self, embeds: Tensor) -> Tensor:
-        return torch.stack([self(copy) for copy in embeds])
 
     def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         self.points.append(embeds)
@@ -168,10 +164,6 @@ class Watched(MicroBatchLoss):
     def __call__(self, embeds):
         self.deltas.append(embeds.detach() - self.clean)
         return super().__call__(embeds)
-
-    def copies(self, embeds):
-        self.deltas += [copy.detach() - self.clean for copy in embeds]
-        return super().copies(embeds)
 
     def gradient(self, embeds, dropout=True):
         self.deltas.append(embeds.detach() - self.clean)
@@ -295,20 +287,6 @@ def test_freelb_keeps_one_graph_at_a_time(monkeypatch):
     assert running == ["begin", "end"] * 3
 
 
-@pytest.mark.parametrize("name", ["pgd", "nrm"])
-def test_a_shared_batch_changes_only_the_memory(name):
-    found = []
-    for share in (True, False, "auto"):
-        adversary = type(ALL[name])(**arguments(ALL[name]) | {"share_batch": share})
-        loss_of = watched(mode="full")
-        embeds = loss_of.model.get_input_embeddings()(loss_of.batch.ids)
-        adversary.loss(loss_of, embeds, loss_of.batch.mask).backward()
-        found.append(torch.cat([p.grad.flatten() for p in trained(loss_of.model)]))
-    shared, apart, auto = found
-    assert torch.allclose(shared, apart, atol=1e-6) and shared.abs().max() > 0.05
-    assert torch.equal(auto, apart)  # on a CPU
-
-
 def test_the_distortion_in_force():
     """A number of the configuration wins; null takes the epoch's; before one is given nothing is distorted."""
     given, open_ = nrm(distortion=0.3), nrm()
@@ -350,7 +328,6 @@ def test_the_shipped_step_counts():
         (lambda: nrm(epsilon=-0.1), "adversary.epsilon=-0.1"),
         (lambda: nrm(region="answer"), "adversary.region=answer is unknown; choose one of input, sample, instruction"),
         (lambda: pgd(epsilon=0.1, alpha=0.1, rounds=0), "adversary.rounds=0"),
-        (lambda: nrm(share_batch="yes"), "adversary.share_batch=yes is unknown; choose auto, true or false"),
         (lambda: freelb(epsilon=0.1, alpha=float("nan")), "adversary.alpha=nan"),
         (lambda: fgm(epsilon=0.1, weight=float("inf")), "adversary.weight=inf"),
         (lambda: neftune(alpha=-5), "adversary.alpha=-5"),

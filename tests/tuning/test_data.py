@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tiny_tuning import tuner
 
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
@@ -115,7 +116,13 @@ def test_a_resumed_loader_gives_exactly_the_rest():
     assert second.state_dict() == {"steps": 3}
 
 
-@pytest.mark.parametrize(("batch", "micro", "world"), [(6, 4, 1), (8, 4, 4), (0, 1, 1), (4, 0, 1)])
-def test_sizes_that_do_not_divide_are_refused(batch, micro, world):
+@pytest.mark.parametrize(("batch", "micro"), [(6, 4), (0, 1), (4, 0)])
+def test_sizes_that_do_not_divide_are_refused(batch, micro):
     with pytest.raises(UserError, match="tuning.batch_size"):
-        check_sizes(batch, micro, world)
+        check_sizes(batch, micro)
+
+
+def test_a_batch_deals_out_over_any_number_of_processes():
+    """8 records, 4 at a time: 2 processes take 4 each, 3 take 3, 3 and 2, 4 take 2 each, and of 16 eight take one."""
+    own = tuner(batch_size=8, micro_batch_size=4)
+    assert [own.at_once(processes) for processes in (1, 2, 3, 4, 16)] == [4, 4, 3, 2, 1]

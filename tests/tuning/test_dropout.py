@@ -6,9 +6,8 @@ import hashlib
 
 import pytest
 import torch
-from composed import build
 from test_adversaries import ALL
-from tiny_tuning import CPU, largest_difference, micro_batch, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import CPU, difference, micro_batch, tiny_backbone, tiny_records, tuner, weights
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MixtralConfig, OPTConfig
 
@@ -146,21 +145,6 @@ def test_a_backbones_own_dropouts_belong_to_the_record_too(make, attention):
     assert abs(loss(micro_batch(records))[0] - whole) / tokens > 1e-3
 
 
-def test_copies_have_draws_of_their_own_and_micro_batches_do_not_matter():
-    """Equal embeddings in one call, other losses; each the sum of what the records give alone."""
-    model, records = gpt2(), tiny_records(4)
-
-    def losses(batch):
-        loss_of, embeds = MicroBatchLoss(model, batch), model.get_input_embeddings()(batch.ids)
-        loss_of.same_dropout()
-        return loss_of.copies(torch.stack([embeds, embeds])) * len(batch.targets)
-
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        together = losses(micro_batch(records))
-        apart = sum(losses(micro_batch([record])) for record in records)
-    assert torch.allclose(together, apart, atol=1e-5) and abs(float(together[0] - together[1])) > 1e-3
-
-
 SETTINGS = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "lora_dropout": 0.1}
 
 
@@ -175,29 +159,18 @@ CHANGES = {"none": NoAdversary()} | {name: ALL[name] for name in ("nrm", "freelb
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_micro_batches_change_rounding_only(name, tmp_path):
-    """Dropout 0.1, 22 records in batches of 8: losses of each step and weights with micro-batches of 1, 2, 4 and 8.
+    """Dropout 0.1, 22 records in batches of 8: losses of each step and weights with micro-batches of 1, 4 and 8.
 
     Steps are at most 1e-3 for a weight; Adam divides by the size of a gradient, so that rounding of a gradient near 0
     may show at a hundredth of a step: 2e-5 over the 3 steps. With dropout 0 weights differ by half a step.
     """
     losses, whole = tune(tmp_path / "8", 8, CHANGES[name])
-    for micro in (1, 2, 4):
+    for micro in (1, 4):
         again, parts = tune(tmp_path / str(micro), micro, CHANGES[name])
         assert again == pytest.approx(losses, abs=2e-6)
-        assert largest_difference(whole, parts) < 2e-5
+        assert difference(whole, parts) < 2e-5
     _, without = tune(tmp_path / "without", 8, CHANGES[name], lora_dropout=0.0)
-    assert largest_difference(whole, without) > 5e-4
-
-
-def test_copies_in_one_pass_and_checkpointed_activations(tmp_path):
-    """NRM's two terms as copies in one forward pass, with dropout in the ascent, activations computed again:
-    micro-batches of 2 and 8 train the same; and so does a run that keeps its activations."""
-    adversary = build("adversary/nrm", epsilon=0.3, alpha=0.1, distortion=0.2, share_batch=True, ascent_dropout=True)
-    losses, whole = tune(tmp_path / "8", 8, adversary, gradient_checkpointing=True)
-    for name, micro, on in (("2", 2, True), ("kept", 8, False)):
-        again, parts = tune(tmp_path / name, micro, adversary, gradient_checkpointing=on)
-        assert again == pytest.approx(losses, abs=2e-6)
-        assert largest_difference(whole, parts) < 2e-5
+    assert difference(whole, without) > 5e-4
 
 
 def test_full_tuning_with_a_backbones_own_dropout(tmp_path):
@@ -209,7 +182,7 @@ def test_full_tuning_with_a_backbones_own_dropout(tmp_path):
         runs.append(tune(tmp_path / str(micro), micro, backbone=backbone, mode="full", learning_rate=1e-4))
     for losses, tensors in runs[:2]:
         assert losses == pytest.approx(runs[2][0], abs=2e-6)
-        assert largest_difference(tensors, runs[2][1]) < 1e-5
+        assert difference(tensors, runs[2][1]) < 1e-5
 
 
 def test_a_mixture_of_experts_is_refused(tmp_path):

@@ -54,15 +54,6 @@ class Multiplications(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_copies_are_the_losses_of_separate_calls(mode):
-    loss_of, embeds, _ = setup(mode)
-    points = [embeds, embeds + ramp(embeds), embeds - ramp(embeds)]
-    together = loss_of.copies(torch.stack(points))
-    assert together.tolist() == pytest.approx([loss_of(point).item() for point in points], abs=1e-6)
-    assert len({round(value, 4) for value in together.tolist()}) == 3
-
-
-@pytest.mark.parametrize("mode", ["lora", "full"])
 def test_the_ascent_gradient_is_that_of_the_loss(mode):
     loss_of, embeds, _ = setup(mode)
     point = (embeds + ramp(embeds)).detach().requires_grad_()

@@ -11,10 +11,12 @@ import torch
 from pytorch_lightning.callbacks import Callback, DeviceStatsMonitor, LearningRateMonitor, ModelSummary
 from pytorch_lightning.plugins.precision import MixedPrecision
 from tiny import tiny_model
-from tiny_tuning import CPU, VOCABULARY, Recorder, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import CPU, VOCABULARY, Recorder, difference, tiny_backbone, tiny_records, tuner, weights
 from torch._subclasses import FakeTensorMode
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModelForCausalLM,
     BambaConfig,
     DbrxConfig,
@@ -26,7 +28,10 @@ from transformers import (
     MixtralForCausalLM,
     PhimoeConfig,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from winnow.backbone.causal_model import CausalModel
 from winnow.errors import UserError
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.data import MicroBatches, Step, plan_steps
@@ -93,9 +98,9 @@ def test_training_equals_a_plain_loop(tmp_path):
         assert ours["lr"] == pytest.approx(rate, abs=1e-12)
     plain = dict(model.named_parameters())
     tuned = weights(tmp_path / "model")
-    assert largest_difference(tuned, {name: plain[name] for name in tuned}) < 1e-5
+    assert difference(tuned, {name: plain[name] for name in tuned}) < 1e-5
     moved = dict(tiny_backbone().model.named_parameters())
-    assert largest_difference(tuned, {name: moved[name] for name in tuned}) > 1e-3
+    assert difference(tuned, {name: moved[name] for name in tuned}) > 1e-3
 
 
 def test_accumulation_changes_nothing(tmp_path):
@@ -111,19 +116,19 @@ def test_accumulation_changes_nothing(tmp_path):
     for micro in (4, 1):
         pairs = zip(results[8]["train_loss"], results[micro]["train_loss"], strict=True)
         assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-5
-        assert largest_difference(weights(tmp_path / "8" / "model"), weights(tmp_path / f"{micro}" / "model")) < 1e-5
+        assert difference(tmp_path / "8", tmp_path / f"{micro}") < 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     for name, on in (("plain", False), ("again", True)):
         tune(tmp_path / name, mode="lora", lora_dropout=0.1, gradient_checkpointing=on)
-    assert largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "again" / "model")) < 1e-6
+    assert difference(tmp_path / "plain", tmp_path / "again") < 1e-6
 
 
 def test_the_order_of_the_records_changes_nothing(tmp_path):
     tune(tmp_path / "forwards")
     tune(tmp_path / "backwards", records=tiny_records()[::-1])
-    assert largest_difference(weights(tmp_path / "forwards" / "model"), weights(tmp_path / "backwards" / "model")) == 0
+    assert difference(tmp_path / "forwards", tmp_path / "backwards") == 0
 
 
 def test_the_seed_decides_the_run_and_the_callers_random_state_is_kept(tmp_path):
@@ -134,9 +139,8 @@ def test_the_seed_decides_the_run_and_the_callers_random_state_is_kept(tmp_path)
     for name, seed, backbone in zip(("one", "same", "other"), (0, 0, 1), backbones, strict=True):
         tune(tmp_path / name, mode="lora", lora_dropout=0.1, seed=seed, backbone=backbone)
     assert torch.equal(torch.rand(3), expected)
-    one, same, other = (weights(tmp_path / name / "model") for name in ("one", "same", "other"))
-    assert largest_difference(one, same) == 0
-    assert largest_difference(one, other) > 1e-3
+    assert difference(tmp_path / "one", tmp_path / "same") == 0
+    assert difference(tmp_path / "one", tmp_path / "other") > 1e-3
 
 
 class Scaled(NoAdversary):
@@ -163,7 +167,7 @@ def test_the_adversary_decides_the_loss_and_leaves_no_other_trace(checkpointing,
     once, twice = Scaled(1.0), Scaled(2.0)
     tune(tmp_path / "once", adversary=once, **settings)
     doubled = tune(tmp_path / "twice", adversary=twice, **settings)
-    assert largest_difference(weights(tmp_path / "plain" / "model"), weights(tmp_path / "once" / "model")) == 0
+    assert difference(tmp_path / "plain", tmp_path / "once") == 0
     assert doubled["train_loss"][0]["loss"] == pytest.approx(2 * plain["train_loss"][0]["loss"], rel=1e-6)
     assert all(shape[2] == 16 and real <= shape[0] * shape[1] for shape, real, _ in once.seen)
     assert any(real < shape[0] * shape[1] for shape, real, _ in once.seen)  # there is padding to look at
@@ -224,6 +228,33 @@ def test_a_record_without_a_finite_loss_is_named(tmp_path):
     with pytest.raises(UserError, match=rf"step 1 of 2: 1 of its 8 records have no finite loss \({records[5].id}\)"):
         tune(tmp_path / "with", backbone=backbone, records=records, mode="lora")
     tune(tmp_path / "without", backbone=backbone, records=records[:5] + records[6:], mode="lora")
+
+
+def test_a_lost_loss_is_a_sentence_where_attention_has_no_fp32(tmp_path):
+    """As flash attention, which reads 16 bits alone: full tuning holds fp32 weights, so each record's loss is looked at
+    under autocast too. The adversary's factor is NaN, the records' own losses are finite."""
+
+    def no_fp32(module, query, *rest, **options):
+        assert torch.is_autocast_enabled("cpu") or query.dtype == torch.bfloat16
+        return sdpa_attention_forward(module, query, *rest, **options)
+
+    AttentionInterface.register("no_fp32", no_fp32)
+    AttentionMaskInterface.register("no_fp32", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    backbone = tiny_backbone()
+    backbone.model.to(torch.bfloat16).set_attn_implementation("no_fp32")
+    CausalModel(backbone.model)  # as when it is loaded, before the weights are fp32
+    with pytest.raises(UserError, match="became nan at step 1 of 6: lower tuning.learning_rate"):
+        tune(tmp_path, backbone=backbone, adversary=Scaled(float("nan")))
+
+
+def test_adapters_leave_the_frozen_weights_where_they_are(monkeypatch):
+    """Lightning ends a training with `cpu()`: fully tuned weights leave the device by it, the backbone of adapters
+    stays there."""
+    moved = []
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda module: moved.append(module) or module)
+    adapted = with_adapters(tiny_model(), 2, 4, 0.0, "all-linear", seed=0).get_base_model()
+    lora, full = (InstructionTuner(one, NoAdversary(), 1e-3, 10) for one in (adapted, torch.nn.Linear(2, 2)))
+    assert lora.cpu() is lora and full.cpu() is full and moved == [full]
 
 
 def test_no_memory_is_said_in_a_sentence(tmp_path):
@@ -427,7 +458,7 @@ def test_an_expert_without_tokens_changes_nothing(tmp_path):
     alike; otherwise it would differ by a share of the learning rate of 1e-2."""
     for micro in (8, 1):
         tune(tmp_path / str(micro), backbone=experts_backbone(), micro_batch_size=micro, learning_rate=1e-2)
-    assert largest_difference(*(weights(tmp_path / name / "model") for name in ("8", "1"))) < 2e-4
+    assert difference(tmp_path / "8", tmp_path / "1") < 2e-4
 
 
 def test_the_report_of_a_run(tmp_path):

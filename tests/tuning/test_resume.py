@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import random
 import resource
 import signal
+from shutil import copytree
 from types import SimpleNamespace
 
 import killed_run
@@ -15,34 +17,37 @@ import torch
 from killed_run import SETTINGS
 from lightning_fabric.utilities.cloud_io import _atomic_save
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from tiny_tuning import CPU, Recorder, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from tiny_tuning import CPU, Recorder, difference, tiny_backbone, tiny_records, tuner
 from trials import fork
 
 from winnow.errors import UserError
 from winnow.sharding import Sharded
 from winnow.store.files import replacing
+from winnow.tuning.adversary.base import Adversary
 from winnow.tuning.adversary.none import NoAdversary
 from winnow.tuning.checkpoints import StepCheckpoints, Straight, checkpoints, newest
-from winnow.tuning.examples import NoisedExamples
+from winnow.tuning.examples import EpochRecords
 
 
 class Stopped(Exception):
     pass
 
 
-def stopping(after: int | None = None) -> NoAdversary:
-    """No adversary, whose `calls` counts forward passes; the one after `after` of them raises."""
-    adversary = NoAdversary()
-    adversary.calls = 0
+def stopping(after: int | None = None, adversary: Adversary | None = None) -> Adversary:
+    """A copy of the adversary, by default none, whose `calls` counts forward passes; the one after `after` of them
+    raises."""
+    adversary = adversary or NoAdversary()
+    counted = copy.copy(adversary)
+    counted.calls = 0
 
     def loss(loss_of, embeds, mask):
-        if adversary.calls == after:
+        if counted.calls == after:
             raise Stopped
-        adversary.calls += 1
-        return loss_of(embeds)
+        counted.calls += 1
+        return adversary.loss(loss_of, embeds, mask)
 
-    adversary.loss = loss
-    return adversary
+    counted.loss = loss
+    return counted
 
 
 def tune(folder, adversary=None, loggers=(), records=22, **settings):
@@ -54,6 +59,26 @@ def tune(folder, adversary=None, loggers=(), records=22, **settings):
 def interrupted(folder, after, **settings):
     with pytest.raises(Stopped):
         tune(folder, stopping(after), **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(report, folder) of the run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return tune(folder), folder
+
+
+@pytest.fixture(scope="module")
+def in_step_5(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("in_step_5")
+    interrupted(folder, after=17)
+    return folder
+
+
+@pytest.fixture
+def stopped(in_step_5, tmp_path):
+    """Folder of a run that was stopped in step 5 of 6."""
+    return copytree(in_step_5, tmp_path / "stopped")
 
 
 @pytest.mark.fault("SIGKILL in a forward pass of tuning", promise="the same weights as undisturbed", trials="2 modes")
@@ -73,31 +98,27 @@ def test_killed_and_started_again(mode, tmp_path):
     report = json.loads((tmp_path / "killed" / "tuning.json").read_text())
     assert report["resumed_from"] == 4 and expected["resumed_from"] is None
     assert report["train_loss"] == expected["train_loss"] and len(report["train_loss"]) == 6
-    assert largest_difference(weights(tmp_path / "killed" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
+    assert difference(tmp_path / "killed", tmp_path / "whole") < 1e-6
 
 
-def test_two_epochs_are_one_and_one_more(tmp_path):
+def test_two_epochs_are_one_and_one_more(whole, tmp_path):
     """22 records in batches of 8 are 3 steps per epoch: 4 + 4 + 3 micro-batches with a record in them.
     Stopped when the second epoch begins, resumed from step 3."""
-    interrupted(tmp_path / "parts", after=11)
-    assert [step for step, _ in checkpoints(tmp_path / "parts" / "checkpoints")] == [2, 3]
-    report = tune(tmp_path / "parts")
-    expected = tune(tmp_path / "whole")
+    interrupted(tmp_path, after=11)
+    assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [2, 3]
+    report, (expected, folder) = tune(tmp_path), whole
     assert report["resumed_from"] == 3
     assert report["train_loss"] == expected["train_loss"]
-    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
+    assert difference(tmp_path, folder) < 1e-6
 
 
 def test_what_was_told_of_earlier_epochs_is_kept(tmp_path):
     """Distortion and fallbacks of the epoch before the interruption: see above."""
 
-    def epochs(epoch):
-        return tiny_records()
-
     def fit(folder, adversary=None):
-        examples = NoisedExamples(tiny_records(), epochs)
-        options = {"trainer_args": CPU, "noising": {"name": "none"}, "distortion": lambda epoch: 0.1 + epoch}
-        return tuner(**SETTINGS).fit(tiny_backbone(), examples, folder, adversary, **options)
+        records = tiny_records()
+        examples = EpochRecords(records, lambda epoch: records, {"name": "none"}, lambda epoch: 0.1 + epoch)
+        return tuner(**SETTINGS).fit(tiny_backbone(), examples, folder, adversary, trainer_args=CPU)
 
     with pytest.raises(Stopped):
         fit(tmp_path / "parts", stopping(17))
@@ -144,20 +165,18 @@ def test_the_newest_checkpoint_is_the_one_with_the_highest_number(tmp_path):
     "the newest checkpoint is damaged", promise="tuning goes on from the one before", trials="each damage"
 )
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, tmp_path, caplog):
-    interrupted(tmp_path / "parts", after=17)
-    (_, path) = checkpoints(tmp_path / "parts" / "checkpoints")[-1]
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, stopped, whole, caplog):
+    (_, path) = checkpoints(stopped / "checkpoints")[-1]
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 0xFF
     path.write_bytes({"cut": content[: len(content) // 2], "flipped": content, "empty": b""}[damage])
     with caplog.at_level(logging.WARNING):
-        report = tune(tmp_path / "parts")
+        report, (expected, folder) = tune(stopped), whole
     assert "step_4.ckpt cannot be read" in caplog.text
     assert report["resumed_from"] == 3
-    expected = tune(tmp_path / "whole")
     assert report["train_loss"] == expected["train_loss"]
-    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-6
+    assert difference(stopped, folder) < 1e-6
 
 
 @pytest.mark.fault(
@@ -183,22 +202,20 @@ def test_no_flipped_bit_of_a_checkpoint_is_used(tmp_path, record_property):
     assert set(taken) == {1, 2}  # a flip in what nobody reads does no harm
 
 
-def test_all_checkpoints_damaged_means_from_the_beginning(tmp_path, caplog):
-    interrupted(tmp_path, after=17)
-    for _, path in checkpoints(tmp_path / "checkpoints"):
+def test_all_checkpoints_damaged_means_from_the_beginning(stopped, caplog):
+    for _, path in checkpoints(stopped / "checkpoints"):
         path.write_bytes(b"no archive")
-    report = tune(tmp_path)
+    report = tune(stopped)
     assert report["resumed_from"] is None and len(report["train_loss"]) == 6
     assert "step_4.ckpt" in caplog.text and "step_3.ckpt" in caplog.text
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    interrupted(tmp_path, after=17)
+def test_a_checkpoint_of_another_run_is_refused(stopped):
     with pytest.raises(UserError, match="made by another run .*'learning_rate': 0.005.* then"):
-        tune(tmp_path, learning_rate=1e-3)
+        tune(stopped, learning_rate=1e-3)
     with pytest.raises(UserError, match="made by another run .*records: "):
-        tune(tmp_path, records=21)
-    assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [3, 4]
+        tune(stopped, records=21)
+    assert [step for step, _ in checkpoints(stopped / "checkpoints")] == [3, 4]
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -248,11 +265,10 @@ def test_checkpoints_stay_when_the_model_is_saved(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_1.ckpt", "step_2.ckpt"]
 
 
-def test_loggers_count_on(tmp_path):
+def test_loggers_count_on(stopped):
     """0-based steps 4 and 5 are left after a resume from 4 finished ones."""
-    interrupted(tmp_path, after=17)
     recorder = Recorder()
-    tune(tmp_path, loggers=[recorder])
+    tune(stopped, loggers=[recorder])
     assert [step for step, _ in recorder.rows] == [4, 5]
 
 
@@ -271,4 +287,4 @@ def test_micro_batches_of_another_size_go_on(first, then, tmp_path):
     assert report["resumed_from"] == 4 and rest.calls == {8: 2, 2: 7, 1: 14}[size]
     for ours, whole in zip(report["train_loss"], expected["train_loss"], strict=True):
         assert ours["loss"] == pytest.approx(whole["loss"], abs=5e-6)
-    assert largest_difference(weights(tmp_path / "parts" / "model"), weights(tmp_path / "whole" / "model")) < 1e-4
+    assert difference(tmp_path / "parts", tmp_path / "whole") < 1e-4

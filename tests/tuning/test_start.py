@@ -6,13 +6,15 @@ import copy
 import json
 from dataclasses import replace
 from shutil import copytree
+from types import SimpleNamespace
 
 import pytest
 import torch
-from composed import config
+from composed import config, on_tiny, places
 from peft import PeftModel
 from test_resume import Stopped, stopping
-from tiny_tuning import CPU, largest_difference, tiny_backbone, tiny_records, tuner, weights
+from tiny_passes import make_records
+from tiny_tuning import CPU, difference, tiny_backbone, tiny_records, tuner
 from transformers import AutoModelForCausalLM
 from trials import call
 
@@ -20,7 +22,7 @@ from winnow import pipeline
 from winnow.errors import UserError
 from winnow.stages.tune import recipe_of
 from winnow.tuning.saving import BACKBONE_FILE, load_tuned, weights_digest
-from winnow.tuning.start import ModelStart
+from winnow.tuning.start import ModelStart, PoolStart
 
 SMALL = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "lora_r": 4, "max_steps": 4}
 STILL = {"learning_rate": 1e-30, "max_steps": 1}  # AdamW moves a weight by about the learning rate in each step
@@ -34,10 +36,6 @@ def tune(folder, start=None, backbone=None, adversary=None, **settings):
     return tuner(**{**SMALL, **settings}).fit(given, tiny_records(), folder, adversary, trainer_args=CPU, start=start)
 
 
-def difference(one, other) -> float:
-    return largest_difference(weights(one), weights(other))
-
-
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_a_start_that_has_learnt_nothing_is_the_backbone(mode, tmp_path):
     """With a learning rate of 1e-30 the start is what the same seed begins with: four steps from it end where four
@@ -45,8 +43,8 @@ def test_a_start_that_has_learnt_nothing_is_the_backbone(mode, tmp_path):
     tune(tmp_path / "still", mode=mode, **STILL)
     tune(tmp_path / "there", start=tmp_path / "still" / "model", mode=mode)
     tune(tmp_path / "straight", mode=mode)
-    assert difference(tmp_path / "there" / "model", tmp_path / "straight" / "model") < 1e-6
-    assert difference(tmp_path / "there" / "model", tmp_path / "still" / "model") > 1e-3
+    assert difference(tmp_path / "there", tmp_path / "straight") < 1e-6
+    assert difference(tmp_path / "there", tmp_path / "still") > 1e-3
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -59,8 +57,8 @@ def test_standing_still_keeps_the_start(mode, tmp_path):
     tune(tmp_path / "a", backbone=backbone, mode=mode)
     told = tune(tmp_path / "b", start=tmp_path / "a" / "model", backbone=backbone, mode=mode, seed=7, **STILL)
     tune(tmp_path / "fresh", backbone=backbone, mode=mode, seed=7, **STILL)
-    assert difference(tmp_path / "b" / "model", tmp_path / "a" / "model") < 1e-6
-    assert difference(tmp_path / "fresh" / "model", tmp_path / "a" / "model") > 1e-3
+    assert difference(tmp_path / "b", tmp_path / "a") < 1e-6
+    assert difference(tmp_path / "fresh", tmp_path / "a") > 1e-3
     assert told["start"] == weights_digest(tmp_path / "a" / "model")
     assert told["start"] in (tmp_path / "b" / "model" / "README.md").read_text()
     if mode == "lora":
@@ -96,11 +94,15 @@ def test_the_first_loss_is_that_of_the_start(mode, tmp_path):
     ids=["r", "alpha", "targets", "mode"],
 )
 def test_an_adapter_of_another_shape_is_refused(settings, told, tmp_path):
-    """The settings must describe the saved matrices and their scale. Dropout is a matter of training and may differ,
-    and the modules may be called otherwise: all seven kinds are all linear layers."""
+    """The settings must describe the saved matrices and their scale."""
     tune(tmp_path / "a", **STILL)
     with pytest.raises(UserError, match=told):
         tune(tmp_path / "b", start=tmp_path / "a" / "model", **settings)
+
+
+def test_an_adapter_of_another_dropout_is_a_start(tmp_path):
+    """That is a matter of training. The modules may be called otherwise: all seven kinds are all linear layers."""
+    tune(tmp_path / "a", **STILL)
     seven = [f"{kind}_proj" for kind in ("q", "k", "v", "o", "up", "down", "gate")]
     told = tune(tmp_path / "c", tmp_path / "a" / "model", lora_dropout=0.5, lora_target_modules=seven, max_steps=1)
     assert told["start"] is not None
@@ -150,6 +152,17 @@ def test_checkpoints_of_another_start_are_refused(tmp_path):
         tune(tmp_path / "b", start=tmp_path / "a" / "model", checkpoint_every_steps=1)
 
 
+def test_a_pool_to_start_from_keeps_repeats_only_when_told(tmp_path):
+    """Three records of two contents: without repeats the first of each, in the pool's order; no empty answer."""
+    first, other = make_records(2)
+    again, empty = replace(first, row=2), replace(other, row=3, output="")
+    for keep, rows in ((False, [0, 1]), (True, [0, 1, 2])):
+        found: list = []
+        pool = SimpleNamespace(records=[first, other, again, empty], quarantined=[], keep_duplicates=keep)
+        PoolStart(pool).model(lambda records, found=found: found.extend(records) or tmp_path)
+        assert [record.row for record in found] == rows
+
+
 def test_a_folder_without_a_model_is_one_sentence(tmp_path):
     """A run folder, its `model`, or the model itself: what is none of them is told at once."""
     tune(tmp_path / "a", **STILL)
@@ -163,10 +176,8 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path):
 
 OTHER = [{"instruction": f"Count to {n}", "input": "", "output": " ".join(map(str, range(n)))} for n in range(2, 14)]
 QUICK = [
-    *("data.limit=20", "method=random", "evaluation=none", "stages=[score,select,tune]", "tracking=none"),
+    *("data.limit=20", "method=random", "evaluation=none", "stages=[score,select,tune]"),
     *("tuning.max_steps=2", "tuning.batch_size=4", "tuning.micro_batch_size=2"),
-    *("trainer=cpu", "trainer.enable_progress_bar=false", "backbone=hub", "backbone.dtype=fp32"),
-    "template.max_length=1500",  # one token per byte
 ]
 
 
@@ -182,8 +193,7 @@ def other(tmp_path):
 @pytest.fixture
 def run(tiny_folder, tmp_path):
     def call(*overrides: str, folder: str = "run"):
-        paths = [f"backbone.name={tiny_folder}", f"paths.run={tmp_path / folder}", f"paths.store={tmp_path / 'store'}"]
-        pipeline.run(config(*QUICK, *paths, *overrides))
+        pipeline.run(config(*QUICK, *on_tiny(tiny_folder), *places(tmp_path, folder), *overrides))
         card = json.loads((tmp_path / folder / "run_card.json").read_text())
         return tmp_path / folder, card["stages"]["tune"]
 

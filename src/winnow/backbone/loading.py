@@ -75,6 +75,16 @@ class BackboneSource(Identified):
         check_choice("backbone.dtype", self.dtype, DTYPES)
         if self.is_quantized:
             quantized.check_installed(self.dtype)
+        if self.dtype == "fp32" and self.lacks_fp32:
+            raise UserError(
+                f"backbone.attn_implementation={self.attn_implementation} has no fp32, in which backbone.dtype=fp32 "
+                f"computes: give backbone.dtype=bf16, or backbone.attn_implementation=sdpa."
+            )
+
+    @property
+    def lacks_fp32(self) -> bool:
+        """Whether its attention computes in 16 bits alone."""
+        return self.attn_implementation.startswith("flash_attention")
 
     @property
     def is_quantized(self) -> bool:

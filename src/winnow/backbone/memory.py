@@ -94,6 +94,7 @@ def room(trainer: Mapping[str, Any]) -> Room:
     """The memory that these settings of Lightning's Trainer give one process: of its GPU, or its share of the
     machine's, as far as the process may use it (a container's or a job's limit)."""
     if device_of(trainer) == "cuda":
+        torch.cuda.empty_cache()  # what torch keeps of freed tensors counts as taken otherwise
         # Each process asks its own GPU: to ask another one would take memory there.
         free, total = torch.cuda.mem_get_info(own_gpu())
         return Room(total, free, "cuda")
@@ -235,8 +236,10 @@ def billion(count: int) -> str:
 
 def fitting_tokens(model: Any, trainer: Mapping[str, Any], backward: bool = False) -> int:
     """Tokens of a batch for `model`, which is loaded: on a CPU 512, on a GPU the power of two with which a pass takes
-    at most half of what is free beside the weights. backward: whether it keeps what all layers computed."""
-    kept = shapes(model).per_token // (1 if backward else shapes(model).layers)
+    at most half of what is free beside the weights: what a layer computed, and keys and values of all layers for a text
+    and for as long a prefix (ours). backward: what all layers computed, without a prefix."""
+    size = shapes(model)
+    kept = size.per_token if backward else size.per_token // size.layers + 2 * size.cache
     return _fitting(model, trainer, kept, SMALLEST_BATCH, LARGEST_BATCH)
 
 
@@ -260,7 +263,7 @@ def _fitting(model: Any, trainer: Mapping[str, Any], numbers: int, on_a_cpu: int
 
 class Halves:
     """Runs work on a batch, and where memory ends on its halves, one after the other. Nothing is lost: what a record
-    gets does not depend on its batch. A size that was too large is not tried again.
+    gets does not depend on its batch beyond rounding. A size that was too large is not tried again.
 
     told: where a halving is told: gets the items of the batch and its size.
     """

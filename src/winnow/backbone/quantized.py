@@ -5,8 +5,10 @@ arithmetic, so body and head of the model are read as ever.
     nf4    w = m code[q]           m: the largest |w| of 64 weights, itself in 8 bits for blocks of 256; code: 16
                                    quantiles of a normal distribution. QLoRA, arXiv 2305.14314
 
-In a product either stands as its w in bf16, made for that product alone. LLM.int8() rounds the inputs too, but for the
+In a product int8 stands as its w in bf16, made for that product alone. LLM.int8() rounds the inputs too, but for the
 columns in which a token of the batch has an entry of 6 or more; a record's numbers would then hang on its neighbours.
+Products of nf4 are bitsandbytes' own: on a GPU it chooses a kernel by the number of tokens, so that a record's numbers
+hang on its batch by rounding.
 
 No quantised weight has a gradient; adapters beside it and inputs have theirs.
 """

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from winnow.backbone.memory import own_gpu
 from winnow.data.templates import dated
 from winnow.distributed import from_leader
 from winnow.errors import UserError
@@ -249,7 +250,8 @@ def _left_as_found(model, seed: int) -> Iterator[None]:
         import langdetect
 
         langdetect.DetectorFactory.seed = seed
-    with torch.random.fork_rng():
+    gpu = own_gpu()
+    with torch.random.fork_rng([] if gpu is None else [gpu]):
         try:
             yield
         finally:

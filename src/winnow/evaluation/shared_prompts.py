@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from winnow.backbone.causal_model import CausalModel, gap_mask
+from winnow.backbone.likelihood import CHUNK_ROWS
 from winnow.backbone.prefix import SharedPrefix
 from winnow.backbone.shared import join_in
 from winnow.data.batching import pad_right
@@ -96,15 +97,15 @@ def _score(prefix: SharedPrefix, shared: int, batch: Sequence[Pair]) -> list[Sco
 
 
 def _sums(prefix: SharedPrefix, hidden: Iterable[torch.Tensor], batch: Sequence[Pair]) -> list[Score]:
-    """hidden: of each pair, (answer length or more, width), from the state that predicts the answer's first token on.
-    The device is waited for once."""
-    found = []
-    for states, (_, answer) in zip(hidden, batch, strict=True):
-        target = torch.tensor(answer, device=states.device)
-        own = prefix.causal.logits(states[: len(answer)]).float()  # (answer length, vocabulary)
+    """hidden: of each pair, (answer length or more, width), from the state that predicts the answer's first token."""
+    counts, found = [len(answer) for _, answer in batch], []
+    rows = torch.cat([states[:count] for states, count in zip(hidden, counts, strict=True)])
+    targets = torch.tensor([token for _, answer in batch for token in answer], device=rows.device)
+    for states, target in zip(rows.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
+        own = prefix.causal.logits(states).float()  # (rows, vocabulary)
         chosen = own.gather(1, target[:, None])[:, 0] - own.logsumexp(1)
-        found.append(torch.stack([chosen.double().sum(), (own.argmax(1) == target).all()]))
-    return [(total, bool(hit)) for total, hit in torch.stack(found).tolist()]
+        found.append(torch.stack([chosen.double(), own.argmax(1) == target]))
+    return [(float(one[0].sum()), bool(one[1].all())) for one in torch.cat(found, 1).cpu().split(counts, 1)]
 
 
 def _padded(texts: Sequence[Ids], device) -> torch.Tensor:

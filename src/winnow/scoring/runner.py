@@ -40,8 +40,8 @@ class PassRunner:
 
     source: a BackboneSource (or another `Identified` with `tokenizer` and `load()`); its weights are loaded
     when the first unfinished pass asks for them. tokens_per_batch: padded tokens per batch, or `auto` for
-    what suits the device; it changes the speed, not the numbers, and is no part of any fingerprint. flush_seconds: how
-    much work a kill may cost.
+    what suits the device; it changes the speed, and numbers by rounding alone, and is no part of any fingerprint.
+    flush_seconds: how much work a kill may cost.
     attack_processes: how many make attacked prompts at once.
     trainer: arguments of Lightning's Trainer.
 
@@ -74,6 +74,7 @@ class PassRunner:
     def backbone(self) -> Backbone:
         """The loaded backbone, whole; loading happens here, once, or anew if the processes share what was loaded."""
         self.forget()  # before the next one is there
+        gc.collect()  # models of earlier passes, which Lightning holds in cycles on a GPU
         self._backbone = self._backbone or self._load()
         if self.trainer.get("strategy") != "fsdp":
             on_device(self._backbone.model, self.trainer)  # before adapters share its weights: moved later, each copies
@@ -98,7 +99,6 @@ class PassRunner:
     def release(self) -> Backbone:
         """The backbone, which the runner forgets: for one who changes its weights. The next use loads it again."""
         backbone, self._backbone = self.backbone, None
-        gc.collect()  # models of earlier passes, which Lightning holds in cycles on a GPU
         return backbone
 
     def _budget(self, model, backward: bool = False) -> int:

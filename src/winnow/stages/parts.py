@@ -27,7 +27,6 @@ from winnow.store.artifacts import Store
 from winnow.store.run_folder import STAGES, run_folder
 from winnow.trainer import check_trainer, processes_of
 from winnow.tuning.adversary.base import Adversary
-from winnow.tuning.data import check_sizes
 from winnow.tuning.memory import check_tuning
 from winnow.tuning.tuner import Tuner
 
@@ -95,16 +94,18 @@ def build_parts(cfg: DictConfig) -> Parts:
     recipe = recipe_of(tuner, start, runner, template, adversary, noising, lambda: instantiate(cfg.distortion))
     for encoder in (pass_.encoder for pass_ in passes if pass_.encoder is not None):
         encoder.tokenizer  # noqa: B018  (raises where there is none)
+    tuners: list[tuple[Tuner, PassRunner]] = []
     if "score" in stages:
         _check_texts(own_passes["score"], scorer, scoring_template)
-        where = "pre_experience" if method.preparation is None else "method.preparation"
         prepared = getattr(method.preparation or pre_experience, "tuner", None)
         if method.passes and prepared is not None:
-            check_lora(prepared, scorer.source, f"{where}.tuner")
+            prepared.setting = f"{'pre_experience' if method.preparation is None else 'method.preparation'}.tuner"
+            check_lora(prepared, scorer.source, prepared.setting)
+            tuners.append((prepared, scorer))
     if "select" in stages:
         _check_texts(own_passes["select"], scorer, template)
     if "tune" in stages and recipe is not None:
-        check_sizes(recipe.tuner.batch_size, recipe.tuner.micro_batch_size, processes_of(trainer))
+        tuners.append((recipe.tuner, runner))
         source.check_window(template.max_length, f"template.max_length={template.max_length}")
         source.tokenizer  # noqa: B018  (raises where there is none)
         if template.is_chat:
@@ -121,7 +122,7 @@ def build_parts(cfg: DictConfig) -> Parts:
             f"data@target=NAME, any choice of data, for instance data@target=file target.path=FILE."
         )
     evaluated = runner if "evaluate" in stages and suite.tasks else None
-    _check_memory(passes, scorer, recipe if "tune" in stages else None, evaluated, scoring_template.max_length)
+    _check_memory(passes, scorer, tuners, evaluated, scoring_template.max_length)
     pool = instantiate(cfg.data)  # last: it may take long
     if isinstance(method, Column) and cfg.data.get("turns") == "every":
         method.check_every_answer(pool.records)
@@ -158,10 +159,14 @@ def _check_shared(passes: Sequence[Pass]) -> None:
 
 
 def _check_memory(
-    passes: Sequence[Pass], scorer: PassRunner, recipe: Recipe | None, evaluated: PassRunner | None, tokens: int
+    passes: Sequence[Pass],
+    scorer: PassRunner,
+    tuners: Sequence[tuple[Tuner, PassRunner]],
+    evaluated: PassRunner | None,
+    tokens: int,
 ) -> None:
-    """Raises UserError if no device here holds what the passes, of texts of so many tokens, the tuning of the recipe
-    and an evaluation ask of the backbone."""
+    """Raises UserError if no device here holds what the passes, of texts of so many tokens, the tuners and an
+    evaluation ask of the backbone."""
     models = [pass_ for pass_ in passes if pass_.runs_model and pass_.encoder is None]
 
     def check(runner: PassRunner, tokens: int, cached: int = 0, sharable: bool = True) -> None:
@@ -175,9 +180,9 @@ def _check_memory(
         check(scorer, tokens, cached, not any(pass_.needs_gradients for pass_ in models))
     if evaluated is not None:
         check(evaluated, SHORTEST)
-    if recipe is not None:
-        source, trainer = recipe.runner.source, recipe.runner.trainer
-        check_tuning(source.name, shapes(source.skeleton), recipe.tuner, source.dtype, trainer)
+    for tuner, runner in tuners:
+        source = runner.source
+        check_tuning(source.name, shapes(source.skeleton), tuner, source.dtype, runner.trainer)
 
 
 def _check_evaluation(suite: Suite, template: Template, source: BackboneSource) -> None:

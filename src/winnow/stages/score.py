@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from winnow.data.records import Pool
+from winnow.data.records import Pool, Record
 from winnow.data.templates import Template
 from winnow.data.writers import write_quarantine
 from winnow.distributed import is_leader
 from winnow.errors import UserError
 from winnow.pages.attack_page import write_attacks
 from winnow.scoring.methods.column import cell
-from winnow.scoring.protocols import Method, Preparation
-from winnow.scoring.runner import PassRunner
+from winnow.scoring.protocols import Method, Pass, Preparation
+from winnow.scoring.runner import PassRunner, PassTable
 from winnow.store.describe import describe
 from winnow.store.files import write_sum
 from winnow.store.run_folder import drop_outputs_from
@@ -46,15 +46,21 @@ def score(
         runners = [runner.over(source) for source in sources]
         runner = runners[0]
     prompts = runner.prompts(method.attacks, records, template) if method.attacks else {}
+
+    def columns(pass_: Pass, own: Sequence[Record]) -> PassTable:
+        for i, other in enumerate(runners):
+            if i != pass_.checkpoint:  # the device need not hold the adapters and moments of several epochs
+                other.forget(whole=True)
+        return runners[pass_.checkpoint].compute(pass_, own, template)
+
     wanted = {}
     for name, pass_ in method.target_passes.items():  # first: it is small, and may be of no use
         assert target is not None  # `build_parts` refuses a method with target passes otherwise
-        wanted[name] = runners[pass_.checkpoint].compute(pass_, target.records, template)
+        wanted[name] = columns(pass_, target.records)
         if None not in (flags := wanted[name].flags()):
             raise UserError(f"data@target: no record of {target.source} serves method={method.name}; {unscored(flags)}")
     for name, pass_ in method.passes.items():
-        own = method.records_for(name, tables, records)
-        tables[name] = runners[pass_.checkpoint].compute(pass_, own, template)
+        tables[name] = columns(pass_, method.records_for(name, tables, records))
     tables |= wanted
     record.status = "computed" if runner.computed or not runner.used else "reused"
     record.fingerprint = " ".join(runner.used) or None

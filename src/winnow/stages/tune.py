@@ -16,7 +16,7 @@ from winnow.store.differences import difference_summary, differences
 from winnow.store.files import read_json, write_json, write_sum
 from winnow.store.run_folder import drop_outputs_from, earlier_output
 from winnow.tracking.run_card import StageRecord
-from winnow.tuning.examples import Distortion, distortion_of, examples_of
+from winnow.tuning.examples import Distortion, EpochRecords, distortion_of
 from winnow.tuning.saving import weights_digest
 from winnow.tuning.start import ModelStart, PoolStart, check_start
 from winnow.tuning.trainable import check_targets, check_trainable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from winnow.backbone.loading import BackboneSource
-    from winnow.data.templates import Template
+    from winnow.data.templates import Encoded, Template
     from winnow.perturb.noising.base import Noising
     from winnow.scoring.runner import PassRunner
     from winnow.tuning.adversary.base import Adversary
@@ -98,6 +98,12 @@ def check_lora(tuner: Tuner, source: BackboneSource, setting: str) -> None:
     """Raises UserError if the backbone cannot be tuned, or if adapters are to sit on modules that it does not have.
     setting: of the tuner."""
     check_trainable(source.skeleton, source.name, tuner.gradient_checkpointing)
+    if tuner.mode == "full" and tuner.dtype == "fp32" and source.lacks_fp32:
+        raise UserError(
+            f"{setting}.dtype=fp32: full tuning would compute in fp32, which backbone.attn_implementation="
+            f"{source.attn_implementation} lacks: give {setting}.dtype=bf16, whose trained weights stay fp32, or "
+            f"backbone.attn_implementation=sdpa."
+        )
     if tuner.mode == "lora" and tuner.lora["target_modules"] != "all-linear":
         check_targets(source.skeleton, tuner.lora["target_modules"], setting)
 
@@ -160,26 +166,35 @@ def tune(
 
 def _model(recipe: Recipe, records: Sequence[Record], start: Path | None, loggers: Loggers) -> tuple[Artifact, bool]:
     """(the artifact of a tuned model, whether it was tuned now)."""
-    runner, noising, distortion = recipe.runner, recipe.noising, None
-    if noising is not None and recipe.adversary.needs_distortion:
-        distortion = distortion_of(records, noising, recipe.measure())
+    runner = recipe.runner
     artifact = runner.store.artifact("models", recipe.identity(records, start))
 
     def fit(_: bool) -> None:
         recipe.tuner.fit(
             runner.release() if recipe.tuner.mode == "full" else runner.backbone,
-            examples_of(records, recipe.template, runner.source.tokenizer, noising),
+            _examples(recipe, records),
             artifact.path,
             recipe.adversary,
             loggers(),
             runner.trainer,
-            None if noising is None else describe(noising),
             start,
             recipe.template,
-            distortion,
         )
 
     return artifact, compute_once(artifact, fit)
+
+
+def _examples(recipe: Recipe, records: Sequence[Record]) -> EpochRecords:
+    def encoded(own: Sequence[Record]) -> list[Encoded]:
+        return recipe.template.encode(own, recipe.runner.source.tokenizer, eos=True)
+
+    noising = recipe.noising
+    if noising is None:
+        return EpochRecords(encoded(records))
+    distortion = distortion_of(records, noising, recipe.measure()) if recipe.adversary.needs_distortion else None
+    return EpochRecords(
+        encoded(records), lambda epoch: encoded(noising.apply(records, epoch)), describe(noising), distortion
+    )
 
 
 def tuned_models(folder: Path) -> dict[str, Path]:

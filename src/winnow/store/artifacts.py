@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from winnow.errors import UserError
 from winnow.store.files import CHECKPOINTS, SEAL, damage, read_json, reading, remove_partials, seal, write_json
 
 KINDS = ("passes", "models", "evaluations", "prompts")
+WAITED: list[float] = []  # seconds for which this process waited for another one's work
 
 
 def fingerprint(meta: dict) -> str:
@@ -65,7 +67,9 @@ class Folder:
                 held = lock.acquire(timeout=0)
             except Timeout:
                 print(f"Waiting: another process is computing {self.path} ...", flush=True)
+                began = time.perf_counter()
                 held = lock.acquire()
+                WAITED.append(time.perf_counter() - began)
         except OSError as error:
             raise UserError(
                 f"paths.store: {self.path} cannot be written ({error.strerror}); "

@@ -40,6 +40,7 @@ SHARED = (
     "refused, as an earlier job of the sweep wrote into this folder; let hydra.sweep.subdir name what differs between "
     "jobs, as ${hydra:job.num} does"
 )
+SEVERAL = "give each job N devices with hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N trainer.devices=N"
 CARD = "run_card.json"
 FREE = ("paths", "tracking", "scoring", "trainer", "callbacks", "stages", "offline")  # groups that change no number
 UNNAMED = Path("outputs/sweeps/unnamed")  # the folder of a sweep in conf/config.yaml
@@ -288,15 +289,26 @@ def _number_of_jobs(config: DictConfig) -> int | None:
 
 def _check_sweep(config: DictConfig) -> None:
     """Raises UserError for several experiments or scales, because folder and table belong to one; for a folder of one
-    run; for a search by several processes."""
-    params = config.hydra.sweeper.get("params") or {}
-    if "n_trials" in config.hydra.sweeper:
+    run; for a search by several processes, and for jobs of several that only the whole command could start."""
+    params, search = config.hydra.sweeper.get("params") or {}, "n_trials" in config.hydra.sweeper
+    launcher = OmegaConf.select(config, "hydra.launcher._target_", default="").rpartition(".")[2]
+    if search:
         from winnow.distributed import group_size  # loads torch, which takes seconds
 
         if group_size() > 1:
             raise UserError(
                 f"A search in a group of {group_size()} processes: each would choose other settings for its part of a "
-                f"model. Start it without torchrun or srun, and give each trial its devices with trainer.devices=N."
+                f"model. Start it without torchrun or srun; {SEVERAL}."
+            )
+    alone = {"JoblibLauncher": "hydra/launcher=joblib", "LocalLauncher": "hydra/launcher=submitit_local"}.get(launcher)
+    if alone or (search and launcher != "SlurmLauncher"):
+        from winnow.trainer import check_trainer, processes_of
+
+        check_trainer(config.trainer)
+        if processes_of(config.trainer) > 1:
+            raise UserError(
+                f"trainer.devices={config.trainer.devices}: {alone or 'a search'} cannot start several processes for a "
+                f"job; give trainer.devices=1, or {SEVERAL}."
             )
     words = [f"{key}={params[key]}" for key in ("experiment", "scale") if key in params]
     overrides = {}

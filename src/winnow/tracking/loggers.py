@@ -96,7 +96,7 @@ class LoggerTracker(Tracker):
         self.logger.log_hyperparams({self._name(key): value for key, value in masked(values).items()})
 
     def _name(self, key: str) -> str:
-        """MLflow takes no comma in a name (`exact_match,strict-match`), and no @ (`pass@1`, `choices/data@target`). In a
+        """MLflow takes no comma in a name (`exact_match,strict-match`) and no @ (`pass@1`, `choices/data@target`). In a
         folder each name is a file, so that none may be the folder of another (`tuned/x/acc/stderr`)."""
         if not isinstance(self.logger, MLFlowLogger):
             return key

@@ -36,6 +36,7 @@ from omegaconf import OmegaConf
 from winnow.errors import UserError
 from winnow.pages.card import card_markdown
 from winnow.scoring.price import price
+from winnow.store.artifacts import WAITED
 from winnow.store.files import read_json, write_atomically, write_json
 from winnow.store.run_folder import outputs
 
@@ -182,10 +183,10 @@ def error_sentence(error: BaseException) -> str:
 
 @dataclass
 class StageRecord:
-    """The record of one stage: wall-clock seconds; `computed`, `reused`, `skipped`, `failed` or `interrupted`; the
-    fingerprint of its artifact (16 hex digits, None without an artifact). reused, resumed: number of its artifacts that
-    came from the store, and that continue an interrupted run; None where nothing is counted. Only if both are 0, the
-    seconds measure the whole work. results: its headline numbers."""
+    """The record of one stage: wall-clock seconds, without waits for another run's work; `computed`, `reused`,
+    `skipped`, `failed` or `interrupted`; the fingerprint of its artifact (16 hex digits, None without an artifact).
+    reused, resumed: number of its artifacts that came from the store, and that continue an interrupted run; None where
+    nothing is counted. Only if both are 0, the seconds measure the whole work. results: its headline numbers."""
 
     seconds: float = 0.0
     status: str = "computed"
@@ -235,14 +236,14 @@ class RunCard:
         marks the stage failed and goes on. Inside `recording` the card on disk is rewritten when the block
         ends."""
         record = self.stages[name] = StageRecord()
-        begin = time.perf_counter()
+        begin, waited = time.perf_counter(), sum(WAITED)
         try:
             yield record
         except BaseException as error:
             record.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             raise
         finally:
-            record.seconds = time.perf_counter() - begin
+            record.seconds = time.perf_counter() - begin - (sum(WAITED) - waited)
         if self._folder is not None:
             self.write(self._folder)
 

@@ -177,16 +177,16 @@ def regions(examples: Sequence[Encoded], sample: Tensor) -> dict[str, Tensor]:
     return {"sample": sample, "instruction": instruction, "input": both}
 
 
-def check_sizes(batch_size: int, micro_batch_size: int, world: int) -> None:
-    """Raises UserError unless a global batch deals out evenly over accumulation and processes."""
+def check_sizes(batch_size: int, micro_batch_size: int) -> None:
+    """Raises UserError unless a global batch consists of whole micro-batches."""
     if batch_size < 1 or micro_batch_size < 1:
         raise UserError(
             f"tuning.batch_size={batch_size} and tuning.micro_batch_size={micro_batch_size} must both be 1 or more."
         )
-    if batch_size % (micro_batch_size * world):
+    if batch_size % micro_batch_size:
         raise UserError(
-            f"tuning.batch_size={batch_size} is not divisible by tuning.micro_batch_size={micro_batch_size}"
-            f"{f' times {world} processes' if world > 1 else ''}: choose sizes that divide."
+            f"tuning.batch_size={batch_size} is not divisible by tuning.micro_batch_size={micro_batch_size}: choose "
+            f"sizes that divide."
         )
 
 

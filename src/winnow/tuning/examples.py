@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
     from winnow.data.records import Record
-    from winnow.data.templates import Encoded, Template
+    from winnow.data.templates import Encoded
     from winnow.perturb.noising.base import Noising
 
 # epoch, from 0 -> the encoded records of that epoch: the same record ids in the same order every time
@@ -29,67 +29,42 @@ def trainable(example: Encoded) -> bool:
     return example.flag is None and supervised_tokens(example) > 0
 
 
-class NoisedExamples:
-    """Records whose instructions are noised anew in every epoch, as `Tuner.fit` takes them.
-
-    raw: the records as they are. noised: epoch -> the same records, noised where the noising says so. Whether a record
-    is trained on is decided by its raw form, so that every epoch has the same records. Where noise leaves nothing to
-    train on (the noised prompt fills the window), the record keeps its raw form for that epoch (ours).
-    fallbacks: for each epoch made so far, how many records kept their raw form for that reason.
-    """
-
-    def __init__(self, raw: Sequence[Encoded], noised: ExamplesOf) -> None:
-        self.raw, self.noised = raw, noised
-        self.fallbacks: dict[int, int] = {}
-
-    def __call__(self, epoch: int) -> list[Encoded]:
-        pairs = list(zip(self.raw, self.noised(epoch), strict=True))
-        self.fallbacks[epoch] = sum(trainable(raw) and not trainable(noisy) for raw, noisy in pairs)
-        return [noisy if trainable(raw) and trainable(noisy) else raw for raw, noisy in pairs]
-
-
 class EpochRecords:
     """The records that are trained on, for each epoch; the last epoch asked for is kept in memory.
 
-    examples: encoded records for all epochs, or a function that gives those of one epoch. Epoch 0 says which records
-    are trained on (`first`), ordered by id: the tuned model is a function of their set, not of their order in a file.
-    `dropped` counts the others by reason, `total` counts all.
-    Raises RuntimeError if a later epoch has other records, or one that cannot be trained on.
+    raw: encoded with EOS. They say which records are trained on, the same in all epochs, ordered by id: the tuned model
+    is a function of their set, not of their order in a file. `dropped` counts the others by reason, `total` counts all.
+    noised: epoch, from 0 -> the same records in the same order, as that epoch has them; None where they stay raw. Where
+    noise leaves nothing to train on (the noised prompt fills the window), the record keeps its raw form for that epoch
+    (ours); `fallbacks` counts these by epoch. noising: what `noised` depends on, JSON-able. distortion: epoch -> beta,
+    see `InstructionTuner`. `first`: the records of epoch 0.
     """
 
-    def __init__(self, examples: Sequence[Encoded] | ExamplesOf) -> None:
-        self._of = examples if callable(examples) else lambda _epoch: examples
-        given = self._of(0)
-        self.total = len(given)
-        self.dropped = dict(Counter(one.flag or "no_answer_token" for one in given if not trainable(one)))
-        kept = [i for i, one in enumerate(given) if trainable(one)]
-        self._positions = sorted(kept, key=lambda i: (given[i].id, given[i].ids))
-        self.first = [given[i] for i in self._positions]
-        self._epoch, self._records = 0, self.first
+    def __init__(
+        self,
+        raw: Sequence[Encoded],
+        noised: ExamplesOf | None = None,
+        noising: dict[str, Any] | None = None,
+        distortion: Callable[[int], float] | None = None,
+    ) -> None:
+        self._noised, self.noising, self.distortion = noised, noising, distortion
+        self.total = len(raw)
+        self.fallbacks: dict[int, int] = {}
+        self.dropped = dict(Counter(one.flag or "no_answer_token" for one in raw if not trainable(one)))
+        kept = [i for i, one in enumerate(raw) if trainable(one)]
+        self._positions = sorted(kept, key=lambda i: (raw[i].id, raw[i].ids))
+        self._raw, self._epoch = [raw[i] for i in self._positions], -1
+        self.first = self(0)
 
     def __call__(self, epoch: int) -> list[Encoded]:
+        if self._noised is None:
+            return self._raw
         if epoch != self._epoch:
-            given = self._of(epoch)
-            records = [given[i] for i in self._positions] if len(given) == self.total else []
-            if [record.id for record in records] != [record.id for record in self.first]:
-                raise RuntimeError(f"the examples of epoch {epoch} are not the records of epoch 0 in the same order")
-            if not all(map(trainable, records)):
-                raise RuntimeError(f"a record of epoch {epoch} cannot be trained on, which in epoch 0 it could")
-            self._epoch, self._records = epoch, records
+            noised = self._noised(epoch)
+            pairs = [(raw, noised[i]) for raw, i in zip(self._raw, self._positions, strict=True)]
+            self.fallbacks[epoch] = sum(not trainable(noisy) for _, noisy in pairs)
+            self._epoch, self._records = epoch, [noisy if trainable(noisy) else raw for raw, noisy in pairs]
         return self._records
-
-
-def examples_of(
-    records: Sequence[Record], template: Template, tokenizer, noising: Noising | None
-) -> Sequence[Encoded] | ExamplesOf:
-    """Encoded records with EOS; with a noising, a function that gives those of an epoch."""
-
-    def encoded(own: Sequence[Record]) -> list[Encoded]:
-        return template.encode(own, tokenizer, eos=True)
-
-    if noising is None:
-        return encoded(records)
-    return NoisedExamples(encoded(records), lambda epoch: encoded(noising.apply(records, epoch)))
 
 
 def distortion_of(records: Sequence[Record], noising: Noising, measure: Distortion) -> Callable[[int], float]:

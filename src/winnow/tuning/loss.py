@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,14 +39,13 @@ class MicroBatchLoss:
         run_as_row = padding_free and not bool(batch.mask.all())
         self.places = batch.mask.flatten().nonzero()[:, 0] if run_as_row else None
         self.weights = [p for p in model.parameters() if p.requires_grad]
-        self._keys: dict[int, Tensor] = {}  # number of copies -> keys of their dropout
 
     def __call__(self, embeds: Tensor) -> Tensor:
         return self.nll(self.states(embeds))
 
     def states(self, embeds: Tensor) -> Tensor:
         with self._dropout():
-            return self._predicting(embeds, self.batch.rows)
+            return self._predicting(embeds)
 
     def nll(self, states: Tensor) -> Tensor:
         return token_nll(states, self.causal.logits, self.batch.targets).mean()
@@ -56,18 +56,11 @@ class MicroBatchLoss:
     def at(self, layer: int) -> LayerLoss:
         return LayerLoss(self, layer)
 
-    def copies(self, embeds: Tensor) -> Tensor:
-        count = len(embeds)
-        with self._dropout(count):
-            predicting = self._predicting(embeds.flatten(0, 1), self._of_copies(self.batch.rows, count))
-        nll = token_nll(predicting, self.causal.logits, self.batch.targets.repeat(count))
-        return nll.view(count, -1).mean(1)
-
     def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         point = embeds.detach().float().requires_grad_()
         # A weight that asks for a gradient makes its layer keep its input for one, wanted or not.
         with _without_gradients(self.weights), self._dropout() if dropout else RecordDropout(None, 0):
-            predicting = self._predicting(point, self.batch.rows)
+            predicting = self._predicting(point)
             slope = _head_slope(predicting, self.causal.logits, self.batch.targets)
             gradient = _gradients(predicting, [point], slope)[0]
         assert gradient is not None  # states depend on the embeddings
@@ -88,32 +81,28 @@ class MicroBatchLoss:
     def same_dropout(self) -> None:
         torch.manual_seed(draws.key("dropout", self.seed, self.batch.step))
 
-    def _dropout(self, copies: int = 1) -> RecordDropout:
-        if copies not in self._keys:
-            names = [draws.key(copy, record) - 2**63 for copy in range(copies) for record in self.batch.records]
-            ids = self.batch.ids
-            self._keys[copies] = torch.tensor(names, pin_memory=ids.is_cuda).to(ids.device, non_blocking=True)
-        places = None if self.places is None else self._of_copies(self.places, copies)
-        return RecordDropout(self._keys[copies], self.batch.ids.shape[1], places)
+    @cached_property
+    def _keys(self) -> Tensor:
+        """(batch,): of the records' dropout."""
+        names, ids = [draws.key(0, record) - 2**63 for record in self.batch.records], self.batch.ids
+        return torch.tensor(names, pin_memory=ids.is_cuda).to(ids.device, non_blocking=True)
 
-    def _of_copies(self, places: Tensor, count: int) -> Tensor:
-        """Places in the flattened batch, in each of `count` batches one after the other."""
-        offsets = torch.arange(count, device=places.device) * self.batch.ids.numel()
-        return (offsets[:, None] + places).flatten()
+    def _dropout(self) -> RecordDropout:
+        return RecordDropout(self._keys, self.batch.ids.shape[1], self.places)
 
-    def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
+    def _predicting(self, embeds: Tensor) -> Tensor:
         """(answer tokens, width): the final hidden states that predict an answer token."""
         if not torch.is_autocast_enabled(embeds.device.type):
             # Perturbed embeddings are fp32. Where no autocast does it, they must be brought to the backbone's dtype.
             embeds = embeds.to(self.model.get_input_embeddings().weight.dtype)
-        return self._states(rows, inputs_embeds=embeds)
+        return self._states(inputs_embeds=embeds)
 
-    def _states(self, rows: Tensor, **table: Any) -> Tensor:
-        """(answer tokens, width): the states at `rows` of what the model is given, padded."""
+    def _states(self, **table: Any) -> Tensor:
+        """(answer tokens, width): the states that predict an answer token, of what the model is given, padded."""
         if self.places is None:
-            return self.causal.hidden(**table).flatten(0, 1).index_select(0, rows)
-        places = self._of_copies(self.places, next(iter(table.values())).shape[0] // len(self.batch.ids))
-        return self.causal.packed(places, **table).index_select(0, torch.searchsorted(places, rows))
+            return self.causal.hidden(**table).flatten(0, 1).index_select(0, self.batch.rows)
+        answers = torch.searchsorted(self.places, self.batch.rows)
+        return self.causal.packed(self.places, **table).index_select(0, answers)
 
 
 class LayerLoss(MicroBatchLoss):
@@ -123,12 +112,11 @@ class LayerLoss(MicroBatchLoss):
         super().__init__(loss_of.model, loss_of.batch, loss_of.seed, loss_of.scale, loss_of.padding_free)
         self.block = self.causal.block(layer)
 
-    def _predicting(self, embeds: Tensor, rows: Tensor) -> Tensor:
-        copies = len(embeds) // len(self.batch.ids)
+    def _predicting(self, embeds: Tensor) -> Tensor:
         if self.places is not None:
-            embeds = embeds.flatten(0, 1).index_select(0, self._of_copies(self.places, copies))[None]
+            embeds = embeds.flatten(0, 1).index_select(0, self.places)[None]
         with Shift(self.block, embeds):
-            return self._states(rows, input_ids=self.batch.ids.repeat(copies, 1))
+            return self._states(input_ids=self.batch.ids)
 
 
 class KeptGradients:

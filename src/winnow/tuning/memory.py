@@ -21,15 +21,16 @@ def check_tuning(
     backbone. tokens: of the largest micro-batch, 0 where the records are not known yet. Likewise if
     quantised weights are to be trained."""
     strategy = str(trainer.get("strategy", "auto"))
+    by_lora = "tuning=lora" if tuner.setting == "tuning" else f"{tuner.setting}.mode=lora"
     if tuner.mode == "full" and dtype in QUANTIZED:
         raise UserError(
-            f"tuning.mode=full cannot train the weights of backbone.dtype={dtype}, which are whole numbers: give "
-            f"tuning=lora, or backbone.dtype=bf16."
+            f"{tuner.setting}.mode=full cannot train the weights of backbone.dtype={dtype}, which are whole numbers: "
+            f"give {by_lora}, or backbone.dtype=bf16."
         )
     space, arithmetic = room(trainer), dtype if tuner.dtype == "auto" else tuner.dtype
     lora: Mapping[str, Any] = tuner.lora if tuner.mode == "lora" else {"r": 16, "target_modules": "all-linear"}
     adapters = sum(lora["r"] * one for one in _adapted(size, lora["target_modules"]))
-    one = max(tokens // tuner.micro_batch_size, 1)
+    one = max(tokens // tuner.at_once(processes_of(trainer)), 1)
     now: dict[str, Any] = {
         "dtype": dtype,
         "arithmetic": arithmetic,
@@ -43,13 +44,13 @@ def check_tuning(
     if needed <= space.total:
         return
     changes: dict[str, dict[str, Any]] = {
-        "tuning.gradient_checkpointing=true": {"checkpointing": True},
-        "tuning.micro_batch_size=1": {"tokens": one},
+        f"{tuner.setting}.gradient_checkpointing=true": {"checkpointing": True},
+        f"{tuner.setting}.micro_batch_size=1": {"tokens": one},
         "backbone.dtype=bf16": {"dtype": "bf16", "arithmetic": "bf16" if tuner.dtype == "auto" else arithmetic},
-        "tuning=lora": {"trained": adapters},
+        by_lora: {"trained": adapters},
     }
     alone = list(changes)
-    quantized = "backbone.dtype=nf4" if tuner.mode == "lora" else "tuning=lora backbone.dtype=nf4"
+    quantized = "backbone.dtype=nf4" if tuner.mode == "lora" else f"{by_lora} backbone.dtype=nf4"
     if space.device == "cuda" and dtype not in QUANTIZED:  # more processes on a CPU have no more memory
         states = tuning_bytes(size, **now | {"tokens": 0, "processes": 1, "sharded": True})
         count = 2 ** math.ceil(math.log2(max(states * 2 / space.total, 2)))  # half of a GPU is left for activations
@@ -68,8 +69,8 @@ def check_tuning(
     ways = ways or fitting(*several[:2], quantized)
     states = tuning_bytes(size, **{**now, "tokens": 0})
     raise UserError(
-        f"tuning.mode={tuner.mode} of backbone.name={name} needs at least {gb(needed)}, {gb(states)} of it for "
-        f"{billion(size.weights)} weights and what trains them, but {place(space)}: "
+        f"{tuner.setting}.mode={tuner.mode} of backbone.name={name} needs at least {gb(needed)}, {gb(states)} of it "
+        f"for {billion(size.weights)} weights and what trains them, but {place(space)}: "
         f"{'give ' + ', or '.join(ways) if ways else SMALLER}."
     )
 

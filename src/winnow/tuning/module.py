@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import get_scheduler
 
 from winnow.backbone.causal_model import CausalModel
+from winnow.distributed import read_by_leader
 from winnow.errors import UserError
 from winnow.sharding import Sharded, local, shard
 from winnow.tuning.adversary.base import Adversary
@@ -35,8 +37,9 @@ class InstructionTuner(pl.LightningModule):
     parameters that ask for a gradient are trained and checkpointed.
     total_steps: length of the learning-rate schedule; warmup_ratio: share of it with a rising rate.
     run: what the run depends on, JSON-able; a checkpoint of another run is refused.
-    distortion: epoch -> beta, the distortion of that epoch's noised instructions, which the adversary is given when the
-    epoch begins; None where it asks for none. `distortions` holds those of the epochs that were begun.
+    distortion: epoch -> beta, the distortion of that epoch's noised instructions, which the first process measures and
+    the adversary is given when the epoch begins; None where it asks for none. `distortions` holds those of the epochs
+    that were begun.
     padding_free: micro-batches run without padding; see `MicroBatchLoss`.
 
     Dropout and an adversary's noise are functions of (seed, step, record): micro-batches, processes, an interruption
@@ -81,7 +84,7 @@ class InstructionTuner(pl.LightningModule):
             raise RuntimeError(f"data of step {batch.step} arrived at optimizer step {self.global_step}")
         if self.distortion is not None and batch.epoch != self._prepared:
             if batch.epoch not in self.distortions:  # a resumed epoch has it from its checkpoint
-                self.distortions[batch.epoch] = self.distortion(batch.epoch)
+                self.distortions[batch.epoch] = read_by_leader(partial(self.distortion, batch.epoch))
             self.adversary.prepare(self.distortions[batch.epoch])
             self._prepared = batch.epoch
         share = self(batch)
@@ -111,6 +114,10 @@ class InstructionTuner(pl.LightningModule):
     @property
     def sharded(self) -> bool:
         return isinstance(self, FSDPModule)
+
+    def cpu(self) -> InstructionTuner:
+        """Itself, with adapters: at the end Lightning would copy the frozen weights to the CPU's memory, for nobody."""
+        return super().cpu() if all(weight.requires_grad for weight in self.parameters()) else self
 
     def configure_model(self) -> None:
         if isinstance(self.trainer.strategy, Sharded) and not self.sharded:
@@ -160,7 +167,8 @@ class InstructionTuner(pl.LightningModule):
         )
         if self.sharded:
             return lower  # the processes would have to look at each record together
-        losses = {name: value for batch in self._batches for name, value in self._by_record(batch).items()}
+        with self.trainer.precision_plugin.forward_context():  # without it the weights of full tuning compute in fp32
+            losses = {name: value for batch in self._batches for name, value in self._by_record(batch).items()}
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if damaged or not bad or len(bad) == len(losses) > 1:
             return lower

@@ -56,7 +56,8 @@ class ModelStart(Identified):
 
 
 class PoolStart:
-    """The backbone, tuned on every record of `pool` that has an answer, in the way the run tunes."""
+    """The backbone, tuned on every record of `pool` that has an answer, in the way the run tunes. Of a repeated record
+    the first counts, as in a selection, unless the pool keeps repeats."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -65,7 +66,13 @@ class PoolStart:
         """The folder of the model, tuned now unless the store has it."""
         if self.pool.quarantined and is_leader():
             print(f"{len(self.pool.quarantined)} bad rows of start.pool={self.pool.source} are left out.", flush=True)
-        return tune_on([record for record in self.pool.records if record.output != ""])
+        records = [record for record in self.pool.records if record.output != ""]
+        if not self.pool.keep_duplicates:
+            firsts: dict[str, Record] = {}
+            for record in records:
+                firsts.setdefault(record.id, record)
+            records = list(firsts.values())
+        return tune_on(records)
 
 
 def trainable_model(backbone: Backbone, mode: str, lora: dict[str, Any], seed: int, start: Path | None) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from winnow.tuning.checkpoints import StepCheckpoints, newest
 from winnow.tuning.console import TuningBar
 from winnow.tuning.data import MicroBatches, check_sizes, digest, plan_steps
 from winnow.tuning.dropout import again, check_attention
-from winnow.tuning.examples import EpochRecords, ExamplesOf, supervised_tokens
+from winnow.tuning.examples import EpochRecords, supervised_tokens
 from winnow.tuning.memory import check_tuning
 from winnow.tuning.module import SCHEDULES, InstructionTuner
 from winnow.tuning.saving import Prompt, prompt_of, save_tuned, weights_digest
@@ -55,7 +56,7 @@ class Tuner:
     mode: `lora` (adapters) or `full` (all weights). lora_r, lora_alpha, lora_dropout, lora_target_modules:
     rank, scale alpha / r, dropout on the adapter's input, module names or `all-linear`; for `lora` only.
     epochs: passes over the records; max_steps: optimizer steps, in place of epochs when given.
-    batch_size: records per optimizer step over all processes; micro_batch_size: records in memory at once.
+    batch_size: records per optimizer step over all processes; micro_batch_size: most records in memory at once.
     packing: `none` (micro-batches are padded), or `padding_free`: the records of a micro-batch run as one row.
     learning_rate: peak. warmup_ratio: share of the steps with a rising rate. schedule: cosine, linear,
     constant.
@@ -67,6 +68,8 @@ class Tuner:
     checkpoint_every_steps: optimizer steps between checkpoints, None for none.
     Raises UserError for a setting outside its range.
     """
+
+    setting = "tuning"  # the key of the configuration in messages of lacking memory; a preparation's tuner has another
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Tuner:
         ):
             if not fits:
                 raise UserError(f"tuning.{key}={given} must be {told}.")
-        check_sizes(batch_size, micro_batch_size, world=1)
+        check_sizes(batch_size, micro_batch_size)
         self.mode = mode
         targets = target_names(lora_target_modules) if mode == "lora" else None
         own: tuple[Any, ...] = (lora_r, lora_alpha, lora_dropout, targets) if mode == "lora" else (None,) * 4
@@ -124,29 +127,29 @@ class Tuner:
         self.gradient_clip, self.gradient_checkpointing = gradient_clip, gradient_checkpointing
         self.dtype, self.checkpoint_every_steps, self.seed = dtype, checkpoint_every_steps, seed
 
+    def at_once(self, processes: int) -> int:
+        """Most records of a micro-batch: so few that each process has some of a whole global batch."""
+        return min(self.micro_batch_size, math.ceil(self.batch_size / processes))
+
     def fit(
         self,
         backbone: Backbone,
-        examples: Sequence[Encoded] | ExamplesOf,
+        examples: Sequence[Encoded] | EpochRecords,
         folder: str | Path,
         adversary: Adversary | None = None,
         loggers: Sequence[Logger] = (),
         trainer_args: Mapping[str, Any] | None = None,
-        noising: dict[str, Any] | None = None,
         start: Path | None = None,
         template: Template | None = None,
-        distortion: Callable[[int], float] | None = None,
     ) -> dict[str, Any]:
         """Tunes on the records and saves the result to `folder/model`; continues from `folder/checkpoints`,
         which stay until the folder is sealed (`Artifact.finish`).
 
-        examples: encoded with EOS, or a function that gives those of an epoch, counted from 0: the same records in the
-        same order, each trainable in all epochs or in none (`NoisedExamples` sees to it). Flagged ones are left
-        out and counted. Their order does not matter.
-        noising: what examples that differ per epoch depend on, JSON-able; needed with them, and only then.
+        examples: encoded with EOS, or `EpochRecords` of them. Flagged ones are left out and counted. Their order does
+        not matter.
         trainer_args: accelerator, devices, strategy, num_nodes, enable_progress_bar of the Lightning Trainer.
         start: folder of a model that was tuned before from the same backbone, in the same mode; training goes on from
-        its weights. template: of the examples, for the model card. distortion: epoch -> beta, see `InstructionTuner`.
+        its weights. template: of the examples, for the model card.
         Adapters do not alter the backbone; full tuning trains its own weights, so that there is no second copy of them,
         and the caller has to load it again for anything else. torch's random state on the CPU is not altered.
 
@@ -157,15 +160,13 @@ class Tuner:
         epoch), dtype, adversary and noising (their settings), noise_fallbacks (by epoch, how many
         records kept their raw form), distortion (beta by epoch), start (hash of the weights it started
         from, None for the backbone), path. Under several processes the first one writes; all return the same.
-        Raises UserError if nothing is left to train on, sizes do not divide, the loss is not finite, the start does
-        not fit, the folder holds checkpoints of another run, or memory cannot hold the training.
+        Raises UserError if nothing is left to train on, the loss is not finite, the start does not fit, the folder
+        holds checkpoints of another run, or memory cannot hold the training.
         """
         started = time.monotonic()
         folder, adversary = Path(folder), adversary or NoAdversary()
-        if callable(examples) != (noising is not None):
-            raise ValueError("`noising` must be given with examples that differ per epoch, and only with them")
-        records_of = EpochRecords(examples)
-        records, dropped = records_of.first, records_of.dropped
+        records_of = examples if isinstance(examples, EpochRecords) else EpochRecords(examples)
+        records, dropped, noising = records_of.first, records_of.dropped, records_of.noising
         reasons = "; ".join(f"{reason} ({count})" for reason, count in dropped.items())
         if dropped:
             log.warning("%d of %d records cannot be tuned on: %s.", sum(dropped.values()), records_of.total, reasons)
@@ -182,11 +183,10 @@ class Tuner:
         began = None if start is None else weights_digest(start)
         with torch.random.fork_rng(devices=[]):
             trainer = self._trainer(dtype, folder, loggers, trainer_args or {})
-            check_sizes(self.batch_size, self.micro_batch_size, trainer.world_size)
             steps = plan_steps(
                 [len(record.ids) for record in records],
                 self.batch_size,
-                self.micro_batch_size,
+                self.at_once(trainer.world_size),
                 self.seed,
                 self.epochs,
                 self.max_steps,
@@ -215,10 +215,10 @@ class Tuner:
                     "records": digest(records),
                     "start": began,
                 },
-                distortion=distortion,
+                distortion=records_of.distortion,
                 padding_free=self.padding_free,
             )
-            module.began, module.fallbacks = started, getattr(examples, "fallbacks", {})
+            module.began, module.fallbacks = started, records_of.fallbacks
             resume = self._checkpointing(trainer, folder / CHECKPOINTS, len(steps))
             with self._enough_memory(), interruptible(trainer):
                 trainer.fit(module, data, ckpt_path=resume and resume[1], weights_only=True)
@@ -265,8 +265,8 @@ class Tuner:
             if not out_of_memory(error):
                 raise
             raise UserError(
-                f"Tuning ran out of memory: lower tuning.micro_batch_size (now {self.micro_batch_size}; it changes no "
-                f"result), set tuning.gradient_checkpointing=true, or lower template.max_length."
+                f"Tuning ran out of memory: lower {self.setting}.micro_batch_size (now {self.micro_batch_size}; it "
+                f"changes no result), set {self.setting}.gradient_checkpointing=true, or lower template.max_length."
             ) from error
 
     def _trainable(self, backbone: Backbone, start: Path | None) -> tuple[Any, Any]:
@@ -314,7 +314,7 @@ class Tuner:
         """Adds the checkpoint callback; returns (step, path) of the checkpoint to go on from, if any."""
         if trainer.is_global_zero:
             remove_partials(folder / "*")
-        if self.checkpoint_every_steps and not trainer.fast_dev_run:
+        if self.checkpoint_every_steps:
             trainer.callbacks.append(StepCheckpoints(folder, self.checkpoint_every_steps, total_steps))
         resume = read_by_leader(lambda: newest(folder))
         if resume is not None and trainer.is_global_zero:

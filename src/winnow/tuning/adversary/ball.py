@@ -44,19 +44,9 @@ def uniform_start(loss_of: LossOf, mask: Tensor, magnitude: float) -> Tensor:
     return magnitude / entries.sqrt()[:, None, None] * draw
 
 
-def clean_and_perturbed(
-    loss_of: LossOf, embeds: Tensor, delta: Tensor, weight: float, share_batch: bool | str
-) -> Tensor:
-    """L(embeds) + weight * L(embeds + delta), a scalar.
-
-    share_batch: both terms in one forward pass of twice the micro-batch. False: one after the other, keeping only the
-    gradients of the first: the memory of one graph, and of one more copy of the trained weights' gradients. `auto`:
-    False on a CPU, where a larger batch is no faster per record, and True elsewhere.
-    """
-    perturbed = embeds + delta
-    if share_batch is True or (share_batch == "auto" and embeds.device.type != "cpu"):
-        clean, noisy = loss_of.copies(torch.stack([embeds.to(perturbed.dtype), perturbed])).unbind()
-        return clean + weight * noisy
+def clean_and_perturbed(loss_of: LossOf, embeds: Tensor, delta: Tensor, weight: float) -> Tensor:
+    """L(embeds) + weight * L(embeds + delta), a scalar. Of the first term only the gradients are kept: the memory of
+    one graph, and of one more copy of the trained weights' gradients."""
     kept = loss_of.keep(embeds)
     kept.add(torch.zeros_like(delta), 1.0)
-    return kept.loss() + weight * loss_of(perturbed)
+    return kept.loss() + weight * loss_of(embeds + delta)

@@ -38,10 +38,6 @@ class LossOf(Protocol):
         """(batch, length, width) -> scalar. One forward pass; a graph to the trained weights and to `embeds`."""
         ...
 
-    def copies(self, embeds: Tensor) -> Tensor:
-        """(copies, batch, length, width) -> (copies,): the loss of each copy, from one forward pass over all."""
-        ...
-
     def gradient(self, embeds: Tensor, dropout: bool = True) -> Tensor:
         """dL/dembeds, (batch, length, width) in fp32: one forward and one backward pass that never touch a weight's
         gradient, keep nothing for one, and leave no graph. dropout: False switches it off for these passes."""
@@ -87,7 +83,6 @@ class Adversary:
 
     What an implementation may rely on, and must keep to:
     - every forward pass has a dropout draw of its own, unless `loss_of.same_dropout()` asks for the first one again.
-      In one `copies` call each copy has its own.
     - a perturbation is found with `loss_of.gradient` or `Kept.add` (or `torch.autograd.grad`), never `.backward()`:
       the gradients of the weights, and their synchronisation between processes, belong to the tuner.
     - the result is linear in the losses it is made of, and so is its gradient, since the tuner scales it by the
@@ -120,12 +115,9 @@ class Adversary:
         instructions are not noised, or where none is needed."""
 
 
-def check_settings(region: str, rounds: int = 1, share_batch: bool | str = "auto", **numbers: float) -> None:
-    """Raises UserError unless region and share_batch are known, rounds is 1 or more, and every number is finite and not
-    negative."""
+def check_settings(region: str, rounds: int = 1, **numbers: float) -> None:
+    """Raises UserError unless region is known, rounds is 1 or more, and every number is finite and not negative."""
     check_choice("adversary.region", region, REGIONS)
-    if share_batch not in ("auto", True, False):
-        raise UserError(f"adversary.share_batch={share_batch} is unknown; choose auto, true or false.")
     if rounds != int(rounds) or rounds < 1:
         raise UserError(f"adversary.rounds={rounds} must be a whole number of 1 or more.")
     for key, number in numbers.items():

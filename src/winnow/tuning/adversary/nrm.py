@@ -30,28 +30,19 @@ class NRM(Adversary):
     ascent_dropout: whether the ascent step has dropout. By default it has none (ours: the paper does not say): g is
     then the gradient of the whole network rather than of a thinned one that is not the one trained on next, and
     drawing dropout is a good part of a step's time on a CPU.
-    region: see Adversary. share_batch: both terms of L in one forward pass of twice the micro-batch; False saves
-    memory; `auto`: not on a CPU, where it is no faster.
-    Three forward passes; the ascent step computes no gradients of weights.
+    region: see Adversary. Three forward passes; the ascent step computes no gradients of weights.
     """
 
     def __init__(
-        self,
-        epsilon: float,
-        alpha: float,
-        weight: float,
-        distortion: float | None,
-        region: str,
-        ascent_dropout: bool,
-        share_batch: bool | str,
+        self, epsilon: float, alpha: float, weight: float, distortion: float | None, region: str, ascent_dropout: bool
     ) -> None:
-        check_settings(region, share_batch=share_batch, epsilon=epsilon, alpha=alpha, weight=weight)
+        check_settings(region, epsilon=epsilon, alpha=alpha, weight=weight)
         if distortion is not None and not 0 <= distortion <= 1:
             raise UserError(
                 f"adversary.distortion={distortion} must lie between 0 and 1, or be null for that of the noising."
             )
         self.epsilon, self.alpha, self.weight = epsilon, alpha, weight
-        self.region, self.ascent_dropout, self.share_batch = region, ascent_dropout, share_batch
+        self.region, self.ascent_dropout = region, ascent_dropout
         self.needs_distortion, self.distortion, self.beta = distortion is None, distortion, distortion or 0.0
 
     def prepare(self, distortion: float) -> None:
@@ -68,4 +59,4 @@ class NRM(Adversary):
         delta0 = uniform_start(loss_of, mask, 10.0 * self.epsilon * (1.0 - self.beta))  # eq. 7
         g = loss_of.gradient(embeds + delta0, self.ascent_dropout)  # eq. 5
         delta1 = project(delta0 + self.alpha * unit(g, mask), self.epsilon)  # eq. 6
-        return clean_and_perturbed(loss_of, embeds, delta1, self.weight, self.share_batch)  # eq. 8
+        return clean_and_perturbed(loss_of, embeds, delta1, self.weight)  # eq. 8

@@ -22,8 +22,7 @@ class PGD(Adversary):
     FGM. rounds + 2 forward passes; the ascent steps compute no gradients of weights.
 
     epsilon: radius. alpha: step length. random_start: start from a random point of the ball. ascent_dropout: whether
-    ascent steps have dropout, as in published code. share_batch: both terms in one forward pass, True, False
-    or `auto` (not on a CPU). region: see Adversary.
+    ascent steps have dropout, as in published code. region: see Adversary.
     """
 
     def __init__(
@@ -35,12 +34,10 @@ class PGD(Adversary):
         weight: float,
         region: str,
         ascent_dropout: bool,
-        share_batch: bool | str,
     ) -> None:
-        check_settings(region, rounds, share_batch, epsilon=epsilon, alpha=alpha, weight=weight)
+        check_settings(region, rounds, epsilon=epsilon, alpha=alpha, weight=weight)
         self.epsilon, self.alpha, self.rounds, self.random_start = epsilon, alpha, rounds, random_start
-        self.weight, self.region = weight, region
-        self.ascent_dropout, self.share_batch = ascent_dropout, share_batch
+        self.weight, self.region, self.ascent_dropout = weight, region, ascent_dropout
 
     def loss(self, loss_of: LossOf, embeds: Tensor, mask: Tensor) -> Tensor:
         if self.random_start:
@@ -50,4 +47,4 @@ class PGD(Adversary):
         for _ in range(self.rounds):
             step = unit(loss_of.gradient(embeds + delta, self.ascent_dropout), mask)
             delta = project(delta + self.alpha * step, self.epsilon)
-        return clean_and_perturbed(loss_of, embeds, delta, self.weight, self.share_batch)
+        return clean_and_perturbed(loss_of, embeds, delta, self.weight)
