@@ -353,11 +353,11 @@ def test_what_is_measured_comes_first_and_is_printed(tmp_path, capsys):
 
 
 def test_the_index_names_every_table_and_its_state():
-    """The page in the repository is the one that the function writes: IFD's table has rows at scale=smoke."""
+    """The page in the repository is the one that the function writes: that of AIFD has rows at scale=smoke."""
     page = index()
     assert (PAPER / "README.md").read_text(encoding="utf-8") == page
     assert all(f"| `{name}` |" in page for name in commands.experiments())
-    assert "rows at scale=smoke](ifd/main/results-smoke.md) |" in page and "| not yet |" in page
+    assert "rows at scale=smoke](aifd/headline/results-smoke.md) |" in page and "| not yet |" in page
     assert "| [lds](verdict/lds/lds.md) |" in page
 
 
