@@ -67,9 +67,10 @@ def test_slurm_without_srun_and_without_tasks_a_machine(monkeypatch):
     two = {"accelerator": "cpu", "strategy": "ddp", "devices": 2}
     with pytest.raises(UserError, match="write srun before the command"):
         make_trainer(two, logger=False)
-    slurm(monkeypatch, SLURM_NTASKS="1", SLURM_STEP_NUM_TASKS="1")
-    with pytest.raises(UserError, match=r"waits for 2 processes, .* ask for --ntasks-per-node=2"):
-        make_trainer(two, logger=False)
+    for more in ({}, {"SLURM_NTASKS_PER_NODE": "1"}):  # Lightning's advice on the latter is to give the devices up
+        slurm(monkeypatch, SLURM_NTASKS="1", SLURM_STEP_NUM_TASKS="1", **more)
+        with pytest.raises(UserError, match=r"waits for 2 processes, .* ask for --ntasks-per-node=2"):
+            make_trainer(two, logger=False)
 
 
 def test_every_task_sees_all_gpus_of_its_machine(monkeypatch):

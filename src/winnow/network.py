@@ -84,9 +84,8 @@ def reachable(url: str, seconds: float = 5.0) -> bool:
         except urllib.error.HTTPError:
             pass  # an answer, if no kind one
         except (OSError, ValueError, UserError) as error:
-            if not isinstance(
-                getattr(error, "reason", None), ssl.SSLError
-            ):  # whose certificate W&B may be told to take
+            # W&B may be told to take a certificate that is not trusted.
+            if not isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
                 return
         answers.append(True)
 

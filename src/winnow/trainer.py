@@ -108,6 +108,12 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     try:
         trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})
         environment = getattr(trainer.strategy, "cluster_environment", None)
+        asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # the former is Slurm's number of tasks
+        if isinstance(environment, SLURMEnvironment) and asked > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):
+            raise UserError(
+                f"The trainer waits for {asked} processes, which srun did not start: write srun before the command, "
+                f"and ask for --ntasks-per-node={trainer.num_devices}."
+            )
         if environment is not None:
             environment.validate_settings(trainer.num_devices, trainer.num_nodes)
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
@@ -117,13 +123,6 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
         raise UserError(
             f"trainer.devices={trainer.num_devices} needs processes that begin anew, and a notebook forks them: run "
             f"`winnow` in a shell, or give trainer.devices=1."
-        )
-    by_slurm = isinstance(environment, SLURMEnvironment)
-    asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # the former is Slurm's number of tasks
-    if by_slurm and asked > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):
-        raise UserError(
-            f"The trainer waits for {asked} processes, which srun did not start: write srun before the command, and "
-            f"ask for --ntasks-per-node={trainer.num_devices}."
         )
     if settings.get("profiler"):  # its report is a log message, which is hidden otherwise
         logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)

@@ -180,6 +180,25 @@ def test_processes_of_one_machine_share_its_memory_and_a_job_has_its_limit(monke
     assert memory.room({"accelerator": "cpu", "devices": 1}) == Room(2 * GB, 2 * GB, "cpu")
 
 
+def test_the_limits_of_control_groups(monkeypatch, tmp_path):
+    """Version 2: none of its own, and 3,000 bytes of the group around it. Version 1: that of memory, not of `cpu`."""
+    monkeypatch.setattr(memory, "Path", lambda place: tmp_path / place.lstrip("/"))
+
+    def put(place: str, text: str) -> None:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(f"{text}\n")
+
+    assert list(memory._limits()) == []
+    put("sys/fs/cgroup/job/memory.max", "3000")
+    put("sys/fs/cgroup/job/step/memory.max", "max")
+    put("proc/self/cgroup", "0::/job/step")
+    assert list(memory._limits()) == [3000]
+    put("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "2000")
+    put("sys/fs/cgroup/memory/other/memory.limit_in_bytes", "1000")
+    put("proc/self/cgroup", "5:cpu,cpuacct:/other\n4:memory:/job")
+    assert list(memory._limits()) == [2000]
+
+
 def test_each_process_asks_its_own_gpu(monkeypatch):
     """Two GPUs with 10 and 20 GB, of which 8 and 16 are free; the second process of a machine has LOCAL_RANK=1."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

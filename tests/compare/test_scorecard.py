@@ -70,6 +70,23 @@ def test_a_tenth_of_the_pool_is_taken_away(tmp_path):
     assert told == {"differs": "data.sample=18", "rho": pytest.approx(1), "changed": pytest.approx(1 / 9)}
 
 
+def test_a_key_without_a_value_is_null(tmp_path):
+    """The first run, with more records, has a value; the other's `null` is what the command line takes."""
+    for name, value, records in (("set", 50, 20), ("unset", None, 18)):
+        scores = {"choices": {"method": "ifd"}, "scores": WORTH[:records], "selected": [0]}
+        run_folder(tmp_path / name, config={"method.top_k": value}, table=None, **scores)
+    (found,) = scorecards(read_runs(tmp_path))
+    assert [one["differs"] for one in found["agreement"]] == ["method.top_k=null"]
+
+
+def test_a_card_of_an_earlier_version_is_refused(sweep):
+    """A run card without the chosen options would name a control of `ifd` as `ifd` itself."""
+    file = sweep / "ifd-0" / "run_card.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "hydra"}))
+    with pytest.raises(UserError, match="ifd-0: its run card does not say which options were chosen; run it again"):
+        read_runs(sweep)
+
+
 def test_another_share_says_nothing_of_the_score(sweep):
     """The same scores at another share are no second run, and their larger subset is no change of the selection."""
     run_folder(

@@ -12,7 +12,7 @@ from composed import build
 from tiny_passes import record
 
 from winnow.console import data_summary
-from winnow.data.overlap import REASON, near_copies, runs
+from winnow.data.overlap import REASON, near_copies, runs, sharing
 from winnow.errors import UserError
 from winnow.evaluation.embedded import load_heldout
 
@@ -113,6 +113,14 @@ def test_near_copies_are_those_that_all_pairs_give(threshold):
         if first < row and row not in expected and first not in expected and both / either >= threshold:
             expected[row] = first
     assert copies(*texts, threshold=threshold) == expected and (threshold == 1.0 or expected)
+
+
+def test_every_batch_counts_its_own_records(monkeypatch):
+    """Two records at a time in place of 10,000: the item of the third, and its near copy in the fourth, are found."""
+    monkeypatch.setattr("winnow.data.overlap._BATCH", 2)
+    texts = ("Nothing.", "Something else.", ITEM, ITEM.replace("sleeps", "wakes"))
+    assert copies(*texts) == {3: 2}
+    assert sharing([record("", "", text, row) for row, text in enumerate(texts)], [ITEM]) == {2}
 
 
 def test_near_copies_are_counted_or_left_out(tmp_path):

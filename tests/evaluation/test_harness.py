@@ -117,7 +117,8 @@ def test_compare():
 def test_averages():
     """Mean of 0.2 and 0.6 is 0.4 with error sqrt(0.03^2 + 0.04^2)/2 = 0.025; a mean of means uses the first.
 
-    An average that lacks a member is left out with its reason, never taken over fewer tasks.
+    An average that lacks a member is left out with its reason, never taken over fewer tasks. One of a member without an
+    error has none, and is not better when it is higher if a member is not.
     """
     from winnow.evaluation.harness import _add_averages
 
@@ -132,6 +133,10 @@ def test_averages():
     assert result["metrics"]["average/all"]["n"] == 12
     assert result["skipped"] == {"c": "why", "average/abc": "it needs c/acc"}
     assert "average/abc" not in result["metrics"]
+    result["metrics"] |= {"b/acc": entry(0.6, None), "c/acc": entry(0.1) | {"higher_is_better": False}}
+    _add_averages(result, suite_of(tasks, averages={"ab": ["a/acc", "b/acc"], "bc": ["b/acc", "c/acc"]}))
+    assert result["metrics"]["average/ab"]["stderr"] is None
+    assert [result["metrics"][f"average/{name}"]["higher_is_better"] for name in ("ab", "bc")] == [True, False]
 
 
 def test_code_tasks_are_left_out_loudly(backbone, tmp_path, caplog):
@@ -224,6 +229,8 @@ def test_a_chat_template_is_told_the_templates_date(backbone, tmp_path, monkeypa
     assert artifact(suite) == artifact(suite, date="2031-01-02")
     plain = replace(suite, chat_template=False)
     assert artifact(plain) == artifact(plain, date="2031-01-02")
+    own = suite_of([ANSWERS])  # in the run's template
+    assert artifact(own) != artifact(own, bos=True) and artifact(own) != artifact(replace(own, limit=3))
     tokenizer.chat_template = None
     plain.check_tokenizer(tokenizer)
     with pytest.raises(UserError, match="the tokenizer has no chat template"):
@@ -262,11 +269,22 @@ def test_a_task_is_known_by_what_it_asks(tmp_path, monkeypatch):
     assert describe(suite_of([ANSWERS])) != first
 
 
+def test_an_evaluation_is_known_by_the_embedded_records_and_the_harness(tmp_path, monkeypatch):
+    """Other held-out records, or another release of lm-eval: another evaluation."""
+    found = [describe(suite_of([ANSWERS]))]
+    (tmp_path / "heldout.jsonl").write_text("{}\n")
+    monkeypatch.setattr("winnow.evaluation.suite.HELDOUT", tmp_path / "heldout.jsonl")
+    found.append(describe(suite_of([ANSWERS])))
+    monkeypatch.setattr("winnow.evaluation.suite.version", lambda name: f"another {name}")
+    found.append(describe(suite_of([ANSWERS])))
+    assert len({json.dumps(one) for one in found}) == 3
+
+
 def test_a_task_that_draws_draws_by_the_suites_seed(backbone):
-    """GPQA shuffles its choices with Python's generator when it is loaded."""
+    """GPQA shuffles its choices with Python's generator when it is loaded; others draw from NumPy's."""
     found = []
     for state in (1, 2):
-        random.seed(state)
+        random.seed(state), np.random.seed(state)
         with _left_as_found(backbone.model, 7):
             found.append((random.random(), np.random.rand()))
     assert found[0] == found[1]

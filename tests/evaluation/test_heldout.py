@@ -40,8 +40,9 @@ def test_no_record_of_the_runs_pool_is_asked(tmp_path):
     asked = {record.id for record in found.pools["a_answers"]}
     assert len(asked) == 6 and not asked & {record.id for record in small.records}
     assert describe(found)["pools"]["class"].endswith("HeldOutPools")  # what stored evaluations of it are called
-    other = suite({"a": whole}, build("data/file", path=tmp_path / "b.jsonl"), start=small, others=6)
-    assert not {record.id for record in other.pools["a_answers"]} & {record.id for record in small.records}
+    for place in ("start", "target"):
+        other = suite({"a": whole}, build("data/file", path=tmp_path / "b.jsonl"), **{place: small}, others=11)
+        assert not {record.id for record in other.pools["a_answers"]} & {record.id for record in small.records}
     assert list(found.headline) == ["a_answers/bits_per_byte", "b_answers/bits_per_byte"]  # its own kind first
     assert all(record.output.strip() for records in found.pools.values() for record in records)
 
@@ -104,11 +105,13 @@ def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):
 
 
 def test_what_is_asked_is_part_of_the_identity(tmp_path):
-    """Another pool of the run leaves other records out: another evaluation. A speed does not change it."""
+    """Another pool of the run leaves other records out, another seed draws others: another evaluation. A speed does not
+    change it."""
     whole = pool(tmp_path, "a", 20)
     few, more = (build("data/file", path=tmp_path / "a.jsonl", sample=size) for size in (4, 12))
     one = describe(suite({"a": whole}, few))
     assert one == describe(suite({"a": whole}, few, batch_size=4)) != describe(suite({"a": whole}, more))
+    assert one != describe(suite({"a": whole}, few, sample_seed=1))
 
 
 def test_uniform_model_through_the_harness(tokenizer, tmp_path):

@@ -146,8 +146,8 @@ def test_settings_follow_the_data_not_its_place(tmp_path):
     assert describe(suite(tmp_path / "b", ("arc_easy", 0, ["acc"]))) == a
 
 
-def items(mirror, task: str, split: str | None = None, limit: int | None = None):
-    return build("data/suite", task=task, path=str(mirror), split=split, limit=limit)
+def items(mirror, task: str, split: str | None = None, limit: int | None = None, seed: int = 0):
+    return build("data/suite", task=task, path=str(mirror), split=split, limit=limit, seed=seed)
 
 
 def test_items_that_are_not_asked_are_a_target(tmp_path):
@@ -185,9 +185,22 @@ def test_overlap_with_data_that_is_not_to_be_had_is_said(monkeypatch, caplog):
 
 
 def test_fewer_items_are_drawn_and_are_a_part_of_more(tmp_path):
+    """2 of 8 items are among 5 of them; another seed draws another pair."""
     write_items(tmp_path, "arc_easy", train=[arc(f"Is {i} odd?") for i in range(8)], test=[arc("Is ice cold?", "A")])
     rows = [{one.row for one in items(tmp_path, "arc_easy", limit=limit).records} for limit in (2, 5, 8)]
     assert [len(one) for one in rows] == [2, 5, 8] and rows[0] < rows[1] < rows[2]
+    assert {one.row for one in items(tmp_path, "arc_easy", limit=2, seed=1).records} != rows[0]
+
+
+def test_what_one_task_of_a_group_asks_is_no_item_of_another(tmp_path):
+    """Both parts of ARC: each has a training item of its own, and one that the other part asks."""
+    for task, own, asked, others in (("arc_easy", "ice", "snow", "coal"), ("arc_challenge", "fire", "coal", "snow")):
+        write_items(
+            tmp_path, task, train=[arc(f"Is {own} hot?"), arc(f"Is {others} white?")], test=[arc(f"Is {asked} white?")]
+        )
+    pool = items(tmp_path, "ai2_arc")
+    assert {one.instruction.split()[2] for one in pool.records} == {"ice", "fire"}
+    assert [bad.reason for bad in pool.quarantined] == ["the evaluation asks it"] * 2
 
 
 def test_items_of_few_shot_examples_and_of_beginnings(tmp_path):

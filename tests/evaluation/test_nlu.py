@@ -19,7 +19,7 @@ from winnow.evaluation.harness import evaluate_model
 from winnow.evaluation.items import asked_texts
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.nlu import NluData, micro_f1, prompt_ids, results
-from winnow.perturb.noising import Noising
+from winnow.perturb.noising import Noising, noising_class
 from winnow.store.describe import describe
 
 
@@ -230,6 +230,23 @@ def test_settings_know_the_content_not_the_place(folder, tmp_path):
     assert settings(moved) != before
 
 
+def test_settings_know_every_file_the_instructions_and_the_noise(folder, monkeypatch):
+    """The file of the second data set, an instruction that is written anew, and a new version of a noise count too."""
+
+    def settings() -> str:
+        changes = {"datasets": ["sst2", "conll03"], "path": str(folder), "noises": ["opposite"]}
+        return json.dumps(describe(build("evaluation/nlu", name="nlu", **changes)), sort_keys=True)
+
+    found = [settings()]
+    (folder / "conll2003" / "eng.testb").write_text("Ada I-PER\nsat O\n")
+    found.append(settings())
+    monkeypatch.setitem(INSTRUCTIONS["sst2"], "detailed", ("Judge it.",))
+    found.append(settings())
+    monkeypatch.setattr(noising_class("opposite"), "version", 99)
+    found.append(settings())
+    assert len(set(found)) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -299,7 +316,9 @@ def test_the_hidden_labels_of_sst2(monkeypatch, folder, capsys):
 
 @pytest.mark.parametrize("name", ["nlu", "nlu_robust"])
 def test_suites_follow_the_runs_data(name):
-    """Data set, folder and style are those of `data` unless they are named."""
+    """Data set, folder and style are those of `data` unless they are named; each draw has its own seed."""
     suite = build(f"evaluation/{name}", "data=lap14", "data.path=/some/where", "data.style=concise")
     assert (suite.nlu.datasets, suite.nlu.path, suite.nlu.style) == (("lap14",), "/some/where", "concise")
     assert suite.uses_template and len(suite.tasks) == (1 if name == "nlu" else 1 + 5 * 5 + 1)
+    drawn = build(f"evaluation/{name}", "data=lap14", sample_seed=3, noise_seed=4).nlu
+    assert (drawn.seed, drawn.noise_seed) == (3, 4)

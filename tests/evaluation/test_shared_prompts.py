@@ -13,6 +13,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from winnow.backbone.causal_model import CausalModel
 from winnow.backbone.prefix import SharedPrefix
+from winnow.evaluation.greedy import greedy_answers
 from winnow.evaluation.model import HarnessModel
 from winnow.evaluation.shared_prompts import _sums, _texts, answer_loglikelihoods, can_share_prompts
 
@@ -56,6 +57,22 @@ def test_rolling_is_the_harnesss_own(tokenizer):
     plain = HFLM(model, tokenizer=tokenizer, backend="causal").loglikelihood_rolling(requests, disable_tqdm=True)
     found = HarnessModel(model, tokenizer, 2).loglikelihood_rolling(requests, disable_tqdm=True)
     assert found == pytest.approx(plain, abs=1e-4) and found[2] == 0
+
+
+def test_what_does_not_fit_loses_its_beginning_and_is_counted(tokenizer):
+    """64 positions; the last token is predicted and not read, so that 62 + 3 tokens fit and of 70 + 3 the first 8 go.
+    Answers of 4 tokens that are generated leave room for 60: of 70 the first 10 go."""
+    model = tiny_model()
+    model.config.max_position_embeddings = 64
+    own = HarnessModel(model, tokenizer, 2, prompts={"fits": list(range(3, 63)), "long": list(range(3, 73))})
+    pairs = [(None, list(range(3, 3 + n)), [9, 8, 7]) for n in (62, 70)]
+    expected = [by_definition(model, prompt[-62:], answer) for _, prompt, answer in pairs]
+    assert [value for value, _ in own._loglikelihood_tokens(pairs, True)] == pytest.approx(expected, abs=1e-4)
+    assert own.truncated == 1
+    settings = {"until": ["\u2603"], "max_gen_toks": 4, "do_sample": False}
+    requests = [Instance("generate_until", {}, (prompt, settings), i) for i, prompt in enumerate(("fits", "long"))]
+    expected = greedy_answers(model, tokenizer, [tuple(range(3, 63)), tuple(range(13, 73))], ["\u2603"], 4, 1, False)
+    assert own.generate_until(requests, disable_tqdm=True) == expected and own.truncated == 2
 
 
 def test_the_head_is_read_once_for_many_answers(monkeypatch):

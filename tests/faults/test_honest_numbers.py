@@ -41,6 +41,16 @@ def test_a_likelihood_that_is_not_finite_ends_the_evaluation(broken, tmp_path):
         evaluate_model(broken.model, broken.tokenizer, suite, template("plain"), tmp_path)
 
 
+def test_a_text_whose_likelihood_is_not_finite_is_named(broken):
+    """Perplexities are sums over windows of a text: of `yes`, which holds the letter, there is none."""
+    model = HarnessModel(broken.model, broken.tokenizer, 2)
+    requests = [
+        Instance("loglikelihood_rolling", {}, (text,), i, ("mine", i, 1)) for i, text in enumerate(("no", "yes"))
+    ]
+    with pytest.raises(UserError, match="Task 'mine', item 1: the model gives the log-likelihood nan"):
+        model.loglikelihood_rolling(requests, disable_tqdm=True)
+
+
 @pytest.mark.fault(
     "a model whose logits are NaN while it answers",
     promise="the evaluation ends, naming the task",

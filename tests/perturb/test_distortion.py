@@ -177,6 +177,23 @@ def test_openai_is_asked_for_what_it_documents(monkeypatch):
     assert json.loads(request.data) == {"model": "m", "input": ["a", "b"]}
 
 
+def test_openai_is_asked_in_parts(monkeypatch):
+    """Three texts, two a request, each sent once: a, b and c are (1, 0), (1, 1) and (1, 2), so that the mean of
+    1 - 1 / sqrt 2 and 1 - 1 / sqrt 5 comes out."""
+    sent = []
+
+    def urlopen(request, timeout):
+        sent.append(json.loads(request.data)["input"])
+        rows = [{"index": i, "embedding": [1.0, float("abc".index(text))]} for i, text in enumerate(sent[-1])]
+        return io.BytesIO(json.dumps({"data": rows}).encode())
+
+    monkeypatch.setattr(module, "_OPENAI_TEXTS", 2)
+    monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert openai()(["a", "a"], ["b", "c"]) == pytest.approx(1 - (1 / math.sqrt(2) + 1 / math.sqrt(5)) / 2)
+    assert sent == [["a", "b"], ["c"]]
+
+
 def test_openai_without_key_or_network(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):

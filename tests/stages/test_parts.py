@@ -13,6 +13,7 @@ from winnow.backbone import memory
 from winnow.errors import UserError
 from winnow.stages.parts import build_parts
 from winnow.stages.tune import recipe_of
+from winnow.store.describe import describe
 
 
 def test_memory_is_asked_for_the_passes_of_the_stages_alone(tiny_folder, tmp_path, monkeypatch):
@@ -36,6 +37,20 @@ def test_a_preparation_is_refused_before_the_passes(tiny_folder, tmp_path, monke
         UserError, match=r"^pre_experience\.tuner\.mode=full of backbone\.name=.* needs at least 0\.00056"
     ):
         build_parts(config(*words, "pre_experience=ifd"))
+
+
+def test_a_preparation_of_the_store_needs_no_memory(tiny_folder, tmp_path, monkeypatch):
+    """What `trainer=fsdp` has tuned is scored with on one device, which could not have tuned it."""
+    words = [f"backbone.name={tiny_folder}", "backbone.dtype=fp32", f"paths.store={tmp_path}", f"paths.run={tmp_path}"]
+    words += ["method=ifd", "template.max_length=64", "stages=[score]", "pre_experience=ifd"]
+    parts = build_parts(config(*words))
+    made = {"pre_experience": describe(parts.pre_experience), "backbone": describe(parts.runner.source)}
+    with (artifact := parts.runner.store.artifact("models", made)).claim():
+        artifact.finish()
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=500_000, available=1))
+    build_parts(config(*words))
+    with pytest.raises(UserError, match=r"^pre_experience\.tuner\.mode=full"):
+        build_parts(config(*words, "pre_experience.seed=7"))
 
 
 @pytest.fixture

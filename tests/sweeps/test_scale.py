@@ -93,15 +93,22 @@ def test_smaller_numbers_stay_smaller(paper):
 
 
 def test_a_budget_in_records_keeps_its_share(paper):
-    """10,000 of 52,002 records is 19.2%; of 60 records that is 11.5, rounded to 12."""
+    """10,000 of 52,002 records is 19.2%; of 60 records that is 11.5, rounded to 12. At least 4 are left; of a pool that
+    is no larger than the limit the budget stays."""
     paper["selection"]["count"], paper["table"] = 10_000, {"records": 52_002}
     assert rescaled(paper, [])[1]["selection.count"] == [10_000, 12]
     assert rescaled(paper, ["selection.count"])[0]["selection"]["count"] == 10_000
+    for count, records, left in ((1_000, 52_002, 4), (20, 60, 20), (20, 30, 20)):
+        paper["selection"]["count"], paper["table"] = count, {"records": records}
+        assert rescaled(paper, [])[0]["selection"]["count"] == left
 
 
 def test_a_scorer_shrinks_too(paper):
+    """Unless the command line names it."""
     with_scorer = paper | {"scorer": {"name": "other/model"}}
     assert rescaled(with_scorer, [])[0]["scorer"]["name"] == "packaged:small"
+    for kept in ("backbone@scorer", "scorer.name"):
+        assert rescaled(with_scorer, [kept])[0]["scorer"] == with_scorer["scorer"]
 
 
 def test_a_share_of_less_than_a_record_becomes_two(paper):

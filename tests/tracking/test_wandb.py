@@ -218,6 +218,9 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfd: p
         unsigned = urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate"))
         patched.setattr("urllib.request.urlopen", Mock(side_effect=unsigned))
         assert reachable("https://wandb.example")
+        broken = urllib.error.URLError(ssl.SSLEOFError("EOF occurred in violation of protocol"))
+        patched.setattr("urllib.request.urlopen", Mock(side_effect=broken))
+        assert not reachable("https://wandb.example")
     silent = socket.create_server(("127.0.0.1", 0))  # takes connections, says nothing
     began = time.monotonic()
     assert not reachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.5)

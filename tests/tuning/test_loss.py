@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_tuning import micro_batch, tiny_model, tiny_records
@@ -60,6 +62,15 @@ def test_the_ascent_gradient_is_that_of_the_loss(mode):
     (expected,) = torch.autograd.grad(loss_of(point), point)
     assert torch.allclose(loss_of.gradient(point), expected, atol=1e-7)
     assert expected.norm() > 1e-2
+
+
+def test_the_ascent_gradient_in_chunks(monkeypatch):
+    """21 answer tokens, 8 at a time: those of the last, smaller chunk count no more than others."""
+    loss_of, embeds, _ = setup()
+    assert len(loss_of.batch.targets) == 21
+    whole = loss_of.gradient(embeds)
+    monkeypatch.setattr("winnow.tuning.loss.CHUNK_ROWS", 8)
+    assert torch.allclose(loss_of.gradient(embeds), whole, atol=1e-7)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -199,6 +210,21 @@ def test_the_same_dropout_on_request():
                 loss_of.same_dropout()
             losses.append(loss_of(embeds).item())
     assert losses[0] == losses[2] != losses[1]
+
+
+def test_dropout_belongs_to_the_seed_the_step_and_the_record():
+    """One text under two names, in two steps and of two seeds: four losses. Asked again, the first one."""
+    model, (record,) = model_of("lora", dropout=0.5), tiny_records(6)[5:]
+
+    def loss(name: str = "one", step: int = 0, seed: int = 0) -> float:
+        batch = micro_batch([replace(record, id=name)], step)
+        loss_of = MicroBatchLoss(model, batch, seed)
+        loss_of.same_dropout()
+        return loss_of(model.get_input_embeddings()(batch.ids)).item()
+
+    with torch.random.fork_rng(devices=[]):
+        losses = [loss(), loss(name="other"), loss(step=1), loss(seed=1)]
+        assert len(set(losses)) == 4 and loss() == losses[0]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -24,6 +24,7 @@ from winnow.pages.files import read_json, render
 from winnow.pages.svg import rank_correlation
 from winnow.reproduce.settings import SEED
 from winnow.store.files import write_atomically, write_json
+from winnow.tracking.names import text
 
 SHARE = 0.1  # of the records: the top of a ranking
 LENGTHS = {"answer_tokens": "answer length", "prompt_tokens": "prompt length"}
@@ -110,9 +111,9 @@ def _differing(one: ComparedRun, other: ComparedRun) -> dict[str, str]:
         if one.choices.get(group) != other.choices.get(group):
             values[group] = str(other.choices.get(group))
         elif SEED.search(key):
-            values["seed"] = str(other.settings.get(key))
+            values["seed"] = other.settings.get(key, text(None))
         else:
-            values[key] = str(other.settings.get(key))
+            values[key] = other.settings.get(key, text(None))
     return values
 
 

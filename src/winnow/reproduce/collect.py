@@ -19,6 +19,8 @@ from winnow.reproduce.settings import free_keys, settings_of
 from winnow.sweeps.summary import CARD, FAILURE, LAST_SWEEP, failure, table_name
 from winnow.tracking.names import METRICS, NOISES, identity
 
+UNTOLD = "its run card does not say which options were chosen; run it again"
+
 
 class Run:
     """What tables and comparing pages read of every run folder.
@@ -30,7 +32,9 @@ class Run:
     identity: dict[str, str]
 
     def __init__(self, folder: Path, card: Mapping[str, Any]) -> None:
-        config, told = card["config"], card.get("hydra") or {"choices": {}, "overrides": ()}
+        if "hydra" not in card:  # as earlier versions wrote it
+            raise UserError(f"{folder}: {UNTOLD}.")
+        config, told = card["config"], card["hydra"] or {"choices": {}, "overrides": ()}
         self.folder, self.command, self.seed = folder, card["command"], config["seed"]
         self.choices, self.overrides = told["choices"], tuple(told["overrides"])
         self.started = datetime.fromisoformat(card["started"]).timestamp()
@@ -75,8 +79,8 @@ class Job(Run):
     the keys that the sweep's command line sets. budget: (what was asked for, what was taken), None for all data."""
 
     def __init__(self, folder: Path, card: Mapping[str, Any], table: Mapping[str, Any], began: float | None) -> None:
-        if card.get("hydra") is None:
-            raise UserError(f"{folder}: its run card does not say which options were chosen; run the sweep again.")
+        if not card.get("hydra"):
+            raise UserError(f"{folder}: {UNTOLD}.")
         super().__init__(folder, card)
         config, git, note = card["config"], card["git"], folder / FAILURE
         self.status, self.error = card["status"], card["error"]

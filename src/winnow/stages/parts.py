@@ -24,6 +24,7 @@ from winnow.scoring.runner import PassRunner
 from winnow.selection.budget import Budget
 from winnow.stages.tune import Recipe, check_lora, recipe_of
 from winnow.store.artifacts import Store
+from winnow.store.describe import describe
 from winnow.store.run_folder import STAGES, run_folder
 from winnow.trainer import check_trainer, processes_of
 from winnow.tuning.adversary.base import Adversary
@@ -97,11 +98,13 @@ def build_parts(cfg: DictConfig) -> Parts:
     tuners: list[tuple[Tuner, PassRunner]] = []
     if "score" in stages:
         _check_texts(own_passes["score"], scorer, scoring_template)
-        prepared = getattr(method.preparation or pre_experience, "tuner", None)
+        preparation = method.preparation or pre_experience
+        prepared = getattr(preparation, "tuner", None)
         if method.passes and prepared is not None:
             prepared.setting = f"{'pre_experience' if method.preparation is None else 'method.preparation'}.tuner"
             check_lora(prepared, scorer.source, prepared.setting)
-            tuners.append((prepared, scorer))
+            if not store.made_from("models", describe(preparation), describe(scorer.source)):
+                tuners.append((prepared, scorer))
     if "select" in stages:
         _check_texts(own_passes["select"], scorer, template)
     if "tune" in stages and recipe is not None:

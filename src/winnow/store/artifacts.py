@@ -46,6 +46,11 @@ class Store:
         """The artifact that `meta` describes, finished or not. Creates nothing."""
         return Artifact(self, kind, meta)
 
+    def made_from(self, kind: str, *parts: Any) -> bool:
+        """Whether a finished artifact was made from these parts, among others, each as it is described."""
+        metas = [read_json(seal.with_name("meta.json")).values() for seal in self.root.glob(f"{kind}/*/{SEAL}")]
+        return any(all(part in meta for part in json.loads(json.dumps(parts))) for meta in metas)
+
 
 class Folder:
     """One folder of the store. Making the object creates nothing."""
