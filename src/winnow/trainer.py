@@ -108,7 +108,7 @@ def make_trainer(settings: Mapping[str, Any], **options: Any) -> pl.Trainer:
     try:
         trainer = pl.Trainer(**{**defaults, **settings, **fixed, **options, "callbacks": callbacks})
         environment = getattr(trainer.strategy, "cluster_environment", None)
-        asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # the former is Slurm's number of tasks
+        asked = max(trainer.world_size, trainer.num_devices * trainer.num_nodes)  # world_size: Slurm's number of tasks
         if isinstance(environment, SLURMEnvironment) and asked > int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")):
             raise UserError(
                 f"The trainer waits for {asked} processes, which srun did not start: write srun before the command, "

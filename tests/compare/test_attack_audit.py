@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from winnow import commands
+from winnow import commands, draws
+from winnow.compare import attack_audit
 from winnow.compare.attack_audit import write_audit
 from winnow.errors import UserError
 
@@ -54,6 +55,15 @@ def test_measures_and_sheet(run, capsys):
     assert {row["id"] for row in sheet} == {"r0", "r1", "r2"} and not any(row["rating"] for row in sheet)
     assert {row["instruction"] for row in sheet} == {"'=1+1", "Name a river.", "Say yes."}
     assert "--ratings" in capsys.readouterr().out
+
+
+def test_the_sheet_is_drawn_by_record(run, monkeypatch):
+    """Two of three prompts: those with the lowest draws, here the last two of the pool, and in this order."""
+    monkeypatch.setattr(attack_audit, "PROMPTS", 2)
+    monkeypatch.setattr(draws, "key", lambda *parts: {"r0": 3, "r1": 2, "r2": 1}[parts[-1]])
+    write_audit(run)
+    sheet = list(csv.DictReader((run / "audit.csv").open(encoding="utf-8")))
+    assert [row["id"] for row in sheet] == ["r2", "r1"]
 
 
 def test_ratings_are_read_back(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -49,9 +50,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
 
 
 def test_a_record_without_a_score_does_not_count():
-    """Subset {a, b} has the mean (1 + 2) / 2, {b, c} that of b alone; {c} has none."""
-    scores = {"a": 1.0, "b": 2.0}
-    assert subset_means(scores, [frozenset("ab"), frozenset("bc")]).tolist() == [1.5, 2.0]
+    """Subset {a, b} has the mean (1 + 2) / 2, {b, c} that of b alone; {c} has none. The score 0 of d is one."""
+    scores = {"a": 1.0, "b": 2.0, "d": 0.0}
+    assert subset_means(scores, [frozenset("ab"), frozenset("bc"), frozenset("bd")]).tolist() == [1.5, 2.0, 1.0]
     with pytest.raises(UserError, match="no record that has a score"):
         subset_means(scores, [frozenset("c")])
 
@@ -91,6 +92,30 @@ def test_a_score_that_is_the_worth_predicts_it(sweep):
     assert found["length"]["score"]["p"] > 0.05 > found["ifd"]["score"]["p"]
 
 
+def test_p_values_are_holms_over_the_methods(sweep):
+    """Consistency's p is 0 and ifd's the next of three, so that it counts twice; length's, the largest, counts once."""
+    runs = read_runs(sweep)
+    (one,) = lds(runs)["comparisons"]
+    found = {row["method"]: row["score"]["p"] for row in one["methods"]}
+    random = [run for run in runs if run.method == "random"]
+    values = np.array([run.metrics[KEY]["value"] for run in random])
+    for method, times in (("ifd", 2), ("length", 1)):
+        (scores,) = (run.scores for run in runs if run.method == method)
+        single = correlation(subset_means(scores, [run.subset for run in random]), values)["p"]
+        assert found[method] == pytest.approx(times * single)
+
+
+def test_a_metric_of_which_low_is_good(sweep):
+    """Losses that are the negative of the values: with the direction turned nothing changes."""
+    before = lds(read_runs(sweep))
+    for path in sweep.glob("random-*/results.json"):
+        results = json.loads(path.read_text())
+        metric = results["models"]["tuned"]["metrics"][KEY]
+        metric.update(value=-metric["value"], higher_is_better=False)
+        path.write_text(json.dumps(results))
+    assert lds(read_runs(sweep)) == before
+
+
 def test_what_is_constant_is_left_out(sweep, tmp_path, capsys):
     """All data has the score 1 for each record: nothing can be correlated with it, and the others stay."""
     before = lds(read_runs(sweep))
@@ -119,6 +144,17 @@ def test_a_subset_is_one_point(sweep):
     assert lds(read_runs(sweep)) == before
 
 
+def test_a_subset_counts_with_the_mean_over_its_seeds(sweep):
+    """Two seeds with v - 50 and v + 50 are one run with v."""
+    runs = read_runs(sweep)
+    before = lds(runs)
+    first = next(run for run in runs if run.name == "random-0")
+    twin, metric = copy.copy(first), first.metrics[KEY]
+    first.metrics, twin.metrics = ({KEY: metric | {"value": metric["value"] + far}} for far in (-50, 50))
+    twin.seed = 1
+    assert lds([*runs, twin]) == before
+
+
 def test_the_command_writes_what_it_says(sweep, tmp_path, capsys):
     out = tmp_path / "out"
     command([str(sweep), "--out", str(out)])
@@ -131,8 +167,21 @@ def test_bad_requests_are_one_sentence(sweep, tmp_path):
     runs = read_runs(sweep)
     with pytest.raises(UserError, match="5 random subsets are too few: 8 different ones"):
         lds([run for run in runs if run.method != "random"] + [run for run in runs if run.method == "random"][:5])
+    others, random = ([run for run in runs if (run.method == "random") == own] for own in (False, True))
+    twin = copy.copy(random[0])
+    twin.seed = 1
+    with pytest.raises(UserError, match="7 random subsets are too few"):  # one of them with two seeds
+        lds([*others, *random[:7], twin])
+    assert lds([*others, *random[:8]])["comparisons"][0]["subsets"] == 8
+    twin.share = "count=6"
+    with pytest.raises(UserError, match=r"not made alike \(selection differ\)"):
+        lds([*runs, twin])
     with pytest.raises(UserError, match="nothing to correlate: .* experiment=verdict/lds"):
-        lds([run for run in runs if run.method == "random"])
+        lds(random)
+    for run in others:
+        run.fingerprint = "a pool of other records"
+    with pytest.raises(UserError, match="nothing to correlate"):
+        lds(runs)
     run_folder(
         sweep / "longer",
         metrics={KEY: 1.0},

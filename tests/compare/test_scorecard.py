@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from run_folders import run_folder
 
 from winnow.commands import card as command
-from winnow.compare.runs import read_runs
+from winnow.compare.runs import read_runs, same_share
 from winnow.compare.scorecard import changed, overlap, rho, scorecards
 from winnow.errors import UserError
 
@@ -85,6 +86,21 @@ def test_a_card_of_an_earlier_version_is_refused(sweep):
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "hydra"}))
     with pytest.raises(UserError, match="ifd-0: its run card does not say which options were chosen; run it again"):
         read_runs(sweep)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("count=200", 0.1), ("count=180", 0.1), True),  # of 1,800
+        (("count=200", 0.1), ("count=202", 0.101), False),
+        (("ratio=0.1", 0.1), ("ratio=0.12", 0.1), False),  # of very few records
+        (("count=200", None), ("count=180", None), False),  # of no selection
+    ],
+)
+def test_the_same_share(one, other, same):
+    """Equal shares of the pool, whatever the numbers, but where both are given as shares."""
+    runs = (SimpleNamespace(share=share, ratio=ratio) for share, ratio in (one, other))
+    assert same_share(*runs) == same
 
 
 def test_another_share_says_nothing_of_the_score(sweep):

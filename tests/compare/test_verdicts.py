@@ -15,6 +15,7 @@ from winnow.compare.verdicts import verdicts, write_verdicts
 from winnow.console import standing_lines
 from winnow.errors import UserError
 from winnow.evaluation.comparison import compare_items, holm, measurements
+from winnow.pages.card import show_number
 from winnow.tracking.names import pool_name
 
 KEY = "t/score"
@@ -283,6 +284,38 @@ def test_letters_and_the_best_are_over_all_pairs(sweep):
     assert min(one["p"] for one in pairs) == pytest.approx(6 * min(raw))
     of_best = {one["second"]: one["p"] for one in pairs if one["first"] == "ifd"}
     assert {name: row["p"] for name, row in rows(told).items() if name != "ifd"} == of_best
+
+
+def test_verdicts_go_by_the_corrected_p_value(sweep, monkeypatch):
+    """With 0.2 for every p-value after the correction, ifd and length, whose own are far below 5%, are ties too."""
+    monkeypatch.setattr("winnow.compare.verdicts.holm", lambda p: [0.2] * len(p))
+    told = verdicts(read_runs(sweep))
+    assert [row["verdict"] for row in rows(told).values() if row["against"]] == ["tie"] * 3
+    assert [one["verdict"] for one in told["comparisons"][0]["pairs"]] == ["tie"] * 6
+    assert {row["letters"] for row in rows(told).values()} == {"a"}
+
+
+def test_low_may_be_good(sweep):
+    """The same runs with a loss as the metric: length comes first and wins, ifd comes last and loses, and what it gains
+    over the base model is below 0. Table and plots turn the order too."""
+    for path in sweep.glob("*/results.json"):
+        results = json.loads(path.read_text())
+        for model in results["models"].values():
+            model["metrics"][KEY]["higher_is_better"] = False
+        path.write_text(json.dumps(results))
+    runs = read_runs(sweep)
+    found = rows(verdicts(runs))
+    assert (next(iter(found)), list(found)[-1]) == ("length", "ifd") and found["length"]["letters"] == "a"
+    assert [found[name]["verdict"] for name in ("length", "ifd")] == ["win", "loss"]
+    for run in runs:
+        run.cost = 4.0
+    (one,) = content(runs, sweep)["lists"]
+    first, *_, last = one["rows"]
+    assert (first.label, last.label) == ("length", "ifd") and one["best"][KEY] == first.values[KEY]
+    plot = str(one["standings"][0])
+    assert plot.index("<title>length") < plot.index("<title>ifd")
+    gain = show_number(last.base[KEY] - last.values[KEY])
+    assert gain.startswith("−") and f"<title>ifd, 10%: 4.0 s, gain {gain}</title>" in str(one["cost"])
 
 
 def test_the_command(sweep, tmp_path, capsys):

@@ -310,8 +310,16 @@ def test_a_hub_data_set_is_read_and_its_subset_is_json_lines(tmp_path, monkeypat
     assert (back.format, [r.id for r in back.records]) == ("jsonl", [pool.records[3].id, pool.records[0].id])
 
 
-def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monkeypatch, tmp_path):
-    """Of the only configuration, or of the one that is asked for: `datasets` would mix several."""
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("Dataset scripts are no longer supported, but found lima.py"),
+        ValueError("Couldn't find cache for GAIR/lima for config 'default'"),
+    ],
+)
+def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(refusal, monkeypatch, tmp_path):
+    """Of the only configuration, or of the one that is asked for: `datasets` would mix several. The only one is asked
+    for without a folder, as `datasets` finds what it has of a folder under no other question, and then says so."""
     import datasets
     from huggingface_hub import hf_api
 
@@ -320,7 +328,7 @@ def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monk
     def load_dataset(path, split, revision=None, **given):
         asked.append((revision, *given.items()))
         if revision is None:
-            raise RuntimeError("Dataset scripts are no longer supported, but found lima.py")
+            raise refusal
         return datasets.Dataset.from_list(rows_of("lima"))
 
     class Hub:
@@ -332,10 +340,10 @@ def test_a_hub_data_set_that_is_a_script_is_read_from_the_hubs_parquet_copy(monk
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(hf_api, "HfApi", Hub)
     monkeypatch.chdir(tmp_path)
-    for chosen, given in ((None, ()), ("plain", (("name", "plain"),))):
+    for chosen, named, folder in ((None, (), ()), ("plain", [("name", "plain")], [("data_dir", "plain")])):
         asked.clear()
         assert len(read(source="GAIR/lima", config=chosen).records) == 6
-        assert asked == [(None, *given), ("refs/convert/parquet", ("data_dir", "plain"))]
+        assert asked == [(None, *named), ("refs/convert/parquet", *folder)]
     with pytest.raises(UserError, match=r"configs: \['en', 'fr'\], with data.config=NAME"):
         read(source="GAIR/two")
 

@@ -73,6 +73,25 @@ def test_right_or_wrong_is_the_exact_mcnemar_test(wins, losses, p, said):
     assert again.p == found.p and again.test == "exact McNemar"
 
 
+def test_items_are_matched_in_whatever_order_they_come():
+    """Of 20 items one side has the first ten right and the other the first four: six wins, p = 2 / 2^6, though the
+    other side lists its items from the last to the first."""
+    weight, keys, right, total = one([1] * 4 + [0] * 16)
+    found = compare_items([model(one([1] * 10 + [0] * 10))], [model((weight, keys[::-1], right[::-1], total))])
+    assert found.test == "exact McNemar" and found.p == pytest.approx(2 / 64)
+
+
+def test_rounding_is_no_difference():
+    """Three tasks, every item worth 0.1, 0.2 and 0.3, on the other side 0.3, 0.2 and 0.1: both averages are 0.2 but for
+    the order of the sum, and over items nothing varies."""
+    ours, theirs = (
+        model(*(one([value] * 2, task=name, weight=1 / 3) for name, value in zip("xyz", values, strict=True)))
+        for values in ((0.1, 0.2, 0.3), (0.3, 0.2, 0.1))
+    )
+    found = compare_items([ours], [theirs])
+    assert ours.value != theirs.value and (found.difference, found.p, found.verdict) == (0, 1, "tie")
+
+
 def test_bits_per_byte_by_hand():
     """Bytes 1 and 3. Bits 2 and 4: R = 6/4, c = (2 - 1.5)/4, (4 - 4.5)/4. Bits 1 and 3: R = 1, c = 0. So d = 1/8, -1/8,
     variance 2/1 * 2/64 = 1/16, t = 0.5 / 0.25 = 2; with one degree of freedom p = 1 - 2 atan(2) / pi. Unpaired, the
@@ -162,6 +181,7 @@ def test_seeds_by_hand():
     assert found.difference == pytest.approx(0.2) and found.stderr == pytest.approx(math.sqrt(0.01 / 3))
     assert found.p == pytest.approx(1 - math.sqrt(12 / 14)) and found.verdict == "tie"
     assert found.runs == (3, 3) and found.test == "seeds and items"
+    assert found.unpaired == pytest.approx(found.high - found.difference)  # the seeds' part is the same without pairs
     assert compare_items(ours, zero).p == pytest.approx(1 - math.sqrt(3 / 5))
     assert compare_items(ours[:1], zero).p == 0
 
@@ -395,6 +415,14 @@ def test_samples_of_an_evaluation(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read \(.*samples\.jsonl is damaged\); run the stage"):
         measurements(result)
     (tmp_path / "DONE").unlink()
+    (tmp_path / "samples.jsonl.sha256").write_text("0  samples.jsonl\n")
+    with pytest.raises(UserError, match=r"cannot be read \(its checksum is another\)"):
+        measurements(result)
+    (tmp_path / "samples.jsonl.sha256").unlink()
+    with (tmp_path / "samples.jsonl").open("a") as file:  # the last item twice: 4 of 6 instructions
+        file.write(json.dumps(row) + "\n")
+    result["metrics"] = {"if/loose": entry(4 / 6)}
+    assert measurements(result)[1] == {"if/loose": "its items were answered more than once"}
     for broken in ("{half", "[1]"):
         (tmp_path / "samples.jsonl").write_text(broken)
         with pytest.raises(UserError, match=r"samples\.jsonl: the samples of an evaluation cannot be read"):

@@ -290,14 +290,16 @@ def test_a_task_that_draws_draws_by_the_suites_seed(backbone):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("gpu", "devices"), [(1, [1]), (None, [])])
-def test_the_random_state_of_its_own_gpu_is_kept(gpu, devices, backbone, monkeypatch):
-    """Of two GPUs torch would keep both states, and warn of it at length."""
+@pytest.mark.parametrize("device", ["cuda:1", "cpu"])
+def test_the_random_state_of_its_own_gpu_is_kept(device, monkeypatch):
+    """Of two GPUs torch would keep both states, and warn of it at length. A process on a CPU may have no GPU of its
+    number."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
     asked = Mock(return_value=nullcontext())
     monkeypatch.setattr(torch.random, "fork_rng", asked)
-    monkeypatch.setattr("winnow.evaluation.harness.own_gpu", lambda: gpu)
-    with _left_as_found(backbone.model, 7):
-        assert asked.call_args == call(devices)
+    model = Mock(parameters=lambda: iter([SimpleNamespace(device=torch.device(device))]))
+    with _left_as_found(model, 7):
+        assert asked.call_args == call([torch.device(device)] if device != "cpu" else [])
 
 
 def test_code_keeps_its_first_blanks():

@@ -82,6 +82,7 @@ def test_filter_keeps_the_right_side():
     values = table([0.5, 1.0, 1.5])
     assert Range("score", max=1.0).keeps(values).tolist() == [True, True, False]
     assert Range("score", max=1.0, open=True).keeps(values).tolist() == [True, False, False]
+    assert Range("score", min=0.5, open=True).keeps(values).tolist() == [False, True, True]
 
 
 def test_ends():
@@ -134,6 +135,7 @@ def test_bad_settings(options, told):
 def test_budget_that_rounds_to_nothing_or_asks_too_much():
     with pytest.raises(UserError, match="no record at all"):
         top(ratio=0.1).select(table([1.0] * 5), True)
+    assert top(count=5).select(table([1.0] * 5), True).chosen == [0, 1, 2, 3, 4]
     with pytest.raises(UserError, match="only 5 of 5"):
         top(count=6).select(table([1.0] * 5), True)
 

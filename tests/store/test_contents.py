@@ -72,6 +72,14 @@ def test_what_an_earlier_run_of_the_folder_was_made_with_is_used(store, tmp_path
     assert (store / "passes" / ("b" * 16)).is_dir()
 
 
+def test_a_model_that_a_run_began_from_is_used(store, tmp_path):
+    """One of another run stands in no card here: the run folder links to it."""
+    model = store / "models" / ("d" * 16) / "model"
+    model.mkdir(parents=True)
+    (tmp_path / "runs" / "1" / "start").symlink_to(model, target_is_directory=True)
+    assert free(store, ["unused"], tmp_path / "runs") == ["Freed 100 B: 1 of passes."] and model.is_dir()
+
+
 def test_what_another_process_writes_stays(store, tmp_path):
     with FileLock(store / "passes" / ("b" * 16) / "lock"):
         (line,) = free(store, ["b" * 16], tmp_path)

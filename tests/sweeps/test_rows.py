@@ -76,6 +76,15 @@ def test_a_job_has_the_same_folder_in_a_longer_sweep_and_its_own_among_others():
     assert names[1].startswith("row.job='ifd-0.1-0-")
 
 
+def test_the_order_of_words_makes_no_other_job():
+    """Two rows of the same words are one job, whose name has one hash for both. Values that the command line alone
+    sweeps have names of their own: otherwise two jobs would write into one folder."""
+    words = ["method=ifd", "seed=0"]
+    assert len(jobs([" ".join(words), " ".join(words[::-1])], {})) == 1
+    assert job_name(words)[-6:] == job_name(words[::-1])[-6:]
+    assert len({job[-2] for job in expand(["method=ifd"], {}, ["seed=0,1"], PARSE)}) == 2
+
+
 def test_only_compares_values_and_not_how_they_are_written():
     """0.10 is 0.1, 1e-5 is 0.00001, a text that is a number is the number; a list in a list is one value; a job that
     says nothing of a key is left out."""

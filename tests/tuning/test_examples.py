@@ -120,6 +120,13 @@ def test_where_noise_leaves_nothing_the_record_stays_raw(tmp_path):
     assert result["noise_fallbacks"] == {"0": 1, "1": 1}
 
 
+def test_an_epoch_has_the_records_of_the_pool_in_their_order():
+    """Taken by position, another order would train on one record twice and on another not at all."""
+    raw = tiny_records(4)
+    with pytest.raises(RuntimeError, match="the records of epoch 1 are not those that are tuned on, in their order"):
+        EpochRecords(raw, lambda epoch: raw[::-1] if epoch else raw)(1)
+
+
 def test_an_epoch_is_made_once_and_only_one_is_kept():
     """Positions are asked for in order; coming back to an earlier epoch makes it again."""
     made = []

@@ -229,19 +229,20 @@ def load_from_hub(name: str, split: str, config: str | None = None) -> Iterable[
     try:
         try:
             return datasets.load_dataset(name, split=split, **chosen)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
+        except (RuntimeError, ValueError) as error:
+            # The latter where `datasets` holds some of the copy below, under a name that it does not look for.
+            if not re.search("scripts are no longer supported|Couldn't find cache for", str(error)):
                 raise
         # Some older data sets are a loading script, which is code; the hub keeps a Parquet copy of those, a folder for
         # each configuration.
         copy = "refs/convert/parquet"
         if config is None:
             tree = HfApi().list_repo_tree(name, repo_type="dataset", revision=copy)
-            config, *others = [one.path for one in tree if isinstance(one, RepoFolder)]
-            if others:
-                names = [config, *others]
+            names = [one.path for one in tree if isinstance(one, RepoFolder)]
+            if len(names) > 1:
                 raise ValueError(f"Config name is missing.\nPlease pick one among the available configs: {names}")
-        return datasets.load_dataset(name, split=split, revision=copy, data_dir=config)
+        folder = {} if config is None else {"data_dir": config}
+        return datasets.load_dataset(name, split=split, revision=copy, **folder)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if "Config name is missing" in lines[0]:

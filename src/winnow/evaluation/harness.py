@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from winnow.backbone.memory import own_gpu
 from winnow.data.templates import dated
 from winnow.distributed import from_leader
 from winnow.errors import UserError
@@ -250,8 +249,8 @@ def _left_as_found(model, seed: int) -> Iterator[None]:
         import langdetect
 
         langdetect.DetectorFactory.seed = seed
-    gpu = own_gpu()
-    with torch.random.fork_rng([] if gpu is None else [gpu]):
+    device = next(model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # of all GPUs torch would warn at length
         try:
             yield
         finally:

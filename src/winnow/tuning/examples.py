@@ -37,7 +37,7 @@ class EpochRecords:
     noised: epoch, from 0 -> the same records in the same order, as that epoch has them; None where they stay raw. Where
     noise leaves nothing to train on (the noised prompt fills the window), the record keeps its raw form for that epoch
     (ours); `fallbacks` counts these by epoch. noising: what `noised` depends on, JSON-able. distortion: epoch -> beta,
-    see `InstructionTuner`. `first`: the records of epoch 0.
+    see `InstructionTuner`. `first`: the records of epoch 0. Raises RuntimeError for an epoch with other records.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EpochRecords:
         distortion: Callable[[int], float] | None = None,
     ) -> None:
         self._noised, self.noising, self.distortion = noised, noising, distortion
-        self.total = len(raw)
+        self.total, self._ids = len(raw), [one.id for one in raw]
         self.fallbacks: dict[int, int] = {}
         self.dropped = dict(Counter(one.flag or "no_answer_token" for one in raw if not trainable(one)))
         kept = [i for i, one in enumerate(raw) if trainable(one)]
@@ -61,6 +61,8 @@ class EpochRecords:
             return self._raw
         if epoch != self._epoch:
             noised = self._noised(epoch)
+            if [one.id for one in noised] != self._ids:
+                raise RuntimeError(f"the records of epoch {epoch} are not those that are tuned on, in their order")
             pairs = [(raw, noised[i]) for raw, i in zip(self._raw, self._positions, strict=True)]
             self.fallbacks[epoch] = sum(not trainable(noisy) for _, noisy in pairs)
             self._epoch, self._records = epoch, [noisy if trainable(noisy) else raw for raw, noisy in pairs]

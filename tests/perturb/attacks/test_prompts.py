@@ -140,6 +140,17 @@ def test_greedy_needs_someone_to_ask(tmp_path):
         attacked_prompts(attack_of("checklist", search="greedy"), RECORDS, Store(tmp_path), progress=False)
 
 
+def test_greedy_prompts_belong_to_what_gave_the_losses(tmp_path):
+    """Those of another backbone are others in the store; a random search asks for no loss."""
+
+    def key(search: str, backbone: str) -> str:
+        attack, losses = attack_of("checklist", search=search), lambda _, texts: list(map(float, range(len(texts))))
+        records, settings = [record("Name a river.")], {"progress": False}
+        return attacked_prompts(attack, records, Store(tmp_path), losses, {"name": backbone}, **settings).fingerprint
+
+    assert key("greedy", "one") != key("greedy", "other") and key("random", "one") == key("random", "other")
+
+
 def make_share(folder: Path) -> None:
     """What each task of a Slurm job runs; it writes down what it made."""
     made, real = [], prompts.rows_of
