@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from run_folders import run_folder
 
 from winnow.compare.dashboard import alike, content, jaccard, read_runs, share_name, spearman, write_dashboard
@@ -150,6 +151,23 @@ def test_error_bars_are_the_paired_interval(tmp_path):
     assert second.error("t/acc") is None
     page = write_dashboard(tmp_path).read_text()
     assert "<title>ifd, all: 0.25, 1 seed; +0.25 [+0.11, +0.39] against random: win</title>" in page
+
+
+def test_an_error_bar_of_a_tie_reaches_to_the_reference(tmp_path, monkeypatch):
+    """Five of 20 items are right for ifd alone: by the exact test a tie, p = 2 / 2^5, so that the interval goes down to
+    0, 0.25 below the mean. Up it is t(19) = 2.0930 times sqrt(0.25 * 0.75 / 19). The plot's line is at random's 0."""
+    for method, side in (("ifd", [1] * 5 + [0] * 15), ("random", [0] * 20)):
+        run_folder(
+            tmp_path / method,
+            choices={"method": method},
+            metrics={"t/acc": sum(side) / 20},
+            items={"tuned": {"t/acc": side}},
+            table=None,
+        )
+    lines = []
+    monkeypatch.setattr(Axes, "axvline", lambda axes, x, **_: lines.append(x))
+    first = content(read_runs(tmp_path), tmp_path)["lists"][0]["rows"][0]
+    assert first.error("t/acc") == [[pytest.approx(0.25)], [pytest.approx(0.2079, abs=1e-4)]] and lines == [0.0]
 
 
 def test_a_method_has_one_colour_and_mark():

@@ -60,6 +60,25 @@ def test_each_run_is_compared_with_the_one_that_differs_least(sweep):
     assert (found["records"], found["defect_auc"]) == (20, 0.75)
 
 
+def test_the_run_that_the_others_are_compared_with_is_not_the_first_by_name(tmp_path):
+    """b differs from either other run in one thing, a from c in two."""
+    for name, seed, form in (("a", 0, "alpaca"), ("b", 1, "alpaca"), ("c", 1, "plain")):
+        settings = {"template.name": form, "method.seed": seed}
+        scores = {"choices": {"method": "ifd"}, "scores": WORTH, "selected": [0]}
+        run_folder(tmp_path / name, config=settings, seed=seed, table=None, **scores)
+    (found,) = scorecards(read_runs(tmp_path))
+    assert [one["differs"] for one in found["agreement"]] == ["seed=0", "template.name=plain"]
+
+
+def test_methods_of_another_pool_are_no_others(sweep):
+    """length's scores are of a pool of another name."""
+    card = sweep / "length" / "run_card.json"
+    content = json.loads(card.read_text())
+    card.write_text(json.dumps(content | {"data": content["data"] | {"source": "another"}}))
+    (found,) = scorecards(read_runs(sweep), ["ifd"])
+    assert found["others"] == {}
+
+
 def test_a_tenth_of_the_pool_is_taken_away(tmp_path):
     """10 of 20 records and 9 of 18 are one share. The whole pool comes first; of the 9 one is not among its 10."""
     for name, records, selected in (("part", 18, range(2, 11)), ("whole", 20, range(10))):

@@ -144,6 +144,15 @@ def test_a_reference_without_the_adversary_is_named(tmp_path):
     assert found["ifd"]["against"] == "random (adversary=none, noising=none)"
 
 
+def test_the_same_adversary_goes_before_the_same_learning_rate(tmp_path):
+    """Two runs of random: one with ifd's adversary at another rate, one at its rate without the adversary."""
+    robust = {"choices": {"adversary": "nrm"}}
+    for name, rate, more in (("random", 1e-4, {}), ("random", 2e-4, robust), ("ifd", 1e-4, robust)):
+        job(tmp_path / f"{name} {rate}", name, 0.0, config={"tuning.learning_rate": rate}, **more)
+    against = rows(verdicts(read_runs(tmp_path)))["ifd"]["against"]
+    assert against == "random, adversary=nrm (tuning.learning_rate=0.0002)"
+
+
 def test_each_method_against_its_own_control(tmp_path):
     """length_matched(ifd) is what ifd is tested against, and not what perplexity is."""
     for method in ("ifd", "perplexity"):

@@ -105,13 +105,16 @@ def test_the_draw_belongs_to_the_seed_and_the_record(tmp_path):
 
 
 def test_what_is_asked_is_part_of_the_identity(tmp_path):
-    """Another pool of the run leaves other records out, another seed draws others: another evaluation. A speed does not
-    change it."""
+    """Another pool of the run leaves other records out, another seed draws others: another evaluation. So is another
+    order, of which a limit takes the first. A speed does not change it."""
     whole = pool(tmp_path, "a", 20)
     few, more = (build("data/file", path=tmp_path / "a.jsonl", sample=size) for size in (4, 12))
     one = describe(suite({"a": whole}, few))
     assert one == describe(suite({"a": whole}, few, batch_size=4)) != describe(suite({"a": whole}, more))
     assert one != describe(suite({"a": whole}, few, sample_seed=1))
+    turned = suite({"a": whole}, few)
+    turned.pools["a_answers"].reverse()
+    assert one != describe(turned)
 
 
 def test_uniform_model_through_the_harness(tokenizer, tmp_path):

@@ -105,6 +105,27 @@ def test_content_by_hand() -> None:
     json.dumps(content, allow_nan=False)
 
 
+def test_five_random_subsets_of_eligible_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Angles 0, 60, 90 and 180, the last alone in class 1; 0 and 60 are selected, cosine 0.5. The first draw is 0 and
+    180: two classes, cosine -1. The other four are 0 and 90: one class, cosine 0. A record that is not eligible, at
+    270, would come first in all of them."""
+    first = {"r4": 0, "r0": 1}
+    monkeypatch.setattr(
+        diversity_report,
+        "draw",
+        lambda seed, name: first.get(name.removeprefix("compare:"), 2 if name.endswith("r2" if seed else "r3") else 3),
+    )
+    angles = np.deg2rad([0, 60, 90, 180, 270])
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    decided = selection([0, 0, 0, 1, 2], [0, 1])
+    decided.decisions[4]["rank"] = None
+    content = diversity(points, decided, [f"r{i}" for i in range(5)])
+    found = content["neighbours"]
+    assert content["classes"]["random"] == pytest.approx((2 + 4 * 1) / 5)
+    assert (found["subset_median"], found["random_median"]) == pytest.approx((0.5, 0), abs=1e-6)
+    assert found["random"][0] == pytest.approx(1 / 5, abs=1e-5)
+
+
 def test_map_keeps_distances_of_a_plane() -> None:
     """Vectors in a plane of a wider space: the map shows their true distances (chords of the circle)."""
     angles = np.linspace(0, 2, 20)

@@ -131,6 +131,18 @@ def test_filters_use_the_mean_over_levels():
     assert [rule.keeps(table).tolist() for rule in method.filters] == [[False, True, True], [True, False, True]]
 
 
+def test_the_filter_of_several_levels_and_the_first_token():
+    """Two levels of 0.8: AIFD is 1.6, and per level it is not above 1. Without the first token, 4 / 2 in each."""
+    both = attacks("checklist", "textfooler")
+    tables = {"conditioned": likelihood([[5.0, 1.0]]), "direct": likelihood([[8.0, 2.0]])}
+    tables |= {name: likelihood([[4.0, 4.0]]) for name in both}
+    method = aifd(attacks=both)
+    scores = method.score(tables, records(1))
+    assert scores.score[0] == pytest.approx(1.6)
+    assert [rule.keeps(scores.table(records(1), {})).tolist() for rule in method.filters] == [[True]]
+    assert aifd(attacks=both, first_token="skip").score(tables, records(1)).score[0] == pytest.approx(4.0)
+
+
 def test_aioec_by_hand():
     """Clean (3, 4). Character: against itself, cosine 1, and against (4, 3), cosine 24/25: mean 0.98. Sentence:
     against (-4, 3), cosine 0. Over levels 0.49."""

@@ -46,6 +46,18 @@ def test_less_by_hand(over, expected):
     assert math.isnan(scores.score[2]) and scores.flag == [None, None, "no_answer"]
 
 
+def test_less_needs_a_gradient_in_every_epoch():
+    """The second record has one in the first epoch alone."""
+    tables = {
+        "epoch_0": table([[1.0, 0.0], [0.0, 1.0]], 1e-5),
+        "epoch_1": table([[1.0, 0.0], None], 1e-5),
+        "target_0": table([[1.0, 0.0]], 1e-5),
+        "target_1": table([[1.0, 0.0]], 1e-5),
+    }
+    scores = build("method/less", preparation=_Epochs(2)).score(tables, [])
+    assert scores.flag == [None, "no_answer"] and scores.score[0] == 1 and math.isnan(scores.score[1])
+
+
 class _Epochs:
     def __init__(self, checkpoints: int) -> None:
         self.checkpoints = checkpoints

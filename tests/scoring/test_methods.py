@@ -16,7 +16,7 @@ from winnow.errors import UserError
 from winnow.scoring.methods.baselines import Oracle
 from winnow.scoring.passes.likelihood import Likelihood
 from winnow.scoring.passes.token_count import TokenCount
-from winnow.scoring.scores import answer_losses
+from winnow.scoring.scores import Scores, answer_losses
 
 ifd = partial(build, "method/ifd")
 perplexity = partial(build, "method/perplexity")
@@ -54,8 +54,9 @@ def test_first_token_rules():
     """Without BOS a bare answer's first token has no likelihood. Conditioned (7, 1, 2), direct (-, 2, 4).
     skip: (1 + 2) / 2 = 1.5 and (2 + 4) / 2 = 3. score, the published way: (7 + 1 + 2) / 3 and 3."""
     tables = {"conditioned": likelihood([[7.0, 1.0, 2.0]]), "direct": likelihood([[2.0, 4.0]], skipped=1)}
-    skip, _, _ = answer_losses(tables, "skip")
-    score, _, _ = answer_losses(tables, "score")
+    skip, skipping, _ = answer_losses(tables, "skip")
+    score, scoring, _ = answer_losses(tables, "score")
+    assert (skipping[0], scoring[0]) == (2, 2)  # answer tokens that both means cover
     assert skip["conditioned"][0] == pytest.approx(1.5) and skip["direct"][0] == pytest.approx(3.0)
     assert score["conditioned"][0] == pytest.approx(10 / 3) and score["direct"][0] == pytest.approx(3.0)
 
@@ -131,12 +132,26 @@ def test_oracle_ranks_every_clean_record_first():
     scores = Oracle("oracle", 0).score({}, some)
     assert [value >= 1 for value in scores.score] == [one.row % 3 == 0 for one in some] and scores.higher_is_better
     assert len(set(scores.score)) == 30 and scores.score.max() < 2
+    assert (Oracle("oracle", 1).score({}, some).score != scores.score).all()
     with pytest.raises(UserError, match="method=oracle needs a pool with known defects, but row 0 has no `defect`"):
         Oracle("oracle", 0).score({}, records(2))
 
 
 def test_full_leaves_out_what_cannot_be_trained_on():
     assert build("method/full").score({}, records(2, ["x", ""])).flag == [None, "empty_answer"]
+
+
+def test_a_score_table_tells_a_changed_byte(tmp_path):
+    """Parquet's own checksums: the lowest bit of a score's eight bytes, in a file with no other checksum beside it."""
+    scores = Scores(np.random.default_rng(0).random(1000), [None] * 1000, {}, True)
+    path = tmp_path / "scores.parquet"
+    scores.write(scores.table(records(1000), {}), path)
+    assert Scores.read(path)["score"].to_pylist() == scores.score.tolist()
+    content = bytearray(path.read_bytes())
+    content[content.index(scores.score[500].tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"scores\.parquet is no score table of winnow .* run the stage `score` again"):
+        Scores.read(path)
 
 
 @pytest.mark.parametrize(

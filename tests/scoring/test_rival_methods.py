@@ -48,6 +48,17 @@ def test_sifd_by_hand():
     assert rule.keeps(pa.table({"ifd": [0.99, 1.0]})).tolist() == [True, False]
 
 
+def test_sifd_keeps_tokens_that_the_prompt_makes_likelier_too():
+    """d = (-2, 0.5) and (1, 0.25): by size as above, so that -2 and 1 are kept."""
+    tables = {
+        "conditioned": likelihood(nll=[[1.0, 2.0], [2.0, 1.25]]),
+        "direct": likelihood(nll=[[3.0, 1.5], [1.0, 1.0]]),
+    }
+    scores = build("method/sifd").score(tables, RECORDS[:2])
+    assert scores.score == pytest.approx([math.exp(-2), math.e])
+    assert scores.components["informative_tokens"].tolist() == [1, 1]
+
+
 def test_sifd_leaves_out_the_token_that_one_text_has_no_loss_of():
     """Without BOS the bare answer's first token has no loss: d = 4 - 1 alone, not 7 - 1."""
     tables = {"conditioned": likelihood(nll=[[7.0, 4.0]]), "direct": likelihood(nll=[[1.0]], skipped=[1])}
@@ -71,12 +82,24 @@ def test_tshirt_by_hand():
     assert scores.components["ifd"] == pytest.approx([(math.exp(1.5) + math.exp(0.5)) / 2, (math.e**2 + 1) / 2])
 
 
+def test_tshirts_passes_have_its_draws():
+    """A seed, a number or a strength that they did not take would be one of another run."""
+    passes = build("method/tshirt", draws=2, alpha=4.0, seed=3).passes.values()
+    assert [(one.view, one.draws, one.alpha, one.seed) for one in passes] == [
+        ("clean", 2, 4.0, 3),
+        ("direct", 2, 4.0, 3),
+    ]
+
+
 def test_tshirt_selects_the_steadiest_of_twice_the_budget():
     """Budget 2: the four best are 0 to 3, and of these 1 and 3 vary least; 4 and 5 vary less, but rank below."""
     table = score_table([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
     spread = table.append_column("sifd_spread", pa.array([0.9, 0.1, 0.8, 0.2, 0.0, 0.0]))
     rule = build("selection/tshirt", ratio=None, count=2)
     assert rule.select(spread, True).chosen == [1, 3]
+    assert rule.select(spread.take([5, 4, 3, 2, 1, 0]), True).chosen == [2, 4]  # the file's order plays no part
+    even = table.append_column("sifd_spread", pa.array([0.5] * 6))
+    assert rule.select(even, True).chosen == [0, 1]  # of equal spreads the better score
     with pytest.raises(UserError, match="rule steady reads the column sifd_spread of the score table, which has id"):
         rule.select(table, True)
 
@@ -191,6 +214,19 @@ def test_column_finds_records_by_key(written, file, by):
     scores = column(path=str(written / file), by=by).score({}, RECORDS)
     assert scores.score[[0, 2]].tolist() == [0.5, 2.0]
     assert scores.flag == [None, "not_in_score_file", None] and scores.higher_is_better
+
+
+def test_column_takes_the_first_row_of_a_key_and_whole_rows_alone(written):
+    """Of two rows of the first record its 0.5 counts, a yes is no number, and row 1.5 is nobody's. The key is a part of
+    what the score is."""
+    rows = [(RECORDS[0].id, 0, 0.5), (RECORDS[0].id, 0, 9.0), (RECORDS[1].id, 1.5, True), (RECORDS[2].id, 2, 2.0)]
+    keys = ("id", "row", "ifd")
+    (written / "b.jsonl").write_text("\n".join(json.dumps(dict(zip(keys, row, strict=True))) for row in rows))
+    by_id, by_row = (column(path=str(written / "b.jsonl"), by=by) for by in ("id", "row"))
+    for one, reason in ((by_id, "no_number_in_score_column"), (by_row, "not_in_score_file")):
+        scores = one.score({}, RECORDS)
+        assert scores.score[[0, 2]].tolist() == [0.5, 2.0] and scores.flag == [None, reason, None]
+    assert describe(column(path=str(written / "b.jsonl"), by="id", key="row")) != describe(by_id)
 
 
 def test_column_by_order_of_the_pool_and_its_bounds(written):

@@ -9,6 +9,7 @@ import pytest
 from composed import build
 from vector_pool import table
 
+from winnow import draws
 from winnow.errors import UserError
 from winnow.scoring.filters import Range
 
@@ -61,7 +62,8 @@ def test_share_of_the_answer_tokens():
     assert list(rule.passes) == ["count"]
     got = rule.select(values, True, lengths=lengths)
     assert got.chosen == [0, 1, 2] and got.budget == 3 and got.manifest()["budget_in"] == "answer_tokens"
-    assert top(count=6, budget="answer_tokens").select(values, True, lengths=lengths).chosen == [0, 1]
+    nearest = top(count=6, budget="answer_tokens").select(values, True, lengths=lengths)
+    assert nearest.chosen == [0, 1] and nearest.shortfall() is None
     with pytest.raises(UserError, match="selection.count=11, but only 10 of 20 answer tokens are valid"):
         top(count=11, budget="answer_tokens").select(values, True, lengths=lengths)
 
@@ -103,8 +105,19 @@ def test_ties_go_by_file_order():
 
 
 def test_all_of_it():
-    """`full` is not asked for a share."""
+    """`full` is not asked for a share, and a record that cannot be selected is not missed."""
     assert top(ratio=0.1).select(table([1.0] * 5), True, takes_all=True).chosen == [0, 1, 2, 3, 4]
+    got = top(ratio=0.1).select(table([1.0, None], [None, "empty_answer"]), True, takes_all=True)
+    assert (got.chosen, got.budget, got.shortfall()) == ([0], 1, None)
+
+
+def test_a_random_order_is_not_that_of_the_method_random():
+    """The same seed and records: 20 of 200 share 2 on average with either end of another draw, and not all 20."""
+    values = table([draws.uniform(0, f"r{i:03d}") for i in range(200)])
+    drawn, high, low = (
+        set(top(count=20, order=order, seed=0).select(values, True).chosen) for order in ("random", "top", "bottom")
+    )
+    assert len(drawn & high) < 9 and len(drawn & low) < 9
 
 
 def test_smaller_budget_lies_inside_larger():

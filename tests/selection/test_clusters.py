@@ -32,7 +32,7 @@ def test_classes_do_not_depend_on_the_order_of_the_file():
     order = np.random.default_rng(1).permutation(60)
     plain = classes(points, ids, 7, 0)
     assert classes(points[order], ids[order], 7, 0).tolist() == plain[order].tolist()
-    assert len(set(plain)) == 7
+    assert len(set(plain)) == 7 and classes(points, ids, 7, 1).tolist() != plain.tolist()  # another seed, others
 
 
 def test_fewer_vectors_than_classes():

@@ -13,6 +13,7 @@ from vector_pool import clustered, on_circle
 
 from winnow.errors import UserError
 from winnow.selection.rule import Candidates
+from winnow.selection.rules import facility_location as facility
 from winnow.selection.rules.facility_location import stochastic_greedy
 from winnow.selection.rules.k_center import farthest_first
 from winnow.selection.vectors import directions
@@ -53,9 +54,10 @@ def cover(points, chosen):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_facility_location_against_brute_force(seed):
+def test_facility_location_against_brute_force(monkeypatch, seed):
     """All candidates drawn is plain greedy: every step takes a best next record, and the end is at least 1 - 1/e of the
-    best of all choices of 3 of 11 records."""
+    best of all choices of 3 of 11 records. Four candidates are compared at a time."""
+    monkeypatch.setattr(facility, "COMPARED", 4)
     points = directions(np.random.default_rng(seed).normal(size=(11, 3)).astype(np.float32), False)
     taken = stochastic_greedy(points, 3, 11, np.random.default_rng(0))
     for step in range(3):
@@ -72,7 +74,15 @@ def test_facility_location_by_hand():
     assert picks.taken == [1, 3]
 
 
-def test_facility_location_draws():
+def test_facility_location_takes_the_better_ranked_of_equals():
+    """40 copies, of which 32 are compared at a time, all drawn and 35 drawn: the first of those that are there."""
+    points = np.tile(on_circle(0), (40, 1))
+    assert stochastic_greedy(points, 3, 40, np.random.default_rng(0)) == [0, 1, 2]
+    drawn = np.random.default_rng(0).choice(40, 3, replace=False)
+    assert stochastic_greedy(points, 1, 3, np.random.default_rng(0)) == [min(drawn)] != [drawn[0]]
+
+
+def test_facility_location_draws(monkeypatch):
     """400 records, 40 wanted, epsilon 0.1: 400 / 40 * ln 10 = 23.03, so 24 candidates a step. No record twice, the same
     seed the same subset, and on clustered records a better cover than 40 random ones, close to plain greedy's."""
     _, vectors = clustered(400, groups=30)
@@ -83,6 +93,8 @@ def test_facility_location_draws():
     greedy = cover(points, stochastic_greedy(points, 40, 400, np.random.default_rng(0)))
     random = cover(points, np.random.default_rng(0).choice(400, 40, replace=False))
     assert 0.95 * greedy < cover(points, taken) and random < cover(points, taken)
+    monkeypatch.setattr(facility, "stochastic_greedy", lambda points, count, drawn, generator: [count, drawn])
+    assert facility_location(count=1, epsilon=0.1).pick(Candidates(400, points), 40).taken == [40, 24]
 
 
 def test_deita_by_hand():

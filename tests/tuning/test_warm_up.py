@@ -68,6 +68,17 @@ def test_the_epochs_of_a_warm_up(backbone, tmp_path):
     assert table.numbers("rate") == pytest.approx([1e-2] * 3)
 
 
+def test_the_share_is_drawn_by_the_seed_and_the_record(backbone, tmp_path, monkeypatch):
+    """0.15 of 22 records, rounded up, are 4, in whatever order; another seed draws others, and a larger share more."""
+    drawn, records = [], make_records()
+    monkeypatch.setattr(
+        "winnow.tuning.warm_up.tune_once", lambda *given: drawn.append({one.id for one in given[3]}) or tmp_path
+    )
+    for own, share, seed in ((records, 0.15, 0), (records[::-1], 0.15, 0), (records, 0.15, 1), (records, 0.3, 0)):
+        WarmUp(tuner(**SETTINGS), share, seed).prepare(runner_of(backbone, tmp_path), own, template("alpaca"))
+    assert len(drawn[0]) == 4 and drawn[0] == drawn[1] != drawn[2] and drawn[0] < drawn[3]
+
+
 def test_an_expert_that_met_no_token(tmp_path):
     """One record of 3 tokens meets 3 of 16 experts at most: the others' moments are 0, their beginning in Adam."""
     settings = SETTINGS | {"epochs": 1, "lora_dropout": 0.0}

@@ -175,6 +175,18 @@ def test_the_hub_copy(monkeypatch):
     assert "split=validation" in pool.quarantined[0].reason and pool.quarantined[0].line is None
 
 
+def test_every_other_answer_may_take_the_place(folder):
+    """Of four classes each of the three others stands in the place of some."""
+    own = folder / "agnews"
+    own.mkdir()
+    (own / "train.tsv").write_text(
+        "".join(f"news {i}\t{('World', 'Sports', 'Business', 'Sci/Tech')[i % 4]}\n" for i in range(80))
+    )
+    clean, found = (build("data/agnews", path=folder, swapped=share) for share in (0.0, 0.9))
+    swaps = {(old.output, new.output) for old, new in zip(clean.records, found.records, strict=True)}
+    assert len({pair for pair in swaps if len(set(pair)) == 2}) == 4 * 3
+
+
 def test_swapped_answers_are_labelled(folder):
     """A quarter of 40 records, 10, get the other of the two classes; text, row and the other 30 stay. The draw is that
     of the seed, and the subset is written with the wrong answer."""

@@ -128,6 +128,16 @@ def test_phi_is_the_share_of_noised_samples():
     assert abs(len(first & second) - 100) < 50
 
 
+def test_who_is_noised_says_nothing_of_how():
+    """Half of 200 records; of these truncation cuts about half at the front: within 5 standard errors of sqrt(100 / 4).
+    One draw for both questions would cut all of them at one end."""
+    noising = noising_of("truncation", phi=0.5)
+    cut = [
+        one.instruction for one in noising.apply([record(i, text(8)) for i in range(200)]) if one.instruction != text(8)
+    ]
+    assert abs(len(cut) - 100) < 40 and abs(sum(one.endswith("w7") for one in cut) - len(cut) / 2) < 25
+
+
 def test_apply_changes_the_instruction_alone():
     """Ids, inputs and answers stay, the records' order too; the noised ones are those of `applies`; order and company
     do not matter."""

@@ -112,16 +112,20 @@ def test_a_vector_is_the_sketch_of_the_whole_gradient(backbone):
     whole = torch.nn.functional.normalize(torch.cat(parts, dim=1))
     assert vectors[0].norm() == pytest.approx(1, abs=1e-3)
     assert float(vectors[0] @ vectors[1]) == pytest.approx(float(whole[0] @ whole[1]), abs=0.09)
+    places = [module.place(name, 64, torch.device("cpu")) for name in ("one factor", "another")]
+    assert not torch.equal(*places)
     other = LoraGradient(dimensions=4096, seed=1).module(own).predict_step(batch, 0)["vector"]
     assert abs(float(vectors[0] @ torch.tensor(other[0].tolist()))) < 0.2
 
 
 def test_adams_step_by_hand():
     """g = 1 and -2 for a weight with m = 2, v = 4: (1.8 + 0.1) / sqrt(3.996 + 0.001 + 1e-8), (1.8 - 0.2) / sqrt(3.996 +
-    0.004 + 1e-8)."""
+    0.004 + 1e-8). Without moments g = 1e-4 gives 1e-5 / sqrt(1e-11 + 1e-8)."""
     state = OptimizerState(1e-4, {"w": torch.tensor([[2.0]])}, {"w": torch.tensor([[4.0]])})
     step = adam_step(torch.tensor([[1.0], [-2.0]]), state, "w")
     assert step.flatten().tolist() == pytest.approx([1.9 / math.sqrt(3.997), 1.6 / 2.0])
+    none = OptimizerState(1e-4, {"w": torch.zeros(1, 1)}, {"w": torch.zeros(1, 1)})
+    assert float(adam_step(torch.tensor([[1e-4]]), none, "w")) == pytest.approx(1e-5 / math.sqrt(1.001e-8), rel=1e-4)
 
 
 def test_a_record_is_itself_in_any_batch(backbone, tmp_path):

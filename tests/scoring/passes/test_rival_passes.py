@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,8 @@ def test_both_views_noise_the_answer_alike(backbone):
         batch = pass_.collate(pass_.encode(records, template("alpaca"), backbone.tokenizer))
         embeds = backbone.model.get_input_embeddings()(batch["input_ids"])
         noise[view] = pass_._noise(embeds, batch["columns"], 0), batch["columns"]
+        other = NoisedLikelihood(view, 1, 5.0, 1)._noise(embeds, batch["columns"], 0)  # another seed
+        assert not torch.allclose(other, noise[view][0])
     for i in range(len(records)):
         rows = [table[i, own[i]["prompt_tokens"] : own[i]["tokens"]] for table, own in noise.values()]
         assert torch.equal(*rows)
@@ -98,6 +101,16 @@ def test_ratings_are_the_models_own_probabilities(backbone, tmp_path):
         text = f"Rate {{it}}.\n\nInstruction:\n{asked}\n\nResponse:\n{one.output}\n\nScore:\n"
         logits = backbone.model(torch.tensor([backbone.tokenizer(text)["input_ids"]])).logits[0, -1, grades]
         assert own == pytest.approx(logits.softmax(-1).tolist(), abs=1e-5) and own.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_rating_sees_earlier_turns_and_needs_an_answer(backbone):
+    """The turns stand before the instruction; a record without an answer has a reason in place of a text."""
+    one = replace(make_records(1)[0], turns=(("user", "Hi."), ("assistant", "Hello.")))
+    asked, empty = Rating("Rate it.").encode(
+        [one, replace(one, output="")], template("alpaca", max_length=2000), backbone.tokenizer
+    )
+    assert "Instruction:\nHi.\nHello.\n" + one.instruction in backbone.tokenizer.decode(asked.ids)
+    assert (asked.flag, empty.flag, empty.ids) == (None, "empty_answer", [])
 
 
 def test_weighted_pooling_is_by_position(backbone, tmp_path):

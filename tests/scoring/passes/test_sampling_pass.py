@@ -87,6 +87,14 @@ def test_batch_order_and_resume_do_not_matter(backbone, records, tmp_path):
         assert np.allclose(own, many[i], atol=1e-5) and np.allclose(own, moved[order.index(i)], atol=1e-5)
 
 
+def test_another_seed_draws_other_answers(backbone, records, tmp_path):
+    """Of three records, three answers each at temperature 1."""
+    one, other = (
+        compute(backbone, records[:3], tmp_path, replace(SMALL, seed=seed)).column("answers") for seed in (0, 1)
+    )
+    assert one != other
+
+
 def test_budget_is_no_part_of_the_fingerprint(backbone, records, tmp_path):
     """A changed batch size finds the finished pass; a changed temperature does not."""
     runner = PassRunner(Loaded(backbone), Store(tmp_path), TRAINER)

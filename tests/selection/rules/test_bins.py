@@ -130,6 +130,7 @@ def test_bins_follow_the_pool():
         assert (unit[labels == label] @ unit[labels == label][0]).min() > 0.9
     assert np.array_equal(labels, bins(unit, ids, 3, 42)) and (np.diff(np.bincount(labels)) <= 0).all()
     assert len(np.unique(bins(unit, ids, 1000, 42))) <= 20
+    assert not np.array_equal(bins(unit, ids, 20, 42), bins(unit, ids, 20, 43))
     unit[:5] = np.nan
     assert (bins(unit, ids, 8, 42)[:5] == -1).all()
 

@@ -35,6 +35,15 @@ def test_length_matched_by_hand():
     assert [reasons[row] for row in (0, 4, 5)] == ["taken_by_the_rule"] * 3 and found.cut is None
 
 
+def test_a_length_on_an_edge_belongs_to_the_upper_part():
+    """Lengths 1 to 5, two parts with the edge at 3: the rule's record of 3 is of the upper part, as are 4 and 5."""
+    found = length_matched(around=top(count=1), bins=2, count=1).select(
+        table([1.0, 1, 9, 1, 1]), True, lengths=np.arange(1.0, 6)
+    )
+    assert found.manifest()["rule"]["lengths"] == {"edges": [3.0], "wanted": [0, 1], "taken": [0, 1]}
+    assert found.chosen[0] in (3, 4)
+
+
 def test_length_matched_takes_the_nearest_where_it_lacks():
     """Three parts of three: the longest three are all of the upper part, so that the three of the middle one stand for
     them; with two parts (edge 5: lengths 1 to 4 and 5 to 9) two of the upper part are left, and one of the lower."""

@@ -12,6 +12,7 @@ from vector_pool import clustered, on_circle, table
 
 from winnow import pipeline
 from winnow.errors import UserError
+from winnow.scoring.filters import Range
 from winnow.selection.rule import Candidates
 from winnow.selection.vectors import directions
 
@@ -56,6 +57,24 @@ def test_a_record_without_an_instruction_is_like_no_other():
     assert got.chosen == [0, 1] and got.decisions[2]["reason"] == "too_similar"
     assert set(rule.passes) == {"embedding", "instructions"}
     assert set(diverse(count=2, intra_class=False).passes) == {"embedding"}
+
+
+def test_instructions_are_compared_as_they_are():
+    """At 0, 20 and 40 degrees the second is a copy of the first (cosine 0.94). `centre` is of the classes' vectors:
+    without their mean the three instructions would point three ways."""
+    rule = diverse(count=3, classes=1, centre=True)
+    got = rule.select(table([0.9, 0.8, 0.7]), True, vectors=on_circle(0, 120, 240), compared=on_circle(0, 20, 40))
+    assert got.chosen == [0, 2]
+
+
+def test_a_class_without_an_eligible_record():
+    """Three records near 0 degrees, two near 180 whose scores a filter takes."""
+    rule = diverse(count=2, classes=2, centre=False, intra_class=False, filters=[Range("score", min=0.0)])
+    got = rule.select(table([3.0, 2.0, 1.0, -1.0, -2.0]), True, vectors=on_circle(0, 1, 2, 180, 181))
+    assert got.classes == [
+        {"class": 0, "pool": 3, "valid": 3, "selected": 2, "quota": 2},
+        {"class": 1, "pool": 2, "valid": 0, "selected": 0, "quota": 0},
+    ]
 
 
 def test_without_top_up():
