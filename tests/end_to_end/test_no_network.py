@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
 
 import matplotlib
 import pytest
 from offline_runs import exit_code_of, parse
 
-from winnow.network import is_internet
+from winnow.network import CONSTANTS, is_internet
 
 # Loopback alone is let through: wandb's service and the data sets library's locks live there.
 GUARDED = """
@@ -120,6 +122,13 @@ def test_data_of_a_later_stage_is_missed_before_the_first(guarded):
 def test_what_counts_as_the_internet(host, outside):
     """Loopback and private addresses do not, so that processes of one run find each other."""
     assert is_internet(host) is outside
+
+
+def test_the_libraries_have_the_constants_that_offline_sets():
+    """A name that is gone would be set in vain. Version 5 of transformers asks the hub's client."""
+    for module, names in CONSTANTS.items():
+        if module != "transformers.utils.hub" or version("transformers").startswith("4."):
+            assert [name for name in names if not hasattr(import_module(module), name)] == []
 
 
 def test_offline_is_enforced():
