@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from tiny import tiny_model
 from tiny_passes import sharper
 
 from winnow.backbone.generation import HuggingFaceEngine, Prompt, Sampling, end_tokens, pooled
+from winnow.backbone.grouped_attention import grouped_attention
 from winnow.backbone.loading import Backbone
 from winnow.backbone.sampling import next_tokens, uniforms
 from winnow.errors import UserError
@@ -163,6 +165,16 @@ def test_prompt_is_run_once(backbone, engine, prompts):
     engine.generate(prompts, SAMPLING, 10)
     assert shapes[:2] == [(1, 10), (14, 50)]
     assert all(length == 1 for _, length in shapes[2:]) and shapes[2][0] == 42
+
+
+def test_attention_has_the_scale_of_its_model():
+    """Of the products 0 and 1, times ln 3, the soft-max is 1/4 and 3/4; so the mean of the values 0 and 4 is 3. Without
+    a scale of the model's own it is 1 / sqrt(4): 4 / (1 + exp(-1/2))."""
+    query, key, value = torch.ones(1, 2, 1, 4), torch.zeros(1, 1, 2, 4), torch.tensor([[[[0.0], [4.0]]]])
+    key[..., 1, 0] = 1
+    for scaling, wanted in ((math.log(3), 3.0), (None, 4 / (1 + math.exp(-0.5)))):
+        mixed, _ = grouped_attention(torch.nn.Module(), query, key, value, None, scaling)
+        assert mixed.shape == (1, 1, 2, 1) and mixed.flatten().tolist() == pytest.approx([wanted] * 2)
 
 
 def test_attention_is_put_back(engine, backbone, prompts):

@@ -84,9 +84,11 @@ def test_leaderboard_order_and_cost(folder):
 
 
 def test_a_pass_from_the_store_costs_what_its_ledger_says(folder):
-    """b took its passes from the store: the card's price of 7 s counts, and 5 s of tuning by another run."""
+    """b took its passes from the store: the card's price of 7 s counts, and 5 s of tuning by another run. An
+    evaluation that another run made counts for nothing."""
     card = json.loads((folder / "b" / "run_card.json").read_text())
-    card["stages"]["tune"] = {"seconds": 0.1, "status": "reused", "reused": 1, "resumed": 0}
+    for stage in ("tune", "evaluate"):
+        card["stages"][stage] = {"seconds": 0.1, "status": "reused", "reused": 1, "resumed": 0}
     (folder / "b" / "run_card.json").write_text(json.dumps(card | {"price": {"seconds": 7.0}}))
     (folder / "b" / "tuning.json").write_text(json.dumps({"steps": 1, "train_loss": [], "seconds": 5.0}))
     run = next(run for run in read_runs(folder) if run.name == "b")

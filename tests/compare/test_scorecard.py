@@ -99,6 +99,16 @@ def test_a_key_without_a_value_is_null(tmp_path):
     assert [one["differs"] for one in found["agreement"]] == ["method.top_k=null"]
 
 
+def test_another_option_of_a_group_is_named(tmp_path):
+    """The two templates differ in two keys; the option alone says so."""
+    for name, form in (("a", "alpaca"), ("b", "plain")):
+        settings = {"template.name": form, "template.prefix": f"{form}:"}
+        scores = {"scores": WORTH, "selected": [0]}
+        run_folder(tmp_path / name, choices={"template": form}, config=settings, table=None, **scores)
+    (found,) = scorecards(read_runs(tmp_path))
+    assert [one["differs"] for one in found["agreement"]] == ["template=plain"]
+
+
 def test_a_card_of_an_earlier_version_is_refused(sweep):
     """A run card without the chosen options would name a control of `ifd` as `ifd` itself."""
     file = sweep / "ifd-0" / "run_card.json"
@@ -123,17 +133,21 @@ def test_the_same_share(one, other, same):
 
 
 def test_another_share_says_nothing_of_the_score(sweep):
-    """The same scores at another share are no second run, and their larger subset is no change of the selection."""
-    run_folder(
-        sweep / "more",
-        choices={"method": "ifd"},
-        scores=WORTH,
-        selected=[0, 1, 2, 3],
-        config={"template.name": "alpaca", "method.seed": 0, "selection.ratio": 0.2},
-        table=None,
-    )
+    """The same scores at another share are no second run, and their larger subset is no change of the selection. Seed 1
+    has both shares: of the two records of the own share one changes, though its larger subset is read first."""
+    for name, seed in (("more", 0), ("ifd-0 of seed 1", 1)):
+        run_folder(
+            sweep / name,
+            choices={"method": "ifd"},
+            scores=WORTH,
+            selected=[0, 1, 2, 3],
+            config={"template.name": "alpaca", "method.seed": seed, "selection.ratio": 0.2},
+            seed=seed,
+            table=None,
+        )
     (found,) = scorecards(read_runs(sweep), ["ifd"])
     assert [one["differs"] for one in found["agreement"]] == ["seed=1", "template.name=plain"]
+    assert found["agreement"][0]["changed"] == 0.5
 
 
 def test_the_command_writes_page_and_json(sweep, tmp_path, capsys):

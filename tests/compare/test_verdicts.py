@@ -377,14 +377,18 @@ def test_the_page_has_the_price_of_each_method(tmp_path):
 
 
 def test_the_price_of_a_freed_pass_is_that_of_the_run_card(tmp_path, capsys):
-    """The card's 16 s hold, though the store has none of the pass; what the others would spare it is then unknown."""
+    """The card's 16 s hold, though the store has none of the pass; what the others would spare it is then unknown. Of
+    two runs of the method the later one counts, not the 99 s of the one before it."""
     metrics = {"metrics": {"t/acc": 0.5}, "items": {"tuned": {"t/acc": [0, 1]}}, "table": None}
-    run_folder(tmp_path / "run", choices={"method": "ifd"}, config={"paths.store": str(tmp_path)}, **metrics)
-    card = json.loads((tmp_path / "run" / "run_card.json").read_text())
-    card["stages"]["score"] = {"status": "computed", "seconds": 16.0, "fingerprint": "p"}
-    card["price"] = {"passes": [], "forwards": 20, "tokens": 40, "flops": 400, "seconds": 16.0, "tuning_seconds": None}
-    (tmp_path / "run" / "run_card.json").write_text(json.dumps(card))
-    compare([str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    price = {"passes": [], "forwards": 20, "tokens": 40, "flops": 400, "tuning_seconds": None}
+    for name, month, seconds in (("a", 2, 16.0), ("b", 1, 99.0)):
+        folder, started = tmp_path / "runs" / name, f"2026-0{month}-01T12:00:00+00:00"
+        store = {"paths.store": str(tmp_path)}
+        run_folder(folder, choices={"method": "ifd"}, config=store, started=started, **metrics)
+        card = json.loads((folder / "run_card.json").read_text())
+        card["stages"]["score"] = {"status": "computed", "seconds": seconds, "fingerprint": "p"}
+        (folder / "run_card.json").write_text(json.dumps(card | {"price": price | {"seconds": seconds}}))
+    compare([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     assert "Price of ifd: 20 forwards, 0.0 TFLOP, 16 s\n" in capsys.readouterr().out
     assert '">–</td>' in (tmp_path / "out" / "verdicts.html").read_text().split("<h2>Price</h2>")[1]
 

@@ -10,8 +10,10 @@ from winnow.data.batching import pad_right, token_budget_batches
 
 
 def test_by_hand():
-    """Budget 12. Lengths 7 | 5, 5 (2 x 5 = 10) | 3, 2, 2 (3 x 3 = 9; a fourth would be 12 but there is none)."""
+    """Budget 12. Lengths 7 | 5, 5 (2 x 5 = 10) | 3, 2, 2 (3 x 3 = 9; a fourth would be 12 but there is none).
+    Records of two groups, whose prefixes differ, share no batch."""
     assert token_budget_batches([2, 5, 7, 3, 5, 2], 12) == [[2], [1, 4], [3, 0, 5]]
+    assert token_budget_batches([2, 2, 2, 2], 12, "abab") == [[0, 2], [1, 3]]
 
 
 def test_partition_and_budget():

@@ -335,6 +335,12 @@ def test_every_answer_is_a_record_with_the_turns_before_it(tmp_path, row):
     assert [record.id for record in back.records] == [pool.records[i].id for i in (1, 0)]
 
 
+def test_the_input_belongs_to_the_last_question(tmp_path):
+    """The question of the history came without it."""
+    row = {"instruction": "u2", "input": "C", "output": "a2", "history": [["u1", "a1"]]}
+    assert texts(pool_of(tmp_path, row, turns="every")) == [EVERY[0], ("u2", "C", *EVERY[1][2:])]
+
+
 def test_every_answer_of_a_parquet_table_keeps_its_types(tmp_path):
     schema = pa.schema(
         [("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))), ("n", pa.int8())]

@@ -84,17 +84,18 @@ def copies(*texts: str, threshold: float = 0.8) -> dict[int, int]:
 def test_near_copies_by_hand():
     """13 words have 9 runs of 5. Another last word leaves 8 in both: 8 / (9 + 9 - 8) = 0.8. 12 words have 8 runs and
     share 7: 7 / 9 < 0.8. Another first word besides leaves 7 of 13 words' runs in both: 7 / 11, so the third record is
-    like the second alone, which is a near copy itself. Records of the same id are one."""
+    like the second alone, which is a near copy itself. Records of the same id are one. What is told is the
+    row of the first."""
     other = ITEM.replace("sleeps", "wakes")
     assert copies(ITEM, other, other.replace("the quick", "a quick"), other) == {1: 0, 3: 0}
     assert copies(ITEM, other, threshold=0.81) == {}
     assert copies(ITEM.removeprefix("the "), other.removeprefix("the ")) == {}
-    assert copies(ITEM, ITEM) == {}
+    assert copies(ITEM, ITEM) == {} and copies("Nothing.", "Nothing.", ITEM, other) == {3: 2}
 
 
 def test_short_near_copies():
-    """Fewer than 5 words are one run; a record without words is like no other."""
-    assert copies("Yes, of course!", "yes of course", "of course", "?", "!") == {1: 0}
+    """Fewer than 5 words are one run, and so is one; a record without words is like no other."""
+    assert copies("Yes, of course!", "yes of course", "of course", "?", "!", "No.", "no") == {1: 0, 6: 5}
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 1.0])

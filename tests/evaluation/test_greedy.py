@@ -7,7 +7,7 @@ from lm_eval.api.instance import Instance
 from tiny import tiny_model
 
 from winnow.backbone.generation import HuggingFaceEngine
-from winnow.evaluation.greedy import _batches, greedy_answers
+from winnow.evaluation.greedy import _batches, _text, greedy_answers
 from winnow.evaluation.model import HarnessModel
 
 PROMPTS = [
@@ -43,6 +43,11 @@ def test_answers_are_the_harnesss_own(tokenizer, batch_size, stop):
     known = {prompt: list(ids_of(tokenizer, prompt)) for prompt in PROMPTS}
     found = HarnessModel(model, tokenizer, batch_size, prompts=known)
     assert found.generate_until(requests(until, 12), disable_tqdm=True) == [answer.strip() for answer in wanted]
+
+
+def test_a_stop_text_before_any_word_ends_no_answer(tokenizer):
+    """Untuned models often begin with a line break; the one behind the first word counts."""
+    assert _text(tokenizer, ids_of(tokenizer, "\n yes\nno"), ["\n"]) == "yes"
 
 
 def test_equal_prompts_are_answered_once_and_in_order(tokenizer):

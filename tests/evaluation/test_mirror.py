@@ -50,8 +50,11 @@ def test_folder_of_a_task(task, folder):
 
 
 def test_a_mirror_that_no_task_reads_is_no_part_of_the_suite(tmp_path):
-    """A folder of no data set, and a suite whose only task is our own: as without a folder."""
-    assert suite(tmp_path, ("embedded_choice", 0, ["acc"])).identity["mirror"] is None
+    """A folder of no data set, and a suite whose only task is our own: as without a folder. One such task
+    beside a stock one is enough for the template to count."""
+    own, stock = ("embedded_choice", 0, ["acc"]), ("arc_easy", 0, ["acc"])
+    assert suite(tmp_path, own).identity["mirror"] is None
+    assert [suite(tmp_path, *tasks).uses_template for tasks in ((own, stock), (stock,))] == [True, False]
 
 
 def test_groups_have_their_leaves():
@@ -135,7 +138,8 @@ def test_a_broken_line_is_found_before_anything_is_tuned(tmp_path):
 
 
 def test_settings_follow_the_data_not_its_place(tmp_path):
-    """A copy of a mirror has the same settings; one changed byte gives others, a data set of other tasks does not."""
+    """A copy of a mirror has the same settings; one changed byte gives others, and another split, a data set of other
+    tasks does not."""
     for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):
         (tmp_path / name / "arc_easy").mkdir(parents=True)
         (tmp_path / name / "arc_easy" / "test.jsonl").write_text(text)
@@ -144,6 +148,8 @@ def test_settings_follow_the_data_not_its_place(tmp_path):
     (tmp_path / "b" / "hellaswag").mkdir()  # which no task of the suite reads
     (tmp_path / "b" / "hellaswag" / "validation.jsonl").write_text("1\n")
     assert describe(suite(tmp_path / "b", ("arc_easy", 0, ["acc"]))) == a
+    (tmp_path / "b" / "arc_easy" / "test.jsonl").rename(tmp_path / "b" / "arc_easy" / "train.jsonl")
+    assert describe(suite(tmp_path / "b", ("arc_easy", 0, ["acc"]))) != a
 
 
 def items(mirror, task: str, split: str | None = None, limit: int | None = None, seed: int = 0):

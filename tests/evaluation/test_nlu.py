@@ -199,16 +199,26 @@ def test_a_question_that_the_chat_template_refuses(tokenizer):
 
 
 def test_noise_hangs_on_the_record(folder):
-    """Each record its own words, the same in another sample; with draws=2 an instruction has at most two."""
+    """Each record its own words, the same in another sample and others by another seed; with draws=2 an instruction has
+    at most two."""
     data = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3])
     condition = data.conditions()["sst2/replacement@0.3"]
     records = data.records("sst2")
     noised = {record.id: record.instruction for record in data.noised(records, condition)}
     assert len(set(noised.values())) == 6
     assert [record.instruction for record in data.noised(records[4:], condition)] == list(noised.values())[4:]
+    again = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3], noise_seed=1)
+    assert [record.instruction for record in again.noised(records, condition)] != list(noised.values())
     few = NluData(["sst2"], str(folder), noises=["replacement"], omegas=[0.3], draws=2)
     alike = [replace(record, instruction=records[0].instruction) for record in records]
     assert len({record.instruction for record in few.noised(alike, condition)}) <= 2
+
+
+def test_fewer_questions_are_drawn_by_the_seed(folder):
+    """3 of 6, always the same ones for one seed; four seeds draw the same three with a chance of 1 in 20^3."""
+    drawn = [NluData(["sst2"], str(folder), limit=3, seed=seed).records("sst2") for seed in (0, 0, 1, 2, 3)]
+    assert {len(own) for own in drawn} == {3} and drawn[0] == drawn[1]
+    assert len({tuple(one.input for one in own) for own in drawn}) > 1
 
 
 def test_settings_know_the_content_not_the_place(folder, tmp_path):

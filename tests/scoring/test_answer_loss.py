@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,12 +33,26 @@ def plain(backbone, form, one: Record, n: int) -> float:
 
 def test_equals_the_plain_computation(backbone):
     """Four variants of different length, in batches of one and of all, against the model's own logits; the answer of
-    12 bytes is 12 tokens of the byte tokenizer."""
+    12 bytes is 12 tokens of the byte tokenizer. The next record is asked about by its own two tokens."""
     form, one = template("alpaca"), record("Danube, etc.")
     variants = ["Name a river.", "Nmae a river.", "Name a river. and true is true", ""]
     expected = [plain(backbone, form, replace(one, instruction=v), 12) for v in variants]
     for budget in (1, 10_000):
-        assert AnswerLoss(backbone, form, budget)(one, variants) == pytest.approx(expected, abs=1e-5)
+        losses = AnswerLoss(backbone, form, budget)
+        assert losses(one, variants) == pytest.approx(expected, abs=1e-5)
+    short = record("Po")
+    assert losses(short, variants[:1]) == pytest.approx([plain(backbone, form, short, 2)], abs=1e-5)
+
+
+@pytest.mark.parametrize(("first", "shared"), [(1, 2), (9, 0)])
+def test_prompts_share_what_they_all_begin_with(first, shared):
+    """The instructions begin at token 2 and, where one merged with what is before it, at 3: tokens 1 2 are shared, and
+    nothing where a prompt begins with another token."""
+    rows = [
+        SimpleNamespace(ids=[start, 2, 3, 4], spans={"instruction": (begin, 4)})
+        for start, begin in ((1, 2), (first, 3))
+    ]
+    assert AnswerLoss._shared(rows) == shared
 
 
 def test_every_variant_is_judged_by_the_same_tokens(backbone):

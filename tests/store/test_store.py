@@ -232,7 +232,7 @@ def test_the_unpacked_backbone_is_made_once_and_again_when_damaged(tmp_path, mon
 
 
 def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):
-    """Checking costs a reading of all files: the second time it is known."""
+    """Checking costs a reading of all files: the second time it is known, under the same checksums alone."""
     artifact = Store(tmp_path).artifact("models", {"a": 1})
     with artifact.claim():
         artifact.finish()
@@ -240,6 +240,8 @@ def test_files_are_read_once_in_a_process(tmp_path, monkeypatch):
     assert not artifact.missing()
     monkeypatch.setattr(files, "_checksum", None)
     assert not artifact.missing()
+    (artifact.path / "DONE").write_text('{"model.safetensors": ["00", 1]}')
+    assert artifact.missing()
 
 
 def test_an_artifact_that_the_system_cannot_read_is_kept(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from composed import build
-from test_loss import model_of, trained
+from test_loss import model_of, setup, trained
 from tiny_tuning import micro_batch, tiny_records
 from torch import Tensor
 
@@ -132,6 +132,28 @@ def test_freelb_by_hand():
     assert points[0] == pytest.approx([0.1] * 4)
     assert points[1] == pytest.approx([0.16 * scale, 0.1 * scale, 0.1 * scale, 0.18 * scale])
     assert loss == pytest.approx((0.7 + 1.2 * scale) / 2)
+
+
+def test_freelb_has_one_dropout_in_all_rounds():
+    """At epsilon = 0 the three rounds have the loss at the embeddings, under the first draw."""
+    loss_of, embeds, _ = setup(dropout=0.5)
+    with torch.random.fork_rng(devices=[]):
+        loss_of.same_dropout()
+        first = loss_of(embeds).item()
+        loss = freelb(epsilon=0.0, alpha=0.1, rounds=3).loss(loss_of, embeds, loss_of.batch.mask).item()
+    assert loss == pytest.approx(first, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [pgd, nrm])
+def test_an_ascent_has_the_dropout_that_is_asked_for(make, monkeypatch):
+    """`gradient` is told what `ascent_dropout` says, in every round."""
+    asked, gradient = [], Linear.gradient
+    monkeypatch.setattr(
+        Linear, "gradient", lambda self, embeds, dropout=True: asked.append(dropout) or gradient(self, embeds)
+    )
+    for wanted in (True, False):
+        one_sample(make(ascent_dropout=wanted))
+    assert asked == [True] * (len(asked) // 2) + [False] * (len(asked) // 2) and asked
 
 
 def test_each_sample_has_its_own_norm():

@@ -7,7 +7,7 @@ from tiny_tuning import tuner
 
 from winnow.data.templates import Encoded
 from winnow.errors import UserError
-from winnow.tuning.data import MicroBatches, check_sizes, collate, plan_steps
+from winnow.tuning.data import MicroBatches, check_sizes, collate, digest, plan_steps
 from winnow.tuning.examples import EpochRecords, supervised_tokens
 
 
@@ -48,6 +48,14 @@ def test_flagged_and_unsupervised_records_are_counted_and_the_rest_ordered_by_id
     found = EpochRecords(records)
     assert [r.id for r in found.first] == [f"{1:016x}", f"{3:016x}"]
     assert found.dropped == {"empty_answer": 1, "no_answer_token": 1, "prompt_fills_window": 1}
+
+
+def test_the_records_of_a_run_are_told_apart():
+    """Another id, other tokens or another beginning of the answer would train other weights."""
+    records = [record(0, [5, 6, 7, 1], 2), record(1, [5, 6, 7, 1], 2), record(0, [5, 6, 8, 1], 2)]
+    records += [record(0, [5, 6, 7, 1], 1), record(0, [5, 6, 7, 1], 2)]
+    found = [digest([one]) for one in records]
+    assert len(set(found)) == 4 and found[0] == found[4]
 
 
 def flat(step) -> list[int]:

@@ -215,6 +215,10 @@ def test_a_checkpoint_of_another_run_is_refused(stopped):
         tune(stopped, learning_rate=1e-3)
     with pytest.raises(UserError, match="made by another run .*records: "):
         tune(stopped, records=21)
+    half = tiny_backbone()
+    half.model.bfloat16()
+    with pytest.raises(UserError, match="made by another run .*'dtype': 'fp32'.* then, .*'dtype': 'bf16'.* now"):
+        tuner(**SETTINGS).fit(half, tiny_records(), stopped, trainer_args=CPU)
     assert [step for step, _ in checkpoints(stopped / "checkpoints")] == [3, 4]
 
 

@@ -22,10 +22,13 @@ LATENT = build("adversary/latent", layer=1, epsilon=0.3, alpha=0.1, rounds=2)
 
 
 def test_symmetric_kl_by_hand():
-    """P = (1/2, 1/2), Q = (1/4, 3/4): (1/4) log 2 + (-1/4) log(2/3) = log(3) / 4, in both orders; 0 with itself."""
+    """P = (1/2, 1/2), Q = (1/4, 3/4): (1/4) log 2 + (-1/4) log(2/3) = log(3) / 4, in both orders; 0 with itself. So has
+    each of three rows, two at a time."""
     p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
     one, other, same = (float(symmetric_kl(a, b, lambda rows: rows)) for a, b in ((p, q), (q, p), (p, p)))
     assert (one, other, same) == pytest.approx((math.log(3) / 4, math.log(3) / 4, 0))
+    rows = symmetric_kl(p.expand(3, 2), q.expand(3, 2), lambda rows: rows, chunk=2)
+    assert rows.tolist() == pytest.approx([math.log(3) / 4] * 3)
 
 
 class Plain:
@@ -47,10 +50,13 @@ class Plain:
 
 def test_smart_by_hand():
     """sigma 0.1, N = 4: the start 0.1 / 2 (0.6, 0, 0, 0.8) has norm 0.05. Two steps of 0.04 along it would end at 0.13,
-    outside of the ball of 0.1. At X = (1, 0, 0, 1): L = 7 + 2 * 0.1^2."""
+    outside of the ball of 0.1. At X = (1, 0, 0, 1): L = 7 + 2 * 0.1^2. Its gradient is that of
+    the clean loss: |X - (X + delta)|^2 does not depend on X, if both of its sides are trained on."""
     smart = build("adversary/smart", epsilon=0.1, sigma=0.1, alpha=0.04, rounds=2, weight=2.0)
     embeds, everywhere = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
-    assert float(smart.loss(Plain(), embeds, everywhere)) == pytest.approx(7.02)
+    loss = smart.loss(Plain(), embeds.requires_grad_(), everywhere)
+    assert float(loss) == pytest.approx(7.02)
+    assert torch.autograd.grad(loss, embeds)[0].flatten().tolist() == pytest.approx([3, 0, 0, 4], abs=1e-6)
     one = build("adversary/smart", epsilon=1.0, sigma=0.1, alpha=0.04, rounds=1, weight=1.0)
     assert float(one.loss(Plain(), embeds, everywhere)) == pytest.approx(7 + 0.09**2)
 
@@ -139,4 +145,5 @@ def test_latent_by_hand():
     loss = float(latent.loss(blocks, torch.ones(1, 2, 2), torch.ones(1, 2, dtype=torch.bool)))
     along = [(point.flatten() @ torch.tensor([0.6, 0.0, 0.0, 0.8])).item() for point in blocks.view.points]
     assert blocks.layers == [3] and along == pytest.approx([0, 0.04, 0.08, 0.0, 0.1]) and loss == pytest.approx(0.25)
+    assert latent.layers == (3,)  # which is looked for before anything is computed
     assert all(point.norm().item() == pytest.approx(one) for point, one in zip(blocks.view.points, along, strict=True))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from composed import build, template
+from safetensors import safe_open
 from safetensors.torch import load_file
 from test_module import experts_backbone
 from tiny_passes import TRAINER, Loaded, make_records
-from tiny_tuning import CPU, tiny_records, tuner
+from tiny_tuning import CPU, tiny_backbone, tiny_records, tuner
 
 from winnow.errors import UserError
 from winnow.scoring.passes.gradient import LoraGradient
 from winnow.scoring.runner import PassRunner
 from winnow.store.artifacts import Store
 from winnow.tuning.saving import load_tuned
-from winnow.tuning.warm_up import Adapters, EpochFiles, WarmUp, epoch_file
+from winnow.tuning.warm_up import Adapters, EpochFiles, EpochSource, WarmUp, epoch_file
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "schedule": "linear", "warmup_ratio": 0.0}
 
@@ -77,6 +78,26 @@ def test_the_share_is_drawn_by_the_seed_and_the_record(backbone, tmp_path, monke
     for own, share, seed in ((records, 0.15, 0), (records[::-1], 0.15, 0), (records, 0.15, 1), (records, 0.3, 0)):
         WarmUp(tuner(**SETTINGS), share, seed).prepare(runner_of(backbone, tmp_path), own, template("alpaca"))
     assert len(drawn[0]) == 4 and drawn[0] == drawn[1] != drawn[2] and drawn[0] < drawn[3]
+
+
+def test_the_rate_of_an_epoch_is_the_mean_of_its_steps(tmp_path):
+    """4 records in batches of 2, linearly from 1e-2 down to 0 in 4 steps: 10 and 7.5, then 5 and 2.5 thousandths."""
+    settings, own = SETTINGS | {"batch_size": 2, "learning_rate": 1e-2}, CPU | {"callbacks": [EpochFiles()]}
+    tuner(**settings).fit(tiny_backbone(), tiny_records(4), tmp_path, trainer_args=own)
+    rates = []
+    for epoch in range(2):
+        with safe_open(epoch_file(tmp_path, epoch), "pt") as file:
+            rates.append(float(file.metadata()["rate"]))
+    assert rates == pytest.approx([8.75e-3, 3.75e-3])
+
+
+def test_an_epoch_is_known_by_its_content(backbone, tmp_path):
+    """Two warm-ups have epochs of one name: their gradients must not share a place in the store."""
+    runner, files = runner_of(backbone, tmp_path), [epoch_file(tmp_path / name, 0) for name in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(str(file))
+    assert len({EpochSource(runner, file.parent, file).identity["epoch"] for file in files}) == 2
 
 
 def test_an_expert_that_met_no_token(tmp_path):

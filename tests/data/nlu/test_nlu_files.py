@@ -107,6 +107,7 @@ def test_nyt_triples(tmp_path):
         {
             "text": "Mia of Ulm met Bo , born in Rome .",
             "triple_list": [
+                ["Mia", "/people/person/place_of_birth", "Rome"],
                 ["Bo", "/people/person/place_of_birth", "Rome"],
                 ["Mia", "/people/person/place_lived", "Ulm"],
             ],
@@ -118,7 +119,7 @@ def test_nyt_triples(tmp_path):
     array = read(dataset="nyt", path=file(tmp_path, "train.json", json.dumps(rows)))
     lines = read(dataset="nyt", path=file(tmp_path / "b", "train.json", "\n".join(map(json.dumps, rows))))
     for pool in (array, lines):
-        outputs = ["place lived: Mia | Ulm; place of birth: Bo | Rome", "none"]
+        outputs = ["place lived: Mia | Ulm; place of birth: Mia | Rome; place of birth: Bo | Rome", "none"]
         assert [record.output for record in pool.records] == outputs
         assert ["'/x/y' is unknown" in bad.reason for bad in pool.quarantined] == [True, False]
     assert "Options: advisors, founders," in array.records[0].input
@@ -137,11 +138,14 @@ def test_scierc_joint_form(tmp_path):
     row = {
         "tokens": ["Deep", "parsers", "for", "translation"],
         "entities": [{"type": "Task", "start": 3, "end": 4}, {"type": "Method", "start": 0, "end": 2}],
-        "relations": [{"type": "Used-for", "head": 1, "tail": 0}],
+        "relations": [{"type": "Part-of", "head": 0, "tail": 1}, {"type": "Used-for", "head": 1, "tail": 0}],
     }
     wrong = {**row, "relations": [{"type": "Used-for", "head": 5, "tail": 0}]}
     pool = read(dataset="scierc", path=file(tmp_path, "train.json", json.dumps([row, wrong])))
-    assert pool.records[0].output == ("method: Deep parsers; task: translation; used-for: Deep parsers | translation")
+    assert pool.records[0].output == (
+        "method: Deep parsers; task: translation; used-for: Deep parsers | translation; "
+        "part-of: translation | Deep parsers"
+    )
     assert "do not fit together" in pool.quarantined[0].reason
 
 
@@ -200,11 +204,13 @@ def test_agnews(tmp_path):
 
 
 def test_aste(tmp_path):
-    """Word 1 is `screen`, 0 `Great`, 4 and 5 `battery life`, 3 `poor`; triplets in the order of the aspects."""
-    good = "Great screen , poor battery life .####[([4, 5], [3], 'NEG'), ([1], [0], 'POS')]"
+    """Word 1 is `screen`, 0 `Great`, 4 and 5 `battery life`, 3 `poor`; triplets in the order of the aspects,
+    then of the opinions."""
+    good = "Great screen , poor battery life .####[([4, 5], [3], 'NEG'), ([4, 5], [0], 'POS'), ([1], [3], 'NEG')]"
     path = file(tmp_path, "train.txt", f"{good}\nNo mark\nShort .####[([9], [0], 'POS')]\n")
     pool = read(dataset="lap14", path=path)
-    assert pool.records[0].output == "positive: screen | Great; negative: battery life | poor"
+    wanted = "negative: screen | poor; positive: battery life | Great; negative: battery life | poor"
+    assert pool.records[0].output == wanted
     assert [bad.line for bad in pool.quarantined] == [2, 3]
     assert "do not fit the 2 words" in pool.quarantined[1].reason
 

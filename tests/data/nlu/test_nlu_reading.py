@@ -117,10 +117,11 @@ def test_styles_change_the_instruction_alone(folder):
 
 def test_the_instruction_is_drawn_by_the_text(folder):
     """40 records get all of 8 instructions (one is missed with a chance of 8 (7/8)^40 = 4%; these texts are fixed), a
-    record the same one when the file is another: `train` and a file of its last 20 rows."""
+    record the same one when the file is another: `train` and a file of its last 20 rows, with the other labels."""
     whole = {one.input: one.instruction for one in read(dataset="sst2", path=folder).records}
     assert len(set(whole.values())) == 8
-    (folder / "part.tsv").write_text(sst2_rows(20, 20))
+    rows = "".join(f"film number {i}\t{1 - i % 2}\n" for i in range(20, 40))
+    (folder / "part.tsv").write_text(f"sentence\tlabel\n{rows}")
     part = {one.input: one.instruction for one in read(dataset="sst2", path=folder / "part.tsv").records}
     assert part and all(whole[text] == instruction for text, instruction in part.items() if text in whole)
 

@@ -96,6 +96,15 @@ def test_textfooler_takes_near_words_of_the_same_class():
     assert changed >= 5
 
 
+def test_draws_belong_to_the_seed_the_record_and_the_attack():
+    """Each of the three changes those of both generators."""
+    drawn = []
+    for key in ((0, "r", "a"), (1, "r", "a"), (0, "s", "a"), (0, "r", "b")):
+        with base.drawn_from(*key):
+            drawn.append((random.random(), np.random.random()))
+    assert [len(set(own)) for own in zip(*drawn, strict=True)] == [4, 4]
+
+
 @pytest.mark.parametrize("name", list(KINDS))
 @pytest.mark.slow
 def test_prompts_are_a_function_of_seed_record_and_instruction(name):

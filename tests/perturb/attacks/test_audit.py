@@ -24,7 +24,7 @@ def table(name: str) -> PromptTable:
         "words_changed": [1, 2, 0],
         "similarity": [0.9, 0.6, None],
         "edit_distance": [2, 5, None],
-        "queries": [0, 0, 0],
+        "queries": [4, 2, 9],
         "success": [True, True, False],
         "flag": [None, None, "empty_instruction"],
         "resources": ["offline: stop words"] * 3,
@@ -52,14 +52,15 @@ def test_what_an_attack_did_to_the_loss(tmp_path):
 
 
 def test_numbers():
-    """Changed 2 of 3; similarity (0.9 + 0.6) / 2; edits (2 + 5) / 2; words 3 / 2; one of two at 0.8 or above."""
+    """Changed 2 of 3; similarity (0.9 + 0.6) / 2; edits (2 + 5) / 2; words 3 / 2; one of two at 0.8 or above.
+    Queries (4 + 2 + 9) / 3: those for nothing count too."""
     assert audit({"deepwordbug": table("deepwordbug")})["attacks"]["deepwordbug"] == {
         "records": 3,
         "changed": 0.6667,
         "similarity": 0.75,
         "edit_distance": 3.5,
         "words_changed": 1.5,
-        "queries": 0.0,
+        "queries": 5.0,
         "intelligible": 0.5,
         "flags": {"empty_instruction": 1},
         "resources": ["offline: stop words"],

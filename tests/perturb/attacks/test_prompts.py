@@ -46,6 +46,14 @@ def test_made_once_and_lined_up_with_the_records(tmp_path, monkeypatch):
     assert (table.origin, again.origin) == ("computed", "reused")
 
 
+def test_a_similarity_belongs_to_its_record():
+    """In one chunk, where the shorter text is encoded first, as alone. What is put behind a short text changes more."""
+    attack, texts = attack_of("checklist"), [("a", "Name a river that flows through many lands."), ("b", "Go.")]
+    alone = [prompts.rows_of(attack, [one])["similarity"][0] for one in texts]
+    assert prompts.rows_of(attack, texts)["similarity"] == pytest.approx(alone, abs=1e-5)
+    assert alone[0] > alone[1] + 0.01
+
+
 def test_an_attack_that_fails_on_one_text_flags_it(tmp_path, monkeypatch):
     """The error is the flag, and the other record has its prompt; what the machine cannot do still ends the run."""
     attack, errors = attack_of("checklist"), {"Name a river.": IndexError("string index\nout of range")}

@@ -118,7 +118,7 @@ def test_draws_do_not_depend_on_the_process():
 
 def test_phi_is_the_share_of_noised_samples():
     """0 noises none, 1 all; 0.5 of 400 gives 200 with a deviation of sqrt(400 / 4) = 10: within 5 of them. Each epoch
-    draws anew: about half of those of one epoch are noised in the next."""
+    draws anew: about half of those of one epoch are noised in the next. So does another noise."""
     ids = [f"id{i}" for i in range(400)]
     none, half, every = (noising_of("replacement", phi=phi) for phi in (0.0, 0.5, 1.0))
     assert not any(none.applies(one, 0) for one in ids)
@@ -126,6 +126,8 @@ def test_phi_is_the_share_of_noised_samples():
     first, second = ({one for one in ids if half.applies(one, epoch)} for epoch in (0, 1))
     assert abs(len(first) - 200) < 50
     assert abs(len(first & second) - 100) < 50
+    other = {one for one in ids if noising_of("insertion", phi=0.5).applies(one)}
+    assert abs(len(first & other) - 100) < 50
 
 
 def test_who_is_noised_says_nothing_of_how():
@@ -164,6 +166,12 @@ def test_what_cannot_be_changed_stays_and_is_told(caplog):
         assert raw == [text(5)] and noisy != raw
 
 
+def test_no_word_is_replaced_by_itself(monkeypatch):
+    """In whatever case: of two words the other one."""
+    monkeypatch.setattr("winnow.perturb.noising.replacement.WORDS", ("acorn", "amber"))
+    assert {noising_of("replacement").noisy("ACORN", f"k{i}") for i in range(20)} == {"amber"}
+
+
 def test_short_instructions():
     """Two words: cut to one, swapped, one replaced, one added. An empty instruction can only be added to."""
     assert noising_of("truncation").noisy("a b", "k") in ("a", "b")
@@ -185,13 +193,16 @@ def test_opposite_needs_the_task():
 
 
 def test_padding_comes_from_the_tasks_passages():
-    """m words in a row of a passage for classification, which goes round its end when m is longer than it."""
+    """m words in a row of a passage for classification, which goes round its end when m is longer than it. They begin
+    anywhere in it: there are more of them than passages at two ends."""
     longest = max(len(one.split()) for one in PASSAGES["classification"])
     noised = noising_of("padding", omega=1.0).noisy(text(2 * longest), "k", raw=SST2).split()
     added = [word for word in noised if not word.startswith("w") or not word[1:].isdigit()]
     assert len(added) == 2 * longest
     rounds = [one.split() * 4 for one in PASSAGES["classification"]]
     assert any(added == words[i : i + len(added)] for words in rounds for i in range(len(words) - len(added)))
+    found = {noising_of("padding").noisy("x y", f"k{i}", raw=SST2) for i in range(200)}
+    assert len(found) > 2 * len(PASSAGES["classification"])
 
 
 @pytest.mark.parametrize("options", [{"omega": 0}, {"omega": 1.1}, {"phi": -0.1}, {"phi": 2}])

@@ -72,8 +72,8 @@ def test_noise_of_strength_zero_changes_nothing_and_draws_belong_to_the_record(b
 
 
 def test_both_views_noise_the_answer_alike(backbone):
-    """Of one record the answer's rows are the same in both views, within alpha / sqrt(L h) of 0, and nothing is put on
-    padding. L is that of the whole text."""
+    """Of one record the answer's rows are the same in both views, within alpha / sqrt(L h) of 0 on either side, as the
+    prompt's are, and nothing is put on padding. L is that of the whole text."""
     records = make_records(3)
     noise = {}
     for view in ("clean", "direct"):
@@ -88,7 +88,9 @@ def test_both_views_noise_the_answer_alike(backbone):
         assert torch.equal(*rows)
         table, own = noise["direct"]
         bound = 5.0 / math.sqrt(noise["clean"][1][i]["tokens"] * table.shape[-1])
-        assert 0.5 * bound < table[i].abs().max() <= bound and not table[i, own[i]["tokens"] :].any()
+        assert table[i].abs().max() <= bound and not table[i, own[i]["tokens"] :].any()
+        for part in (rows[0], noise["clean"][0][i, : noise["clean"][1][i]["prompt_tokens"]]):
+            assert part.min() < -0.5 * bound and 0.5 * bound < part.max()
 
 
 def test_ratings_are_the_models_own_probabilities(backbone, tmp_path):

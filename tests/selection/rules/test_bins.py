@@ -57,11 +57,16 @@ def test_middle_by_hand():
     """The same quotas, 4 of 10 and 2 of 6, from the middle of each bin: members (10 - 4) // 2 = 3 to 6 of bin 0, places
     6, 8, 10, 12, and (6 - 2) // 2 = 2 to 3 of bin 1, places 9 and 13. The bins of two give all, 3, 7, 11 and 15. Ten
     exceed the budget of eight: the best-ranked stay. Without small bins and with a budget of 7, quotas 4 and 2 leave
-    one place; the top-up takes what is nearest to the middle of the ranking, between 7 and 8: 4, as far as 11."""
+    one place; the top-up takes what is nearest to the middle of the ranking, between 7 and 8: 4, as far as 11. With 3
+    of seven, bins of four and three give one each: (4 - 1) // 2 = 1, the second of places 0, 2, 4 and 5, and the second
+    of 1, 3 and 6. The middle is 3: the top-up takes 4, nearer than 1."""
     assert pick(LABELS, 8, part="middle").taken == [3, 6, 7, 8, 9, 10, 11, 12]
     two = [0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 1]
     assert pick(two, 7, part="middle").taken == [5, 6, 7, 8, 9, 10]
     assert pick(two, 7, part="middle", top_up=True).taken == [4, 5, 6, 7, 8, 9, 10]
+    odd = [0, 1, 0, 1, 0, 0, 1]
+    assert pick(odd, 3, part="middle").taken == [2, 3]
+    assert pick(odd, 3, part="middle", top_up=True).taken == [2, 3, 4]
 
 
 def test_bottom_is_the_other_end():
