@@ -122,10 +122,11 @@ def composed(job: list[str]) -> dict:
 
 def test_ifd_scores_answers_of_one_token():
     """s(A) of a one-token answer needs a token before it. The template of `verdict/noise` puts none there; the one that
-    IFD's rows bring writes "### Response:"."""
+    IFD's rows bring writes "### Response:". `superfilter` and `sifd` have no score for all or half of such answers."""
     jobs = words_of("verdict/noise")
-    assert {"ifd", "sifd"} < {words["method"] for words, _ in jobs} and "superfilter" not in str(jobs)
-    for job in [job for words, job in jobs if words["method"] in ("ifd", "sifd") and words["seed"] == "0"]:
+    methods = {words["method"] for words, _ in jobs}
+    assert "ifd" in methods and not {"superfilter", "sifd"} & methods
+    for job in [job for words, job in jobs if words["method"] == "ifd" and words["seed"] == "0"]:
         cfg = composed(job)
         assert (cfg["template"]["direct"], cfg["method"]["template"]["direct"]) == ("", "### Response:")
 
