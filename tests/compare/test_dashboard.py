@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,17 +137,17 @@ def test_a_file_with_another_checksum_is_refused(folder):
         file.write_bytes(before)
 
 
+def ifd_and_random(folder: Path, right: int, of: int) -> None:
+    """A run of each on as many items; `right` of them are right for ifd alone."""
+    for method, side in (("ifd", [1] * right + [0] * (of - right)), ("random", [0] * of)):
+        values = {"metrics": {"t/acc": sum(side) / of}, "items": {"tuned": {"t/acc": side}}}
+        run_folder(folder / method, choices={"method": method}, table=None, **values)
+
+
 def test_error_bars_are_the_paired_interval(tmp_path):
     """Ten of 40 items are right for ifd alone: 0.25 more than random, between 0.11 and 0.39 (t(39) = 2.0227 times the
     standard error 0.0693). The bar is as long around the mean, and the point says so."""
-    for name, method, side in (("a", "ifd", [1] * 10 + [0] * 30), ("b", "random", [0] * 40)):
-        run_folder(
-            tmp_path / name,
-            choices={"method": method},
-            metrics={"t/acc": sum(side) / 40},
-            items={"tuned": {"t/acc": side}},
-            table=None,
-        )
+    ifd_and_random(tmp_path, right=10, of=40)
     first, second = content(read_runs(tmp_path), tmp_path)["lists"][0]["rows"]
     assert first.error("t/acc") == [[pytest.approx(0.1402, abs=1e-4)], [pytest.approx(0.1402, abs=1e-4)]]
     assert first.title("t/acc") == "ifd, all: 0.25, 1 seed; +0.25 [+0.11, +0.39] against random: win"
@@ -158,14 +159,7 @@ def test_error_bars_are_the_paired_interval(tmp_path):
 def test_an_error_bar_of_a_tie_reaches_to_the_reference(tmp_path, monkeypatch):
     """Five of 20 items are right for ifd alone: by the exact test a tie, p = 2 / 2^5, so that the interval goes down to
     0, 0.25 below the mean. Up it is t(19) = 2.0930 times sqrt(0.25 * 0.75 / 19). The plot's line is at random's 0."""
-    for method, side in (("ifd", [1] * 5 + [0] * 15), ("random", [0] * 20)):
-        run_folder(
-            tmp_path / method,
-            choices={"method": method},
-            metrics={"t/acc": sum(side) / 20},
-            items={"tuned": {"t/acc": side}},
-            table=None,
-        )
+    ifd_and_random(tmp_path, right=5, of=20)
     lines = []
     monkeypatch.setattr(Axes, "axvline", lambda axes, x, **_: lines.append(x))
     first = content(read_runs(tmp_path), tmp_path)["lists"][0]["rows"][0]
